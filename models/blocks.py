@@ -1,0 +1,232 @@
+"""The block designs side by side (paper Sec. 3.2 and Fig. 3; adaLN-single: PixArt, arXiv 2310.00426 Sec. 2.3).
+
+Shapes: x (N, T, D) tokens; t and y (N, D), the embedded timestep and label. A design is three modules:
+conditioning (t, y) -> (what every block receives, what the final layer receives), the block, the final layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from timm.layers.activations import GELUTanh
+from timm.layers.attention import Attention
+from timm.layers.mlp import Mlp
+from torch import Tensor, nn
+
+EPS = 1e-6
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x (N, T, D) scaled by 1 + scale and shifted, both (N, D)."""
+    return x * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
+
+
+def _plain_norm(dim: int) -> nn.LayerNorm:
+    return nn.LayerNorm(dim, elementwise_affine=False, eps=EPS)
+
+
+def _attention(dim: int, num_heads: int) -> Attention:
+    return Attention(dim, num_heads=num_heads, qkv_bias=True)
+
+
+def _mlp(dim: int, mlp_ratio: float) -> Mlp:
+    return Mlp(dim, hidden_features=int(dim * mlp_ratio), act_layer=GELUTanh)
+
+
+def _modulation(dim: int, num_vectors: int) -> nn.Sequential:
+    return nn.Sequential(nn.SiLU(), nn.Linear(dim, num_vectors * dim))
+
+
+class AdaLNZeroBlock(nn.Module):
+    """Shift, scale and gate from t + y; gates start at zero, so the block starts as the identity."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = _plain_norm(dim)
+        self.attn = _attention(dim, num_heads)
+        self.norm2 = _plain_norm(dim)
+        self.mlp = _mlp(dim, mlp_ratio)
+        self.adaLN_modulation = _modulation(dim, 6)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=1)
+        x = x + gate1.unsqueeze(1) * self.attn(modulate(self.norm1(x), shift1, scale1))
+        return x + gate2.unsqueeze(1) * self.mlp(modulate(self.norm2(x), shift2, scale2))
+
+
+class AdaLNBlock(nn.Module):
+    """Shift and scale from t + y, no gate: the residual branches are open from the start."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = _plain_norm(dim)
+        self.attn = _attention(dim, num_heads)
+        self.norm2 = _plain_norm(dim)
+        self.mlp = _mlp(dim, mlp_ratio)
+        self.adaLN_modulation = _modulation(dim, 4)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift1, scale1, shift2, scale2 = self.adaLN_modulation(c).chunk(4, dim=1)
+        x = x + self.attn(modulate(self.norm1(x), shift1, scale1))
+        return x + self.mlp(modulate(self.norm2(x), shift2, scale2))
+
+
+class AdaLNSingleBlock(nn.Module):
+    """The six vectors of adaLN-Zero come from one map shared by all blocks; a block adds a table of its own."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = _plain_norm(dim)
+        self.attn = _attention(dim, num_heads)
+        self.norm2 = _plain_norm(dim)
+        self.mlp = _mlp(dim, mlp_ratio)
+        self.scale_shift_table = nn.Parameter(torch.randn(6, dim) / dim**0.5)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        vectors = self.scale_shift_table + c.unflatten(1, (6, -1))  # (N, 6, D)
+        shift1, scale1, gate1, shift2, scale2, gate2 = vectors.unbind(1)
+        x = x + gate1.unsqueeze(1) * self.attn(modulate(self.norm1(x), shift1, scale1))
+        return x + gate2.unsqueeze(1) * self.mlp(modulate(self.norm2(x), shift2, scale2))
+
+
+class CrossAttention(nn.Module):
+    """Queries from the image tokens, keys and values from the condition, fused attention."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """x (N, T, D), c (N, S, D) -> (N, T, D)."""
+        q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (N, heads, T, D/heads)
+        k, v = self.kv(c).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        x = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(x.transpose(1, 2).flatten(2))
+
+
+class CrossAttentionBlock(nn.Module):
+    """A standard block with cross-attention to the two-token sequence [t, y] after self-attention."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=EPS)
+        self.attn = _attention(dim, num_heads)
+        self.cross_attn = CrossAttention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=EPS)
+        self.mlp = _mlp(dim, mlp_ratio)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        x = x + self.cross_attn(x, c)
+        return x + self.mlp(self.norm2(x))
+
+
+class InContextBlock(nn.Module):
+    """A standard ViT block; the condition is two more tokens, which the model appends once."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=EPS)
+        self.attn = _attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=EPS)
+        self.mlp = _mlp(dim, mlp_ratio)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class SumCondition(nn.Module):
+    """t + y, (N, D), for blocks and final layer."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return t + y, t + y
+
+
+class SequenceCondition(nn.Module):
+    """The sequence [t, y], (N, 2, D), for blocks and final layer."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        c = torch.stack([t, y], dim=1)
+        return c, c
+
+
+class SharedModulation(nn.Module):
+    """One SiLU + Linear from t + y to the six vectors of every block, (N, 6D); t + y for the final layer."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.t_block = _modulation(dim, 6)
+
+    def forward(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self.t_block(t + y), t + y
+
+
+class FinalLayer(nn.Module):
+    """LayerNorm and a linear map to patch pixels, for the designs without adaptive normalisation."""
+
+    def __init__(self, dim: int, out_features: int) -> None:
+        super().__init__()
+        self.norm_final = nn.LayerNorm(dim, eps=EPS)
+        self.linear = nn.Linear(dim, out_features)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        return self.linear(self.norm_final(x))
+
+
+class AdaLNFinalLayer(nn.Module):
+    """Shift and scale from t + y, then a linear map to patch pixels."""
+
+    def __init__(self, dim: int, out_features: int) -> None:
+        super().__init__()
+        self.norm_final = _plain_norm(dim)
+        self.linear = nn.Linear(dim, out_features)
+        self.adaLN_modulation = _modulation(dim, 2)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(c).chunk(2, dim=1)
+        return self.linear(modulate(self.norm_final(x), shift, scale))
+
+
+class AdaLNSingleFinalLayer(nn.Module):
+    """Shift and scale are t + y plus a table of the layer's own."""
+
+    def __init__(self, dim: int, out_features: int) -> None:
+        super().__init__()
+        self.norm_final = _plain_norm(dim)
+        self.linear = nn.Linear(dim, out_features)
+        self.scale_shift_table = nn.Parameter(torch.randn(2, dim) / dim**0.5)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift, scale = (self.scale_shift_table + c.unsqueeze(1)).unbind(1)
+        return self.linear(modulate(self.norm_final(x), shift, scale))
+
+
+@dataclass(frozen=True)
+class BlockDesign:
+    """The three modules of a design, and whether its condition joins the image tokens."""
+
+    condition: type[nn.Module]
+    block: type[nn.Module]
+    final_layer: type[nn.Module]
+    condition_as_tokens: bool = False
+
+
+DESIGNS = {
+    "adaln-zero": BlockDesign(SumCondition, AdaLNZeroBlock, AdaLNFinalLayer),
+    "adaln": BlockDesign(SumCondition, AdaLNBlock, AdaLNFinalLayer),
+    "adaln-single": BlockDesign(SharedModulation, AdaLNSingleBlock, AdaLNSingleFinalLayer),
+    "cross-attention": BlockDesign(SequenceCondition, CrossAttentionBlock, FinalLayer),
+    "in-context": BlockDesign(SequenceCondition, InContextBlock, FinalLayer, condition_as_tokens=True),
+}

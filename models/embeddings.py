@@ -1,0 +1,75 @@
+"""What enters the transformer: patches, timestep, class label, positions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from timm.layers.patch_embed import PatchEmbed as TimmPatchEmbed
+from torch import Tensor, nn
+
+
+class PatchEmbed(TimmPatchEmbed):
+    """timm's patch embedding, computed as one linear map of flattened patches.
+
+    A convolution with kernel = stride is that linear map; as such it is faster at small patches and can be
+    counted on the meta device, where a traced convolution raises.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, T, D), tokens in row-major order."""
+        n, c, height, width = x.shape
+        p = self.proj.weight.shape[-1]
+        x = x.reshape(n, c, height // p, p, width // p, p)
+        x = x.permute(0, 2, 4, 1, 3, 5).reshape(n, (height // p) * (width // p), c * p * p)
+        return F.linear(x, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class TimestepEmbedder(nn.Module):
+    """Sine-cosine features of the timestep through a two-layer MLP (paper Sec. 3.2; ADM's embedding)."""
+
+    def __init__(self, hidden_size: int, frequency_embedding_size: int) -> None:
+        super().__init__()
+        self.frequency_embedding_size = frequency_embedding_size
+        self.mlp = nn.Sequential(
+            nn.Linear(frequency_embedding_size, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
+        )
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Timesteps (N,), integer or fractional -> (N, D)."""
+        features = timestep_features(t, self.frequency_embedding_size)
+        return self.mlp(features.to(next(self.mlp.parameters()).dtype))
+
+
+def timestep_features(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
+    """(N,) -> (N, dim) float32: cosines, then sines, at frequencies max_period^(-i / (dim / 2))."""
+    half = dim // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=t.device) / half
+    angles = t[:, None].float() * torch.exp(-math.log(max_period) * exponents)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class LabelEmbedder(nn.Module):
+    """A table of class embeddings; its last row is the null label of classifier-free guidance."""
+
+    def __init__(self, num_classes: int, hidden_size: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(num_classes + 1, hidden_size)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Labels (N,) int64 -> (N, D)."""
+        return self.embedding_table(y)
+
+
+def position_table(hidden_size: int, grid_size: int) -> Tensor:
+    """Fixed 2-D sine-cosine table, (1, grid_size^2, D): columns in the first half of D, rows in the second.
+
+    Each half is sines, then cosines, at frequencies 10000^(-i / (D / 4)) (paper Sec. 3.2: ViT frequency-based).
+    """
+    frequencies = 10_000.0 ** -(torch.arange(hidden_size // 4, dtype=torch.float64, device="cpu") / (hidden_size / 4))
+    angles = torch.arange(grid_size, dtype=torch.float64, device="cpu")[:, None] * frequencies  # (grid, D/4)
+    axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # (grid, D/2)
+    columns = axis[None, :, :].expand(grid_size, -1, -1)
+    rows = axis[:, None, :].expand(-1, grid_size, -1)
+    return torch.cat([columns, rows], dim=-1).reshape(1, grid_size**2, hidden_size).float()
