@@ -1,0 +1,144 @@
+"""Checkpoints that a crash at any instant cannot spoil.
+
+A file is written aside, synced, and renamed; its header carries a checksum of its tensors. So a checkpoint is either
+whole or recognised as not, and the newest whole one is used. safetensors only: nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bench.errors import RunError
+
+log = logging.getLogger(__name__)
+
+# Older training states are removed once this many newer ones are whole.
+STATES_KEPT = 2
+
+
+class CorruptCheckpoint(Exception):
+    """A checkpoint file that is truncated, altered, or not one."""
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written; the old file stays.
+    """
+    _replace(path, lambda aside: aside.write_bytes(data))
+
+
+def write_json(path: Path, content: dict[str, object]) -> None:
+    """`write_atomically` for a JSON file."""
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write named tensors with a checksum.
+
+    Raises:
+        RunError: as `write_atomically`.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {**(metadata or {}), "sha256": _checksum(tensors)}
+    _replace(path, lambda aside: save_file(tensors, aside, metadata=header))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors (on the CPU) and metadata of a file that `save_tensors` wrote.
+
+    Raises:
+        CorruptCheckpoint: the file is truncated, altered, or not one of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        raise CorruptCheckpoint(f"{path}: {error}") from None
+    if metadata.get("sha256") != _checksum(tensors):
+        raise CorruptCheckpoint(f"{path}: the checksum does not match its tensors")
+    return tensors, metadata
+
+
+def save_state(folder: Path, step: int, tensors: dict[str, Tensor]) -> None:
+    """Write the training state of a step, then remove all but the newest `STATES_KEPT`."""
+    save_tensors(_state_path(folder, step), tensors, {"step": str(step)})
+    for _, path in _states(folder)[:-STATES_KEPT]:
+        path.unlink()
+
+
+def load_newest_state(folder: Path, at_most: int) -> tuple[int, dict[str, Tensor]] | None:
+    """The newest whole training state up to step `at_most`, or None; a spoilt one is passed over with a warning."""
+    for step, path in reversed(_states(folder)):
+        if step > at_most:
+            continue
+        try:
+            return step, load_tensors(path)[0]
+        except CorruptCheckpoint as error:
+            log.warning("not a whole checkpoint, using the one before it: %s", error)
+    return None
+
+
+def weights_path(folder: Path, step: int) -> Path:
+    """Where the EMA weights of a kept step are."""
+    return folder / f"ema-{step:08d}.safetensors"
+
+
+def load_weights(folder: Path, step: int) -> dict[str, Tensor] | None:
+    """EMA weights of a kept step, or None if they are missing or spoilt (the latter with a warning)."""
+    path = weights_path(folder, step)
+    try:
+        return load_tensors(path)[0] if path.exists() else None
+    except CorruptCheckpoint as error:
+        log.warning("not whole weights, making them again: %s", error)
+        return None
+
+
+def _state_path(folder: Path, step: int) -> Path:
+    return folder / f"state-{step:08d}.safetensors"
+
+
+def _states(folder: Path) -> list[tuple[int, Path]]:
+    """Training states, oldest first."""
+    matches = ((re.fullmatch(r"state-(\d+)\.safetensors", path.name), path) for path in folder.glob("state-*"))
+    return sorted((int(match[1]), path) for match, path in matches if match)
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write(aside)` make a file beside `path`, sync it, and rename it into place."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(aside)
+        aside.chmod(0o644)  # safetensors makes files that only the owner reads; groups share runs
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+    except (OSError, SafetensorError) as error:
+        aside.unlink(missing_ok=True)
+        raise RunError(f"{path}: could not be written ({error}); what was saved before is untouched") from None

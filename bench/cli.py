@@ -1,0 +1,295 @@
+"""The command line: the one file that knows all packages. They are loaded inside the commands: help is instant."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from analysis.tables import Tables
+    from sweeps.status import RunStatus
+
+app = typer.Typer(
+    help="Scaling-law and ablation benchmarks for Diffusion Transformers.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+sweep_app = typer.Typer(help="Many runs: expand a study and run it.", no_args_is_help=True)
+app.add_typer(sweep_app, name="sweep")
+
+
+class Device(StrEnum):
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class PrecisionChoice(StrEnum):
+    FP32 = "fp32"
+    TF32 = "tf32"
+    BF16 = "bf16"
+
+
+class Block(StrEnum):
+    ADALN_ZERO = "adaln-zero"
+    ADALN = "adaln"
+    ADALN_SINGLE = "adaln-single"
+    CROSS_ATTENTION = "cross-attention"
+    IN_CONTEXT = "in-context"
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+class Figure(StrEnum):
+    ALL = "all"
+    GFLOPS_VS_FID = "gflops-vs-fid"
+    FID_VS_STEPS = "fid-vs-steps"
+    SAMPLE_GRID = "sample-grid"
+
+
+RunsOption = Annotated[Path, typer.Option(help="Folder that holds a folder for every sweep.")]
+DeviceOption = Annotated[Device, typer.Option(help="Where tensors live.")]
+PrecisionOption = Annotated[PrecisionChoice, typer.Option(help="tf32 on CUDA only; bf16 by autocast.")]
+
+
+@app.command()
+def flops(
+    names: Annotated[list[str] | None, typer.Argument(help="Model names, such as DiT-XL/2; default: the 12.")] = None,
+    all_models: Annotated[
+        bool, typer.Option("--all", help="The 12 models, the block designs at XL/2, and XL/2 at 512 px.")
+    ] = False,
+    block: Annotated[Block, typer.Option(help="Block design.")] = Block.ADALN_ZERO,
+    image_size: Annotated[int, typer.Option(help="Pixels a side; the latent side is an eighth.")] = 256,
+    by_module: Annotated[bool, typer.Option("--by-module", help="Where the multiply-accumulates are spent.")] = False,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="With --steps: training compute.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="With --batch-size: training compute.")] = None,
+    format: Annotated[Format, typer.Option(help="How to print.")] = Format.TABLE,
+) -> None:
+    """Count parameters and GMACs (the paper's "Gflops") of one image, beside the paper's printed figures."""
+    from bench import flops_report
+    from models import list_models
+
+    if (batch_size is None) != (steps is None):
+        raise InputError("--batch-size and --steps go together: training compute needs both")
+    if all_models and names:
+        raise InputError("--all counts a fixed list; give either names or --all")
+    if all_models:
+        chosen = flops_report.published_rows()
+    else:
+        chosen = [(name, block.value, image_size) for name in names or list_models()]
+    costs = flops_report.count_all(chosen)
+    if by_module:
+        flops_report.print_modules(costs, format.value)
+    else:
+        flops_report.print_costs(costs, format.value, batch_size, steps)
+
+
+@app.command("run")
+def run_command(
+    recipe: Annotated[Path, typer.Argument(help="A recipe's YAML file.")],
+    folder: Annotated[Path, typer.Option(help="The run folder; default: runs/single/<label>-<id>.")] = Path(),
+    device: DeviceOption = Device.CPU,
+    precision: PrecisionOption = PrecisionChoice.FP32,
+) -> None:
+    """Train, sample and score one recipe. Interrupted, it continues when the same command runs again."""
+    from bench.recipe import load_recipe
+    from bench.run_folder import write_config
+
+    loaded = load_recipe(recipe)
+    folder = folder if folder != Path() else Path("runs/single") / loaded.folder_name
+    write_config(loaded, folder)
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from bench.run import run
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[news]}"),
+    )  # fmt: skip
+    console = Console()
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(loaded.label or loaded.model.name, total=loaded.train.steps, news="")
+
+        def on_log(row: dict[str, float]) -> None:
+            if "fid" in row:
+                bar.console.print(f"step {row['step']}: Fréchet distance {row['fid']:.4g}", highlight=False)
+            else:
+                bar.update(task, completed=row["step"], news=f"loss {row['loss']:.4f}")
+
+        run(folder, folder.parent, device.value, precision.value, on_log)
+    console.print(f"{folder}", soft_wrap=True, highlight=False)
+
+
+@sweep_app.command("submit")
+def sweep_submit(
+    sweep: Annotated[Path, typer.Argument(help="The sweep's YAML file.")],
+    cluster: Annotated[str, typer.Option(help="Profile in sweeps/clusters/, or the path of one.")] = "local",
+    runs: RunsOption = Path("runs"),
+    device: DeviceOption = Device.CPU,
+    precision: PrecisionOption = PrecisionChoice.FP32,
+) -> None:
+    """Run what is left of a sweep and show its progress. Finished runs are not run again."""
+    from rich.console import Console
+
+    _submit(sweep, cluster, runs, device, precision, Console())
+
+
+@app.command()
+def collect(
+    folder: Annotated[Path, typer.Argument(help="A sweep's folder of runs, such as runs/digits.")],
+    out: Annotated[Path, typer.Option(help="Where the tables go; default: results/<sweep>.")] = Path(),
+) -> None:
+    """Make tidy tables (csv and parquet) from run folders."""
+    from analysis import tables
+
+    out = out if out != Path() else Path("results") / folder.resolve().name
+    collected = tables.collect(folder, out)
+    typer.echo(f"{len(collected.runs)} runs, {len(collected.evals)} scores: {out}")
+
+
+@app.command()
+def figure(
+    name: Annotated[Figure, typer.Argument(help="Which figure.")],
+    results: Annotated[Path, typer.Option(help="A folder that `ditbench collect` made.")] = Path("results/digits"),
+    out: Annotated[Path, typer.Option(help="Where the pictures go; default: the results folder.")] = Path(),
+) -> None:
+    """Draw figures from collected tables: PNG, PDF, and the plotted data beside them."""
+    from analysis import figures, tables
+
+    loaded = tables.load(results)
+    draw = {
+        Figure.ALL: figures.draw_all,
+        Figure.GFLOPS_VS_FID: figures.gflops_vs_score,
+        Figure.FID_VS_STEPS: figures.training_curves,
+        Figure.SAMPLE_GRID: figures.sample_grid,
+    }[name]
+    for path in draw(loaded, out if out != Path() else results):
+        typer.echo(path)
+
+
+@app.command()
+def demo(
+    quick: Annotated[bool, typer.Option("--quick", help="Six models instead of twelve.")] = False,
+    runs: RunsOption = Path("runs"),
+    out: Annotated[Path, typer.Option(help="Tables and pictures; default: results/demo, or results/quick.")] = Path(),
+    device: DeviceOption = Device.CPU,
+    precision: PrecisionOption = PrecisionChoice.FP32,
+) -> None:
+    """The paper's scaling study in miniature, on real images, on this machine: train, score, draw."""
+    from rich.console import Console
+
+    import sweeps
+
+    console = Console()
+    name = "digits-quick" if quick else "digits"
+    out = out if out != Path() else Path("results") / ("quick" if quick else "demo")
+    path = Path(sweeps.__file__).parent / f"{name}.yaml"
+    console.print(
+        "Training small Diffusion Transformers on scikit-learn's digits and scoring their samples.\n"
+        "It can be interrupted: the same command continues.\n",
+        highlight=False,
+    )
+    _submit(path, "local", runs, device, precision, console)
+    from analysis import figures, tables
+
+    collected = tables.collect(runs / name, out)
+    _print_summary(collected, console)
+    for picture in figures.draw_all(collected, out):
+        console.print(str(picture), soft_wrap=True, highlight=False)
+
+
+def _submit(
+    path: Path, cluster: str, runs: Path, device: Device, precision: PrecisionChoice, console: Console
+) -> list[RunStatus]:
+    """Submit a sweep, show its progress, and end with an error if a run failed."""
+    from sweeps.expand import load_sweep
+    from sweeps.launch import load_cluster, submit
+    from sweeps.progress import progress
+
+    load_cluster(cluster)
+    sweep = load_sweep(path)
+    with progress(sweep.recipes, console) as on_poll:
+        statuses = submit(sweep, runs, device.value, precision.value, on_poll)
+    failed = [status for status in statuses if status.state == "failed"]
+    if failed:
+        reasons = "; ".join(f"{status.label}: {status.error}" for status in failed)
+        raise RunError(f"{len(failed)} of {len(statuses)} runs failed, the others are finished: {reasons}")
+    return statuses
+
+
+def _print_summary(tables: Tables, console: Console) -> None:
+    """The scores at the last step, and how they follow compute."""
+    from rich.table import Table
+
+    from analysis.tables import correlations, summary
+
+    table = Table(title="Scores at the last step (EMA weights)", title_justify="left")
+    for column, heading in SUMMARY_COLUMNS.items():
+        table.add_column(heading, justify="left" if column == "label" else "right")
+    for row in summary(tables).to_dict("records"):
+        table.add_row(*(_cell(column, row[column]) for column in SUMMARY_COLUMNS))
+    console.print(table)
+    last = correlations(tables.evals).groupby("seed").last()
+    for seed, row in last.iterrows():
+        console.print(
+            f"seed {seed}: correlation of log10 GMACs with the Fréchet distance over {row['num_models']:.0f} models: "
+            f"{row['r']:.3f}; more compute scores better in {row['patch_pairs_right']:.0f} of {row['patch_pairs']:.0f} "
+            f"patch pairs and {row['size_pairs_right']:.0f} of {row['size_pairs']:.0f} size pairs",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+SUMMARY_COLUMNS = {
+    "label": "model",
+    "params": "parameters",
+    "gmacs": "MMACs",
+    "loss": "loss",
+    "fid": "Fréchet distance",
+    "fid_percent": "% of trace",
+    "kid": "KID",
+    "inception_score": "IS",
+    "precision": "precision",
+    "recall": "recall",
+}
+
+
+def _cell(column: str, value: object) -> str:
+    if isinstance(value, float):
+        return f"{1000 * value:.3f}" if column == "gmacs" else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def main() -> None:
+    """The console script: one line and status 2 for bad input, 1 for a run that failed, 130 for an interruption."""
+    try:
+        app()
+    except (InputError, RunError) as error:
+        _fail(str(error), 1 if isinstance(error, RunError) else 2)
+    except KeyboardInterrupt:
+        _fail("interrupted; what was saved stays, and the same command continues", 130)
+    except OSError as error:
+        _fail(str(error), 2)
+    except Exception as error:
+        # analysis imports none of the other packages, so its error for bad input is known here by name alone.
+        if type(error).__name__ != "ResultsError":
+            raise
+        _fail(str(error), 2)
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"ditbench: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)

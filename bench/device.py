@@ -1,0 +1,37 @@
+"""Which device computes, and in which precision. Neither is part of a recipe: both are recorded with every start."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+
+from bench.errors import InputError
+
+Precision = Literal["fp32", "tf32", "bf16"]
+
+
+def prepare_device(device: str, precision: Precision) -> torch.device:
+    """Check that the hardware is there and set matrix precision and determinism for this process.
+
+    CUDA runs use deterministic algorithms, so that a resumed run equals an uninterrupted one bit for bit.
+
+    Raises:
+        InputError: no such device here, or a precision that it lacks.
+    """
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise InputError("--device cuda: no CUDA device here; accepted: cpu")
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    elif precision == "tf32":
+        raise InputError("--precision tf32: only on CUDA devices; accepted on cpu: fp32, bf16")
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    return torch.device(device)
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """bf16 matrix products with fp32 weights and sums, or nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

@@ -1,0 +1,143 @@
+"""The feature network of the digits study: a small classifier that the suite trains itself, seeded.
+
+Registered with torch-fidelity as `digits-cnn`, it stands where Inception stands for ImageNet: 64-d features for the
+Fréchet distance, KID, precision and recall, and class logits for the Inception Score.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+from bench import checkpoint
+from bench.data import Digits
+from bench.randomness import Stream, generator
+
+NAME = "digits-cnn"
+FEATURES = "64"
+LOGITS = "logits_unbiased"
+
+SEED = 0
+TEST_FRACTION = 0.3
+EPOCHS = 40
+BATCH_SIZE = 64
+LEARNING_RATE = 1e-3
+
+
+class DigitsCNN(nn.Module):
+    """Three convolutions, global average pooling to 64 features, a linear classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(1, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3, padding=1),
+            nn.ReLU(),
+        )
+        self.classifier = nn.Linear(64, 10)
+
+    def features(self, x: Tensor) -> Tensor:
+        """x (N, 1, 8, 8) in [-1, 1] -> (N, 64)."""
+        return self.convolutions(x).mean(dim=(2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, 1, 8, 8) in [-1, 1] -> logits (N, 10)."""
+        return self.classifier(self.features(x))
+
+
+class DigitsFeatures(FeatureExtractorBase):
+    """The network as torch-fidelity wants it: uint8 (N, 3, 8, 8) in, a tuple of the asked features out."""
+
+    def __init__(
+        self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None, **_: Any
+    ) -> None:
+        super().__init__(name, features_list)
+        if feature_extractor_weights_path is None:
+            raise ValueError(f"{NAME} needs feature_extractor_weights_path, the file that `trained` makes")
+        self.network = DigitsCNN()
+        tensors, _metadata = checkpoint.load_tensors(Path(feature_extractor_weights_path))
+        self.network.load_state_dict(tensors, strict=True)
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        return FEATURES, LOGITS
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return LOGITS if metric == "isc" else FEATURES
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        return False
+
+    def forward(self, input: Tensor) -> tuple[Tensor, ...]:
+        x = input[:, :1].float() / 127.5 - 1
+        features = self.network.features(x)
+        outputs = {FEATURES: features, LOGITS: F.linear(features, self.network.classifier.weight)}
+        return tuple(outputs[name] for name in self.features_list)
+
+
+@dataclass(frozen=True)
+class TrainedExtractor:
+    """Where the weights are, their short hash, and the share of held-out digits classified right."""
+
+    path: Path
+    digest: str
+    test_accuracy: float
+
+
+def trained(folder: Path) -> TrainedExtractor:
+    """The network's weights in `folder`, trained there first if it has none (about 20 CPU seconds).
+
+    Processes that ask at the same time wait for one of them to train it.
+    """
+    path = folder / f"{NAME}.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f".{NAME}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            metadata = checkpoint.load_tensors(path)[1]
+        except checkpoint.CorruptCheckpoint:
+            network, accuracy = train()
+            checkpoint.save_tensors(path, network.state_dict(), {"test_accuracy": repr(accuracy), "seed": str(SEED)})
+            metadata = checkpoint.load_tensors(path)[1]
+    return TrainedExtractor(path, metadata["sha256"][:8], float(metadata["test_accuracy"]))
+
+
+def train() -> tuple[DigitsCNN, float]:
+    """Train on a stratified 70 % of the digits on one CPU thread; return the network and its test accuracy."""
+    from sklearn.model_selection import train_test_split
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the sums, and so the weights, do not depend on the number of cores
+    digits = Digits(torch.device("cpu"))
+    indices = list(range(len(digits)))
+    train_indices, test_indices = train_test_split(
+        indices, test_size=TEST_FRACTION, random_state=SEED, stratify=digits.labels().numpy()
+    )
+    x, y = digits.batch(torch.tensor(train_indices))
+    random = generator(SEED, Stream.FEATURES, 0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(random.initial_seed())
+        network = DigitsCNN()
+    optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=True)
+    for _ in range(EPOCHS):
+        for batch in torch.randperm(len(x), generator=random).split(BATCH_SIZE):
+            optimizer.zero_grad()
+            F.cross_entropy(network(x[batch]), y[batch]).backward()
+            optimizer.step()
+    x, y = digits.batch(torch.tensor(test_indices))
+    with torch.inference_mode():
+        accuracy = (network(x).argmax(1) == y).double().mean().item()
+    torch.set_num_threads(threads)
+    return network, accuracy

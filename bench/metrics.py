@@ -1,0 +1,53 @@
+"""Metric files: one JSON object a line, appended; after a crash, cut back to what the checkpoint knows."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from bench.checkpoint import write_atomically
+from bench.errors import RunError
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Add one row.
+
+    Raises:
+        RunError: the disk is full or the file cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            # A checkpoint must never outlive the metrics that led to it.
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RunError(f"{path}: could not be written ({error})") from None
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All rows; a last line that a crash cut short is left out.
+
+    Raises:
+        RunError: another line is not JSON.
+    """
+    if not path.exists():
+        return []
+    rows = []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    # What follows the last newline is empty, or a torn line.
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            raise RunError(f"{path}: line {number} is not JSON") from None
+    return rows
+
+
+def cut_after(path: Path, step: int) -> None:
+    """Drop rows beyond `step` and a torn last line, so that the steps about to be repeated appear once."""
+    if path.exists():
+        kept = [row for row in read(path) if row["step"] <= step]
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept).encode())

@@ -1,0 +1,264 @@
+"""Recipes: everything that decides a run's result, checked when read, identified by content.
+
+A recipe's id is the hash of its non-default, result-bearing fields: never of the device, the precision, paths or
+speed options. So changing a default here changes what existing ids mean: give new behaviour a new field instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from bench.data import DATASETS
+from bench.errors import InputError
+from models.registry import OVERRIDES, Architecture, architecture
+
+
+class Section(BaseModel):
+    """Frozen, strictly typed, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ModelConfig(Section):
+    """Arguments of `models.create_model`."""
+
+    name: str
+    block: str = "adaln-zero"
+    image_size: PositiveInt = 256
+    in_channels: PositiveInt = 4
+    num_classes: PositiveInt = 1000
+    learn_sigma: bool = True
+    depth: PositiveInt | None = None
+    hidden_size: PositiveInt | None = None
+    num_heads: PositiveInt | None = None
+    patch_size: PositiveInt | None = None
+    input_size: PositiveInt | None = None
+    mlp_ratio: PositiveFloat | None = None
+    frequency_embedding_size: PositiveInt | None = None
+    label_init_std: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        self.architecture()
+        return self
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for `models.create_model` and `bench.flops.count`."""
+        return {k: v for k, v in self.model_dump().items() if not (k in OVERRIDES and v is None)}
+
+    def architecture(self) -> Architecture:
+        return architecture(**self.arguments())
+
+
+class DataConfig(Section):
+    """The training data."""
+
+    name: str
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.name not in DATASETS:
+            raise ValueError(f"unknown dataset {self.name!r}; accepted: {', '.join(DATASETS)}")
+        return self
+
+
+class DiffusionConfig(Section):
+    """The forward process: linear betas, learned range variance if the model has `learn_sigma`."""
+
+    timesteps: int = Field(default=1000, ge=2)
+
+
+class TrainConfig(Section):
+    """Optimisation. Defaults are the paper's (Sec. 4); `checkpoint_steps` are kept and scored."""
+
+    steps: PositiveInt = 400_000
+    batch_size: PositiveInt = 256
+    learning_rate: PositiveFloat = 1e-4
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False)
+    weight_decay: float = Field(default=0.0, ge=0)
+    ema_decay: float = Field(default=0.9999, ge=0, lt=1)
+    label_dropout: float = Field(default=0.1, ge=0, le=1)
+    checkpoint_steps: tuple[PositiveInt, ...] = Field(default=(), strict=False)
+    log_every: PositiveInt = 100
+    save_every: PositiveInt = 5000
+
+    @model_validator(mode="after")
+    def _steps_in_range(self) -> Self:
+        if any(step > self.steps for step in self.checkpoint_steps):
+            raise ValueError(f"checkpoint_steps: {max(self.checkpoint_steps)} is beyond steps ({self.steps})")
+        return self
+
+    def kept_steps(self) -> list[int]:
+        """Steps whose EMA weights are kept and scored: the listed ones and the last."""
+        return sorted({*self.checkpoint_steps, self.steps})
+
+
+class EvaluationConfig(Section):
+    """How samples are drawn and scored; all but `batch_size` is part of a score's key."""
+
+    sampler: Literal["ddpm", "ddim"] = "ddpm"
+    sampling_steps: int = Field(default=250, ge=2)
+    clip_denoised: bool = False
+    guidance_scale: float = Field(default=1.0, ge=0)
+    guidance_channels: PositiveInt | None = 3
+    num_samples: PositiveInt = 50_000
+    labels: Literal["balanced", "uniform"] = "balanced"
+    extractor: Literal["inception-v3-compat", "digits-cnn"] = "inception-v3-compat"
+    kid_subset_size: PositiveInt = 1000
+    batch_size: PositiveInt = 64
+
+
+class Recipe(Section):
+    """One run. `label` is only how tables and figures name it."""
+
+    label: str = ""
+    model: ModelConfig
+    data: DataConfig
+    diffusion: DiffusionConfig = DiffusionConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        facts, arch = DATASETS[self.data.name], self.model.architecture()
+        shape = (arch.in_channels, arch.input_size, arch.input_size)
+        if shape != facts.shape:
+            raise ValueError(
+                f"model: in_channels and input_size give {shape}, but data.name {self.data.name} has {facts.shape}"
+            )
+        if arch.num_classes != facts.num_classes:
+            raise ValueError(f"model.num_classes: {arch.num_classes}, but {self.data.name} has {facts.num_classes}")
+        if self.train.batch_size > facts.length:
+            size = self.train.batch_size
+            raise ValueError(f"train.batch_size: {size} is larger than the dataset {self.data.name} ({facts.length})")
+        if self.evaluation.sampling_steps > self.diffusion.timesteps:
+            raise ValueError(
+                f"evaluation.sampling_steps: {self.evaluation.sampling_steps} is more than diffusion.timesteps "
+                f"({self.diffusion.timesteps})"
+            )
+        if self.evaluation.kid_subset_size > min(self.evaluation.num_samples, facts.length):
+            raise ValueError(
+                f"evaluation.kid_subset_size: {self.evaluation.kid_subset_size} is more than num_samples "
+                f"({self.evaluation.num_samples}) or the reference images ({facts.length})"
+            )
+        channels = self.evaluation.guidance_channels
+        if self.evaluation.guidance_scale != 1 and channels is not None and channels > arch.in_channels:
+            raise ValueError(
+                f"evaluation.guidance_channels: {channels} is more than the model's {arch.in_channels}; null is all"
+            )
+        return self
+
+    @property
+    def id(self) -> str:
+        """Ten hex digits of the SHA-256 of the non-default, result-bearing fields."""
+        content = self.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_RESULT_BEARING)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+
+    @property
+    def folder_name(self) -> str:
+        """`S-4-0123456789`: the label made safe for a path, and the id."""
+        name = re.sub(r"[^A-Za-z0-9.]+", "-", self.label or self.model.name).strip("-")
+        return f"{name}-{self.id}"
+
+
+_NOT_RESULT_BEARING: Any = {
+    "label": True,
+    "train": {"log_every": True, "save_every": True},
+    "evaluation": {"batch_size": True},
+}
+
+
+def parse_recipe(content: Any, where: str) -> Recipe:
+    """Check a mapping against the schema.
+
+    Raises:
+        InputError: one line with `where` (a file), the key, what is wrong and what is accepted.
+    """
+    if not isinstance(content, dict):
+        raise InputError(f"{where}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{where}: {describe(error, Recipe)}") from None
+
+
+def describe(error: ValidationError, schema: type[BaseModel]) -> str:
+    """The first problem of a validation error as `key: what is wrong` (and how many more there are)."""
+    first, *more = error.errors()
+    path = [str(part) for part in first["loc"]]
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = f"unknown key; accepted: {', '.join(_fields_at(schema, path[:-1]))}"
+    elif first["type"] == "missing":
+        message = "missing"
+    elif first["type"] != "value_error":
+        message = f"{message}, got {first['input']!r}"
+    others = f" (and {len(more)} more)" if more else ""
+    return f"{'.'.join(path)}: {message}{others}" if path else f"{message}{others}"
+
+
+def _fields_at(schema: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        annotation = schema.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        schema = annotation
+    return list(schema.model_fields)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loading that reads 1e-4 as a number (YAML 1.1 wants 1.0e-4) and refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def load_yaml(path: Path) -> Any:
+    """Read a YAML file safely.
+
+    Raises:
+        InputError: no such file, or not YAML, with the line.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise InputError(f"{path}: line {line}: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read one recipe from a YAML file; errors as `parse_recipe` and `load_yaml`."""
+    return parse_recipe(load_yaml(path), str(path))
