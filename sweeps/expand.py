@@ -1,0 +1,171 @@
+"""A sweep's YAML file -> recipes.
+
+extends: other.yaml                  start from another sweep: base is merged key by key, an axis replaced whole
+name: digits                         the folder its runs go to
+label: "{size}/{patch}"              how tables and figures name a run, from the axes' choices
+base: {train: {steps: 400}, ...}     a recipe, complete or not
+product:                             every combination of these axes
+  size:                              an axis of named choices, each a set of dotted keys
+    S: {model.depth: 3, model.hidden_size: 24}
+  seed: [0, 1, 2]                    an axis that is one dotted key and its values
+paired: {model.depth: [3, 6], ...}   lists walked together, as one more axis
+runs: [{model.depth: 9}, ...]        or: each run spelled out, as dotted keys laid over base
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.errors import InputError
+from bench.recipe import Recipe, load_yaml, parse_recipe
+
+KEYS = ("extends", "name", "label", "base", "product", "paired", "runs")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A named list of recipes, no two alike."""
+
+    name: str
+    recipes: list[Recipe]
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """One point of an axis: what the label calls it, by axis name, and the dotted keys it sets."""
+
+    names: dict[str, str]
+    settings: dict[str, Any]
+
+
+def load_sweep(path: Path) -> Sweep:
+    """Read and expand a sweep.
+
+    Raises:
+        InputError: the file, an axis or a recipe is wrong: with the file, the run and the key.
+    """
+    content = _load(path, seen=())
+    for key in ("name", "base"):
+        if key not in content:
+            raise InputError(f"{path}: {key}: missing")
+    recipes = [_recipe(content, choice, path) for choice in _choices(content, path)]
+    by_id: dict[str, Recipe] = {}
+    for recipe in recipes:
+        if recipe.id in by_id:
+            raise InputError(f"{path}: {recipe.label} and {by_id[recipe.id].label} are the same recipe ({recipe.id})")
+        by_id[recipe.id] = recipe
+    return Sweep(str(content["name"]), recipes)
+
+
+def _load(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """The file's content with what it extends laid under it."""
+    content = load_yaml(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: a sweep is a mapping with the keys {', '.join(KEYS)}")
+    unknown = [str(key) for key in content if key not in KEYS]
+    if unknown:
+        raise InputError(f"{path}: {', '.join(unknown)}: unknown key; accepted: {', '.join(KEYS)}")
+    for key in ("base", "product", "paired"):
+        if not isinstance(content.get(key, {}), dict):
+            raise InputError(f"{path}: {key}: expected a mapping, got {content[key]!r}")
+    if "extends" not in content:
+        return content
+    parent = (path.parent / str(content.pop("extends"))).resolve()
+    if parent in (*seen, path.resolve()):
+        raise InputError(f"{path}: extends: {parent.name} extends this file in turn")
+    under = _load(parent, (*seen, path.resolve()))
+    merged = {**under, **content, "base": _merged(under.get("base", {}), content.get("base", {}))}
+    for axes in ("product", "paired"):
+        if axes in under or axes in content:
+            merged[axes] = {**under.get(axes, {}), **content.get(axes, {})}
+    return merged
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Mappings merged key by key at every depth; other values of `over` replace those of `under`."""
+    result = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _merged(result[key], value) if both else value
+    return result
+
+
+def _choices(content: dict[str, Any], path: Path) -> list[_Choice]:
+    """One choice a run: the product of the axes, or the explicit runs."""
+    if "runs" in content:
+        if "product" in content or "paired" in content:
+            raise InputError(f"{path}: runs: give either runs, or product and paired")
+        return [_explicit(settings, path) for settings in content["runs"]]
+    axes = [_axis(name, values, path) for name, values in content.get("product", {}).items()]
+    if "paired" in content:
+        axes.append(_paired(content["paired"], path))
+    return [
+        _Choice(
+            {k: v for choice in combination for k, v in choice.names.items()},
+            {k: v for choice in combination for k, v in choice.settings.items()},
+        )
+        for combination in itertools.product(*axes)
+    ]
+
+
+def _axis(name: str, values: Any, path: Path) -> list[_Choice]:
+    short = str(name).rpartition(".")[2]
+    if isinstance(values, list) and values:
+        return [_Choice({short: str(value)}, {str(name): value}) for value in values]
+    if isinstance(values, dict) and values and all(isinstance(v, dict) for v in values.values()):
+        return [_Choice({short: str(label)}, settings) for label, settings in values.items()]
+    raise InputError(f"{path}: product.{name}: expected a list of values, or named choices that are mappings")
+
+
+def _paired(lists: dict[str, Any], path: Path) -> list[_Choice]:
+    lengths = {key: len(values) for key, values in lists.items() if isinstance(values, list)}
+    if len(lengths) < len(lists) or len(set(lengths.values())) != 1:
+        raise InputError(f"{path}: paired: expected lists of one length, got {lengths or lists}")
+    rows = zip(*lists.values(), strict=True)
+    return [
+        _Choice(
+            {key.rpartition(".")[2]: str(value) for key, value in zip(lists, row, strict=True)},
+            dict(zip(lists, row, strict=True)),
+        )
+        for row in rows
+    ]
+
+
+def _explicit(settings: Any, path: Path) -> _Choice:
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: runs: expected mappings of dotted keys, got {settings!r}")
+    return _Choice({key.rpartition(".")[2]: str(value) for key, value in settings.items()}, settings)
+
+
+def _recipe(content: dict[str, Any], choice: _Choice, path: Path) -> Recipe:
+    recipe = copy.deepcopy(content["base"])
+    for key, value in choice.settings.items():
+        _set(recipe, str(key), value, path)
+    label = _label(content, choice, path)
+    if label:
+        recipe.setdefault("label", label)
+    return parse_recipe(recipe, f"{path} (run {label})" if label else str(path))
+
+
+def _set(recipe: dict[str, Any], key: str, value: Any, path: Path) -> None:
+    *parents, last = key.split(".")
+    for part in parents:
+        recipe = recipe.setdefault(part, {})
+        if not isinstance(recipe, dict):
+            raise InputError(f"{path}: {key}: {part} is a value, not a section")
+    recipe[last] = value
+
+
+def _label(content: dict[str, Any], choice: _Choice, path: Path) -> str:
+    template = content.get("label")
+    if template is None:
+        return " ".join(choice.names.values())
+    try:
+        return str(template).format(**choice.names)
+    except (KeyError, IndexError, ValueError):
+        accepted = ", ".join(f"{{{name}}}" for name in choice.names)
+        raise InputError(f"{path}: label: {template!r}: accepted: {accepted}") from None

@@ -1,0 +1,197 @@
+"""Runs of a sweep as jobs of this machine, through submitit's local executor.
+
+As many jobs as cores, one thread each. All jobs hold the same list of runs, the longest first, and take from it what
+is neither finished nor taken: that balances them, and two of them, or two submissions, never train a run twice. A
+job that outlives a killed launcher goes on; the same command then finds it by the lock that it holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bench.errors import InputError, RunError
+from bench.recipe import Recipe, describe, load_yaml
+from bench.run_folder import RunLocked, is_finished, is_locked, try_lock, write_config
+from sweeps.expand import Sweep
+from sweeps.status import RunStatus, read_error, run_status
+
+log = logging.getLogger(__name__)
+
+CLUSTERS = Path(__file__).parent / "clusters"
+POLL_SECONDS = 0.5
+# submitit ends local jobs after a time limit; here only the work ends them.
+NO_TIME_LIMIT_MINUTES = 60 * 24 * 365
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+# Work of one step beside multiply-accumulates, in their unit: kernel starts and small operations of one block.
+OVERHEAD_MACS_PER_BLOCK = 12e6
+
+
+class ClusterProfile(BaseModel):
+    """Where jobs run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    executor: Literal["local"]
+
+
+def load_cluster(name: str) -> ClusterProfile:
+    """A profile by name (sweeps/clusters/NAME.yaml) or path.
+
+    Raises:
+        InputError: no such profile, or a wrong key.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else CLUSTERS / f"{name}.yaml"
+    if not path.exists():
+        names = ", ".join(sorted(p.stem for p in CLUSTERS.glob("*.yaml")))
+        raise InputError(f"--cluster {name}: no such profile; accepted: {names}, or the path of a YAML file")
+    try:
+        return ClusterProfile.model_validate(load_yaml(path))
+    except ValidationError as error:
+        raise InputError(f"{path}: {describe(error, ClusterProfile)}") from None
+
+
+def run_folders(sweep: Sweep, runs: Path) -> dict[str, Path]:
+    """Recipe id -> run folder, under `runs`/<sweep name>/; an existing folder of that id keeps its name."""
+    folder = runs / sweep.name
+    existing = {path.name.rpartition("-")[2]: path for path in folder.glob("*-*") if path.is_dir()}
+    return {recipe.id: existing.get(recipe.id, folder / recipe.folder_name) for recipe in sweep.recipes}
+
+
+def submit(
+    sweep: Sweep,
+    runs: Path,
+    device: str,
+    precision: str,
+    on_poll: Callable[[list[RunStatus]], None],
+) -> list[RunStatus]:
+    """Run what is left of a sweep on this machine and wait for it; return the final state of every run.
+
+    Finished runs are left alone, failed ones are tried again, once. `on_poll` is told the state every half second.
+
+    Raises:
+        InputError: the folder cannot be written, or holds other recipes.
+        RunError: a job died without a reason of its own (killed, out of memory), and again when started anew.
+        KeyboardInterrupt: passed on, after the jobs were told to stop; nothing that was saved is lost.
+    """
+    folders = run_folders(sweep, runs)
+    study = (runs / sweep.name).resolve()
+    for recipe in sweep.recipes:
+        write_config(recipe, folders[recipe.id])
+        if not is_finished(folders[recipe.id]):
+            (folders[recipe.id] / "error.json").unlink(missing_ok=True)
+    queue = [folders[recipe.id].resolve() for recipe in sorted(sweep.recipes, key=work, reverse=True)]
+
+    def state() -> list[RunStatus]:
+        return [run_status(recipe, folders[recipe.id]) for recipe in sweep.recipes]
+
+    progress_before = None
+    while _unfinished(current := state()):
+        progress = [(status.step, status.fid_step) for status in current]
+        if progress == progress_before:
+            raise RunError(f"the jobs ended without progress; the reason is in their logs: {study / 'jobs'}")
+        progress_before = progress
+        jobs = _start_jobs(queue, study, device, precision)
+        try:
+            while any(not job.done() for job in jobs) or _live_jobs(study):
+                on_poll(state())
+                if not _unfinished(state()):
+                    break
+                time.sleep(POLL_SECONDS)
+        except BaseException:
+            for job in jobs:
+                job.cancel()
+            raise
+    final = state()
+    on_poll(final)
+    return final
+
+
+def _unfinished(statuses: list[RunStatus]) -> bool:
+    return any(status.state not in ("finished", "failed") for status in statuses)
+
+
+def _start_jobs(queue: list[Path], study: Path, device: str, precision: str) -> list[Any]:
+    """One submitit job for every slot that no live job holds; fewer if fewer runs are left."""
+    import submitit
+
+    slots = range(_num_slots(device))
+    free = [slot for slot in slots if not is_locked(_slot_path(study, slot))]
+    left = sum(not is_finished(folder) for folder in queue)
+    executor = submitit.LocalExecutor(folder=study / "jobs")
+    executor.update_parameters(timeout_min=NO_TIME_LIMIT_MINUTES, gpus_per_node=1 if device == "cuda" else 0)
+    with _one_thread():
+        return [
+            executor.submit(work_through, queue, study, slot, device, precision)
+            for slot in free[: max(0, left - (len(slots) - len(free)))]
+        ]
+
+
+def _num_slots(device: str) -> int:
+    """One job a core; one job for a GPU."""
+    if device == "cuda":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes started meanwhile compute on one thread: numerical libraries read this when they are loaded."""
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def work_through(queue: list[Path], study: Path, slot: int, device: str, precision: Any) -> None:
+    """A job: take runs from the queue until none is left. Runs that fail leave their reason and are passed by."""
+    from bench.run import run
+
+    with _slot_path(study, slot).open("w") as lock:
+        if not try_lock(lock):
+            log.warning("slot %d is held by another job; nothing to do here", slot)
+            return
+        for folder in queue:
+            if is_finished(folder) or read_error(folder):
+                continue
+            try:
+                run(folder, study, device, precision, on_log=lambda row: print(row, flush=True))
+            except RunLocked:
+                continue
+            except Exception:
+                log.exception("%s failed; going on with the next run", folder)
+
+
+def _slot_path(study: Path, slot: int) -> Path:
+    return study / "jobs" / f".slot-{slot}"
+
+
+def _live_jobs(study: Path) -> bool:
+    """Whether any job of this study is alive, whoever started it."""
+    return any(is_locked(path) for path in (study / "jobs").glob(".slot-*"))
+
+
+def work(recipe: Recipe) -> float:
+    """A run's cost, for ordering and time left, in multiply-accumulates: leading terms of training and sampling."""
+    arch, train, evaluation = recipe.model.architecture(), recipe.train, recipe.evaluation
+    tokens, dim = arch.num_tokens, arch.hidden_size
+    macs = arch.depth * (12 * tokens * dim**2 + 2 * tokens**2 * dim)
+    overhead = arch.depth * OVERHEAD_MACS_PER_BLOCK
+    training = train.steps * (3 * train.batch_size * macs + overhead)
+    guidance = 2 if evaluation.guidance_scale != 1 else 1
+    calls = len(train.kept_steps()) * evaluation.sampling_steps * evaluation.num_samples * guidance
+    return training + calls * macs
