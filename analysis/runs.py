@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from analysis.errors import ResultsError
+
 # Smallest first; Table 1 of the DiT paper.
 SIZES = ("S", "B", "L", "XL")
 
@@ -58,10 +60,6 @@ MODEL_KEYS = ("params", "gmacs", "tokens", "hidden_size", "depth", "num_heads", 
 
 # Sample i has class i modulo the number of classes, so these are one each of the classes 0 to 9.
 GRID_SAMPLES = 10
-
-
-class ResultsError(Exception):
-    """Missing, damaged or incomparable results; one line says what, where and what is accepted."""
 
 
 @dataclass(frozen=True)

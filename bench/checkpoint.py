@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 # Older training states are removed once this many newer ones are whole.
 STATES_KEPT = 2
 
+# The key of our metadata in a safetensors header.
+HEADER = "ditbench"
+
 
 class CorruptCheckpoint(Exception):
     """A checkpoint file that is truncated, altered, or not one."""
@@ -52,7 +55,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
         RunError: as `write_atomically`.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {**(metadata or {}), "sha256": _checksum(tensors)}
+    # One entry: safetensors writes several in no fixed order, and equal checkpoints are to be equal files.
+    header = {HEADER: json.dumps({**(metadata or {}), "sha256": _checksum(tensors)})}
     _replace(path, lambda aside: save_file(tensors, aside, metadata=header))
 
 
@@ -64,9 +68,9 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            metadata: dict[str, str] = json.loads((file.metadata() or {})[HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise CorruptCheckpoint(f"{path}: {error}") from None
     if metadata.get("sha256") != _checksum(tensors):
         raise CorruptCheckpoint(f"{path}: the checksum does not match its tensors")

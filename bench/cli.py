@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from analysis.errors import ResultsError
 from bench.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -105,11 +106,12 @@ def run_command(
 ) -> None:
     """Train, sample and score one recipe. Interrupted, it continues when the same command runs again."""
     from bench.recipe import load_recipe
-    from bench.run_folder import write_config
+    from bench.run_folder import clear_error, write_config
 
     loaded = load_recipe(recipe)
     folder = folder if folder != Path() else Path("runs/single") / loaded.folder_name
     write_config(loaded, folder)
+    clear_error(folder)
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -221,6 +223,10 @@ def _submit(
 
     load_cluster(cluster)
     sweep = load_sweep(path)
+    if (device, precision) != (Device.CPU, PrecisionChoice.FP32):
+        from bench.device import prepare_device
+
+        prepare_device(device.value, precision.value)  # refuse here what every job would fail with
     with progress(sweep.recipes, console) as on_poll:
         statuses = submit(sweep, runs, device.value, precision.value, on_poll)
     failed = [status for status in statuses if status.state == "failed"]
@@ -281,12 +287,7 @@ def main() -> None:
         _fail(str(error), 1 if isinstance(error, RunError) else 2)
     except KeyboardInterrupt:
         _fail("interrupted; what was saved stays, and the same command continues", 130)
-    except OSError as error:
-        _fail(str(error), 2)
-    except Exception as error:
-        # analysis imports none of the other packages, so its error for bad input is known here by name alone.
-        if type(error).__name__ != "ResultsError":
-            raise
+    except (ResultsError, OSError) as error:
         _fail(str(error), 2)
 
 

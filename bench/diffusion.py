@@ -13,10 +13,17 @@ import torch
 from torch import Tensor, nn
 
 LOG_2 = math.log(2.0)
+MIN_TIMESTEPS = 21
 
 
 def linear_betas(timesteps: int) -> Tensor:
-    """(T,) float64, from 1e-4 to 0.02 at T = 1000, scaled by 1000 / T otherwise."""
+    """(T,) float64, from 1e-4 to 0.02 at T = 1000, scaled by 1000 / T otherwise.
+
+    Raises:
+        ValueError: fewer than 21 steps, where beta would reach 1.
+    """
+    if timesteps < MIN_TIMESTEPS:
+        raise ValueError(f"timesteps: {timesteps} linear steps reach beta = 1; at least {MIN_TIMESTEPS}")
     scale = 1000 / timesteps
     return torch.linspace(1e-4 * scale, 0.02 * scale, timesteps, dtype=torch.float64)
 
@@ -152,7 +159,11 @@ def discretized_gaussian_log_likelihood(x: Tensor, mean: Tensor, log_variance: T
     Bins are those of 8-bit images scaled to [-1, 1]: x +- 1/255, the outermost open (DDPM Eq. 13).
     """
     inverse_std = (-0.5 * log_variance).exp()
-    upper = torch.special.ndtr((x - mean + 1 / 255) * inverse_std)
-    lower = torch.special.ndtr((x - mean - 1 / 255) * inverse_std)
-    mass = torch.where(x > 0.999, 1 - lower, torch.where(x < -0.999, upper, upper - lower))
+    centred, half_bin = x - mean, 1 / 255
+    # Both sides by the lower tail, where float32 keeps the difference of two small numbers.
+    near, far = half_bin - centred.abs(), -half_bin - centred.abs()
+    inside = torch.special.ndtr(near * inverse_std) - torch.special.ndtr(far * inverse_std)
+    above = torch.special.ndtr((half_bin - centred) * inverse_std)
+    below = torch.special.ndtr((half_bin + centred) * inverse_std)
+    mass = torch.where(x > 0.999, above, torch.where(x < -0.999, below, inside))
     return mass.clamp(min=1e-12).log()

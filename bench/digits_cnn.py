@@ -28,7 +28,7 @@ SEED = 0
 TEST_FRACTION = 0.3
 EPOCHS = 40
 BATCH_SIZE = 64
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 3e-3
 
 
 class DigitsCNN(nn.Module):

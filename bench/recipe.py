@@ -51,6 +51,7 @@ class ModelConfig(Section):
     mlp_ratio: PositiveFloat | None = None
     frequency_embedding_size: PositiveInt | None = None
     label_init_std: PositiveFloat | None = None
+    timestep_init_std: PositiveFloat | None = None
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -80,7 +81,7 @@ class DataConfig(Section):
 class DiffusionConfig(Section):
     """The forward process: linear betas, learned range variance if the model has `learn_sigma`."""
 
-    timesteps: int = Field(default=1000, ge=2)
+    timesteps: int = Field(default=1000, ge=21)  # fewer linear steps reach beta = 1
 
 
 class TrainConfig(Section):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import RunError
 from bench.recipe import Recipe
-from bench.run_folder import is_finished, locked, logging_to, read_config, record_error
+from bench.run_folder import is_finished, locked, logging_to, read_config, read_error, record_error
 
 if TYPE_CHECKING:
     import torch
@@ -44,14 +44,19 @@ def run(
 
     Raises:
         InputError: the configuration or the device is wrong.
-        RunError: it diverged, or the disk is full; the message is also in error.json.
+        RunError: it diverged, or the disk is full; the message is also in error.json. A run that failed stays so
+            until `bench.run_folder.clear_error`.
         RunLocked: another process is at it.
     """
     recipe = read_config(folder)
     if is_finished(folder):
         return
     with locked(folder), logging_to(folder):
-        (folder / "error.json").unlink(missing_ok=True)
+        if is_finished(folder):  # another process did, just now
+            return
+        error = read_error(folder)
+        if error is not None:
+            raise RunError(f"failed before: {error}")
         try:
             _Run(recipe, folder, study_folder, device, precision, on_log).go()
         except Exception as error:
@@ -101,11 +106,12 @@ class _Run:
         # A run whose kept weights were lost goes back as far as it must.
         self.trainer.resume(at_most=min(untrained, default=self.recipe.train.steps))
         self._record_start()
+        for step in untrained:
+            checkpoint.weights_path(checkpoints, step).unlink(missing_ok=True)
         for step in missing:
-            if step in untrained:
-                checkpoint.weights_path(checkpoints, step).unlink(missing_ok=True)
-                self.trainer.train_until(step)
+            self.trainer.train_until(step)
             self._evaluate(step)
+        self.trainer.train_until(self.recipe.train.steps)
         checkpoint.write_json(self.folder / "finished.json", {"step": self.recipe.train.steps, "time": _now()})
 
     def _record_start(self) -> None:

@@ -83,6 +83,21 @@ def is_finished(folder: Path) -> bool:
     return (folder / "finished.json").exists()
 
 
+def read_error(folder: Path) -> str | None:
+    """Why the run failed, if it did."""
+    try:
+        return str(json.loads((folder / "error.json").read_text(encoding="utf-8"))["error"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError) as error:
+        return f"error.json cannot be read ({error})"
+
+
+def clear_error(folder: Path) -> None:
+    """Let a failed run be tried again."""
+    (folder / "error.json").unlink(missing_ok=True)
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the run's lock, which the system frees even if the process is killed.

@@ -37,7 +37,7 @@ class DiT(nn.Module):
         self._initialize_weights()
 
     def _initialize_weights(self) -> None:
-        """Xavier for linear maps, N(0, 0.02) for embeddings, zero for modulations and the output (Sec. 3.2)."""
+        """Xavier for linear maps, normal for embeddings, zero for modulations and the output (Sec. 3.2)."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -48,7 +48,7 @@ class DiT(nn.Module):
             if "adaLN_modulation" in name or name.startswith(("final_layer.linear", "x_embedder.proj.bias")):
                 nn.init.zeros_(parameter)
             elif name.startswith(("t_embedder", "condition")) and name.endswith("weight"):
-                nn.init.normal_(parameter, std=0.02)
+                nn.init.normal_(parameter, std=self.arch.timestep_init_std)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """x (N, C, H, W), timesteps t (N,), labels y (N,) int64 -> (N, 2C, H, W), or (N, C, H, W)."""

@@ -46,7 +46,11 @@ def _renamed(depth: int) -> dict[str, list[str]]:
 
 
 def state_dict_to_diffusers(state_dict: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
-    """Rename an adaln-zero state dict to the names of diffusers' `DiTTransformer2DModel`."""
+    """Rename an adaln-zero state dict to the names of diffusers' `DiTTransformer2DModel`.
+
+    Raises:
+        ValueError: tensors of another design, or of more blocks than `depth`.
+    """
     renamed = _renamed(depth)
     result: dict[str, Tensor] = {}
     for key, tensor in state_dict.items():
@@ -57,8 +61,10 @@ def state_dict_to_diffusers(state_dict: dict[str, Tensor], depth: int) -> dict[s
                 result[f"transformer_blocks.{block}.attn1.{name}.{kind}"] = part.clone()
         elif key in renamed:
             result[renamed[key][0]] = tensor
-        else:
+        elif module in renamed:
             result |= {f"{theirs}.{kind}": tensor for theirs in renamed[module]}
+        else:
+            raise ValueError(f"{key}: not a tensor of an adaln-zero model of depth {depth}")
     return result
 
 
@@ -67,30 +73,34 @@ def state_dict_from_diffusers(state_dict: dict[str, Tensor], depth: int) -> dict
 
     Raises:
         ValueError: a block's copy of an embedder differs from the first block's (the layout here has one), or
-            tensors are missing.
+            tensors are missing or unexpected.
     """
+    left = dict(state_dict)
     try:
-        result = _gather_from_diffusers(state_dict, depth)
+        result = _take_from_diffusers(left, depth)
     except KeyError as error:
         raise ValueError(f"not a DiTTransformer2DModel of depth {depth}: missing {error}") from None
+    if left:
+        raise ValueError(f"not a DiTTransformer2DModel of depth {depth}: unexpected {min(left)}")
     return result
 
 
-def _gather_from_diffusers(state_dict: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
+def _take_from_diffusers(left: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
+    """Move the tensors that have a place in our layout out of `left`."""
     result: dict[str, Tensor] = {}
     for ours, copies in _renamed(depth).items():
         if ours == "pos_embed":
-            result[ours] = state_dict[copies[0]]
+            result[ours] = left.pop(copies[0])
             continue
         for kind in ("weight",) if "embedding_table" in ours else ("weight", "bias"):
-            first = state_dict[f"{copies[0]}.{kind}"]
+            first = left.pop(f"{copies[0]}.{kind}")
             for other in copies[1:]:
-                if not torch.equal(first, state_dict[f"{other}.{kind}"]):
+                if not torch.equal(first, left.pop(f"{other}.{kind}")):
                     raise ValueError(f"{other}.{kind} differs from {copies[0]}.{kind}: one shared embedder expected")
             result[f"{ours}.{kind}"] = first
     for i in range(depth):
         for kind in ("weight", "bias"):
-            parts = [state_dict[f"transformer_blocks.{i}.attn1.{name}.{kind}"] for name in ("to_q", "to_k", "to_v")]
+            parts = [left.pop(f"transformer_blocks.{i}.attn1.{name}.{kind}") for name in ("to_q", "to_k", "to_v")]
             result[f"blocks.{i}.attn.qkv.{kind}"] = torch.cat(parts)
     return result
 
@@ -123,7 +133,7 @@ def to_diffusers(model: DiT) -> DiTTransformer2DModel:
     )
     weights = state_dict_to_diffusers(model.state_dict(), arch.depth)
     # diffusers computes the position table instead of storing it.
-    transformer.pos_embed.register_buffer("pos_embed", weights.pop("pos_embed.pos_embed"), persistent=False)
+    transformer.pos_embed.register_buffer("pos_embed", weights.pop("pos_embed.pos_embed").clone(), persistent=False)
     transformer.load_state_dict(weights, strict=True)
     for module in transformer.modules():
         if isinstance(module, Timesteps):
@@ -132,7 +142,7 @@ def to_diffusers(model: DiT) -> DiTTransformer2DModel:
 
 
 def from_diffusers(transformer: DiTTransformer2DModel) -> DiT:
-    """The same weights in our layout.
+    """The same weights in our layout, with the official timestep frequencies and norms (see `to_diffusers`).
 
     Raises:
         ValueError: blocks that do not share one timestep and label embedder.

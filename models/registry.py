@@ -38,6 +38,7 @@ class Architecture:
     mlp_ratio: float = 4.0
     frequency_embedding_size: int = 256
     label_init_std: float = 0.02
+    timestep_init_std: float = 0.02
 
     @property
     def num_tokens(self) -> int:
@@ -54,6 +55,7 @@ OVERRIDES = (
     "mlp_ratio",
     "frequency_embedding_size",
     "label_init_std",
+    "timestep_init_std",
 )
 
 
@@ -115,7 +117,7 @@ def create_model(
         num_classes: labels 0 .. num_classes - 1; label num_classes is the null label of guidance.
         learn_sigma: predict 2C channels (noise and variance) instead of C.
         **overrides: any of depth, hidden_size, num_heads, patch_size, input_size (latent pixels a side),
-            mlp_ratio, frequency_embedding_size, label_init_std.
+            mlp_ratio, frequency_embedding_size, label_init_std, timestep_init_std.
 
     Raises:
         ValueError: unknown name, block or override, or sizes that do not fit together.
@@ -139,6 +141,8 @@ def _check_names(name: str, block: str, overrides: dict[str, Any]) -> None:
 def _check_sizes(arch: Architecture) -> None:
     for field in fields(arch):
         value = getattr(arch, field.name)
+        if field.type == "int" and not isinstance(value, int):
+            raise ValueError(f"{field.name}: {value!r} is not a whole number")
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
             raise ValueError(f"{field.name}: {value} is not positive")
     if arch.input_size % arch.patch_size:

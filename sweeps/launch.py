@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bench.errors import InputError, RunError
 from bench.recipe import Recipe, describe, load_yaml
-from bench.run_folder import RunLocked, is_finished, is_locked, try_lock, write_config
+from bench.run_folder import RunLocked, clear_error, is_finished, is_locked, read_error, try_lock, write_config
 from sweeps.expand import Sweep
-from sweeps.status import RunStatus, read_error, run_status
+from sweeps.status import RunStatus, run_status
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +86,7 @@ def submit(
     study = (runs / sweep.name).resolve()
     for recipe in sweep.recipes:
         write_config(recipe, folders[recipe.id])
-        if not is_finished(folders[recipe.id]):
-            (folders[recipe.id] / "error.json").unlink(missing_ok=True)
+        clear_error(folders[recipe.id])
     queue = [folders[recipe.id].resolve() for recipe in sorted(sweep.recipes, key=work, reverse=True)]
 
     def state() -> list[RunStatus]:
@@ -172,6 +171,8 @@ def work_through(queue: list[Path], study: Path, slot: int, device: str, precisi
                 run(folder, study, device, precision, on_log=lambda row: print(row, flush=True))
             except RunLocked:
                 continue
+            except (InputError, RunError) as error:
+                log.error("%s; going on with the next run", error)
             except Exception:
                 log.exception("%s failed; going on with the next run", folder)
 

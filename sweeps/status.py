@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.recipe import Recipe
-from bench.run_folder import is_finished, is_locked
+from bench.run_folder import is_finished, is_locked, read_error
 
 State = Literal["waiting", "running", "finished", "failed"]
 
@@ -54,16 +54,6 @@ def run_status(recipe: Recipe, folder: Path) -> RunStatus:
         seconds_left=left,
         error=read_error(folder),
     )
-
-
-def read_error(folder: Path) -> str | None:
-    """Why the run failed, if it did."""
-    try:
-        return str(json.loads((folder / "error.json").read_text(encoding="utf-8"))["error"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError) as error:
-        return f"error.json cannot be read ({error})"
 
 
 def last_row(path: Path) -> dict[str, Any] | None:
