@@ -18,6 +18,7 @@ lint: install
 install: .venv/installed
 
 .venv/installed: pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit("ditbench needs Python 3.11: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirements requirements.lock

@@ -55,7 +55,7 @@ TRAIN_TYPES = {
     "step": "Int64",
     **dict.fromkeys(("loss", "mse", "vb", "lr", "grad_norm", "images_per_s", "gmacs_spent"), "float64"),
 }
-SESSIONS_TYPES = {"device": "str", "precision": "str"}
+SESSIONS_TYPES = {"device": "str", "precision": "str", "commit": "str", "time": "str"}
 MODEL_KEYS = ("params", "gmacs", "tokens", "hidden_size", "depth", "num_heads", "input_size")
 
 # Sample i has class i modulo the number of classes, so these are one each of the classes 0 to 9.
@@ -172,7 +172,10 @@ def _row(folder: Path) -> dict[str, Any]:
         "state": _state(folder),
         "device": None if sessions.empty else sessions["device"].iloc[-1],
         "precision": None if sessions.empty else sessions["precision"].iloc[-1],
+        "commit": None if sessions.empty else sessions["commit"].iloc[-1],
         "starts": len(sessions),
+        "started": None if sessions.empty else sessions["time"].iloc[0],
+        "finished": _finished(folder / "finished.json"),
         # Forward and backward pass of every image: the paper's rule for Fig. 9.
         "training_gmacs": None if model["gmacs"] is None else 3 * model["gmacs"] * batch_size * steps,
     }
@@ -193,6 +196,10 @@ def _model(path: Path) -> dict[str, Any]:
         return dict.fromkeys(names)
     model = _mapping(path, json.loads)
     return {name: _value(path, model, name) for name in names}
+
+
+def _finished(path: Path) -> str | None:
+    return str(_value(path, _mapping(path, json.loads), "time")) if path.is_file() else None
 
 
 def _state(folder: Path) -> str:

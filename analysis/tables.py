@@ -54,7 +54,10 @@ RUNS_TYPES = {
     "state": "str",
     "device": "str",
     "precision": "str",
+    "commit": "str",
     "starts": "Int64",
+    "started": "str",
+    "finished": "str",
     "training_gmacs": "float64",
 }
 RUN_COLUMNS = ("run", "label", "size", "patch", "block", "seed", "gmacs")
@@ -67,7 +70,8 @@ class Tables:
 
     runs: one row a run: run (its id), sweep, label ("S/4"), size, patch, model, block, params, gmacs, tokens,
         hidden_size, depth, num_heads, input_size, data, seed, steps and batch_size (of the recipe), state
-        (finished, failed or unfinished), device and precision (of the last start), starts, training_gmacs.
+        (finished, failed or unfinished), device, precision and commit (of the last start), starts (how many),
+        started (the first) and finished, as local times, training_gmacs.
     train: one row a logged step: run, label, size, patch, block, seed, gmacs; step, loss, mse, vb, lr,
         grad_norm, images_per_s, gmacs_spent.
     evals: one row an evaluation: the same first seven columns; step, the `evaluation_keys`,

@@ -6,6 +6,7 @@ whole or recognised as not, and the newest whole one is used. safetensors only: 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -56,7 +57,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # One entry: safetensors writes several in no fixed order, and equal checkpoints are to be equal files.
-    header = {HEADER: json.dumps({**(metadata or {}), "sha256": _checksum(tensors)})}
+    metadata = metadata or {}
+    header = {HEADER: json.dumps({**metadata, "sha256": _checksum(tensors, metadata)})}
     _replace(path, lambda aside: save_file(tensors, aside, metadata=header))
 
 
@@ -72,15 +74,17 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise CorruptCheckpoint(f"{path}: {error}") from None
-    if metadata.get("sha256") != _checksum(tensors):
-        raise CorruptCheckpoint(f"{path}: the checksum does not match its tensors")
+    if metadata.get("sha256") != _checksum(tensors, {k: v for k, v in metadata.items() if k != "sha256"}):
+        raise CorruptCheckpoint(f"{path}: the checksum does not match its content")
     return tensors, metadata
 
 
 def save_state(folder: Path, step: int, tensors: dict[str, Tensor]) -> None:
-    """Write the training state of a step, then remove all but the newest `STATES_KEPT`."""
+    """Write a step's training state, then remove all but the newest `STATES_KEPT`, and what killed writers left."""
     save_tensors(_state_path(folder, step), tensors, {"step": str(step)})
     for _, path in _states(folder)[:-STATES_KEPT]:
+        path.unlink()
+    for path in folder.glob(".*.safetensors.*"):  # left by a writer that was killed; a run has one at a time
         path.unlink()
 
 
@@ -121,8 +125,8 @@ def _states(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in matches if match)
 
 
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -144,5 +148,6 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
         os.fsync(folder)
         os.close(folder)
     except (OSError, SafetensorError) as error:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()
         raise RunError(f"{path}: could not be written ({error}); what was saved before is untouched") from None

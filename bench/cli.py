@@ -285,8 +285,11 @@ def main() -> None:
         app()
     except (InputError, RunError) as error:
         _fail(str(error), 1 if isinstance(error, RunError) else 2)
-    except KeyboardInterrupt:
-        _fail("interrupted; what was saved stays, and the same command continues", 130)
+    except SystemExit as ended:
+        # typer turns Ctrl-C into status 130 without a word.
+        if ended.code == 130:
+            _fail("interrupted; what was saved stays, and the same command continues", 130)
+        raise
     except (ResultsError, OSError) as error:
         _fail(str(error), 2)
 

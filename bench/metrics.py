@@ -31,18 +31,21 @@ def read(path: Path) -> list[dict[str, Any]]:
     """All rows; a last line that a crash cut short is left out.
 
     Raises:
-        RunError: another line is not JSON.
+        RunError: another line is not a JSON object.
     """
     if not path.exists():
         return []
     rows = []
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     # What follows the last newline is empty, or a torn line.
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            raise RunError(f"{path}: line {number} is not JSON") from None
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise RunError(f"{path}: line {number} is not a JSON object")
+        rows.append(row)
     return rows
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Hashable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -29,9 +31,9 @@ from models.registry import OVERRIDES, Architecture, architecture
 
 
 class Section(BaseModel):
-    """Frozen, strictly typed, unknown keys refused."""
+    """Frozen, strictly typed, unknown keys and infinities refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -74,7 +76,7 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _known(self) -> Self:
         if self.name not in DATASETS:
-            raise ValueError(f"unknown dataset {self.name!r}; accepted: {', '.join(DATASETS)}")
+            raise ValueError(f"name: unknown dataset {self.name!r}; accepted: {', '.join(DATASETS)}")
         return self
 
 
@@ -84,13 +86,16 @@ class DiffusionConfig(Section):
     timesteps: int = Field(default=1000, ge=21)  # fewer linear steps reach beta = 1
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class TrainConfig(Section):
     """Optimisation. Defaults are the paper's (Sec. 4); `checkpoint_steps` are kept and scored."""
 
     steps: PositiveInt = 400_000
     batch_size: PositiveInt = 256
     learning_rate: PositiveFloat = 1e-4
-    betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False)
+    betas: tuple[Beta, Beta] = Field(default=(0.9, 0.999), strict=False)
     weight_decay: float = Field(default=0.0, ge=0)
     ema_decay: float = Field(default=0.9999, ge=0, lt=1)
     label_dropout: float = Field(default=0.1, ge=0, le=1)
@@ -169,6 +174,9 @@ class Recipe(Section):
     def id(self) -> str:
         """Ten hex digits of the SHA-256 of the non-default, result-bearing fields."""
         content = self.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_RESULT_BEARING)
+        arch = self.model.architecture()
+        # What the network is, however it was named.
+        content["model"] = {f.name: getattr(arch, f.name) for f in fields(arch) if getattr(arch, f.name) != f.default}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
     @property
@@ -180,6 +188,7 @@ class Recipe(Section):
 
 _NOT_RESULT_BEARING: Any = {
     "label": True,
+    "model": True,  # its resolved architecture stands for it
     "train": {"log_every": True, "save_every": True},
     "evaluation": {"batch_size": True},
 }
@@ -208,10 +217,18 @@ def describe(error: ValidationError, schema: type[BaseModel]) -> str:
         message = f"unknown key; accepted: {', '.join(_fields_at(schema, path[:-1]))}"
     elif first["type"] == "missing":
         message = "missing"
+    elif first["type"] == "model_type":
+        message = f"expected a mapping with the keys {', '.join(_fields_at(schema, path))}, got {first['input']!r}"
+    elif first["type"] == "tuple_type":
+        message = f"expected a list, got {first['input']!r}"
     elif first["type"] != "value_error":
         message = f"{message}, got {first['input']!r}"
     others = f" (and {len(more)} more)" if more else ""
-    return f"{'.'.join(path)}: {message}{others}" if path else f"{message}{others}"
+    if not path:
+        return f"{message}{others}"
+    # A section's own check begins its message with the key, as `patch_size: ...`.
+    separator = "." if first["type"] == "value_error" and re.match(r"[a-z_]+: ", message) else ": "
+    return f"{'.'.join(path)}{separator}{message}{others}"
 
 
 def _fields_at(schema: type[BaseModel], path: list[str]) -> list[str]:
@@ -229,7 +246,11 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is no key", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
             seen.add(key)
@@ -255,8 +276,9 @@ def load_yaml(path: Path) -> Any:
         raise InputError(f"{path}: cannot be read ({error})") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise InputError(f"{path}: line {line}: {error.problem}") from None
-    except yaml.YAMLError as error:
+        problem = ", ".join(part for part in (error.context, error.problem) if part)
+        raise InputError(f"{path}: line {line}: {problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
 
 

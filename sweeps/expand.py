@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,13 +53,16 @@ def load_sweep(path: Path) -> Sweep:
     for key in ("name", "base"):
         if key not in content:
             raise InputError(f"{path}: {key}: missing")
+    name = content["name"]
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise InputError(f"{path}: name: {name!r}: accepted: a folder's name of letters, digits, dots, - and _")
     recipes = [_recipe(content, choice, path) for choice in _choices(content, path)]
     by_id: dict[str, Recipe] = {}
     for recipe in recipes:
         if recipe.id in by_id:
             raise InputError(f"{path}: {recipe.label} and {by_id[recipe.id].label} are the same recipe ({recipe.id})")
         by_id[recipe.id] = recipe
-    return Sweep(str(content["name"]), recipes)
+    return Sweep(name, recipes)
 
 
 def _load(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -77,6 +81,8 @@ def _load(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     parent = (path.parent / str(content.pop("extends"))).resolve()
     if parent in (*seen, path.resolve()):
         raise InputError(f"{path}: extends: {parent.name} extends this file in turn")
+    if not parent.exists():
+        raise InputError(f"{path}: extends: {parent}: no such file")
     under = _load(parent, (*seen, path.resolve()))
     merged = {**under, **content, "base": _merged(under.get("base", {}), content.get("base", {}))}
     for axes in ("product", "paired"):
@@ -99,6 +105,8 @@ def _choices(content: dict[str, Any], path: Path) -> list[_Choice]:
     if "runs" in content:
         if "product" in content or "paired" in content:
             raise InputError(f"{path}: runs: give either runs, or product and paired")
+        if not isinstance(content["runs"], list) or not content["runs"]:
+            raise InputError(f"{path}: runs: expected a list of mappings of dotted keys, got {content['runs']!r}")
         return [_explicit(settings, path) for settings in content["runs"]]
     axes = [_axis(name, values, path) for name, values in content.get("product", {}).items()]
     if "paired" in content:
@@ -123,12 +131,12 @@ def _axis(name: str, values: Any, path: Path) -> list[_Choice]:
 
 def _paired(lists: dict[str, Any], path: Path) -> list[_Choice]:
     lengths = {key: len(values) for key, values in lists.items() if isinstance(values, list)}
-    if len(lengths) < len(lists) or len(set(lengths.values())) != 1:
+    if len(lengths) < len(lists) or len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise InputError(f"{path}: paired: expected lists of one length, got {lengths or lists}")
     rows = zip(*lists.values(), strict=True)
     return [
         _Choice(
-            {key.rpartition(".")[2]: str(value) for key, value in zip(lists, row, strict=True)},
+            {str(key).rpartition(".")[2]: str(value) for key, value in zip(lists, row, strict=True)},
             dict(zip(lists, row, strict=True)),
         )
         for row in rows
@@ -138,7 +146,7 @@ def _paired(lists: dict[str, Any], path: Path) -> list[_Choice]:
 def _explicit(settings: Any, path: Path) -> _Choice:
     if not isinstance(settings, dict):
         raise InputError(f"{path}: runs: expected mappings of dotted keys, got {settings!r}")
-    return _Choice({key.rpartition(".")[2]: str(value) for key, value in settings.items()}, settings)
+    return _Choice({str(key).rpartition(".")[2]: str(value) for key, value in settings.items()}, settings)
 
 
 def _recipe(content: dict[str, Any], choice: _Choice, path: Path) -> Recipe:
@@ -166,6 +174,6 @@ def _label(content: dict[str, Any], choice: _Choice, path: Path) -> str:
         return " ".join(choice.names.values())
     try:
         return str(template).format(**choice.names)
-    except (KeyError, IndexError, ValueError):
+    except (LookupError, ValueError, AttributeError, TypeError):
         accepted = ", ".join(f"{{{name}}}" for name in choice.names)
         raise InputError(f"{path}: label: {template!r}: accepted: {accepted}") from None

@@ -114,5 +114,5 @@ def write_run(sweep: Path, label: str, seed: int = 0, steps: tuple[int, ...] = S
     for step in steps:
         samples = noise.integers(0, 256, (20, channels, 8, 8), dtype=np.uint8)
         np.save(folder / "samples" / f"{step}.npy", samples)
-    (folder / "finished.json").write_text("{}")
+    (folder / "finished.json").write_text(json.dumps({"step": steps[-1], "time": "2024-01-01T01:00:00Z"}))
     return folder

