@@ -208,9 +208,9 @@ def test_defaults_are_what_ids_take_them_to_be() -> None:
 
 def test_ids_do_not_change_from_one_version_to_the_next() -> None:
     digits = load_sweep(Path(sweeps.__file__).parent / "digits.yaml")
-    assert (digits.recipes[0].label, digits.recipes[0].id) == ("S/4", "18ccad54d6")
-    assert digits.recipes[0].folder_name == "S-4-18ccad54d6"
-    assert parse_recipe(SMALLEST, "x").id == "230f09f826"
+    assert (digits.recipes[0].label, digits.recipes[0].id) == ("S/4", "5db43ce56d")
+    assert digits.recipes[0].folder_name == "S-4-5db43ce56d"
+    assert parse_recipe(SMALLEST, "x").id == "c5e05c184e"
 
 
 def test_a_network_has_one_id_however_it_is_named() -> None:
