@@ -95,7 +95,7 @@ def write_run(sweep: Path, label: str, seed: int = 0, steps: tuple[int, ...] = S
     }
     (folder / "model.json").write_text(json.dumps(model))
     session = {"time": "2024-01-01T00:00:00Z", "host": "node1", "device": "cpu", "precision": "fp32"}
-    write_lines(folder / "sessions.jsonl", [session | {"torch": "2.6", "commit": "0", "resumed_from_step": 0}])
+    write_lines(folder / "sessions.jsonl", [session | {"torch": "2.6", "commit": "c0ffee", "resumed_from_step": 0}])
     losses = [
         {
             "step": step,

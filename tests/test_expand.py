@@ -73,7 +73,7 @@ def test_digits_trains_and_scores_as_its_description_says() -> None:
     for recipe in load_sweep(SHIPPED / "digits.yaml").recipes:
         assert recipe.data.name == "digits"
         assert recipe.model.architecture().input_size == DATASETS["digits"].shape[1]
-        assert recipe.train.kept_steps() == [100, 200, 300, 400]
+        assert recipe.train.kept_steps() == [150, 300, 450, 600]
         assert recipe.evaluation.extractor == "digits-cnn"
         assert recipe.seed == 0
 

@@ -67,7 +67,7 @@ def test_one_row_says_everything_about_a_run(sweep, tmp_path):
         "state": "finished",
         "device": "cpu",
         "precision": "fp32",
-        "commit": "0",
+        "commit": "c0ffee",
         "starts": 1,
         "started": "2024-01-01T00:00:00Z",
         "finished": "2024-01-01T01:00:00Z",
@@ -225,6 +225,7 @@ OTHER_VALUES = {
     "labels": "uniform",
     "reference": "another",
     "extractor": "inception",
+    "kid_subset_size": 50,
 }
 
 
