@@ -11,18 +11,19 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from analysis.tables import correlations, load, summary
+from analysis.tables import Tables, correlations, load, summary
 from bench.cli import app
 from sweeps.expand import load_sweep
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DIGITS = ROOT / "results" / "digits"
+TIMESTEP_INIT = ROOT / "results" / "digits-timestep-init"
 
 
-def rows_after(heading: str) -> list[list[str]]:
+def rows_after(heading: str, text: str = README) -> list[list[str]]:
     """The cells of the table whose head begins with `heading`, without its head."""
-    table = README.partition(f"| {heading} |")[2].partition("\n\n")[0]
+    table = text.partition(f"| {heading} |")[2].partition("\n\n")[0]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
@@ -62,6 +63,53 @@ def test_committed_figures_are_of_the_committed_tables() -> None:
     assert len(drawn) == 12
     for label, fid in drawn.items():
         assert fid == pytest.approx(means[label])
+
+
+def test_the_study_page_says_what_was_measured() -> None:
+    text = (DIGITS / "README.md").read_text(encoding="utf-8")
+    tables = load(DIGITS)
+    rows: Any = correlations(tables.evals).pivot(index="step", columns="seed", values="r")
+    expected = [[str(step), *(f"{r:.3f}" for r in row)] for step, row in rows.iterrows()]
+    assert rows_after("step", text) == expected
+    runs: Any = tables.runs
+    seconds = (pd.to_datetime(runs["finished"]).max() - pd.to_datetime(runs["started"]).min()).total_seconds()
+    assert f"The {len(runs)} runs took {seconds // 60:.0f} min {seconds % 60:.0f} s" in text
+    assert set(runs["state"]) == {"finished"}
+    last = rows.index.max()
+    wrong = {
+        f"{small}/{patch} against {large}/{patch} on seed {seed}"
+        for seed in rows.columns
+        for patch in (4, 2, 1)
+        for small, large in (("S", "B"), ("B", "L"), ("L", "XL"))
+        if fid(tables, last, f"{large}/{patch}", seed) >= fid(tables, last, f"{small}/{patch}", seed)
+    }
+    flowing = " ".join(text.split())
+    assert f"does in {27 - len(wrong)} of 27" in flowing
+    assert all(pair in flowing for pair in wrong)
+
+
+def fid(tables: Tables, step: int, label: str, seed: int, column: str = "fid") -> float:
+    evals: Any = tables.evals
+    rows = evals[(evals["step"] == step) & (evals["label"] == label) & (evals["seed"] == seed)]
+    return float(rows[column].item())
+
+
+def test_the_initialisation_page_says_what_was_measured() -> None:
+    text = (TIMESTEP_INIT / "README.md").read_text(encoding="utf-8")
+    small, large = load(TIMESTEP_INIT), load(DIGITS)
+    expected = [
+        [str(step), label]
+        + [", ".join(f"{fid(t, step, label, seed, 'fid_percent'):.1f}" for t in (small, large)) for seed in (0, 1, 2)]
+        for step in (300, 600)
+        for label in ("S/4", "S/2", "S/1")
+    ]
+    assert rows_after("step", text) == expected
+
+
+def test_the_committed_counts_are_what_the_command_prints() -> None:
+    printed = CliRunner().invoke(app, ["flops", "--all", "--format", "csv"])
+    assert printed.exit_code == 0
+    assert printed.output == (ROOT / "results" / "flops.csv").read_text(encoding="utf-8")
 
 
 def test_commands_exist() -> None:
