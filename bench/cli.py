@@ -11,6 +11,7 @@ import typer
 
 from analysis.errors import ResultsError
 from bench.errors import InputError, RunError
+from models.registry import BLOCKS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,9 +23,10 @@ app = typer.Typer(
     help="Scaling-law and ablation benchmarks for Diffusion Transformers.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: loading rich would take half of its time
     add_completion=False,
 )
-sweep_app = typer.Typer(help="Many runs: expand a study and run it.", no_args_is_help=True)
+sweep_app = typer.Typer(help="Many runs: expand a study and run it.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(sweep_app, name="sweep")
 
 
@@ -37,14 +39,6 @@ class PrecisionChoice(StrEnum):
     FP32 = "fp32"
     TF32 = "tf32"
     BF16 = "bf16"
-
-
-class Block(StrEnum):
-    ADALN_ZERO = "adaln-zero"
-    ADALN = "adaln"
-    ADALN_SINGLE = "adaln-single"
-    CROSS_ATTENTION = "cross-attention"
-    IN_CONTEXT = "in-context"
 
 
 class Format(StrEnum):
@@ -71,7 +65,7 @@ def flops(
     all_models: Annotated[
         bool, typer.Option("--all", help="The 12 models, the block designs at XL/2, and XL/2 at 512 px.")
     ] = False,
-    block: Annotated[Block, typer.Option(help="Block design.")] = Block.ADALN_ZERO,
+    block: Annotated[str, typer.Option(help=f"Block design: {', '.join(BLOCKS)}.")] = "adaln-zero",
     image_size: Annotated[int, typer.Option(help="Pixels a side; the latent side is an eighth.")] = 256,
     by_module: Annotated[bool, typer.Option("--by-module", help="Where the multiply-accumulates are spent.")] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="With --steps: training compute.")] = None,
@@ -89,7 +83,7 @@ def flops(
     if all_models:
         chosen = flops_report.published_rows()
     else:
-        chosen = [(name, block.value, image_size) for name in names or list_models()]
+        chosen = [(name, block, image_size) for name in names or list_models()]
     costs = flops_report.count_all(chosen)
     if by_module:
         flops_report.print_modules(costs, format.value)
@@ -238,22 +232,18 @@ def _submit(
 
 def _print_summary(tables: Tables, console: Console) -> None:
     """The scores at the last step, and how they follow compute."""
-    from rich.table import Table
-
     from analysis.tables import correlations, summary
+    from bench.text_table import print_table
 
-    table = Table(title="Scores at the last step (EMA weights)", title_justify="left")
-    for column, heading in SUMMARY_COLUMNS.items():
-        table.add_column(heading, justify="left" if column == "label" else "right")
-    for row in summary(tables).to_dict("records"):
-        table.add_row(*(_cell(column, row[column]) for column in SUMMARY_COLUMNS))
-    console.print(table)
+    rows = [[_cell(column, row[column]) for column in SUMMARY_COLUMNS] for row in summary(tables).to_dict("records")]
+    console.print("\nScores at the last step (EMA weights):", highlight=False)
+    print_table(list(SUMMARY_COLUMNS.values()), rows, [column == "label" for column in SUMMARY_COLUMNS])
     last = correlations(tables.evals).groupby("seed").last()
     for seed, row in last.iterrows():
         console.print(
-            f"seed {seed}: correlation of log10 GMACs with the Fréchet distance over {row['num_models']:.0f} models: "
+            f"\nseed {seed}: correlation of log10 GMACs with the Fréchet distance over {row['num_models']:.0f} models: "
             f"{row['r']:.3f}; more compute scores better in {row['patch_pairs_right']:.0f} of {row['patch_pairs']:.0f} "
-            f"patch pairs and {row['size_pairs_right']:.0f} of {row['size_pairs']:.0f} size pairs",
+            f"patch pairs and {row['size_pairs_right']:.0f} of {row['size_pairs']:.0f} size pairs\n",
             highlight=False,
             soft_wrap=True,
         )
@@ -264,7 +254,7 @@ SUMMARY_COLUMNS = {
     "params": "parameters",
     "gmacs": "MMACs",
     "loss": "loss",
-    "fid": "Fréchet distance",
+    "fid": "Fréchet",
     "fid_percent": "% of trace",
     "kid": "KID",
     "inception_score": "IS",

@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.errors import InputError
 from bench.flops import Cost, count, training_gmacs
+from bench.text_table import print_table
 from models import BLOCKS, list_models
 
 CONVENTION = """
@@ -105,16 +106,8 @@ def _print_data(rows: list[dict[str, Any]], format: str) -> None:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    """Aligned columns as wide as they must be: a terminal that cuts a figure would show a wrong one."""
-    cells = [list(rows[0]), *([_cell(column, value) for column, value in row.items()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    is_text = [isinstance(value, str) and column != "paper" for column, value in rows[0].items()]
-    for line in cells:
-        padded = (
-            cell.ljust(width) if text else cell.rjust(width)
-            for cell, width, text in zip(line, widths, is_text, strict=True)
-        )
-        print("  ".join(padded).rstrip())
+    text = [isinstance(value, str) and column != "paper" for column, value in rows[0].items()]
+    print_table(list(rows[0]), [[_cell(*item) for item in row.items()] for row in rows], text)
 
 
 def _cell(column: str, value: Any) -> str:
