@@ -140,7 +140,9 @@ def sweep_submit(
     """Run what is left of a sweep and show its progress. Finished runs are not run again."""
     from rich.console import Console
 
-    _submit(sweep, cluster, runs, device, precision, Console())
+    statuses = _submit(sweep, cluster, runs, device, precision, Console())
+    folder = statuses[0].folder.parent
+    typer.echo(f"{len(statuses)} runs finished: {folder}; next: ditbench collect {folder}")
 
 
 @app.command()

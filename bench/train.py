@@ -97,6 +97,8 @@ class Trainer:
         self.model = build_model(recipe, device).train()
         self._parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self._ema = {name: p.detach().clone() for name, p in self._parameters.items()}
+        self._averaged = list(self._ema.values())
+        self._current = [p.detach() for p in self._parameters.values()]  # share memory with the parameters
         self._update_ema = get_ema_multi_avg_fn(recipe.train.ema_decay)
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(),
@@ -149,7 +151,7 @@ class Trainer:
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        self._update_ema(list(self._ema.values()), [p.detach() for p in self._parameters.values()], self.step)
+        self._update_ema(self._averaged, self._current, self.step)
         loss = means["loss"].detach()
         self._sums += torch.stack([loss, means["mse"].detach(), means["vb"].detach(), norm, loss.isfinite()])
         self.step += 1

@@ -127,7 +127,7 @@ def _start_jobs(queue: list[Path], study: Path, device: str, precision: str) -> 
     left = sum(not is_finished(folder) for folder in queue)
     executor = submitit.LocalExecutor(folder=study / "jobs")
     executor.update_parameters(timeout_min=NO_TIME_LIMIT_MINUTES, gpus_per_node=1 if device == "cuda" else 0)
-    with _one_thread():
+    with _one_thread(), _stderr_to(study / "jobs" / "controllers.log"):
         return [
             executor.submit(work_through, queue, study, slot, device, precision)
             for slot in free[: max(0, left - (len(slots) - len(free)))]
@@ -154,6 +154,19 @@ def _one_thread() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _stderr_to(path: Path) -> Iterator[None]:
+    """Processes started meanwhile write errors to a file: an interrupted submitit controller prints a traceback."""
+    terminal = os.dup(2)
+    with path.open("ab") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
 
 
 def work_through(queue: list[Path], study: Path, slot: int, device: str, precision: Any) -> None:

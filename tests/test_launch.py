@@ -19,7 +19,7 @@ from test_run import results
 from bench import metrics
 from bench.errors import InputError
 from bench.run import run
-from bench.run_folder import write_config
+from bench.run_folder import is_locked, write_config
 from sweeps.expand import Sweep, load_sweep
 from sweeps.launch import load_cluster, run_folders, submit, work
 
@@ -124,6 +124,30 @@ def test_killed_and_repeated_it_continues_to_the_same_results(study: StudyFolder
     assert all_results(sweep, tmp_path) == expected
     # One more start for what the first kill interrupted; none for what the living jobs worked on.
     assert sessions(sweep, tmp_path) == {label: n + (label in unfinished) for label, n in killed.items()}
+
+
+def test_ctrl_c_ends_the_jobs_with_one_line(study: StudyFolder, tmp_path: Path) -> None:
+    home, path = study("tiny"), sweep_file(tmp_path, "tiny", {"steps": 100_000, "log_every": 10})
+    sweep = load_sweep(path)
+    launcher = subprocess.Popen(
+        command(path, tmp_path),
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run in the background ignores the signal, and its children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while launcher.poll() is None and steps_taken(sweep, tmp_path) < 5:
+        time.sleep(0.01)
+    os.killpg(launcher.pid, signal.SIGINT)
+    said = launcher.communicate(timeout=60)[1]
+    assert launcher.returncode == 130
+    assert said == "ditbench: interrupted; what was saved stays, and the same command continues\n"
+    deadline = time.monotonic() + 20
+    while any(is_locked(slot) for slot in (home / "jobs").glob(".slot-*")):
+        assert time.monotonic() < deadline, "a job lives on"
+        time.sleep(0.05)
+    assert not list(home.glob("*/error.json"))
 
 
 def test_longest_first() -> None:
