@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
+
+from pydantic import BaseModel
 
 from bench.recipe import Recipe, parse_recipe
 
@@ -45,3 +48,31 @@ def tiny(**changes: dict[str, Any] | Any) -> Recipe:
     for key, value in changes.items():
         content[key] = {**content[key], **value} if isinstance(value, dict) else value
     return parse_recipe(content, "tiny")
+
+
+def content(changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The tiny recipe's mapping with dotted keys set."""
+    result = copy.deepcopy(TINY)
+    for key, value in (changes or {}).items():
+        *parents, last = key.split(".")
+        section = result
+        for part in parents:
+            section = section.setdefault(part, {})
+        section[last] = value
+    return result
+
+
+def recipe(changes: dict[str, Any] | None = None) -> Recipe:
+    """The tiny recipe with dotted keys set."""
+    return parse_recipe(content(changes), "recipe.yaml")
+
+
+def dotted_keys(schema: type[BaseModel], prefix: str = "") -> set[str]:
+    keys: set[str] = set()
+    for name, field in schema.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            keys |= dotted_keys(inner, f"{prefix}{name}.")
+        else:
+            keys.add(f"{prefix}{name}")
+    return keys
