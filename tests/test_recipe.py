@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from recipes import TINY, recipe
+from recipes import TINY, dotted_keys, recipe
 
 import sweeps
 from bench.data import DATASETS

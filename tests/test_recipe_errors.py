@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recipes import content, dotted_keys, recipe
+from recipes import TINY, content, dotted_keys, recipe
 
 from bench.errors import InputError
 from bench.recipe import Recipe, load_recipe, load_yaml, parse_recipe
