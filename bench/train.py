@@ -120,7 +120,7 @@ class Trainer:
         """Take steps up to and including `step`, saving as the recipe says.
 
         Raises:
-            RunError: the loss is not finite, or the disk is full.
+            RunError: the loss or its gradient is not finite, or the disk is full.
         """
         train = self.recipe.train
         kept = set(train.kept_steps())
@@ -153,7 +153,8 @@ class Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         self._update_ema(self._averaged, self._current, self.step)
         loss = means["loss"].detach()
-        self._sums += torch.stack([loss, means["mse"].detach(), means["vb"].detach(), norm, loss.isfinite()])
+        finite = loss.isfinite() & norm.isfinite()
+        self._sums += torch.stack([loss, means["mse"].detach(), means["vb"].detach(), norm, finite])
         self.step += 1
 
     def _start_window(self) -> None:
@@ -166,11 +167,11 @@ class Trainer:
         count = self.step - self._window_step
         loss, mse, vb, norm, finite = (self._sums / count).tolist()
         if finite < 1:
-            # Once a loss is not finite, all later ones are not either.
+            # Once one is not finite, the weights and all later losses are not either.
             first = self._window_step + round(finite * count) + 1
             raise RunError(
-                f"{self.folder}: the loss is not finite at step {first}; checkpoints and metrics up to step "
-                f"{self._window_step} are kept (train.learning_rate is {self.recipe.train.learning_rate:g})"
+                f"{self.folder}: the loss or its gradient is not finite at step {first}; checkpoints and metrics "
+                f"up to step {self._window_step} are kept (train.learning_rate is {self.recipe.train.learning_rate:g})"
             )
         batch_size = self.recipe.train.batch_size
         row = {

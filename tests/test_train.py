@@ -185,6 +185,20 @@ def test_diverged_loss_stops_with_the_step(tmp_path: Path) -> None:
     assert found is None or found[0] <= len(losses)
 
 
+def test_a_broken_gradient_is_never_saved(tmp_path: Path) -> None:
+    """The loss is still finite at the step whose gradient is not: the weights after it must not become a checkpoint."""
+    run = trainer(tiny(train={"log_every": 100}), tmp_path / "run")
+    run.train_until(4)
+    weight = run.model.get_parameter("final_layer.linear.weight")
+    weight.register_hook(lambda gradient: gradient * torch.inf if run.step == 5 else gradient)
+    with pytest.raises(RunError, match=r"gradient is not finite at step 6;.*up to step 4 are kept"):
+        run.train_until(12)
+    found = checkpoint.load_newest_state(tmp_path / "run" / "checkpoints", at_most=12)
+    assert found is not None
+    assert found[0] == 4
+    assert all(tensor.isfinite().all() for tensor in found[1].values())
+
+
 class NoHostSync(TorchDispatchMode):
     """Raises where Python would have to wait for the device to know a value."""
 
