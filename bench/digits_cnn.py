@@ -97,7 +97,7 @@ class TrainedExtractor:
 
 
 def trained(folder: Path) -> TrainedExtractor:
-    """The network's weights in `folder`, trained there first if it has none (about 20 CPU seconds).
+    """The network's weights in `folder`, trained there first if it has none.
 
     Processes that ask at the same time wait for one of them to train it.
     """

@@ -18,6 +18,7 @@ from sweeps.expand import load_sweep
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DIGITS = ROOT / "results" / "digits"
+HELD_OUT = ROOT / "results" / "digits-held-out"
 TIMESTEP_INIT = ROOT / "results" / "digits-timestep-init"
 
 
@@ -86,6 +87,28 @@ def test_the_study_page_says_what_was_measured() -> None:
     flowing = " ".join(text.split())
     assert f"does in {27 - len(wrong)} of 27" in flowing
     assert all(pair in flowing for pair in wrong)
+
+
+def test_the_held_out_page_and_the_readme_say_what_was_measured() -> None:
+    rows: Any = correlations(load(HELD_OUT).evals)
+    last = rows[rows["step"] == rows["step"].max()]
+    assert last["num_models"].tolist() == [12, 12, 12]
+    expected = [
+        [
+            str(row["seed"]),
+            *(f"{r:.3f}" for r in rows[rows["seed"] == row["seed"]]["r"]),
+            f"{row['patch_pairs_right']} of {row['patch_pairs']}",
+            f"{row['size_pairs_right']} of {row['size_pairs']}",
+        ]
+        for row in last.to_dict("records")
+    ]
+    assert rows_after("training seed", (HELD_OUT / "README.md").read_text(encoding="utf-8")) == expected
+    tables = load(HELD_OUT)
+    assert all(fid(tables, 600, "XL/1", seed) > fid(tables, 600, "L/1", seed) for seed in (3, 4, 5))
+    flowing = " ".join(README.split())
+    assert f"the correlation is {', '.join(f'{r:.3f}' for r in last['r'])}, with" in flowing
+    patches, sizes = (f"{last[f'{k}_pairs_right'].sum()} of {last[f'{k}_pairs'].sum()}" for k in ("patch", "size"))
+    assert f"with {patches} patch pairs and {sizes} size pairs in order" in flowing
 
 
 def fid(tables: Tables, step: int, label: str, seed: int, column: str = "fid") -> float:
