@@ -6,13 +6,11 @@ whole or recognised as not, and the newest whole one is used. safetensors only: 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
 import re
-from collections.abc import Callable
+import time
 from pathlib import Path
 
 import torch
@@ -20,12 +18,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.errors import RunError
+from bench.atomic import replace
+from bench.run_folder import weights_path
 
 log = logging.getLogger(__name__)
 
 # Older training states are removed once this many newer ones are whole.
 STATES_KEPT = 2
+
+NAME_CACHE_SECONDS = 90
 
 # The key of our metadata in a safetensors header.
 HEADER = "ditbench"
@@ -35,31 +36,24 @@ class CorruptCheckpoint(Exception):
     """A checkpoint file that is truncated, altered, or not one."""
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
-
-    Raises:
-        RunError: the disk is full or the folder cannot be written; the old file stays.
-    """
-    _replace(path, lambda aside: aside.write_bytes(data))
-
-
-def write_json(path: Path, content: dict[str, object]) -> None:
-    """`write_atomically` for a JSON file."""
-    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
-
-
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write named tensors with a checksum.
 
     Raises:
-        RunError: as `write_atomically`.
+        RunError: the disk is full or the folder cannot be written; the old file stays.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # One entry: safetensors writes several in no fixed order, and equal checkpoints are to be equal files.
     metadata = metadata or {}
     header = {HEADER: json.dumps({**metadata, "sha256": _checksum(tensors, metadata)})}
-    _replace(path, lambda aside: save_file(tensors, aside, metadata=header))
+
+    def write(aside: Path) -> None:
+        try:
+            save_file(tensors, aside, metadata=header)
+        except SafetensorError as error:  # its way to say that the disk is full
+            raise OSError(str(error)) from None
+
+    replace(path, write)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -88,6 +82,23 @@ def save_state(folder: Path, step: int, tensors: dict[str, Tensor]) -> None:
         path.unlink()
 
 
+def load_state(folder: Path, step: int) -> dict[str, Tensor]:
+    """The training state of a step that another rank has read already.
+
+    Raises:
+        CorruptCheckpoint: it does not appear here, or is not whole.
+    """
+    wait_for_file(_state_path(folder, step))
+    return load_tensors(_state_path(folder, step))[0]
+
+
+def wait_for_file(path: Path) -> None:
+    """Return once a file that another node wrote is seen here: network file systems cache names for up to a minute."""
+    deadline = time.monotonic() + NAME_CACHE_SECONDS
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
 def load_newest_state(folder: Path, at_most: int) -> tuple[int, dict[str, Tensor]] | None:
     """The newest whole training state up to step `at_most`, or None; a spoilt one is passed over with a warning."""
     for step, path in reversed(_states(folder)):
@@ -98,11 +109,6 @@ def load_newest_state(folder: Path, at_most: int) -> tuple[int, dict[str, Tensor
         except CorruptCheckpoint as error:
             log.warning("not a whole checkpoint, using the one before it: %s", error)
     return None
-
-
-def weights_path(folder: Path, step: int) -> Path:
-    """Where the EMA weights of a kept step are."""
-    return folder / f"ema-{step:08d}.safetensors"
 
 
 def load_weights(folder: Path, step: int) -> dict[str, Tensor] | None:
@@ -132,22 +138,3 @@ def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write(aside)` make a file beside `path`, sync it, and rename it into place."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(aside)
-        aside.chmod(0o644)  # safetensors makes files that only the owner reads; groups share runs
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
-    except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise RunError(f"{path}: could not be written ({error}); what was saved before is untouched") from None

@@ -12,12 +12,13 @@ import typer
 from analysis.errors import ResultsError
 from bench.errors import InputError, RunError
 from models.registry import BLOCKS
+from sweeps.cli import Device, PrecisionChoice, RunsOption, run_here
+from sweeps.cli import app as sweep_app
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from analysis.tables import Tables
-    from sweeps.status import RunStatus
 
 app = typer.Typer(
     help="Scaling-law and ablation benchmarks for Diffusion Transformers.",
@@ -26,19 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: loading rich would take half of its time
     add_completion=False,
 )
-sweep_app = typer.Typer(help="Many runs: expand a study and run it.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(sweep_app, name="sweep")
-
-
-class Device(StrEnum):
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-class PrecisionChoice(StrEnum):
-    FP32 = "fp32"
-    TF32 = "tf32"
-    BF16 = "bf16"
 
 
 class Format(StrEnum):
@@ -54,7 +43,6 @@ class Figure(StrEnum):
     SAMPLE_GRID = "sample-grid"
 
 
-RunsOption = Annotated[Path, typer.Option(help="Folder that holds a folder for every sweep.")]
 DeviceOption = Annotated[Device, typer.Option(help="Where tensors live.")]
 PrecisionOption = Annotated[PrecisionChoice, typer.Option(help="tf32 on CUDA only; bf16 by autocast.")]
 
@@ -109,6 +97,7 @@ def run_command(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from bench.execution import Execution
     from bench.run import run
 
     columns = (
@@ -125,24 +114,8 @@ def run_command(
             else:
                 bar.update(task, completed=row["step"], news=f"loss {row['loss']:.4f}")
 
-        run(folder, folder.parent, device.value, precision.value, on_log)
+        run(folder, folder.parent, Execution(device.value, precision.value, on_log=on_log))
     console.print(f"{folder}", soft_wrap=True, highlight=False)
-
-
-@sweep_app.command("submit")
-def sweep_submit(
-    sweep: Annotated[Path, typer.Argument(help="The sweep's YAML file.")],
-    cluster: Annotated[str, typer.Option(help="Profile in sweeps/clusters/, or the path of one.")] = "local",
-    runs: RunsOption = Path("runs"),
-    device: DeviceOption = Device.CPU,
-    precision: PrecisionOption = PrecisionChoice.FP32,
-) -> None:
-    """Run what is left of a sweep and show its progress. Finished runs are not run again."""
-    from rich.console import Console
-
-    statuses = _submit(sweep, cluster, runs, device, precision, Console())
-    folder = statuses[0].folder.parent
-    typer.echo(f"{len(statuses)} runs finished: {folder}; next: ditbench collect {folder}")
 
 
 @app.command()
@@ -200,36 +173,17 @@ def demo(
         "It can be interrupted: the same command continues.\n",
         highlight=False,
     )
-    _submit(path, "local", runs, device, precision, console)
+    from sweeps.cluster import ClusterProfile
+    from sweeps.expand import load_sweep
+
+    profile = ClusterProfile(executor="local", device=device.value, precision=precision.value)
+    run_here(load_sweep(path), runs, profile, console)
     from analysis import figures, tables
 
     collected = tables.collect(runs / name, out)
     _print_summary(collected, console)
     for picture in figures.draw_all(collected, out):
         console.print(str(picture), soft_wrap=True, highlight=False)
-
-
-def _submit(
-    path: Path, cluster: str, runs: Path, device: Device, precision: PrecisionChoice, console: Console
-) -> list[RunStatus]:
-    """Submit a sweep, show its progress, and end with an error if a run failed."""
-    from sweeps.expand import load_sweep
-    from sweeps.launch import load_cluster, submit
-    from sweeps.progress import progress
-
-    load_cluster(cluster)
-    sweep = load_sweep(path)
-    if (device, precision) != (Device.CPU, PrecisionChoice.FP32):
-        from bench.device import prepare_device
-
-        prepare_device(device.value, precision.value)  # refuse here what every job would fail with
-    with progress(sweep.recipes, console) as on_poll:
-        statuses = submit(sweep, runs, device.value, precision.value, on_poll)
-    failed = [status for status in statuses if status.state == "failed"]
-    if failed:
-        reasons = "; ".join(f"{status.label}: {status.error}" for status in failed)
-        raise RunError(f"{len(failed)} of {len(statuses)} runs failed, the others are finished: {reasons}")
-    return statuses
 
 
 def _print_summary(tables: Tables, console: Console) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from bench.errors import InputError
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -47,12 +49,17 @@ class Dataset(Protocol):
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What recipes are checked against. `shape` is (C, H, W) as the model sees it."""
+    """What recipes and plans are checked against.
+
+    `shape` is (C, H, W) as the model sees it, `image_shape` of a sample as it is stored. `load` is None where this
+    version can plan with the data but not read it.
+    """
 
     length: int
     shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int]
     num_classes: int
-    load: Callable[[torch.device], Dataset]
+    load: Callable[[torch.device], Dataset] | None
 
 
 class Digits:
@@ -95,13 +102,34 @@ class Digits:
 
 
 DATASETS = {
-    "digits": DatasetFacts(length=1797, shape=(1, 8, 8), num_classes=10, load=Digits),
+    "digits": DatasetFacts(1797, shape=(1, 8, 8), image_shape=(1, 8, 8), num_classes=10, load=Digits),
+    "imagenet-256-latents": DatasetFacts(
+        1_281_167, shape=(4, 32, 32), image_shape=(3, 256, 256), num_classes=1000, load=None
+    ),
 }
 
 
+def check_readable(name: str) -> None:
+    """Refuse data that this version cannot read, before anything is submitted.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if DATASETS[name].load is None:
+        readable = ", ".join(key for key, facts in DATASETS.items() if facts.load)
+        raise InputError(f"data.name: {name} can be planned with, not read yet; accepted for runs: {readable}")
+
+
 def load_dataset(name: str, device: torch.device) -> Dataset:
-    """Load a data set of `DATASETS` to the device."""
-    return DATASETS[name].load(device)
+    """Load a data set of `DATASETS` to the device.
+
+    Raises:
+        InputError: as `check_readable`.
+    """
+    check_readable(name)
+    load = DATASETS[name].load
+    assert load is not None
+    return load(device)
 
 
 def reference_id(name: str, images: Tensor) -> str:

@@ -13,10 +13,11 @@ from bench.errors import InputError
 Precision = Literal["fp32", "tf32", "bf16"]
 
 
-def prepare_device(device: str, precision: Precision) -> torch.device:
+def prepare_device(device: str, precision: Precision, local_rank: int = 0) -> torch.device:
     """Check that the hardware is there and set matrix precision and determinism for this process.
 
-    CUDA runs use deterministic algorithms, so that a resumed run equals an uninterrupted one bit for bit.
+    A rank takes the GPU of its local rank, or the only one that its launcher lets it see. CUDA runs use deterministic
+    algorithms, so that a resumed run equals an uninterrupted one bit for bit.
 
     Raises:
         InputError: no such device here, or a precision that it lacks.
@@ -26,10 +27,14 @@ def prepare_device(device: str, precision: Precision) -> torch.device:
             raise InputError("--device cuda: no CUDA device here; accepted: cpu")
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+        index = local_rank if torch.cuda.device_count() > 1 else 0
+        if index >= torch.cuda.device_count():
+            raise InputError(f"--device cuda: local rank {local_rank}, but {torch.cuda.device_count()} GPUs here")
+        torch.cuda.set_device(index)
     elif precision == "tf32":
         raise InputError("--precision tf32: only on CUDA devices; accepted on cpu: fp32, bf16")
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    return torch.device(device)
+    return torch.device("cuda", torch.cuda.current_device()) if device == "cuda" else torch.device(device)
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
-from bench.checkpoint import write_atomically
+from bench.atomic import write_bytes
 from bench.errors import RunError
+
+
+def now() -> str:
+    """The time as rows record it: local, with its offset, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
@@ -53,4 +59,4 @@ def cut_after(path: Path, step: int) -> None:
     """Drop rows beyond `step` and a torn last line, so that the steps about to be repeated appear once."""
     if path.exists():
         kept = [row for row in read(path) if row["step"] <= step]
-        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        write_bytes(path, "".join(json.dumps(row) + "\n" for row in kept).encode())

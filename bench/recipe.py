@@ -90,7 +90,11 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainConfig(Section):
-    """Optimisation. Defaults are the paper's (Sec. 4); `checkpoint_steps` are kept and scored."""
+    """Optimisation. Defaults are the paper's (Sec. 4); `checkpoint_steps` are kept and scored.
+
+    `allow_accumulation`: out of memory, a batch may be split further and its gradients accumulated, which changes
+    the order of sums but not what is computed.
+    """
 
     steps: PositiveInt = 400_000
     batch_size: PositiveInt = 256
@@ -102,6 +106,7 @@ class TrainConfig(Section):
     checkpoint_steps: tuple[PositiveInt, ...] = Field(default=(), strict=False)
     log_every: PositiveInt = 100
     save_every: PositiveInt = 5000
+    allow_accumulation: bool = False
 
     @model_validator(mode="after")
     def _steps_in_range(self) -> Self:
@@ -189,7 +194,7 @@ class Recipe(Section):
 _NOT_RESULT_BEARING: Any = {
     "label": True,
     "model": True,  # its resolved architecture stands for it
-    "train": {"log_every": True, "save_every": True},
+    "train": {"log_every": True, "save_every": True, "allow_accumulation": True},
     "evaluation": {"batch_size": True},
 }
 

@@ -1,96 +1,261 @@
 """One run, in one folder: train -> sample -> score at every kept step. Interrupted and repeated, it continues.
 
-What the folder holds: see `bench/run_folder.py`.
+`run` does all of it; `train` and `score` do their part, where jobs of their own score checkpoints. All ranks of a run
+call them alike; rank 0 writes. What the folder holds: see `bench/run_folder.py`.
 """
 
 from __future__ import annotations
 
+import gc
+import json
 import logging
-from collections.abc import Callable
+import re
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from bench import checkpoint, flops, metrics, provenance
-from bench.data import load_dataset
-from bench.device import Precision, prepare_device
-from bench.errors import RunError
-from bench.evaluate import evaluate
+from bench.atomic import write_json
+from bench.data import Dataset, load_dataset
+from bench.device import prepare_device
+from bench.errors import InputError, RunError
+from bench.evaluate import evaluate, forget_samples
+from bench.execution import Execution
 from bench.recipe import Recipe
-from bench.run_folder import is_finished, locked, logging_to, read_config, read_error, record_error
+from bench.run_folder import (
+    Phase,
+    RunLocked,
+    failed_attempts,
+    is_finished,
+    is_trained,
+    locked,
+    logging_to,
+    read_config,
+    read_error,
+    record_failure,
+    weights_path,
+)
+from bench.stopping import Stopped
+from bench.trackers import Tracker, open_trackers
 from bench.train import Trainer
 
 log = logging.getLogger(__name__)
 
-OnLog = Callable[[dict[str, Any]], None]
+# A rank that lost its peer waits this long for the peer to say what happened to it.
+PEER_SECONDS = 10
 
 
-def run(
-    folder: Path,
-    study_folder: Path,
-    device: str = "cpu",
-    precision: Precision = "fp32",
-    on_log: OnLog = lambda row: None,
-) -> None:
+def run(folder: Path, study_folder: Path, execution: Execution | None = None) -> None:
     """Do what is left of the run in `folder`; nothing if it is finished.
 
     Args:
         folder: has config.yaml (see `bench.run_folder.write_config`).
         study_folder: where runs share the feature network they are scored with.
-        device: cpu or cuda.
-        precision: fp32, tf32 or bf16.
-        on_log: told every row of train.jsonl and evals.jsonl as it is written.
+        execution: on what, and by how many ranks; default: this process on the CPU.
 
     Raises:
         InputError: the configuration or the device is wrong.
-        RunError: it diverged, or the disk is full; the message is also in error.json. A run that failed stays so
-            until `bench.run_folder.clear_error`.
+        RunError: it diverged, or the disk is full; the message is also in failures.jsonl. After
+            `execution.max_failures` of them the run stays failed until `bench.run_folder.clear_error`.
         RunLocked: another process is at it.
+        Stopped: on request; the same call continues.
     """
-    recipe = read_config(folder)
-    if is_finished(folder):
+    execution = execution or Execution()
+    if execution.ranks.from_first(is_finished(folder)):
         return
-    torch_device = prepare_device(device, precision)
-    with locked(folder), logging_to(folder):
-        if is_finished(folder):  # by another process, just now
-            return
-        earlier = read_error(folder)
+    recipe, device = read_config(folder), _device(execution)
+    with _working_on(folder, "training", execution), _locked(folder, "scoring", execution):
+        _with_less_memory(recipe, folder, execution, lambda: _train(recipe, folder, study_folder, device, execution))
+
+
+def train(folder: Path, execution: Execution) -> None:
+    """Train without scoring; arguments and errors as `run`."""
+    recipe, device = read_config(folder), _device(execution)
+    with _working_on(folder, "training", execution):
+        _with_less_memory(recipe, folder, execution, lambda: _train(recipe, folder, None, device, execution))
+
+
+def score(folder: Path, study_folder: Path, execution: Execution) -> None:
+    """Score every kept step that has weights and no score yet; arguments and errors as `run`."""
+    recipe, device = read_config(folder), _device(execution)
+    ranks = execution.ranks
+    with _working_on(folder, "scoring", execution):
+        dataset = load_dataset(recipe.data.name, device)
+        trackers = _open_trackers(recipe, folder, recipe.train.steps, execution)
+        if ranks.is_first:
+            metrics.append(folder / "scoring-sessions.jsonl", _session(device, execution))
+            metrics.cut_after(folder / "evals.jsonl", recipe.train.steps)
+        while ready := ranks.from_first(_ready_steps(recipe, folder)):
+            for step in ready:
+                _score_step(recipe, folder, study_folder, dataset, step, device, execution, trackers)
+        if ranks.is_first and is_trained(recipe, folder):
+            _finish(recipe, folder)
+
+
+def _device(execution: Execution) -> torch.device:
+    return prepare_device(execution.device, execution.precision, execution.ranks.local_rank)
+
+
+@contextmanager
+def _working_on(folder: Path, phase: Phase, execution: Execution) -> Iterator[None]:
+    """Hold the run's lock and write its log, on rank 0, and leave the reason where the work fails."""
+    ranks = execution.ranks
+    with _locked(folder, phase, execution), ExitStack() as stack:
+        if ranks.is_first:
+            stack.enter_context(logging_to(folder, phase))
+        earlier = ranks.from_first(read_error(folder, phase))
         if earlier is not None:
             raise RunError(f"failed before: {earlier}")
+        attempt = ranks.from_first(execution.session.get("attempt") or uuid.uuid4().hex)
         try:
-            _train_and_score(recipe, folder, study_folder, torch_device, precision, on_log)
+            yield
+        except Stopped as stopped:
+            log.info("%s", stopped)
+            raise
+        except RunLocked:
+            raise
         except Exception as error:
-            record_error(folder, error)
+            _record(folder, phase, error, attempt, execution)
             raise
 
 
-def _train_and_score(
-    recipe: Recipe, folder: Path, study_folder: Path, device: torch.device, precision: Precision, on_log: OnLog
-) -> None:
+@contextmanager
+def _locked(folder: Path, phase: Phase, execution: Execution) -> Iterator[None]:
+    """Rank 0 holds the lock; all ranks learn if it cannot."""
+    with ExitStack() as stack:
+        problem = None
+        if execution.ranks.is_first:
+            try:
+                stack.enter_context(locked(folder, phase, execution.lock_wait_s))
+            except RunLocked as error:
+                problem = str(error)
+        problem = execution.ranks.from_first(problem)
+        if problem:
+            raise RunLocked(problem)
+        yield
+
+
+def _record(folder: Path, phase: Phase, error: Exception, attempt: str, execution: Execution) -> None:
+    """Leave the reason in failures.jsonl, once for all ranks: the rank that failed by itself knows it best."""
+    ranks = execution.ranks
+    deadline = time.monotonic() + (PEER_SECONDS if _lost_a_peer(error) else 0.2 * ranks.rank)
+    while ranks.world_size > 1:
+        if any(row.get("attempt") == attempt for row in failed_attempts(folder, phase)):
+            return
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(0.1)
+    expected = isinstance(error, (InputError, RunError))
+    text = str(error) if expected else f"{type(error).__name__}: {error}"
+    facts = {**execution.session, "attempt": attempt, "rank": ranks.rank}
+    if not expected:
+        facts["traceback"] = "".join(traceback.format_exception(error))
+        log.error("%s", facts["traceback"])
+    record_failure(folder, phase, text, execution.max_failures, facts)
+
+
+def _lost_a_peer(error: Exception) -> bool:
+    """Whether an error only says that another rank is gone."""
+    if isinstance(error, (dist.DistBackendError, dist.DistNetworkError)):
+        return True
+    return isinstance(error, RuntimeError) and bool(re.search("gloo|NCCL|[Cc]onnection|[Bb]roken pipe", str(error)))
+
+
+def _train(recipe: Recipe, folder: Path, study_folder: Path | None, device: torch.device, execution: Execution) -> None:
+    """Train what is left, and score each kept step on the way if there is a `study_folder`."""
+    ranks = execution.ranks
+    if ranks.from_first(is_finished(folder)):
+        return
     dataset = load_dataset(recipe.data.name, device)
     cost = flops.count(**recipe.model.arguments())
-    trainer = Trainer(recipe, dataset, folder, cost.gmacs, device, precision, on_log)
-    unscored = _unscored_steps(recipe, folder)
-    trainer.resume(at_most=_last_usable_step(recipe, folder, unscored))
-    _write_model(recipe, folder, cost)
-    metrics.append(folder / "sessions.jsonl", provenance.session(device, precision, trainer.step))
+    micro_batches = ranks.from_first(_micro_batches(folder))
+    _check_batch(recipe, ranks.world_size, micro_batches)
+    if ranks.is_first and study_folder:
+        metrics.cut_after(folder / "evals.jsonl", recipe.train.steps)  # a row that a crash cut short
+    unscored = ranks.from_first(_unscored_steps(recipe, folder))
+    usable = ranks.from_first(_last_usable_step(recipe, folder, unscored) if ranks.is_first else 0)
+    trackers: list[Tracker] = []
+
+    def on_log(row: dict[str, Any]) -> None:
+        execution.on_log(row)
+        for tracker in trackers:
+            tracker.log(row)
+
+    trainer = Trainer(
+        recipe, dataset, folder, cost.gmacs, device, execution.precision, on_log, ranks, execution.stop, micro_batches
+    )
+    trainer.resume(at_most=usable)
+    trackers += _open_trackers(recipe, folder, trainer.step, execution)
+    if ranks.is_first:
+        _write_model(recipe, folder, cost)
+        facts = {"resumed_from_step": trainer.step, "micro_batches": micro_batches}
+        metrics.append(folder / "sessions.jsonl", {**_session(device, execution), **facts})
     log.info("%s from step %d", "resumed" if trainer.step else "started", trainer.step)
-    for step in unscored:
-        trainer.train_until(step)
-        row = evaluate(recipe, folder, study_folder, dataset, step, device, precision)
+    try:
+        for step in unscored:
+            trainer.train_until(step)
+            execution.on_weights(step)
+            if study_folder:
+                _score_step(recipe, folder, study_folder, dataset, step, device, execution, trackers)
+        trainer.train_until(recipe.train.steps)
+    finally:
+        for tracker in trackers:
+            tracker.close()
+    if ranks.is_first and study_folder:
+        _finish(recipe, folder)
+
+
+def _score_step(
+    recipe: Recipe,
+    folder: Path,
+    study_folder: Path,
+    dataset: Dataset,
+    step: int,
+    device: torch.device,
+    execution: Execution,
+    trackers: list[Tracker],
+) -> None:
+    row = evaluate(
+        recipe, folder, study_folder, dataset, step, device, execution.precision, execution.ranks, execution.stop
+    )
+    if row is not None:
         metrics.append(folder / "evals.jsonl", row)
-        on_log(row)
-    trainer.train_until(recipe.train.steps)
-    checkpoint.write_json(folder / "finished.json", {"step": recipe.train.steps, "time": provenance.now()})
+        execution.on_log(row)
+        for tracker in trackers:
+            tracker.log(row)
+
+
+def _open_trackers(recipe: Recipe, folder: Path, step: int, execution: Execution) -> list[Tracker]:
+    if not (execution.trackers and execution.ranks.is_first):
+        return []
+    return open_trackers(execution.trackers, folder, recipe, step)
+
+
+def _session(device: torch.device, execution: Execution) -> dict[str, Any]:
+    return {**provenance.session(device, execution.precision, execution.ranks.world_size), **execution.session}
+
+
+def _finish(recipe: Recipe, folder: Path) -> None:
+    write_json(folder / "finished.json", {"step": recipe.train.steps, "time": metrics.now()})
 
 
 def _unscored_steps(recipe: Recipe, folder: Path) -> list[int]:
-    """Kept steps without a whole row in evals.jsonl; a row that a crash cut short is dropped."""
-    path = folder / "evals.jsonl"
-    metrics.cut_after(path, recipe.train.steps)
-    scored = {row["step"] for row in metrics.read(path)}
+    """Kept steps without a whole row in evals.jsonl."""
+    scored = {row["step"] for row in metrics.read(folder / "evals.jsonl")}
     return [step for step in recipe.train.kept_steps() if step not in scored]
+
+
+def _ready_steps(recipe: Recipe, folder: Path) -> list[int]:
+    """Steps that can be scored now."""
+    checkpoints = folder / "checkpoints"
+    return [step for step in _unscored_steps(recipe, folder) if weights_path(checkpoints, step).exists()]
 
 
 def _last_usable_step(recipe: Recipe, folder: Path, unscored: list[int]) -> int:
@@ -98,8 +263,56 @@ def _last_usable_step(recipe: Recipe, folder: Path, unscored: list[int]) -> int:
     checkpoints = folder / "checkpoints"
     untrained = [step for step in unscored if checkpoint.load_weights(checkpoints, step) is None]
     for step in untrained:
-        checkpoint.weights_path(checkpoints, step).unlink(missing_ok=True)
+        weights_path(checkpoints, step).unlink(missing_ok=True)
+        forget_samples(folder, step)
     return min(untrained, default=recipe.train.steps)
+
+
+def _check_batch(recipe: Recipe, world_size: int, micro_batches: int) -> None:
+    batch_size = recipe.train.batch_size
+    if batch_size % (world_size * micro_batches):
+        raise InputError(
+            f"train.batch_size: {batch_size} is not a multiple of {world_size} ranks x {micro_batches} micro-batches"
+        )
+
+
+def _micro_batches(folder: Path) -> int:
+    """Into how many pieces a rank splits its share of a batch; more than one after memory ran out."""
+    try:
+        return int(json.loads((folder / "micro_batches.json").read_text(encoding="utf-8"))["micro_batches"])
+    except FileNotFoundError:
+        return 1
+
+
+def _with_less_memory(recipe: Recipe, folder: Path, execution: Execution, work: Callable[[], None]) -> None:
+    """Do the work; where memory runs out and the recipe allows it, again with micro-batches of half the size.
+
+    Raises:
+        RunError: it is not allowed, or a micro-batch is one image already.
+        Stopped: other ranks have to start again as well.
+    """
+    while True:
+        try:
+            return work()
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+                raise
+            reason = str(error).splitlines()[0]
+        world_size, pieces = execution.ranks.world_size, _micro_batches(folder)
+        images = recipe.train.batch_size // world_size // pieces
+        if not recipe.train.allow_accumulation:
+            hint = "train.allow_accumulation: true lets a run split its batches further"
+            raise RunError(f"out of memory with {images} images at a time ({reason}); {hint}")
+        if images % 2:
+            raise RunError(f"out of memory with {images} images at a time, which cannot be halved ({reason})")
+        log.warning("out of memory; going on with %d images at a time, gradients accumulated (%s)", images // 2, reason)
+        content = {"micro_batches": 2 * pieces, "reason": reason, "time": metrics.now()}
+        write_json(folder / "micro_batches.json", content)
+        if world_size > 1:
+            raise Stopped("out of memory: every rank starts again, with micro-batches of half the size")
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def _write_model(recipe: Recipe, folder: Path, cost: flops.Cost) -> None:
@@ -116,4 +329,4 @@ def _write_model(recipe: Recipe, folder: Path, cost: flops.Cost) -> None:
         "num_heads": arch.num_heads,
         "input_size": arch.input_size,
     }
-    checkpoint.write_json(folder / "model.json", content)
+    write_json(folder / "model.json", content)

@@ -3,8 +3,11 @@
 config.yaml      the recipe and its id                    train.jsonl   a row every log_every steps
 model.json       parameters and GMACs                     evals.jsonl   a row a score: its whole key, its metrics
 sessions.jsonl   a row a start: device, precision, ...    checkpoints/  state-*: to resume; ema-*: kept weights
-finished.json    when complete; error.json if it failed   samples/      uint8 arrays and their provenance
-log.txt          starts, resumptions, spoilt checkpoints
+failures.jsonl   a row a failed attempt                   samples/      uint8 arrays and their provenance
+finished.json    when complete; error.json if given up    log.txt       starts, resumptions, spoilt checkpoints
+
+Scoring by a job of its own may go on beside training: it has its own lock, and its sessions, failures, error and log
+are in files whose names begin with `scoring-`.
 """
 
 from __future__ import annotations
@@ -16,14 +19,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import yaml
 
+from bench import metrics
 from bench.errors import InputError, RunError
 from bench.recipe import Recipe, load_yaml, parse_recipe
 
 log = logging.getLogger(__name__)
+
+Phase = Literal["training", "scoring"]
+PHASES: tuple[Phase, ...] = ("training", "scoring")
+LOCK_POLL_SECONDS = 1.0
 
 
 class RunLocked(Exception):
@@ -83,32 +91,85 @@ def is_finished(folder: Path) -> bool:
     return (folder / "finished.json").exists()
 
 
-def read_error(folder: Path) -> str | None:
-    """Why the run failed, if it did."""
+def weights_path(checkpoints: Path, step: int) -> Path:
+    """Where the EMA weights of a kept step are, in a run's folder checkpoints/."""
+    return checkpoints / f"ema-{step:08d}.safetensors"
+
+
+def is_trained(recipe: Recipe, folder: Path) -> bool:
+    """Whether the weights of the last step are there."""
+    return weights_path(folder / "checkpoints", recipe.train.steps).exists()
+
+
+def phase_file(folder: Path, name: str, phase: Phase) -> Path:
+    """`name` for training, `scoring-name` for scoring."""
+    return folder / (name if phase == "training" else f"scoring-{name}")
+
+
+def read_error(folder: Path, phase: Phase = "training") -> str | None:
+    """Why the run was given up, if it was."""
+    path = phase_file(folder, "error.json", phase)
     try:
-        return str(json.loads((folder / "error.json").read_text(encoding="utf-8"))["error"])
+        return str(json.loads(path.read_text(encoding="utf-8"))["error"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError) as error:
-        return f"error.json cannot be read ({error})"
+        return f"{path.name} cannot be read ({error})"
 
 
 def clear_error(folder: Path) -> None:
-    """Let a failed run be tried again."""
-    (folder / "error.json").unlink(missing_ok=True)
+    """Let a run that was given up be tried again; what failed stays in failures.jsonl."""
+    for phase in PHASES:
+        phase_file(folder, "error.json", phase).unlink(missing_ok=True)
+        if failed_attempts(folder, phase):
+            metrics.append(phase_file(folder, "failures.jsonl", phase), {"time": metrics.now(), "error": None})
+
+
+def failed_attempts(folder: Path, phase: Phase = "training") -> list[dict[str, Any]]:
+    """Rows of failures.jsonl since the last `clear_error`, one for each attempt."""
+    rows: dict[Any, dict[str, Any]] = {}
+    for row in metrics.read(phase_file(folder, "failures.jsonl", phase)):
+        if row.get("error") is None:
+            rows.clear()
+        else:
+            rows.setdefault(row.get("attempt"), row)
+    return list(rows.values())
+
+
+def record_failure(folder: Path, phase: Phase, error: str, max_failures: int, facts: dict[str, Any]) -> None:
+    """Count a failed attempt, and give the run up if that was the last one allowed.
+
+    `facts["attempt"]` tells attempts apart: ranks that fail together are one.
+    """
+    log.error(error)
+    try:
+        path = phase_file(folder, "failures.jsonl", phase)
+        metrics.append(path, {"time": metrics.now(), "error": error, **facts})
+        if len(failed_attempts(folder, phase)) >= max_failures:
+            content = json.dumps({"error": error, "time": metrics.now(), **facts}) + "\n"
+            phase_file(folder, "error.json", phase).write_text(content, encoding="utf-8")
+    except (OSError, RunError):
+        log.exception("%s: the error could not be recorded", folder)
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, phase: Phase = "training", wait_s: float = 0) -> Iterator[None]:
     """Hold the run's lock, which the system frees even if the process is killed.
 
     Raises:
-        RunLocked: another process holds it.
+        RunLocked: another process holds it, for longer than `wait_s`.
     """
-    with (folder / ".lock").open("w") as lock:
-        if not try_lock(lock):
-            raise RunLocked(f"{folder}: another process is working on this run")
+    deadline = time.monotonic() + wait_s
+    with lock_path(folder, phase).open("w") as lock:
+        while not try_lock(lock):
+            if time.monotonic() >= deadline:
+                raise RunLocked(f"{folder}: another process is working on this run")
+            time.sleep(LOCK_POLL_SECONDS)
         yield
+
+
+def lock_path(folder: Path, phase: Phase = "training") -> Path:
+    return folder / (".lock" if phase == "training" else ".scoring-lock")
 
 
 def try_lock(file: IO[str]) -> bool:
@@ -138,9 +199,9 @@ def is_locked(lock_file: Path) -> bool:
 
 
 @contextmanager
-def logging_to(folder: Path) -> Iterator[None]:
+def logging_to(folder: Path, phase: Phase = "training") -> Iterator[None]:
     """Append what this process logs to the run's log.txt."""
-    handler = logging.FileHandler(folder / "log.txt", encoding="utf-8", delay=True)
+    handler = logging.FileHandler(phase_file(folder, "log.txt", phase), encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger("bench")
     root.addHandler(handler)
@@ -152,12 +213,10 @@ def logging_to(folder: Path) -> Iterator[None]:
         handler.close()
 
 
-def record_error(folder: Path, error: Exception) -> None:
-    """Leave the reason in error.json; where even that cannot be written, in the log."""
-    expected = isinstance(error, (InputError, RunError))
-    text = str(error) if expected else f"{type(error).__name__}: {error}"
-    log.error(text, exc_info=None if expected else error)
-    try:
-        (folder / "error.json").write_text(json.dumps({"error": text}) + "\n", encoding="utf-8")
-    except OSError:
-        log.exception("%s: the error could not be recorded", folder)
+def progress(folder: Path, phase: Phase) -> list[int]:
+    """How far a run is, in numbers that grow: its newest state's step; or its scores, then its batches of samples."""
+    if phase == "training":
+        states = sorted((folder / "checkpoints").glob("state-*.safetensors"))
+        return [int(states[-1].stem.removeprefix("state-")) if states else 0]
+    scores = len(metrics.read(folder / "evals.jsonl"))
+    return [scores, len(list((folder / "samples").glob(".step-*/*.npy")))]

@@ -67,11 +67,8 @@ def sample(
     return dataset.to_uint8(x).cpu()
 
 
-def sample_batches(
-    model: DiT, recipe: Recipe, dataset: Dataset, device: torch.device, precision: Precision
-) -> Iterator[Tensor]:
-    """All `num_samples` samples in order, in batches of `evaluation.batch_size`."""
+def batches(recipe: Recipe) -> Iterator[tuple[int, int]]:
+    """The (start, stop) of every batch of the recipe's samples, in order, `evaluation.batch_size` each."""
     evaluation = recipe.evaluation
     for start in range(0, evaluation.num_samples, evaluation.batch_size):
-        stop = min(start + evaluation.batch_size, evaluation.num_samples)
-        yield sample(model, recipe, dataset, start, stop, device, precision)
+        yield start, min(start + evaluation.batch_size, evaluation.num_samples)

@@ -2,18 +2,20 @@
 
 No step waits for the device: losses are summed there and fetched once every `log_every` steps. Optimiser and EMA are
 one fused call each. All randomness of a step is drawn for the whole global batch from a generator seeded by
-(seed, step), so that a data-parallel rank only has to take its slice.
+(seed, step); every data-parallel rank takes its slice, in `micro_batches` pieces whose gradients are accumulated.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 import models
@@ -21,11 +23,17 @@ from bench import checkpoint, metrics
 from bench.data import Dataset
 from bench.device import Precision, autocast
 from bench.diffusion import GaussianDiffusion
+from bench.distributed import SINGLE, Ranks
 from bench.errors import RunError
 from bench.flops import training_gmacs
 from bench.randomness import Stream, generator
 from bench.recipe import Recipe
+from bench.run_folder import weights_path
+from bench.stopping import Stopped, StopRequest
 from models.dit import DiT
+
+# Ranks ask each other whether to stop about once in this many seconds.
+SECONDS_BETWEEN_AGREEMENTS = 1.0
 
 
 def build_model(recipe: Recipe, device: torch.device) -> DiT:
@@ -42,22 +50,26 @@ class BatchSampler:
     not fill a batch.
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device, ranks: Ranks = SINGLE) -> None:
         self._recipe = recipe
         self._dataset = dataset
         self._device = device
+        self._share = ranks.share(recipe.train.batch_size)
         self._epoch = -1
         self._order = torch.empty(0)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The batch of step 0, 1, ...: x0 (N, C, H, W), t (N,), y (N,) with dropped labels null, noise like x0."""
-        recipe, batch_size = self._recipe, self._recipe.train.batch_size
-        x0, y = self._dataset.batch(self._indices(step))
+        """This rank's share of the batch of step 0, 1, ...: x0 (N, C, H, W), t (N,), y (N,), noise like x0.
+
+        Dropped labels are null. What is random is drawn for the whole batch on every rank.
+        """
+        recipe, batch_size, share = self._recipe, self._recipe.train.batch_size, self._share
+        x0, y = self._dataset.batch(self._indices(step)[share])
         random = generator(recipe.seed, Stream.STEP, step, self._device)
         t = torch.randint(recipe.diffusion.timesteps, (batch_size,), generator=random, device=self._device)
-        noise = torch.randn(x0.shape, generator=random, device=self._device)
+        noise = torch.randn((batch_size, *x0.shape[1:]), generator=random, device=self._device)
         dropped = torch.rand(batch_size, generator=random, device=self._device) < recipe.train.label_dropout
-        return x0, t, torch.where(dropped, self._dataset.num_classes, y), noise
+        return x0, t[share], torch.where(dropped[share], self._dataset.num_classes, y), noise[share]
 
     def _indices(self, step: int) -> Tensor:
         batch_size = self._recipe.train.batch_size
@@ -81,8 +93,14 @@ class Trainer:
         device: torch.device,
         precision: Precision,
         on_log: Callable[[dict[str, Any]], None] = lambda row: None,
+        ranks: Ranks = SINGLE,
+        stop: StopRequest | None = None,
+        micro_batches: int = 1,
     ) -> None:
-        """`gmacs` is the model's cost per image; `on_log` is told each row of `train.jsonl`."""
+        """`gmacs` is the model's cost per image; `on_log` is told each row of `train.jsonl` (rank 0 writes it).
+
+        The batch size is a multiple of ranks x `micro_batches`.
+        """
         self.recipe = recipe
         self.folder = folder
         self.step = 0
@@ -92,9 +110,18 @@ class Trainer:
         self._on_log = on_log
         self._checkpoints = folder / "checkpoints"
         self._log = folder / "train.jsonl"
-        self._batches = BatchSampler(recipe, dataset, device)
+        self._ranks = ranks
+        self._stop = stop or StopRequest()
+        self._next_agreement = 0
+        self._micro_batches = micro_batches
+        self._batches = BatchSampler(recipe, dataset, device, ranks)
         self._diffusion = GaussianDiffusion.linear(recipe.diffusion.timesteps, device)
         self.model = build_model(recipe, device).train()
+        self._network: nn.Module = self.model  # what a step calls: gradients are averaged over ranks on the way back
+        if ranks.world_size > 1:
+            self._network = DistributedDataParallel(
+                self.model, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True
+            )
         self._parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self._ema = {name: p.detach().clone() for name, p in self._parameters.items()}
         self._averaged = list(self._ema.values())
@@ -107,64 +134,111 @@ class Trainer:
             weight_decay=recipe.train.weight_decay,
             fused=True,
         )
+        self._start_window()
 
     def resume(self, at_most: int) -> None:
         """Continue from the newest whole checkpoint up to step `at_most`, if there is one; cut metrics beyond it."""
-        found = checkpoint.load_newest_state(self._checkpoints, at_most)
-        if found:
-            self.step, tensors = found
-            self._restore(tensors)
-        metrics.cut_after(self._log, self.step)
+        found = checkpoint.load_newest_state(self._checkpoints, at_most) if self._ranks.is_first else None
+        step = self._ranks.from_first(found and found[0])
+        if step is not None:
+            self.step = step
+            self._restore(found[1] if found else checkpoint.load_state(self._checkpoints, step))
+        if self._ranks.is_first:
+            metrics.cut_after(self._log, self.step)
 
     def train_until(self, step: int) -> None:
         """Take steps up to and including `step`, saving as the recipe says.
 
         Raises:
             RunError: the loss or its gradient is not finite, or the disk is full.
+            Stopped: on request, after the step that all ranks agreed on was saved.
         """
         train = self.recipe.train
         kept = set(train.kept_steps())
-        self._start_window()
+        self._start_timing()
         while self.step < step:
             self._take_step()
             save = self.step in kept or self.step % train.save_every == 0
             if save or self.step % train.log_every == 0:
                 self._write_log()
             if save:
-                checkpoint.save_state(self._checkpoints, self.step, self._state())
-        if self.step in kept and not checkpoint.weights_path(self._checkpoints, self.step).exists():
-            checkpoint.save_tensors(
-                checkpoint.weights_path(self._checkpoints, self.step), self.ema_state_dict(), {"step": str(self.step)}
-            )
+                self._save_state()
+            if self.step in kept:
+                self._save_weights()
+            if self._all_agree_to_stop():
+                if not save:
+                    self._save_state()
+                self._ranks.wait_for_all()
+                raise Stopped(f"stopped on request; saved at step {self.step}")
+        if self.step in kept:  # where a resumed run had lost them
+            self._save_weights()
+        self._ranks.wait_for_all()
+
+    def _save_state(self) -> None:
+        tensors = self._state()
+        if self._ranks.is_first:
+            checkpoint.save_state(self._checkpoints, self.step, tensors)
+
+    def _save_weights(self) -> None:
+        path = weights_path(self._checkpoints, self.step)
+        if self._ranks.is_first and not path.exists():
+            checkpoint.save_tensors(path, self.ema_state_dict(), {"step": str(self.step)})
+
+    def _all_agree_to_stop(self) -> bool:
+        """Whether any rank was asked to stop: all ranks learn it after the same step.
+
+        Ranks ask each other about once a second, at steps that rank 0's speed decides.
+        """
+        if self._ranks.world_size == 1:
+            return bool(self._stop)
+        if self.step < self._next_agreement:
+            return False
+        rate = (self.step - self._timed_from) / (time.perf_counter() - self._window_time)
+        interval = min(self.recipe.train.log_every, rate * SECONDS_BETWEEN_AGREEMENTS) if self._ranks.is_first else 0
+        requested, interval = self._ranks.maximum(float(bool(self._stop)), interval)
+        self._next_agreement = self.step + max(1, int(interval))
+        return requested > 0
 
     def ema_state_dict(self) -> dict[str, Tensor]:
         """A full state dict with the averaged parameters, loadable by the model."""
         return {**self.model.state_dict(), **self._ema}
 
     def _take_step(self) -> None:
-        x0, t, y, noise = self._batches(self.step)
-        with autocast(self._device, self._precision):
-            losses = self._diffusion.losses(self.model, x0, t, y, noise)
-        means = {name: values.mean() for name, values in losses.items()}
-        means["loss"].backward()
+        batch = self._batches(self.step)
+        pieces = list(zip(*(part.chunk(self._micro_batches) for part in batch), strict=True))
+        means = torch.stack([self._accumulate(*piece, last=piece is pieces[-1]) for piece in pieces]).sum(0)
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._update_ema(self._averaged, self._current, self.step)
-        loss = means["loss"].detach()
-        finite = loss.isfinite() & norm.isfinite()
-        self._sums += torch.stack([loss, means["mse"].detach(), means["vb"].detach(), norm, finite])
+        finite = means[0].isfinite() & norm.isfinite()
+        self._sums += torch.stack([*means, norm, finite])
         self.step += 1
+
+    def _accumulate(self, x0: Tensor, t: Tensor, y: Tensor, noise: Tensor, last: bool) -> Tensor:
+        """Add the gradient of one piece of the batch; return its part of the means (loss, mse, vb), (3,)."""
+        ddp = self._network if isinstance(self._network, DistributedDataParallel) else None
+        with ddp.no_sync() if ddp and not last else nullcontext():
+            with autocast(self._device, self._precision):
+                losses = self._diffusion.losses(self._network, x0, t, y, noise)
+            means = [losses[name].mean() / self._micro_batches for name in ("loss", "mse", "vb")]
+            means[0].backward()
+        return torch.stack([mean.detach() for mean in means])
 
     def _start_window(self) -> None:
         self._sums = torch.zeros(5, device=self._device)
         self._window_step = self.step
+        self._start_timing()
+
+    def _start_timing(self) -> None:
+        self._timed_from = self.step
         self._window_time = time.perf_counter()
 
     def _write_log(self) -> None:
         """Append the means since the last row; this is where the device is waited for."""
         count = self.step - self._window_step
+        self._ranks.average_(self._sums)
         loss, mse, vb, norm, finite = (self._sums / count).tolist()
         if finite < 1:
             # Once one is not finite, the weights and all later losses are not either.
@@ -181,15 +255,19 @@ class Trainer:
             "vb": vb,
             "lr": self.recipe.train.learning_rate,
             "grad_norm": norm,
-            "images_per_s": count * batch_size / (time.perf_counter() - self._window_time),
+            "images_per_s": (self.step - self._timed_from) * batch_size / (time.perf_counter() - self._window_time),
             "gmacs_spent": training_gmacs(self._gmacs, batch_size, self.step),
         }
-        metrics.append(self._log, row)
-        self._on_log(row)
+        if self._ranks.is_first:
+            metrics.append(self._log, row)
+            self._on_log(row)
         self._start_window()
 
     def _state(self) -> dict[str, Tensor]:
-        """Everything the next step depends on, by name; random numbers need none (see `bench.randomness`)."""
+        """Everything the next step depends on, by name; random numbers need none (see `bench.randomness`).
+
+        All ranks must call it.
+        """
         tensors = {}
         for name, parameter in self._parameters.items():
             moments = self._optimizer.state[parameter]
@@ -199,6 +277,9 @@ class Trainer:
                 f"exp_avg.{name}": moments["exp_avg"],
                 f"exp_avg_sq.{name}": moments["exp_avg_sq"],
             }
+        if self._window_step < self.step:  # between two rows of the log: what the next one has summed so far
+            sums = self._ranks.gathered(self._sums)
+            tensors |= {"window.step": torch.tensor(self._window_step), "window.sums": sums}
         return tensors
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
@@ -211,3 +292,8 @@ class Trainer:
                     "exp_avg": tensors[f"exp_avg.{name}"].to(self._device),
                     "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(self._device),
                 }
+        self._start_window()
+        if "window.sums" in tensors:
+            self._window_step = int(tensors["window.step"])
+            sums = tensors["window.sums"].to(self._device)  # a row a rank
+            self._sums = sums[self._ranks.rank] if len(sums) == self._ranks.world_size else sums.mean(0)

@@ -35,6 +35,13 @@ class Sweep:
     recipes: list[Recipe]
 
 
+def run_folders(sweep: Sweep, runs: Path) -> dict[str, Path]:
+    """Recipe id -> run folder, under `runs`/<sweep name>/; an existing folder of that id keeps its name."""
+    folder = runs / sweep.name
+    existing = {path.name.rpartition("-")[2]: path for path in folder.glob("*-*") if path.is_dir()}
+    return {recipe.id: existing.get(recipe.id, folder / recipe.folder_name) for recipe in sweep.recipes}
+
+
 @dataclass(frozen=True)
 class _Choice:
     """One point of an axis: what the label calls it, by axis name, and the dotted keys it sets."""

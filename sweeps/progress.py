@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from bench.recipe import Recipe
-from sweeps.launch import work
+from sweeps.groups import work
 from sweeps.status import RunStatus
 
 STYLES = {"waiting": "dim", "running": "bold", "finished": "green", "failed": "red"}

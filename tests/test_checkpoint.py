@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench import checkpoint
+from bench import atomic, checkpoint
 from bench.checkpoint import CorruptCheckpoint, load_newest_state, load_tensors, save_state, save_tensors
 from bench.errors import RunError
 
@@ -284,7 +284,7 @@ def test_a_writer_killed_at_any_moment_leaves_the_states_before(folder: Path, at
 
 
 def test_a_full_disk_is_named_and_costs_nothing_that_was_saved(folder: Path, tmp_path: Path) -> None:
-    checkpoint.write_atomically(folder / "model.json", b"{}")
+    atomic.write_bytes(folder / "model.json", b"{}")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     large = {"model.w": torch.zeros(1000)}
     report = tmp_path / "messages.txt"
@@ -295,7 +295,7 @@ def test_a_full_disk_is_named_and_costs_nothing_that_was_saved(folder: Path, tmp
         for write in (
             lambda: save_state(folder, 20, large),
             lambda: save_state(folder, 30, large),
-            lambda: checkpoint.write_atomically(folder / "model.json", b"x" * 4000),
+            lambda: atomic.write_bytes(folder / "model.json", b"x" * 4000),
         ):
             with pytest.raises(RunError) as caught:
                 write()
@@ -314,7 +314,7 @@ def test_a_full_disk_is_named_and_costs_nothing_that_was_saved(folder: Path, tmp
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("in the way")
     path = tmp_path / "file" / below
-    for write in (lambda: save_tensors(path, state(1)), lambda: checkpoint.write_atomically(path, b"x")):
+    for write in (lambda: save_tensors(path, state(1)), lambda: atomic.write_bytes(path, b"x")):
         with pytest.raises(RunError) as caught:
             write()
         assert str(caught.value).startswith(f"{path}: could not be written (")
@@ -342,7 +342,7 @@ def test_a_folder_that_may_not_be_written_is_named(folder: Path) -> None:
 
 def test_json_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "model.json"
-    checkpoint.write_json(path, {"params": 10**9, "name": "größer"})
-    checkpoint.write_json(path, {"params": 1})
+    atomic.write_json(path, {"params": 10**9, "name": "größer"})
+    atomic.write_json(path, {"params": 1})
     assert json.loads(path.read_text()) == {"params": 1}
     assert names(path.parent) == {"model.json"}

@@ -18,6 +18,7 @@ from recipes import tiny
 
 from bench import metrics
 from bench.errors import InputError, RunError
+from bench.execution import Execution
 from bench.recipe import Recipe
 from bench.run import run
 from bench.run_folder import RunLocked, clear_error, is_finished, is_locked, locked, read_config, write_config
@@ -207,7 +208,7 @@ def test_missing_hardware_is_named(study: StudyFolder) -> None:
     home = study("a")
     folder = start(tiny(), home)
     with pytest.raises(InputError, match=r"tf32.*accepted on cpu: fp32, bf16"):
-        run(folder, home, "cpu", "tf32")
+        run(folder, home, Execution("cpu", "tf32"))
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match=r"no CUDA device here; accepted: cpu"):
-            run(folder, home, "cuda")
+            run(folder, home, Execution("cuda"))

@@ -20,8 +20,10 @@ from bench import metrics
 from bench.errors import InputError
 from bench.run import run
 from bench.run_folder import is_locked, write_config
-from sweeps.expand import Sweep, load_sweep
-from sweeps.launch import load_cluster, run_folders, submit, work
+from sweeps.cluster import load_cluster
+from sweeps.expand import Sweep, load_sweep, run_folders
+from sweeps.groups import work
+from sweeps.local import submit
 
 StudyFolder = Callable[[str], Path]
 DITBENCH = Path(sys.executable).with_name("ditbench")

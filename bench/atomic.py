@@ -1,0 +1,44 @@
+"""Files that a reader, or a crash, finds in their old state or in the new, never in between."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.errors import RunError
+
+
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write(aside)` make a file beside `path`, sync it, and rename it into place.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written; the old file stays.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(aside)
+        aside.chmod(0o644)  # safetensors makes files that only the owner reads; groups share runs
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise RunError(f"{path}: could not be written ({error}); what was saved before is untouched") from None
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """`replace` with these bytes."""
+    replace(path, lambda aside: aside.write_bytes(data))
+
+
+def write_json(path: Path, content: object) -> None:
+    """`replace` with a JSON document."""
+    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())

@@ -1,0 +1,236 @@
+"""Cluster profiles: where a sweep's jobs run, on what, and what is asked of SLURM for them."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, PrivateAttr, ValidationError, model_validator
+
+from bench.closed_form import forward_gmacs
+from bench.errors import InputError
+from bench.recipe import Recipe, Section, describe, load_yaml
+
+CLUSTERS = Path(__file__).parent / "clusters"
+
+Precision = Literal["fp32", "tf32", "bf16"]
+Evaluate = Literal["inline", "after", "as-ready"]
+
+
+def minutes(time_limit: str) -> int:
+    """Minutes of a SLURM time limit, seconds rounded up: `HH:MM:SS`, `D-HH:MM:SS`, `D-HH`.
+
+    Raises:
+        ValueError: another form, or no time at all.
+    """
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::([0-5]\d):([0-5]\d))?", time_limit)
+    if not match or (match[1] is None and match[3] is None):
+        raise ValueError(f"{time_limit!r} is no time limit; accepted: 'HH:MM:SS', 'D-HH:MM:SS', 'D-HH'")
+    days, hours, mins, seconds = (int(part or 0) for part in match.groups())
+    total = (days * 24 + hours) * 60 + mins + (seconds > 0)
+    if not total:
+        raise ValueError(f"{time_limit!r} leaves no time")
+    return total
+
+
+def _checked_time_limit(value: Any) -> Any:
+    # YAML 1.1 reads an unquoted 12:00:00 as the number 43200.
+    if isinstance(value, int):
+        raise ValueError("put the time in quotes, as in '12:00:00' (YAML reads it as a number without them)")
+    if isinstance(value, str):
+        minutes(value)
+    return value
+
+
+TimeLimit = Annotated[str, BeforeValidator(_checked_time_limit)]
+
+
+class Gpu(Section):
+    """What one device can do: `peak_tflops` are dense peaks in true TFLOP/s (2 a multiply-accumulate) by precision.
+
+    `request_as` is the type in SLURM's `--gpus-per-node=TYPE:N`, where the cluster wants one.
+    """
+
+    name: str
+    peak_tflops: dict[Precision, PositiveFloat]
+    request_as: str | None = None
+
+
+class Mfu(Section):
+    """The share of the peak that is expected of training and of sampling, and where the figures come from."""
+
+    training: float = Field(gt=0, le=1)
+    sampling: float = Field(gt=0, le=1)
+    source: str
+
+
+class Mail(Section):
+    """Whom SLURM tells about what (`--mail-user`, `--mail-type`)."""
+
+    user: str
+    events: tuple[Literal["BEGIN", "END", "FAIL", "REQUEUE", "TIME_LIMIT", "ALL"], ...] = Field(
+        default=("END", "FAIL"), strict=False
+    )
+
+
+class Resources(Section):
+    """What a job gets: the first entry of a list whose `models` and `max_gmacs` fit a run is used.
+
+    One task is one rank of the run: one for each GPU, or `tasks_per_node`.
+    """
+
+    models: tuple[str, ...] | None = Field(default=None, strict=False)
+    max_gmacs: PositiveFloat | None = None
+    nodes: PositiveInt = 1
+    gpus_per_node: int = Field(default=0, ge=0)
+    tasks_per_node: PositiveInt | None = None
+    cpus_per_task: PositiveInt = 1
+    mem_gb: PositiveFloat | None = None
+    time_limit: TimeLimit | None = None
+    partition: str | None = None
+    runs_per_job: PositiveInt = 1
+    max_parallel: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _one_task_a_gpu(self) -> Self:
+        if self.gpus_per_node and self.tasks_per_node not in (None, self.gpus_per_node):
+            raise ValueError(
+                f"tasks_per_node: {self.tasks_per_node}, but a task drives one of the {self.gpus_per_node} GPUs; "
+                "leave it out"
+            )
+        return self
+
+    @property
+    def ranks_per_node(self) -> int:
+        return self.tasks_per_node or max(1, self.gpus_per_node)
+
+    @property
+    def ranks(self) -> int:
+        """Processes of a job: the world size of its runs."""
+        return self.nodes * self.ranks_per_node
+
+    def fit(self, recipe: Recipe) -> bool:
+        """Whether this entry is for the run: by the model's name or label (`DiT-XL/*`), and by its GMACs."""
+        names = (recipe.model.name, recipe.label)
+        if self.models is not None and not any(fnmatchcase(name, p) for name in names for p in self.models):
+            return False
+        return self.max_gmacs is None or forward_gmacs(recipe.model.architecture()) <= self.max_gmacs
+
+
+_SLURM_ONLY = (
+    "partition", "account", "qos", "constraint", "exclude", "time_limit", "setup", "mail", "sbatch", "training",
+    "evaluation",
+)  # fmt: skip
+
+
+class ClusterProfile(Section):
+    """Where jobs run. Keys beside `executor` and `device` are SLURM's; see clusters/slurm-example.yaml."""
+
+    executor: Literal["local", "slurm"]
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Precision = "fp32"
+    gpu: Gpu | None = None
+    mfu: Mfu | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    time_limit: TimeLimit | None = None
+    signal_before_end_s: int = Field(default=120, ge=1, le=65535)
+    max_parallel: PositiveInt = 1000
+    requeue: bool = True
+    max_failures: PositiveInt = 3
+    evaluate: Evaluate = "after"
+    setup: tuple[str, ...] = Field(default=(), strict=False)
+    mail: Mail | None = None
+    sbatch: dict[str, str | int | bool] = Field(default={})
+    training: tuple[Resources, ...] = Field(default=(), strict=False)
+    evaluation: tuple[Resources, ...] = Field(default=(), strict=False)
+    _file: str = PrivateAttr("the cluster profile")
+
+    @property
+    def where(self) -> str:
+        """The profile's file, for messages."""
+        return self._file
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.device == "cpu" and self.precision == "tf32":
+            raise ValueError("precision: tf32 is for device: cuda; accepted on cpu: fp32, bf16")
+        if self.executor == "local":
+            given = [key for key in _SLURM_ONLY if getattr(self, key)]
+            if given:
+                raise ValueError(f"{given[0]}: only for executor: slurm")
+            return self
+        if not self.training:
+            raise ValueError("training: missing: at least one entry that says what a training job gets")
+        if self.evaluate != "inline" and not self.evaluation:
+            raise ValueError(f"evaluation: missing: evaluate: {self.evaluate} needs what a scoring job gets")
+        for key in ("training", "evaluation"):
+            for entry in getattr(self, key):
+                if not (entry.time_limit or self.time_limit):
+                    raise ValueError("time_limit: missing, here or in every entry of training and evaluation")
+                if self.device == "cuda" and not entry.gpus_per_node:
+                    raise ValueError(f"{key}: device: cuda, but an entry asks for no gpus_per_node")
+        return self
+
+    def training_resources(self, recipe: Recipe) -> Resources:
+        """What the training job of a run gets.
+
+        Raises:
+            InputError: no entry fits the run, or its batch cannot be split over the ranks.
+        """
+        resources = self._first_fit("training", recipe)
+        if recipe.train.batch_size % resources.ranks:
+            raise InputError(
+                f"{self.where}: training: {recipe.label} gets {resources.ranks} ranks (nodes x tasks per node), which "
+                f"do not divide its train.batch_size {recipe.train.batch_size}; accepted: nodes and GPUs that do"
+            )
+        return resources
+
+    def evaluation_resources(self, recipe: Recipe) -> Resources:
+        """What a scoring job of a run gets; errors as `training_resources`."""
+        return self._first_fit("evaluation", recipe)
+
+    def _first_fit(self, key: Literal["training", "evaluation"], recipe: Recipe) -> Resources:
+        for entry in getattr(self, key):
+            if entry.fit(recipe):
+                return entry
+        gmacs = forward_gmacs(recipe.model.architecture())
+        raise InputError(
+            f"{self.where}: {key}: no entry fits {recipe.label} ({recipe.model.name}, {gmacs:.4g} GMACs); end the list "
+            "with one without models and max_gmacs"
+        )
+
+    def time_limit_minutes(self, resources: Resources) -> int:
+        limit = resources.time_limit or self.time_limit
+        assert limit is not None  # _complete
+        return minutes(limit)
+
+    def peak_tflops(self, precision: Precision | None = None) -> float | None:
+        """The device's peak in true TFLOP/s at a precision (default: the profile's); None where it is not given."""
+        return self.gpu.peak_tflops.get(precision or self.precision) if self.gpu else None
+
+
+def load_cluster(name: str, instead: dict[str, str] | None = None) -> ClusterProfile:
+    """A profile by name (sweeps/clusters/NAME.yaml) or path, with the values of `instead` for some of its keys.
+
+    Raises:
+        InputError: no such profile, or a wrong key.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else CLUSTERS / f"{name}.yaml"
+    if not path.exists():
+        names = ", ".join(sorted(p.stem for p in CLUSTERS.glob("*.yaml")))
+        raise InputError(f"--cluster {name}: no such profile; accepted: {names}, or the path of a YAML file")
+    content = load_yaml(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: a profile is a mapping with the keys {', '.join(ClusterProfile.model_fields)}")
+    try:
+        profile = ClusterProfile.model_validate({**content, **(instead or {})})
+        profile._file = str(path)
+        return profile
+    except ValidationError as error:
+        raise InputError(f"{path}: {describe(error, ClusterProfile)}") from None

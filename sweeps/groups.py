@@ -1,0 +1,92 @@
+"""How runs become jobs: one array for all that get the same resources, one run or more in each of its tasks.
+
+The plan and the submission both ask here, so that they agree.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.closed_form import forward_gmacs
+from bench.flops import TRAINING_FACTOR
+from bench.recipe import Recipe
+from sweeps.cluster import ClusterProfile, Resources
+
+Kind = Literal["training", "evaluation"]
+
+# Work of one step beside multiply-accumulates, in their unit: kernel starts and small operations of one block.
+OVERHEAD_MACS_PER_BLOCK = 12e6
+
+
+@dataclass(frozen=True)
+class Group:
+    """An array: what each task gets, how many run at once, and the runs each task does one after the other."""
+
+    resources: Resources
+    max_parallel: int
+    tasks: list[list[Recipe]]
+
+
+def groups(recipes: Sequence[Recipe], profile: ClusterProfile, kind: Kind) -> list[Group]:
+    """The arrays of one kind of jobs. Runs of a task are in the sweep's order, the longest tasks come first.
+
+    Evaluation has the tasks of training, array by array and index by index, so that SLURM's `aftercorr` can have
+    scoring task i wait for training task i: runs share an array if both their jobs get the same. It has none where
+    training jobs score.
+
+    Raises:
+        InputError: the profile has nothing for a run, or its batch cannot be split over the ranks.
+    """
+    apart = not scores_in_training(profile)
+    if kind == "evaluation" and not apart:
+        return []
+    members: dict[tuple[Resources, Resources | None], list[Recipe]] = {}
+    for recipe in recipes:
+        scoring = profile.evaluation_resources(recipe) if apart else None
+        members.setdefault((training_resources(recipe, profile), scoring), []).append(recipe)
+    result = []
+    for (training, scoring), runs in members.items():
+        size = training.runs_per_job
+        tasks = [runs[start : start + size] for start in range(0, len(runs), size)]
+        tasks.sort(key=lambda task: -sum(map(work, task)))
+        resources = scoring if kind == "evaluation" and scoring else training
+        result.append(Group(resources, _max_parallel(resources, profile), tasks))
+    return result
+
+
+def scores_in_training(profile: ClusterProfile) -> bool:
+    """Whether the job that trains a run also scores it."""
+    return profile.executor == "local" or profile.evaluate == "inline"
+
+
+def training_resources(recipe: Recipe, profile: ClusterProfile) -> Resources:
+    """What the training job of a run gets, on this machine too: one rank, on a GPU if there is one to use."""
+    if profile.executor == "slurm":
+        return profile.training_resources(recipe)
+    return Resources(gpus_per_node=1 if profile.device == "cuda" else 0)
+
+
+def local_slots(device: str) -> int:
+    """Jobs at once on this machine: one a core, or one for a GPU."""
+    if device == "cuda":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def work(recipe: Recipe) -> float:
+    """A whole run's cost in multiply-accumulates, training and sampling, for the order of tasks and time left."""
+    train, evaluation, arch = recipe.train, recipe.evaluation, recipe.model.architecture()
+    macs = 1e9 * forward_gmacs(arch)
+    training = train.steps * (TRAINING_FACTOR * train.batch_size * macs + arch.depth * OVERHEAD_MACS_PER_BLOCK)
+    guidance = 2 if evaluation.guidance_scale != 1 else 1
+    calls = len(train.kept_steps()) * evaluation.sampling_steps * evaluation.num_samples * guidance
+    return training + calls * macs
+
+
+def _max_parallel(resources: Resources, profile: ClusterProfile) -> int:
+    if profile.executor == "local":
+        return min(profile.max_parallel, local_slots(profile.device))
+    return resources.max_parallel or profile.max_parallel

@@ -1,0 +1,170 @@
+"""Runs of a sweep as jobs of this machine, through submitit's local executor.
+
+As many jobs as cores, one thread each. All jobs hold the same list of runs, the longest first, and take from it what
+is neither finished nor taken: that balances them, and two of them, or two submissions, never train a run twice. A
+job that outlives a killed launcher goes on; the same command then finds it by the lock that it holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.errors import InputError, RunError
+from bench.run_folder import RunLocked, clear_error, is_finished, is_locked, read_error, try_lock, write_config
+from sweeps.cluster import Precision
+from sweeps.expand import Sweep, run_folders
+from sweeps.groups import local_slots, work
+from sweeps.status import RunStatus, run_status
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+# submitit ends local jobs after a time limit; here only the work ends them.
+NO_TIME_LIMIT_MINUTES = 60 * 24 * 365
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def submit(
+    sweep: Sweep,
+    runs: Path,
+    device: str,
+    precision: Precision,
+    on_poll: Callable[[list[RunStatus]], None],
+    trackers: tuple[str, ...] = (),
+) -> list[RunStatus]:
+    """Run what is left of a sweep on this machine and wait for it; return the final state of every run.
+
+    Finished runs are left alone, failed ones are tried again, once. `on_poll` is told the state every half second.
+
+    Raises:
+        InputError: the folder cannot be written, or holds other recipes.
+        RunError: a job died without a reason of its own (killed, out of memory), and again when started anew.
+        KeyboardInterrupt: passed on, after the jobs were told to stop; nothing that was saved is lost.
+    """
+    folders = run_folders(sweep, runs)
+    study = (runs / sweep.name).resolve()
+    for recipe in sweep.recipes:
+        write_config(recipe, folders[recipe.id])
+        clear_error(folders[recipe.id])
+    queue = [folders[recipe.id].resolve() for recipe in sorted(sweep.recipes, key=work, reverse=True)]
+
+    def state() -> list[RunStatus]:
+        return [run_status(recipe, folders[recipe.id]) for recipe in sweep.recipes]
+
+    progress_before = None
+    while _unfinished(current := state()):
+        progress = [(status.step, status.fid_step) for status in current]
+        if progress == progress_before:
+            raise RunError(f"the jobs ended without progress; the reason is in their logs: {study / 'jobs'}")
+        progress_before = progress
+        jobs = _start_jobs(queue, study, device, precision, trackers)
+        try:
+            while any(not job.done() for job in jobs) or _live_jobs(study):
+                on_poll(state())
+                if not _unfinished(state()):
+                    break
+                time.sleep(POLL_SECONDS)
+        except BaseException:
+            for job in jobs:
+                job.cancel()
+            raise
+    final = state()
+    on_poll(final)
+    return final
+
+
+def _unfinished(statuses: list[RunStatus]) -> bool:
+    return any(status.state not in ("finished", "failed") for status in statuses)
+
+
+def _start_jobs(
+    queue: list[Path], study: Path, device: str, precision: Precision, trackers: tuple[str, ...]
+) -> list[Any]:
+    """One submitit job for every slot that no live job holds; fewer if fewer runs are left."""
+    import submitit
+
+    slots = range(local_slots(device))
+    free = [slot for slot in slots if not is_locked(_slot_path(study, slot))]
+    left = sum(not is_finished(folder) for folder in queue)
+    executor = submitit.LocalExecutor(folder=study / "jobs")
+    executor.update_parameters(timeout_min=NO_TIME_LIMIT_MINUTES, gpus_per_node=1 if device == "cuda" else 0)
+    with _one_thread(), _stderr_to(study / "jobs" / "controllers.log"):
+        return [
+            executor.submit(work_through, queue, study, slot, device, precision, trackers)
+            for slot in free[: max(0, left - (len(slots) - len(free)))]
+        ]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes started meanwhile compute on one thread: numerical libraries read this when they are loaded."""
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _stderr_to(path: Path) -> Iterator[None]:
+    """Processes started meanwhile write errors to a file: an interrupted submitit controller prints a traceback."""
+    terminal = os.dup(2)
+    with path.open("ab") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+
+
+def work_through(
+    queue: list[Path], study: Path, slot: int, device: str, precision: Precision, trackers: tuple[str, ...]
+) -> None:
+    """A job: take runs from the queue until none is left. Runs that fail leave their reason and are passed by."""
+    import submitit
+
+    from bench.execution import Execution
+    from bench.run import run
+
+    job = submitit.JobEnvironment()
+    session = {"job": job.job_id, "log": str(job.paths.stdout.relative_to(study))}
+
+    def on_log(row: dict[str, Any]) -> None:
+        print(row, flush=True)
+
+    with _slot_path(study, slot).open("w") as lock:
+        if not try_lock(lock):
+            log.warning("slot %d is held by another job; nothing to do here", slot)
+            return
+        for folder in queue:
+            if is_finished(folder) or read_error(folder):
+                continue
+            try:
+                run(folder, study, Execution(device, precision, session=session, trackers=trackers, on_log=on_log))
+            except RunLocked:
+                continue
+            except (InputError, RunError) as error:
+                log.error("%s; going on with the next run", error)
+            except Exception:
+                log.exception("%s failed; going on with the next run", folder)
+
+
+def _slot_path(study: Path, slot: int) -> Path:
+    return study / "jobs" / f".slot-{slot}"
+
+
+def _live_jobs(study: Path) -> bool:
+    """Whether any job of this study is alive, whoever started it."""
+    return any(is_locked(path) for path in (study / "jobs").glob(".slot-*"))
