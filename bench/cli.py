@@ -11,8 +11,9 @@ import typer
 
 from analysis.errors import ResultsError
 from bench.errors import InputError, RunError
+from bench.stopping import STOPPED, Stopped
 from models.registry import BLOCKS
-from sweeps.cli import Device, PrecisionChoice, RunsOption, run_here
+from sweeps.cli import Device, PrecisionChoice, RunsOption, TrackerOption, run_here
 from sweeps.cli import app as sweep_app
 
 if TYPE_CHECKING:
@@ -85,18 +86,27 @@ def run_command(
     folder: Annotated[Path, typer.Option(help="The run folder; default: runs/single/<label>-<id>.")] = Path(),
     device: DeviceOption = Device.CPU,
     precision: PrecisionOption = PrecisionChoice.FP32,
+    tracker: TrackerOption = None,
 ) -> None:
-    """Train, sample and score one recipe. Interrupted, it continues when the same command runs again."""
+    """Train, sample and score one recipe. Interrupted, it continues when the same command runs again.
+
+    Under torchrun its processes share the run. SIGUSR2 or SIGTERM: it saves its work and ends with status 85.
+    """
+    import signal
+
     from bench.recipe import load_recipe
     from bench.run_folder import clear_error, write_config
+    from bench.stopping import StopRequest
+    from bench.trackers import check_installed
 
+    stop = StopRequest().on(signal.SIGUSR2, signal.SIGTERM)
     loaded = load_recipe(recipe)
     folder = folder if folder != Path() else Path("runs/single") / loaded.folder_name
-    write_config(loaded, folder)
-    clear_error(folder)
+    check_installed(tracker or ())
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from bench.distributed import joined
     from bench.execution import Execution
     from bench.run import run
 
@@ -104,17 +114,23 @@ def run_command(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         TextColumn("{task.fields[news]}"),
     )  # fmt: skip
-    console = Console()
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(loaded.label or loaded.model.name, total=loaded.train.steps, news="")
+    with joined(device.value) as ranks:
+        if ranks.is_first:
+            write_config(loaded, folder)
+            clear_error(folder)
+        ranks.wait_for_all()
+        console = Console(quiet=not ranks.is_first)
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(loaded.label or loaded.model.name, total=loaded.train.steps, news="")
 
-        def on_log(row: dict[str, float]) -> None:
-            if "fid" in row:
-                bar.console.print(f"step {row['step']}: Fréchet distance {row['fid']:.4g}", highlight=False)
-            else:
-                bar.update(task, completed=row["step"], news=f"loss {row['loss']:.4f}")
+            def on_log(row: dict[str, float]) -> None:
+                if "fid" in row:
+                    bar.console.print(f"step {row['step']}: Fréchet distance {row['fid']:.4g}", highlight=False)
+                else:
+                    bar.update(task, completed=row["step"], news=f"loss {row['loss']:.4f}")
 
-        run(folder, folder.parent, Execution(device.value, precision.value, on_log=on_log))
+            how = Execution(device.value, precision.value, ranks, stop, trackers=tuple(tracker or ()), on_log=on_log)
+            run(folder, folder.parent, how)
     console.print(f"{folder}", soft_wrap=True, highlight=False)
 
 
@@ -226,9 +242,14 @@ def _cell(column: str, value: object) -> str:
 
 
 def main() -> None:
-    """The console script: one line and status 2 for bad input, 1 for a run that failed, 130 for an interruption."""
+    """The console script: one line on stderr where it ends early.
+
+    Status 2: bad input; 1: a run failed; 85: stopped by a signal, all saved; 130: interrupted by Ctrl-C.
+    """
     try:
         app()
+    except Stopped as stopped:
+        _fail(f"{stopped}; the same command continues", STOPPED)
     except (InputError, RunError) as error:
         _fail(str(error), 1 if isinstance(error, RunError) else 2)
     except SystemExit as ended:

@@ -52,7 +52,7 @@ def evaluate(
         RunError: the weights cannot be read, or the disk is full.
         Stopped: on request; finished batches are kept.
     """
-    stop = stop or StopRequest()
+    stop = StopRequest() if stop is None else stop
     # The reference is made ready first, before hours of sampling.
     scorer, key_of_scorer = _scorer(recipe, dataset, study_folder, device) if ranks.is_first else (None, {})
     speed = _make_samples(recipe, folder, dataset, step, device, precision, ranks, stop)

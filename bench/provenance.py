@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import socket
 from typing import Any
@@ -18,6 +19,7 @@ def session(device: torch.device, precision: Precision, world_size: int) -> dict
     return {
         "time": now(),
         "host": socket.gethostname(),
+        "pid": os.getpid(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu {platform.machine()}",
         "precision": precision,
         "threads": torch.get_num_threads(),

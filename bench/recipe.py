@@ -12,7 +12,7 @@ import re
 from collections.abc import Hashable
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import (
@@ -238,10 +238,13 @@ def describe(error: ValidationError, schema: type[BaseModel]) -> str:
 
 def _fields_at(schema: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
-        annotation = schema.model_fields[part].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            break
-        schema = annotation
+        if part in schema.model_fields:  # else the position in a list
+            annotation = schema.model_fields[part].annotation
+            inner = (annotation, *get_args(annotation))  # of `Section | None` and `tuple[Section, ...]`
+            sections = [a for a in inner if isinstance(a, type) and issubclass(a, BaseModel)]
+            if not sections:
+                break
+            schema = sections[0]
     return list(schema.model_fields)
 
 

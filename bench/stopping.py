@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+# Exit status of a process that saved its work because it was asked to stop: not an error, and not done.
+STOPPED = 85
+
 
 class Stopped(Exception):
     """The run stopped early, on request; what it did is saved, and the same command continues."""

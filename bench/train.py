@@ -111,7 +111,7 @@ class Trainer:
         self._checkpoints = folder / "checkpoints"
         self._log = folder / "train.jsonl"
         self._ranks = ranks
-        self._stop = stop or StopRequest()
+        self._stop = StopRequest() if stop is None else stop
         self._next_agreement = 0
         self._micro_batches = micro_batches
         self._batches = BatchSampler(recipe, dataset, device, ranks)
@@ -157,7 +157,7 @@ class Trainer:
         kept = set(train.kept_steps())
         self._start_timing()
         while self.step < step:
-            self._take_step()
+            self.take_step()
             save = self.step in kept or self.step % train.save_every == 0
             if save or self.step % train.log_every == 0:
                 self._write_log()
@@ -203,7 +203,8 @@ class Trainer:
         """A full state dict with the averaged parameters, loadable by the model."""
         return {**self.model.state_dict(), **self._ema}
 
-    def _take_step(self) -> None:
+    def take_step(self) -> None:
+        """One step of the optimiser and the average, on one batch. All ranks must call it."""
         batch = self._batches(self.step)
         pieces = list(zip(*(part.chunk(self._micro_batches) for part in batch), strict=True))
         means = torch.stack([self._accumulate(*piece, last=piece is pieces[-1]) for piece in pieces]).sum(0)

@@ -16,16 +16,17 @@ from pathlib import Path
 
 from bench.errors import RunError
 from bench.run_folder import failed_attempts, is_finished, is_trained, progress, read_config, read_error, record_failure
+from bench.stopping import STOPPED
 from sweeps import slurm, submissions
-from sweeps.job import REQUEUE, last_start
+from sweeps.job import last_start
 from sweeps.submissions import Kind
 
 # SIGUSR2 before the processes could listen to it.
 TOO_EARLY = 128 + signal.SIGUSR2
 
 
-def main(arguments: list[str]) -> None:
-    """Requeue the job or let it end; prints what it decided into the job's log."""
+def main(arguments: list[str]) -> int:
+    """Requeue the job or let it end, with the returned status; prints what it decided into the job's log."""
     submission_folder, name, index, status_text = arguments
     folder, status = Path(submission_folder), int(status_text)
     submission = submissions.read(folder / "record.json")
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> None:
     job_id = _job_id()
     attempt = f"{job_id}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
     max_failures = submission.profile.max_failures
-    if status == REQUEUE:
+    if status == STOPPED:
         _count_if_stuck(runs, array.kind, attempt, max_failures)
     elif status != TOO_EARLY:
         _count_if_silent(_left(runs, array.kind, inline), array.kind, attempt, max_failures, status)
@@ -45,8 +46,13 @@ def main(arguments: list[str]) -> None:
     if left and submission.profile.requeue:
         print(f"exit status {status}: requeueing, {len(left)} of {len(runs)} runs are left", flush=True)
         slurm.requeue(job_id)
-    else:
+        return status
+    if left or all(read_error(run, array.kind) for run in runs):
         print(f"exit status {status}: not requeued", flush=True)
+        return status
+    # The signal may come when all is done, or the death: what waits for this job shall not be cancelled.
+    print(f"exit status {status}, but nothing is left to do", flush=True)
+    return 0
 
 
 def _job_id() -> str:
@@ -95,6 +101,6 @@ def _meaning(status: int) -> str:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1:])
+        sys.exit(main(sys.argv[1:]))
     except RunError as error:
         sys.exit(f"not requeued: {error}")

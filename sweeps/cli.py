@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.errors import InputError, RunError
+from sweeps.options import RunsOption, SweepArgument
+from sweeps.watch_cli import app as watch_app
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Many runs: plan a study, submit it to a cluster, watch it.", no_args_is_help=True, rich_markup_mode=None
 )
+app.add_typer(watch_app)
 
 
 class Device(StrEnum):
@@ -40,8 +43,6 @@ class EvaluateChoice(StrEnum):
     AS_READY = "as-ready"
 
 
-RunsOption = Annotated[Path, typer.Option(help="Folder that holds a folder for every sweep.")]
-SweepArgument = Annotated[Path, typer.Argument(help="The sweep's YAML file.")]
 ClusterOption = Annotated[str, typer.Option(help="Profile in sweeps/clusters/, or the path of one.")]
 DeviceOption = Annotated[Device | None, typer.Option(help="Where tensors live; default: the profile's.")]
 PrecisionOption = Annotated[

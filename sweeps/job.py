@@ -1,6 +1,6 @@
 """What a SLURM job does: its runs, one after the other, by all its ranks together; and how it ends.
 
-Exit status: 0 when nothing is left for it to do, `REQUEUE` after it saved its work because SLURM asked (preemption,
+Exit status: 0 when nothing is left for it to do, `STOPPED` after it saved its work because SLURM asked (preemption,
 time limit), 1 when an attempt failed and others are left. `sweeps.after` acts on it, in the job's batch script.
 """
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench import metrics
 from bench.errors import InputError, RunError
 from bench.run_folder import RunLocked, is_finished, is_trained, phase_file, progress, read_config, read_error
-from bench.stopping import Stopped, StopRequest
+from bench.stopping import STOPPED, Stopped, StopRequest
 from sweeps.submissions import Kind
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REQUEUE = 85
 # The process that held a run's lock may outlive its job for a while, on a node that lost its connection.
 LOCK_WAIT_SECONDS = 600
 # After SIGTERM: SLURM either ends the job or puts it back into the queue, and says so with SIGKILL.
@@ -71,6 +70,8 @@ class Task:
             if status:
                 sys.stdout.flush()
                 os._exit(status)  # at once: a rank whose peer is gone would wait for it on the way out
+        for number in (signal.SIGUSR2, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # all is done; Python's exit would let the signal kill it
 
     def _work(self, ranks: Ranks, stop: StopRequest) -> int:
         """Go through the runs; return the exit status."""
@@ -82,7 +83,7 @@ class Task:
                 self._do(folder, ranks, stop)
                 continue
             except Stopped:
-                return REQUEUE
+                return STOPPED
             except (InputError, RunError, RunLocked) as error:
                 log.error("%s", error)
             except Exception:

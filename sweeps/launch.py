@@ -6,6 +6,8 @@ training arrays task by task. Every submission has a folder of its own, with its
 
 from __future__ import annotations
 
+import contextlib
+import io
 import shlex
 import sys
 import uuid
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import check_readable
-from bench.errors import InputError
+from bench.errors import InputError, RunError
 from bench.metrics import now
 from bench.recipe import Recipe
 from bench.revision import commit
@@ -177,11 +179,15 @@ def submit(
             parameters = sbatch_parameters(profile, array.group.resources, array, folder, after)
             executor.update_parameters(**{f"slurm_{key}": value for key, value in parameters.items()})
             tasks = [make_task(record.kind, names, study, folder, submission) for names in record.tasks]
-            with executor.batch():
+            # submitit prints what sbatch says besides raising it.
+            with contextlib.redirect_stderr(io.StringIO()), executor.batch():
                 jobs = [executor.submit(task) for task in tasks]
         except (FailedJobError, FailedSubmissionError) as error:
+            said = slurm.shortened(_said(error))
+            if any(words in said for words in slurm.NO_ANSWER):
+                raise RunError(f"SLURM does not answer: {said}; submit again when it does") from None
             slurm.cancel(list(ids.values()))
-            raise InputError(f"SLURM refused the {array.kind} array: {slurm.shortened(_said(error))}") from None
+            raise InputError(f"SLURM refused the {array.kind} array: {said}") from None
         ids[array.name] = jobs[0].job_id.partition("_")[0]
         records[index] = record.model_copy(update={"job_id": ids[array.name]})
         submission = submission.model_copy(update={"arrays": tuple(records)})
@@ -250,7 +256,8 @@ def sbatch_parameters(
         "mail_type": ",".join(profile.mail.events) if profile.mail else None,
         "stderr_to_stdout": True,
         "wckey": None,
-        "srun_args": ["--kill-on-bad-exit=1"],  # else ranks wait for ever for one that died
+        # Else ranks wait for ever for one that died.
+        "srun_args": ["--kill-on-bad-exit=1"] if resources.ranks > 1 else [],
         "additional_parameters": {**additional, **profile.sbatch},
         "setup": [
             *profile.setup,
@@ -261,8 +268,11 @@ def sbatch_parameters(
         ],
         "teardown": [
             "status=$?",
-            f'[ "$status" -eq 0 ] || {python} -m sweeps.after {shlex.quote(str(folder))} {array.name} '
+            'if [ "$status" -ne 0 ]; then',
+            f"  {python} -m sweeps.after {shlex.quote(str(folder))} {array.name} "
             '"${SLURM_ARRAY_TASK_ID:-0}" "$status"',
+            "  status=$?",
+            "fi",
             'exit "$status"',
         ],
     }

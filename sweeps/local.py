@@ -7,8 +7,11 @@ job that outlives a killed launcher goes on; the same command then finds it by t
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +20,7 @@ from typing import Any
 
 from bench.errors import InputError, RunError
 from bench.run_folder import RunLocked, clear_error, is_finished, is_locked, read_error, try_lock, write_config
+from bench.stopping import Stopped, StopRequest
 from sweeps.cluster import Precision
 from sweeps.expand import Sweep, run_folders
 from sweeps.groups import local_slots, work
@@ -44,7 +48,8 @@ def submit(
 
     Raises:
         InputError: the folder cannot be written, or holds other recipes.
-        RunError: a job died without a reason of its own (killed, out of memory), and again when started anew.
+        RunError: a job died without a reason of its own (killed, out of memory), and again when started anew; or
+            jobs were stopped on request.
         KeyboardInterrupt: passed on, after the jobs were told to stop; nothing that was saved is lost.
     """
     folders = run_folders(sweep, runs)
@@ -65,11 +70,13 @@ def submit(
         progress_before = progress
         jobs = _start_jobs(queue, study, device, precision, trackers)
         try:
-            while any(not job.done() for job in jobs) or _live_jobs(study):
+            while any(not job.done() for job in jobs) or live_slots(study):
                 on_poll(state())
                 if not _unfinished(state()):
                     break
                 time.sleep(POLL_SECONDS)
+            if any(_was_stopped(job) for job in jobs):
+                raise RunError("cancelled; what was saved stays, and the same command continues")
         except BaseException:
             for job in jobs:
                 job.cancel()
@@ -131,40 +138,56 @@ def _stderr_to(path: Path) -> Iterator[None]:
 
 def work_through(
     queue: list[Path], study: Path, slot: int, device: str, precision: Precision, trackers: tuple[str, ...]
-) -> None:
-    """A job: take runs from the queue until none is left. Runs that fail leave their reason and are passed by."""
+) -> bool:
+    """A job: take runs from the queue until none is left. Runs that fail leave their reason and are passed by.
+
+    SIGTERM stops it, with all work saved; it then returns True.
+    """
     import submitit
 
     from bench.execution import Execution
     from bench.run import run
 
     job = submitit.JobEnvironment()
-    session = {"job": job.job_id, "log": str(job.paths.stdout.relative_to(study))}
+    session = {"cluster": "local", "job": job.job_id, "log": str(job.paths.stdout.relative_to(study))}
 
     def on_log(row: dict[str, Any]) -> None:
         print(row, flush=True)
 
-    with _slot_path(study, slot).open("w") as lock:
+    stop = StopRequest().on(signal.SIGTERM)
+    with _slot_path(study, slot).open("a") as lock:
         if not try_lock(lock):
             log.warning("slot %d is held by another job; nothing to do here", slot)
-            return
+            return False
+        lock.truncate(0)
+        json.dump({"host": socket.gethostname(), "pid": os.getpid()}, lock)
+        lock.flush()
         for folder in queue:
             if is_finished(folder) or read_error(folder):
                 continue
             try:
-                run(folder, study, Execution(device, precision, session=session, trackers=trackers, on_log=on_log))
+                execution = Execution(device, precision, stop=stop, session=session, trackers=trackers, on_log=on_log)
+                run(folder, study, execution)
+            except Stopped:
+                return True
             except RunLocked:
                 continue
             except (InputError, RunError) as error:
                 log.error("%s; going on with the next run", error)
             except Exception:
                 log.exception("%s failed; going on with the next run", folder)
+    return False
 
 
 def _slot_path(study: Path, slot: int) -> Path:
     return study / "jobs" / f".slot-{slot}"
 
 
-def _live_jobs(study: Path) -> bool:
-    """Whether any job of this study is alive, whoever started it."""
-    return any(is_locked(path) for path in (study / "jobs").glob(".slot-*"))
+def live_slots(study: Path) -> list[Path]:
+    """The slots of this study's live jobs, whoever started them: files with the job's host and process id."""
+    return [path for path in (study / "jobs").glob(".slot-*") if is_locked(path)]
+
+
+def _was_stopped(job: Any) -> bool:
+    """Whether a job that has ended did so on request."""
+    return job.paths.result_pickle.exists() and job.exception() is None and job.result() is True

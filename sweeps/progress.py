@@ -1,47 +1,88 @@
-"""What a person sees while a sweep runs: a live table in a terminal, a line for every score elsewhere."""
+"""What a person sees while runs are at work: a live table in a terminal, a line for every change elsewhere."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from bench.recipe import Recipe
 from sweeps.groups import work
-from sweeps.status import RunStatus
+from sweeps.status import LIVE, RunStatus, State
+from sweeps.status_table import MOST_NEEDED, TEXT, cells, counts, duration, states
 
-STYLES = {"waiting": "dim", "running": "bold", "finished": "green", "failed": "red"}
+STYLES: dict[State, str] = {
+    "waiting": "dim", "queued": "dim", "running": "bold", "scoring": "bold", "finished": "green", "failed": "red",
+    "stopped": "red", "trained": "", "unknown": "yellow",
+}  # fmt: skip
+# What a narrow terminal goes without, first to last.
+LEAST_NEEDED = ("node", "restarts", "elapsed", "MFU", "images/s", "left")
+# The table's heads and frame, how many more runs there are, and the cursor's line.
+FRAME_LINES = 6
+
+Show = Callable[[list[RunStatus], Sequence[str]], None]
 
 
 @contextmanager
 def progress(recipes: list[Recipe], console: Console) -> Iterator[Callable[[list[RunStatus]], None]]:
-    """Yield the function to call with every new state of the runs, in the order of `recipes`."""
+    """Yield the function to call with every new state of the runs, in the order of `recipes`.
+
+    Without a terminal it prints a line for every score and every failure.
+    """
+    with _shown(recipes, console, lambda run: (run.fid_step, run.error), (None, None)) as show:
+        yield lambda runs: show(runs, ())
+
+
+@contextmanager
+def watch(recipes: list[Recipe], console: Console) -> Iterator[Show]:
+    """As `progress`, with notes to show under the table; without a terminal also a line for every change of state."""
+
+    def news(run: RunStatus) -> object:
+        return run.shown_state, run.fid_step, run.error
+
+    with _shown(recipes, console, news, ("waiting", None, None)) as show:
+        yield show
+
+
+@contextmanager
+def _shown(
+    recipes: list[Recipe], console: Console, news: Callable[[RunStatus], object], no_news: object
+) -> Iterator[Show]:
     remaining = _TimeLeft(recipes)
     if not console.is_terminal:
-        yield _Lines(console)
+        yield _Lines(console, news, no_news)
         return
     with Live(console=console, auto_refresh=False) as live:
-        yield lambda statuses: live.update(_table(statuses, remaining(statuses)), refresh=True)
+        yield lambda runs, notes: live.update(_table(runs, remaining(runs), notes, console), refresh=True)
 
 
 class _Lines:
-    """Prints a line whenever a run has a new score or has failed."""
+    """Prints a line whenever there is news of a run, and every note once."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, news: Callable[[RunStatus], object], no_news: object) -> None:
+        self._console, self._news, self._no_news = console, news, no_news
         self._seen: dict[object, object] = {}
 
-    def __call__(self, statuses: list[RunStatus]) -> None:
-        for status in statuses:
-            news = (status.fid_step, status.error)
-            if news != self._seen.get(status.folder, (None, None)):
-                self._seen[status.folder] = news
-                text = status.error or f"step {status.step}/{status.steps}  fid {status.fid:.4g} at {status.fid_step}"
-                self._console.print(f"{status.label:8} {status.state:9} {text}", highlight=False, soft_wrap=True)
+    def __call__(self, runs: list[RunStatus], notes: Sequence[str]) -> None:
+        for run in runs:
+            news = self._news(run)
+            if news != self._seen.get(run.folder, self._no_news):
+                self._seen[run.folder] = news
+                score = "" if run.fid is None else f"  fid {run.fid:.4g} at {run.fid_step}"
+                text = run.error or f"step {run.step}/{run.steps}{score}"
+                self._print(f"{run.label:8} {run.shown_state:9} {text}")
+        for note in notes:
+            if note not in self._seen:
+                self._seen[note] = note
+                self._print(note)
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class _TimeLeft:
@@ -51,36 +92,40 @@ class _TimeLeft:
         self._work = [work(recipe) for recipe in recipes]
         self._start: tuple[float, float] | None = None
 
-    def __call__(self, statuses: list[RunStatus]) -> float | None:
-        done = sum(w * status.step / status.steps for w, status in zip(self._work, statuses, strict=True))
+    def __call__(self, runs: list[RunStatus]) -> float | None:
+        shares = [(w, run.step / run.steps, run) for w, run in zip(self._work, runs, strict=True)]
+        done = sum(w * share for w, share, _ in shares)
+        left = sum(w * (1 - share) for w, share, run in shares if run.state not in ("failed", "stopped"))
         now = time.monotonic()
         if self._start is None:
             self._start = now, done
         started, done_then = self._start
-        return (sum(self._work) - done) * (now - started) / (done - done_then) if done > done_then else None
+        return left * (now - started) / (done - done_then) if done > done_then else None
 
 
-def _table(statuses: list[RunStatus], seconds_left: float | None) -> Table:
-    finished = sum(status.state == "finished" for status in statuses)
-    left = "time left: not known yet" if seconds_left is None else f"about {_duration(seconds_left)} left"
-    table = Table(title=f"{finished} of {len(statuses)} runs finished, {left}", title_justify="left")
-    for name in ("run", "state", "step", "loss", "Fréchet distance", "images/s", "left"):
-        table.add_column(name, justify="left" if name in ("run", "state") else "right")
-    for status in statuses:
-        table.add_row(
-            status.label,
-            status.state,
-            f"{status.step}/{status.steps}",
-            "" if status.loss is None else f"{status.loss:.4f}",
-            "" if status.fid is None else f"{status.fid:.2f} at {status.fid_step}",
-            "" if status.images_per_s is None else f"{status.images_per_s:.0f}",
-            "" if status.seconds_left is None else _duration(status.seconds_left),
-            style=STYLES[status.state],
-        )
-    return table
+def _table(runs: list[RunStatus], seconds_left: float | None, notes: Sequence[str], console: Console) -> Group:
+    """The runs in the sweep's order, as far as the terminal has room; what is most needed stays."""
+    left = "; time left: not known yet" if seconds_left is None else f"; about {duration(seconds_left)} left"
+    texts = [counts(runs) + (left if any(run.state in LIVE for run in runs) else ""), *notes]
+    by_need = sorted(range(len(runs)), key=lambda index: MOST_NEEDED.index(runs[index].state))
+    room = max(1, console.height - FRAME_LINES - sum(1 + len(text) // console.width for text in texts))
+    shown, hidden = sorted(by_need[:room]), by_need[room:]
+    rows = [cells(runs[index]) for index in shown]
+    columns = _columns(rows, console.width)
+    table = Table()
+    for column in columns:
+        table.add_column(column, justify="left" if column in TEXT else "right", no_wrap=True)
+    for index, row in zip(shown, rows, strict=True):
+        table.add_row(*(Text(row[column]) for column in columns), style=STYLES[runs[index].state])
+    more = [f"and {len(hidden)} more: {states([runs[index] for index in hidden])}"] if hidden else []
+    return Group(Text(texts[0]), table, *map(Text, [*more, *notes]))
 
 
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+def _columns(rows: list[dict[str, str]], width: int) -> list[str]:
+    """The columns that fit, with three characters of frame for each."""
+    columns = [column for column in rows[0] if column in ("model", "state", "step") or any(row[column] for row in rows)]
+    widths = {column: 3 + max(len(column), *(len(row[column]) for row in rows)) for column in columns}
+    for column in LEAST_NEEDED:
+        if sum(widths.values()) + 1 > width:
+            widths.pop(column, None)
+    return list(widths)

@@ -13,6 +13,9 @@ from bench.errors import InputError, RunError
 # A controller that is down is tried by SLURM's commands for about this long before they say so.
 TIMEOUT_SECONDS = 100
 
+# In sbatch's message where nobody refused anything.
+NO_ANSWER = ("Unable to contact slurm controller", "Socket timed out", "Zero Bytes were transmitted")
+
 # How long squeue remembers a job that ended depends on the cluster (MinJobAge, five minutes by default).
 ENDED = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT",

@@ -23,7 +23,19 @@ from bench.flops import count
 from models import BLOCKS, list_models
 
 DIGITS = str(Path(sweeps.__file__).parent / "digits.yaml")
-COMMANDS = ([], ["flops"], ["run"], ["sweep"], ["sweep", "submit"], ["collect"], ["figure"], ["demo"])
+SLURM = {
+    "executor": "slurm",
+    "gpu": {"name": "a core", "peak_tflops": {"fp32": 0.05}},
+    "mfu": {"training": 0.2, "sampling": 0.2, "source": "a guess"},
+    "time_limit": "1-00",
+    "evaluate": "inline",
+    "training": [{}],
+}
+COMMANDS = [
+    command.split()
+    for command in ("", "flops", "run", "sweep", "sweep submit", "sweep plan", "sweep status", "sweep logs",
+                    "sweep why", "sweep cancel", "collect", "figure", "demo")
+]  # fmt: skip
 # The typer of our lock file loads pydantic by itself.
 HEAVY = (
     "torch", "torchvision", "numpy", "scipy", "sklearn", "pandas", "pyarrow", "matplotlib", "yaml",
@@ -108,7 +120,9 @@ def refuse(*arguments, **options):
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 socket.socket.__init__ = refuse
 import models, bench, sweeps, analysis
-import bench.cli, bench.recipe, bench.run_folder, bench.data, sweeps.expand, sweeps.launch, sweeps.status
+import bench.cli, bench.closed_form, bench.data, bench.metrics, bench.recipe, bench.revision, bench.run_folder
+import sweeps.after, sweeps.cli, sweeps.expand, sweeps.job, sweeps.launch, sweeps.local, sweeps.plan, sweeps.slurm
+import sweeps.status, sweeps.submissions
 models.list_models()
 print(sorted({"torch", "submitit", "pandas", "matplotlib"} & set(sys.modules)))
 """
@@ -279,17 +293,34 @@ def test_a_run_folder_of_another_recipe_is_refused(ditbench: Callable[..., Ended
     [
         (["none.yaml"], ["none.yaml: no such file"]),
         ([DIGITS, "--cluster", "moon"], ["--cluster moon: no such profile", "accepted: local"]),
-        ([DIGITS, "--cluster", "slurm.yaml"], ["slurm.yaml", "executor", "'local'", "'slurm'"]),
+        ([DIGITS, "--cluster", "moon.yaml"], ["--cluster moon.yaml: no such profile"]),
+        ([DIGITS, "--cluster", "pbs.yaml"], ["pbs.yaml: executor: ", "'local'", "'slurm'", "got 'pbs'"]),
+        ([DIGITS, "--cluster", "bare.yaml"], ["bare.yaml: training: missing"]),
+        ([DIGITS, "--cluster", "slurm.yaml"], ["sbatch: not found on the PATH", "a login node"]),
+        ([DIGITS, "--cluster", "slurm.yaml", "--evaluate", "after"], ["slurm.yaml: evaluation: missing"]),
+        ([DIGITS, "--cluster", "slurm.yaml", "--device", "cuda"], ["device: cuda, but an entry asks for no gpus"]),
+        ([DIGITS, "--precision", "tf32"], ["precision: tf32", "accepted on cpu: fp32, bf16"]),
+        ([DIGITS, "--tracker", "mlflow"], ["unknown tracker 'mlflow'; accepted: tensorboard, wandb"]),
+        (["latents.yaml"], ["imagenet-256-latents can be planned with, not read yet", "accepted for runs: digits"]),
         ([DIGITS, "--runs", "file"], ["file", "cannot be written", "give another folder"]),
         (["empty.yaml"], ["empty.yaml: a sweep is a mapping with the keys "]),
     ],
 )
 def test_a_sweep_that_cannot_start_is_refused_and_starts_nothing(
-    ditbench: Callable[..., Ended], tmp_path: Path, arguments: list[str], named: list[str]
+    ditbench: Callable[..., Ended],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    named: list[str],
 ) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no sbatch there
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "empty.yaml").touch()
-    (tmp_path / "slurm.yaml").write_text("executor: slurm\n")
+    latents = {**TINY, "data": {"name": "imagenet-256-latents"}, "model": {"name": "DiT-S/8"}}
+    (tmp_path / "latents.yaml").write_text(yaml.safe_dump({"name": "latents", "base": latents}))
+    (tmp_path / "pbs.yaml").write_text("executor: pbs\n")
+    (tmp_path / "bare.yaml").write_text("executor: slurm\n")
+    (tmp_path / "slurm.yaml").write_text(yaml.safe_dump(SLURM))
     before = set(tmp_path.iterdir())
     message = refusal(ditbench("sweep", "submit", *arguments))
     for fragment in named:

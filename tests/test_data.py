@@ -10,7 +10,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from bench.data import DATASETS, Digits, load_dataset, reference_id
+from bench.data import DATASETS, Digits, check_readable, load_dataset, reference_id
+from bench.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_a_batch_is_not_the_data_set_itself(digits: Digits) -> None:
     assert torch.equal(digits[3][0], before)
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", [name for name, facts in DATASETS.items() if facts.load])
 def test_facts_are_those_of_the_loaded_data(name: str) -> None:
     facts, dataset = DATASETS[name], load_dataset(name, torch.device("cpu"))
     x, y = dataset.batch(torch.arange(len(dataset)))
@@ -97,6 +98,20 @@ def test_facts_are_those_of_the_loaded_data(name: str) -> None:
     assert dataset.num_classes == facts.num_classes
     assert set(y.tolist()) == set(range(facts.num_classes))
     assert -1 <= x.min() < x.max() <= 1
+    assert dataset.to_uint8(x[:2]).shape == (2, *facts.image_shape)
+
+
+def test_data_that_can_only_be_planned_with_are_told_from_those_that_can_be_read() -> None:
+    """ImageNet's size and its latents' shape (paper, Sec. 4) are what plans need."""
+    facts = DATASETS["imagenet-256-latents"]
+    assert (facts.length, facts.shape, facts.image_shape) == (1_281_167, (4, 32, 32), (3, 256, 256))
+    assert facts.num_classes == 1000
+    check_readable("digits")
+    expected = "data.name: imagenet-256-latents can be planned with, not read yet; accepted for runs: digits"
+    for refuse in (check_readable, lambda name: load_dataset(name, torch.device("cpu"))):
+        with pytest.raises(InputError) as caught:
+            refuse("imagenet-256-latents")
+        assert str(caught.value) == expected
 
 
 def test_reference_id_names_the_data_their_number_and_their_content(digits: Digits) -> None:

@@ -62,6 +62,7 @@ WITHOUT_EFFECT = {
     "model.image_size": 512,
     "train.log_every": 3,
     "train.save_every": 5,
+    "train.allow_accumulation": True,
     "evaluation.batch_size": 7,
 }
 
@@ -134,6 +135,7 @@ DEFAULTS: dict[str, Any] = {
         "checkpoint_steps": [],
         "log_every": 100,
         "save_every": 5000,
+        "allow_accumulation": False,
     },
     "evaluation": {
         "sampler": "ddpm",

@@ -2,6 +2,7 @@
 # A real SLURM cluster for the tests: three nodes with emulated GPUs on one Debian 12 machine, as root, without systemd.
 #   cluster.sh install          the Debian packages
 #   cluster.sh up               start it, or what of it is not running, and say how commands find it
+#   cluster.sh reset            the same, and end all jobs
 #   cluster.sh down             stop it; the next `up` goes on where it was
 #   cluster.sh wipe             stop it and remove all traces but the packages
 #   cluster.sh status
@@ -90,8 +91,10 @@ kill_node() { # frozen first, so that it cannot report the death of its jobs
   rm -f "$STATE/pids/slurmd-$1"
 }
 
+frozen() { running "slurmd-$1" && grep -qs '^State:.T' "/proc/$(<"$STATE/pids/slurmd-$1")/status"; }
+
 start_node() {
-  if running "slurmd-$1" && grep -qs '^State:.T' "/proc/$(<"$STATE/pids/slurmd-$1")/status"; then kill_node "$1"; fi
+  if frozen "$1"; then kill_node "$1"; fi
   start "slurmd-$1" slurmd -D -N "$1"
 }
 
@@ -153,9 +156,11 @@ SlurmctldParameters=preempt_send_user_signal
 
 # All as quick as it goes. A requeued job starts again after cred_expire + 1 s; it must be longer than a killed job may
 # take to vanish (7.5 s with KillWait=2), else its second life meets the first on the same node, which is then drained.
+# That a node is dead is known after SlurmdTimeout + 2 MessageTimeout.
 AuthInfo=socket=$MUNGE,cred_expire=8
 KillWait=2
-SlurmdTimeout=10
+SlurmdTimeout=5
+MessageTimeout=5
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf_interval=2,bf_min_age_reserve=0
 EnforcePartLimits=ALL
 ReturnToService=2
@@ -203,14 +208,14 @@ CONF
 # --- The verbs ---
 
 install_packages() {
-  local command output missing=() guard=/usr/sbin/policy-rc.d
+  local command output missing=()
   for command in "${!PACKAGE[@]}"; do
     command -v "$command" >/dev/null || missing+=("${PACKAGE[$command]}")
   done
   ((${#missing[@]})) || return 0
-  if [ ! -e $guard ]; then # packages must not start daemons of their own
-    trap "rm -f $guard" EXIT
-    install -m 755 /dev/stdin $guard <<<$'#!/bin/sh\nexit 101'
+  if [ ! -e /usr/sbin/policy-rc.d ]; then # packages must not start daemons of their own
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    install -m 755 /dev/stdin /usr/sbin/policy-rc.d <<<$'#!/bin/sh\nexit 101'
   fi
   export DEBIAN_FRONTEND=noninteractive
   output=$(apt-get update -q 2>&1 && apt-get install -y -q --no-install-recommends "${missing[@]}" 2>&1) || die "$output"
@@ -256,12 +261,28 @@ up() {
   echo "export SLURM_CONF=$SLURM_CONF"
 }
 
+end_jobs() { # to be called until it succeeds, since a job may have just been requeued; killed, since it may ignore TERM
+  local jobs
+  scancel --quiet --user=root --state=RUNNING --signal=KILL --full || true
+  scancel --quiet --user=root || true
+  jobs=$(squeue --noheader) && [ -z "$jobs" ]
+}
+
+reset() {
+  local node
+  if running slurmctld; then
+    end_jobs &>/dev/null || true
+    for node in "${NODES[@]}"; do # SLURM would wait up to a minute for the end of the jobs of a dead one
+      if frozen "$node" || ! running "slurmd-$node"; then scontrol update nodename="$node" state=down reason=reset; fi
+    done
+  fi
+  up
+  wait_for 60 jobs end_jobs
+}
+
 down() {
   local name node
-  if running slurmctld; then
-    timeout 10 scancel --quiet --full --user=root || true
-    (wait_for 15 jobs eval "! squeue --noheader | grep -q .") || true # those of a frozen node do not end
-  fi
+  if running slurmctld; then (wait_for 15 jobs end_jobs) || true; fi # those of a frozen node do not end
   for node in "${NODES[@]}"; do kill_node "$node"; done
   for name in slurmctld slurmdbd mariadbd munged; do stop "$name"; done
 }
@@ -279,10 +300,11 @@ status() { sinfo --Node --format='%N %P %T %c %m %G %E' && squeue; }
 
 case "${1:-}" in
   install) install_packages ;;
-  up | down | wipe) "$1" ;;
+  up | reset | down | wipe) "$1" ;;
   status | kill-node | freeze-node | start-node)
     running slurmctld || die "it is not up"
+    [ "$1" = status ] || [[ " ${NODES[*]} " == *" ${2:-} "* ]] || die "the nodes are ${NODES[*]}"
     "${1/-/_}" "${@:2}"
     ;;
-  *) sed -n '2,8s/^# //p' "$0" && exit 2 ;;
+  *) sed -n '2,9s/^# //p' "$0" && exit 2 ;;
 esac

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,20 +38,22 @@ def cluster() -> Iterator[Cluster]:
         if os.environ.get("DITBENCH_REQUIRE_SLURM") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
-    up = subprocess.run([SCRIPT, "up"], capture_output=True, text=True)
-    assert up.returncode == 0, up.stderr
-    conf = Path(up.stdout.strip().removeprefix("export SLURM_CONF="))
-    cluster = Cluster(conf)
-    cluster.clear()
-    with pytest.MonkeyPatch.context() as patch:
+    with (
+        Path(tempfile.gettempdir(), "ditbench-slurm-test.lock").open("w") as lock,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another session would end the jobs of this one: it waits for its turn
+        up = subprocess.run([SCRIPT, "reset"], capture_output=True, text=True)
+        assert up.returncode == 0, up.stderr
+        conf = Path(up.stdout.strip().removeprefix("export SLURM_CONF="))
         patch.setenv("SLURM_CONF", str(conf))
-        yield cluster
-    if os.environ.get("DITBENCH_KEEP_SLURM") != "1":
-        subprocess.run([SCRIPT, "down"], check=True, capture_output=True)
+        yield Cluster(conf)
+        if os.environ.get("DITBENCH_KEEP_SLURM") != "1":
+            subprocess.run([SCRIPT, "down"], check=True, capture_output=True)
 
 
 @pytest.fixture(autouse=True)
-def _clear(cluster: Cluster) -> Iterator[None]:
+def _reset(cluster: Cluster) -> Iterator[None]:
     """Tests are independent: none leaves jobs or broken nodes behind."""
     yield
-    cluster.clear()
+    cluster.reset()

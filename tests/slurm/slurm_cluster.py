@@ -23,8 +23,8 @@ class Cluster:
     conf: Path
 
     def sbatch(self, *args: str) -> str:
-        """Submit a job; returns its id."""
-        return self._run("sbatch", "--parsable", *args).strip()
+        """Submit a job, whose output is dropped; returns its id."""
+        return self._run("sbatch", "--parsable", "--output=/dev/null", *args).strip()
 
     def squeue(self, *args: str) -> str:
         return self._run("squeue", *args)
@@ -36,7 +36,7 @@ class Cluster:
         return self._run("sacct", *args)
 
     def kill_node(self, name: str) -> None:
-        """Like a power failure: all its processes are gone; SLURM notices after about 10 s."""
+        """Like a power failure: all its processes are gone; SLURM requeues its jobs after some 15 s."""
         self._run(str(SCRIPT), "kill-node", name)
 
     def freeze_node(self, name: str) -> None:
@@ -56,18 +56,9 @@ class Cluster:
             time.sleep(0.3)
         return value
 
-    def clear(self) -> None:
+    def reset(self) -> None:
         """End all jobs and mend all nodes, for the next test."""
-
-        def no_job_left() -> bool:
-            # Killed, since a job may ignore that it is cancelled; again and again, since one may be just requeued.
-            self._run("scancel", "--quiet", "--user=root", "--state=RUNNING", "--signal=KILL", "--full")
-            self._run("scancel", "--quiet", "--user=root")
-            return not self.squeue("--noheader")
-
-        no_job_left()
-        self._run(str(SCRIPT), "up")
-        self.wait_until(no_job_left, 60, "the jobs of the test have ended")
+        self._run(str(SCRIPT), "reset")
 
     def _run(self, *command: str) -> str:
         environment = {

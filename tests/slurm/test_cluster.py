@@ -39,7 +39,7 @@ trap 'touch {signalled}; scontrol requeue $SLURM_JOB_ID; exit' USR2
 touch {started}
 while :; do sleep 0.1; done
 """)
-    everything = ("--nodes=3", "--ntasks-per-node=1", "--cpus-per-task=32", f"--output={tmp_path / 'out'}")
+    everything = ("--nodes=3", "--ntasks-per-node=1", "--cpus-per-task=32")
     low = cluster.sbatch("--partition=low", "--signal=USR2@60", *everything, f"--wrap=srun --ntasks=1 bash {step}")
     cluster.wait_until(started.exists, 10, "the job of `low` has started")
     main = cluster.sbatch(*everything, "--wrap=true")
@@ -50,7 +50,7 @@ while :; do sleep 0.1; done
 
 def test_a_job_of_a_dead_node_is_requeued(cluster: Cluster, tmp_path: Path) -> None:
     started = tmp_path / "started"
-    job = cluster.sbatch(f"--output={tmp_path / 'out'}", f"--wrap=touch {started}; sleep 100")
+    job = cluster.sbatch(f"--wrap=touch {started}; sleep 100")
     cluster.wait_until(started.exists, 10, "the job has started")
     cluster.kill_node(cluster.squeue("--noheader", "--jobs", job, "--format=%N").strip())
     cluster.wait_until(lambda: restarts(cluster, job), 20, "the job is requeued")

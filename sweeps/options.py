@@ -1,0 +1,11 @@
+"""Arguments that several commands of the command line share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunsOption = Annotated[Path, typer.Option(help="Folder that holds a folder for every sweep.")]
+SweepArgument = Annotated[Path, typer.Argument(help="The sweep's YAML file.")]

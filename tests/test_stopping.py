@@ -1,0 +1,273 @@
+"""Stopping on request: a signal at any moment loses nothing, and the same call continues to the same result."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from recipes import tiny
+from test_run import finished, results, start
+from torch import Tensor
+
+import bench.run
+from bench import checkpoint, metrics
+from bench.data import Digits
+from bench.execution import Execution
+from bench.fidelity import Scorer
+from bench.recipe import Recipe
+from bench.run import run, score, train
+from bench.run_folder import is_finished
+from bench.stopping import Stopped, StopRequest
+
+StudyFolder = Callable[[str], Path]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    """Signals mean afterwards what they meant before."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def ask() -> None:
+    os.kill(os.getpid(), signal.SIGUSR2)
+
+
+def listening() -> Execution:
+    return Execution(stop=StopRequest().on(signal.SIGUSR2, signal.SIGTERM))
+
+
+class Watched(Digits):
+    """Digits that ask this process to stop while it reads a batch, or decodes one, of these numbers, from 1."""
+
+    def __init__(self, ask_at_batch: int = 0, ask_at_decoding: int = 0) -> None:
+        super().__init__(CPU)
+        self._ask_at_batch, self._ask_at_decoding = ask_at_batch, ask_at_decoding
+        self.read = self.decoded = 0
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        self.read += 1
+        if self.read == self._ask_at_batch:
+            ask()
+        return super().batch(indices)
+
+    def to_uint8(self, x: Tensor) -> Tensor:
+        if len(x) < len(self):  # not the reference
+            self.decoded += 1
+            if self.decoded == self._ask_at_decoding:
+                ask()
+        return super().to_uint8(x)
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Watched], Watched]:
+    """Have runs read this data set."""
+
+    def patch(dataset: Watched) -> Watched:
+        monkeypatch.setattr(bench.run, "load_dataset", lambda name, device: dataset)
+        return dataset
+
+    return patch
+
+
+def assert_no_failure(folder: Path) -> None:
+    names = {path.name for path in folder.iterdir()}
+    assert not names & {"failures.jsonl", "error.json", "scoring-failures.jsonl", "scoring-error.json"}
+
+
+def test_a_request_remembers_its_signal() -> None:
+    stop = StopRequest().on(signal.SIGUSR2, signal.SIGTERM)
+    assert not stop
+    assert stop.signal is None
+    ask()
+    assert stop
+    assert stop.signal == signal.SIGUSR2
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.signal == signal.SIGTERM
+    assert not StopRequest(), "a request is told to all"
+
+
+def test_work_that_can_be_interrupted_is_at_once_and_other_work_is_not() -> None:
+    stop = StopRequest().on(signal.SIGUSR2)
+    reached = []
+    with stop.interrupts():
+        reached.append("before")
+    with pytest.raises(Stopped, match="SIGUSR2"), stop.interrupts():
+        reached.append("inside")
+        ask()
+        reached.append("after the signal")
+    assert reached == ["before", "inside"]
+    ask()  # outside again: only remembered
+    with pytest.raises(Stopped), stop.interrupts():
+        reached.append("begun though asked to stop")
+    assert reached == ["before", "inside"]
+
+
+LOGGED_EVERY_5 = tiny(train={"steps": 24, "checkpoint_steps": [12], "log_every": 5, "save_every": 100})
+
+
+@pytest.mark.parametrize(
+    ("step", "window"),
+    [(1, 0), (7, 5), (10, None), (12, None), (14, 12), (23, 20), (24, None)],
+    ids=["first", "in a window", "at a row", "at a kept step", "after a short window", "last but one", "last"],
+)
+def test_stopped_in_training_the_very_step_is_saved(
+    study: StudyFolder, use: Callable[[Watched], Watched], step: int, window: int | None
+) -> None:
+    """`window`: where the unfinished window of the log began; none where a row was written."""
+    recipe = LOGGED_EVERY_5
+    use(Watched())
+    expected = results(finished(recipe, study("whole")))
+    folder = start(recipe, study("parts"))
+    use(Watched(ask_at_batch=step))
+    with pytest.raises(Stopped, match=rf"saved at step {step}$"):
+        run(folder, folder.parent, listening())
+    assert_no_failure(folder)
+    assert not is_finished(folder)
+    saved = checkpoint.load_tensors(folder / "checkpoints" / f"state-{step:08d}.safetensors")[0]
+    assert saved.get("window.step") == (None if window is None else torch.tensor(window))
+    assert f"INFO stopped on request; saved at step {step}" in (folder / "log.txt").read_text()
+    read = use(Watched())
+    run(folder, folder.parent)
+    assert read.read == 24 - step, "steps were repeated"
+    found = results(folder)
+    # 24, stopped at 23, is preceded by 23 instead of 12.
+    older = {name for name in expected.keys() ^ found.keys() if name.startswith("state-")}
+    assert older <= {"state-00000012.safetensors", f"state-{step:08d}.safetensors"}
+    assert {k: v for k, v in found.items() if k not in older} == {k: v for k, v in expected.items() if k not in older}
+
+
+def test_told_before_it_began_a_run_saves_its_first_step(study: StudyFolder) -> None:
+    execution = listening()
+    ask()
+    folder = start(tiny(), study("a"))
+    with pytest.raises(Stopped, match=r"saved at step 1$"):
+        run(folder, folder.parent, execution)
+
+
+RUN = """
+import signal, sys, torch
+from pathlib import Path
+from bench.execution import Execution
+from bench.run import run
+from bench.stopping import Stopped, StopRequest
+torch.set_num_threads(1)
+try:
+    run(Path(sys.argv[1]), Path(sys.argv[2]), Execution(stop=StopRequest().on(signal.SIGUSR2)))
+except Stopped as stopped:
+    print(stopped)
+"""
+
+
+def test_a_signal_from_outside_at_any_moment_loses_nothing(study: StudyFolder) -> None:
+    """Whatever the process is doing then."""
+    recipe = tiny(train={"steps": 400, "checkpoint_steps": [200], "log_every": 7, "save_every": 10_000})
+    expected = results(finished(recipe, study("whole")))
+    home = study("stopped")
+    folder = start(recipe, home)
+    starts = [0]
+    for logged in (21, 90):
+        process = subprocess.Popen([sys.executable, "-c", RUN, str(folder), str(home)], stdout=subprocess.PIPE)
+        while process.poll() is None and last_step(folder) < logged:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGUSR2)
+        said = process.communicate()[0].decode()
+        assert process.returncode == 0, "the run did not listen"
+        if match := re.fullmatch(r"stopped on request; saved at step (\d+)\n", said):
+            starts.append(int(match[1]))
+            assert (folder / "checkpoints" / f"state-{starts[-1]:08d}.safetensors").exists()
+        else:  # it was busy with the samples of 200
+            assert said in (
+                "stopped on request while sampling step 200; whole batches are kept\n",
+                "stopped by SIGUSR2\n",
+            )
+            starts.append(200)
+        assert last_step(folder) <= starts[-1]
+    assert_no_failure(folder)
+    run(folder, home)
+    assert [row["resumed_from_step"] for row in metrics.read(folder / "sessions.jsonl")] == starts
+    found = results(folder)
+    for name in expected.keys() - {"state-00000200.safetensors"}:
+        assert found[name] == expected[name], name
+
+
+def last_step(folder: Path) -> int:
+    return max((row["step"] for row in metrics.read(folder / "train.jsonl")), default=0)
+
+
+SMALL_BATCHES = tiny(train={"checkpoint_steps": []}, evaluation={"batch_size": 7})
+
+
+def parts(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in (folder / "samples").glob(".step-*/*.npy")}
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["inline", "job of its own"])
+def test_stopped_while_sampling_whole_batches_are_kept(
+    study: StudyFolder, use: Callable[[Watched], Watched], apart: bool
+) -> None:
+    recipe: Recipe = SMALL_BATCHES
+    use(Watched())
+    expected = results(finished(recipe, study("whole")))
+    folder = start(recipe, study("parts"))
+
+    def continue_with(execution: Execution) -> None:
+        (score if apart else run)(folder, folder.parent, execution)
+
+    if apart:
+        train(folder, Execution())
+    use(Watched(ask_at_decoding=3))
+    with pytest.raises(Stopped, match="while sampling step 12; whole batches are kept"):
+        continue_with(listening())
+    first = parts(folder)
+    assert sorted(first) == [f"{start:08d}-{start + 7:08d}.npy" for start in (0, 7, 14)]
+    use(Watched(ask_at_decoding=2))
+    with pytest.raises(Stopped):
+        continue_with(listening())
+    assert len(parts(folder)) == 5
+    assert parts(folder).items() >= first.items(), "batches were made again"
+    assert_no_failure(folder)
+    rest = use(Watched())
+    continue_with(Execution())
+    assert rest.decoded == 9 - 5
+    assert parts(folder) == {}
+    assert results(folder) == expected
+    assert is_finished(folder)
+
+
+def test_stopped_while_scoring_only_the_scores_are_made_again(
+    study: StudyFolder, use: Callable[[Watched], Watched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(Watched())
+    expected = results(finished(SMALL_BATCHES, study("whole")))
+    folder = start(SMALL_BATCHES, study("parts"))
+    scored: list[Any] = []
+
+    def interrupted(self: Scorer, samples: Tensor) -> dict[str, float]:
+        ask()
+        scored.append(samples)  # never: the signal ends it at once
+        return {}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scorer, "score", interrupted)
+        with pytest.raises(Stopped, match="stopped by SIGUSR2"):
+            run(folder, folder.parent, listening())
+    assert scored == []
+    assert metrics.read(folder / "evals.jsonl") == []
+    assert_no_failure(folder)
+    rest = use(Watched())
+    run(folder, folder.parent)
+    assert (rest.read, rest.decoded) == (0, 0)
+    assert results(folder) == expected
