@@ -29,6 +29,10 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(sweep_app, name="sweep")
+perf_app = typer.Typer(
+    help="What things cost on this machine, as medians of one run.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(perf_app, name="perf")
 
 
 class Format(StrEnum):
@@ -200,6 +204,51 @@ def demo(
     _print_summary(collected, console)
     for picture in figures.draw_all(collected, out):
         console.print(str(picture), soft_wrap=True, highlight=False)
+
+
+@perf_app.command("ranks")
+def perf_ranks(
+    sweep: Annotated[Path | None, typer.Argument(help="A sweep's YAML file; default: the digits study.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each way is measured, in turns.")] = 15,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps at a time.")] = 10,
+    out: Annotated[Path, typer.Option(help="Folder for ranks.csv.")] = Path("results/perf"),
+) -> None:
+    """A training step by two processes against one, on CPUs: what the sum of gradients costs, and what is left."""
+    import sweeps
+    from bench.perf import as_row, ranks_cost
+    from sweeps.expand import load_sweep
+
+    path = sweep or Path(sweeps.__file__).parent / "digits.yaml"
+    rows = [as_row(ranks_cost(recipe, rounds, steps)) for recipe in load_sweep(path).recipes]
+    _report(rows, out / "ranks.csv")
+
+
+@perf_app.command("status")
+def perf_status(
+    runs: Annotated[int, typer.Option(min=1, help="Runs of the sweep that is looked at.")] = 1000,
+    rows: Annotated[int, typer.Option(min=1, help="Lines of each run's train.jsonl.")] = 100_000,
+    repeats: Annotated[int, typer.Option(min=1, help="How often `ditbench sweep status` is timed.")] = 5,
+    out: Annotated[Path, typer.Option(help="Folder for status.csv.")] = Path("results/perf"),
+) -> None:
+    """How long `ditbench sweep status` takes for many runs with long metric files."""
+    from sweeps.perf import status_cost
+
+    _report([status_cost(runs, rows, repeats)], out / "status.csv")
+
+
+def _report(rows: list[dict[str, str]], path: Path) -> None:
+    """Print a table and write it as csv."""
+    import csv
+
+    from bench.text_table import print_table
+
+    print_table(list(rows[0]), [list(row.values()) for row in rows], [index == 0 for index in range(len(rows[0]))])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    typer.echo(path)
 
 
 def _print_summary(tables: Tables, console: Console) -> None:

@@ -116,8 +116,11 @@ def _make_samples(
     """Make the batches that are not on disk yet; return images/s of all ranks together."""
     checkpoint.wait_for_file(weights_path(folder / "checkpoints", step))
     weights = checkpoint.load_weights(folder / "checkpoints", step)
-    if weights is None:
-        raise RunError(f"{folder}: the EMA weights of step {step} cannot be read back")
+    (spoilt,) = ranks.maximum(float(weights is None))
+    if spoilt or weights is None:
+        if ranks.is_first and weights is None:
+            weights_path(folder / "checkpoints", step).unlink(missing_ok=True)  # for training to make it again
+        raise RunError(f"{folder}: the EMA weights of step {step} cannot be read back; submit again to make them again")
     model = models.create_model(**recipe.model.arguments())
     model.load_state_dict(weights, strict=True)
     model.to(device).eval()

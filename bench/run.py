@@ -34,7 +34,6 @@ from bench.run_folder import (
     RunLocked,
     failed_attempts,
     is_finished,
-    is_trained,
     locked,
     logging_to,
     read_config,
@@ -70,32 +69,34 @@ def run(folder: Path, study_folder: Path, execution: Execution | None = None) ->
     execution = execution or Execution()
     if execution.ranks.from_first(is_finished(folder)):
         return
-    recipe, device = read_config(folder), _device(execution)
+    recipe = read_config(folder)
     with _working_on(folder, "training", execution), _locked(folder, "scoring", execution):
-        _with_less_memory(recipe, folder, execution, lambda: _train(recipe, folder, study_folder, device, execution))
+        _with_less_memory(recipe, folder, execution, lambda: _train(recipe, folder, study_folder, execution))
 
 
 def train(folder: Path, execution: Execution) -> None:
     """Train without scoring; arguments and errors as `run`."""
-    recipe, device = read_config(folder), _device(execution)
+    recipe = read_config(folder)
     with _working_on(folder, "training", execution):
-        _with_less_memory(recipe, folder, execution, lambda: _train(recipe, folder, None, device, execution))
+        _with_less_memory(recipe, folder, execution, lambda: _train(recipe, folder, None, execution))
 
 
 def score(folder: Path, study_folder: Path, execution: Execution) -> None:
     """Score every kept step that has weights and no score yet; arguments and errors as `run`."""
-    recipe, device = read_config(folder), _device(execution)
-    ranks = execution.ranks
-    with _working_on(folder, "scoring", execution):
+    recipe, ranks = read_config(folder), execution.ranks
+    with (
+        _working_on(folder, "scoring", execution),
+        _trackers(recipe, folder, recipe.train.steps, execution) as trackers,
+    ):
+        device = _device(execution)
         dataset = load_dataset(recipe.data.name, device)
-        trackers = _open_trackers(recipe, folder, recipe.train.steps, execution)
         if ranks.is_first:
             metrics.append(folder / "scoring-sessions.jsonl", _session(device, execution))
             metrics.cut_after(folder / "evals.jsonl", recipe.train.steps)
         while ready := ranks.from_first(_ready_steps(recipe, folder)):
             for step in ready:
                 _score_step(recipe, folder, study_folder, dataset, step, device, execution, trackers)
-        if ranks.is_first and is_trained(recipe, folder):
+        if ranks.is_first and not _unscored_steps(recipe, folder):
             _finish(recipe, folder)
 
 
@@ -168,11 +169,12 @@ def _lost_a_peer(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and bool(re.search("gloo|NCCL|[Cc]onnection|[Bb]roken pipe", str(error)))
 
 
-def _train(recipe: Recipe, folder: Path, study_folder: Path | None, device: torch.device, execution: Execution) -> None:
+def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: Execution) -> None:
     """Train what is left, and score each kept step on the way if there is a `study_folder`."""
     ranks = execution.ranks
     if ranks.from_first(is_finished(folder)):
         return
+    device = _device(execution)
     dataset = load_dataset(recipe.data.name, device)
     cost = flops.count(**recipe.model.arguments())
     micro_batches = ranks.from_first(_micro_batches(folder))
@@ -192,22 +194,19 @@ def _train(recipe: Recipe, folder: Path, study_folder: Path | None, device: torc
         recipe, dataset, folder, cost.gmacs, device, execution.precision, on_log, ranks, execution.stop, micro_batches
     )
     trainer.resume(at_most=usable)
-    trackers += _open_trackers(recipe, folder, trainer.step, execution)
     if ranks.is_first:
         _write_model(recipe, folder, cost)
         facts = {"resumed_from_step": trainer.step, "micro_batches": micro_batches}
         metrics.append(folder / "sessions.jsonl", {**_session(device, execution), **facts})
     log.info("%s from step %d", "resumed" if trainer.step else "started", trainer.step)
-    try:
+    with _trackers(recipe, folder, trainer.step, execution) as opened:
+        trackers += opened
         for step in unscored:
             trainer.train_until(step)
             execution.on_weights(step)
             if study_folder:
                 _score_step(recipe, folder, study_folder, dataset, step, device, execution, trackers)
         trainer.train_until(recipe.train.steps)
-    finally:
-        for tracker in trackers:
-            tracker.close()
     if ranks.is_first and study_folder:
         _finish(recipe, folder)
 
@@ -232,10 +231,16 @@ def _score_step(
             tracker.log(row)
 
 
-def _open_trackers(recipe: Recipe, folder: Path, step: int, execution: Execution) -> list[Tracker]:
-    if not (execution.trackers and execution.ranks.is_first):
-        return []
-    return open_trackers(execution.trackers, folder, recipe, step)
+@contextmanager
+def _trackers(recipe: Recipe, folder: Path, step: int, execution: Execution) -> Iterator[list[Tracker]]:
+    """The run's trackers, on rank 0, closed at the end."""
+    names = execution.trackers if execution.ranks.is_first else ()
+    opened = open_trackers(names, folder, recipe, step)
+    try:
+        yield opened
+    finally:
+        for tracker in opened:
+            tracker.close()
 
 
 def _session(device: torch.device, execution: Execution) -> dict[str, Any]:
@@ -292,13 +297,14 @@ def _with_less_memory(recipe: Recipe, folder: Path, execution: Execution, work: 
         Stopped: other ranks have to start again as well.
     """
     while True:
+        pieces = execution.ranks.from_first(_micro_batches(folder))  # before another rank may have raised it
         try:
             return work()
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
                 raise
             reason = str(error).splitlines()[0]
-        world_size, pieces = execution.ranks.world_size, _micro_batches(folder)
+        world_size = execution.ranks.world_size
         images = recipe.train.batch_size // world_size // pieces
         if not recipe.train.allow_accumulation:
             hint = "train.allow_accumulation: true lets a run split its batches further"

@@ -97,8 +97,8 @@ def weights_path(checkpoints: Path, step: int) -> Path:
 
 
 def is_trained(recipe: Recipe, folder: Path) -> bool:
-    """Whether the weights of the last step are there."""
-    return weights_path(folder / "checkpoints", recipe.train.steps).exists()
+    """Whether the weights of every kept step are there."""
+    return all(weights_path(folder / "checkpoints", step).exists() for step in recipe.train.kept_steps())
 
 
 def phase_file(folder: Path, name: str, phase: Phase) -> Path:

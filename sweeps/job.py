@@ -1,7 +1,8 @@
 """What a SLURM job does: its runs, one after the other, by all its ranks together; and how it ends.
 
 Exit status: 0 when nothing is left for it to do, `STOPPED` after it saved its work because SLURM asked (preemption,
-time limit), 1 when an attempt failed and others are left. `sweeps.after` acts on it, in the job's batch script.
+time limit), 1 when an attempt failed and others are left. `sweeps.after` acts on it, in the job's batch script; of a
+job that is cancelled, SLURM ends that script too, and nothing is requeued.
 """
 
 from __future__ import annotations
@@ -11,13 +12,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench import metrics
-from bench.errors import InputError, RunError
 from bench.run_folder import RunLocked, is_finished, is_trained, phase_file, progress, read_config, read_error
 from bench.stopping import STOPPED, Stopped, StopRequest
 from sweeps.submissions import Kind
@@ -30,8 +29,6 @@ log = logging.getLogger(__name__)
 
 # The process that held a run's lock may outlive its job for a while, on a node that lost its connection.
 LOCK_WAIT_SECONDS = 600
-# After SIGTERM: SLURM either ends the job or puts it back into the queue, and says so with SIGKILL.
-SECONDS_TO_BE_KILLED = 600
 
 
 @dataclass(frozen=True)
@@ -65,8 +62,6 @@ class Task:
 
         with joined(self.device) as ranks:
             status = self._work(ranks, stop)
-            if stop.signal == signal.SIGTERM:
-                time.sleep(SECONDS_TO_BE_KILLED)
             if status:
                 sys.stdout.flush()
                 os._exit(status)  # at once: a rank whose peer is gone would wait for it on the way out
@@ -84,10 +79,10 @@ class Task:
                 continue
             except Stopped:
                 return STOPPED
-            except (InputError, RunError, RunLocked) as error:
+            except RunLocked as error:
                 log.error("%s", error)
-            except Exception:
-                log.exception("%s failed", folder)
+            except Exception as error:  # in the run's log and failures.jsonl, if it began
+                log.error("%s: %s", folder.name, error)
             failed.append(folder)
             if ranks.world_size > 1:
                 break  # peers may be gone: the next attempt goes on, with this run or the next one

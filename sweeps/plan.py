@@ -24,8 +24,8 @@ from bench.run_folder import PHASES, is_finished, is_trained, read_error
 from sweeps.cluster import ClusterProfile, Evaluate, Precision, Resources
 from sweeps.expand import Sweep
 from sweeps.groups import Group, Kind, groups, scores_in_training, training_resources
+from sweeps.run_files import last_row
 from sweeps.speeds import FLOPS_PER_MAC, Speed, expected_speeds
-from sweeps.status import last_row
 
 State = Literal["new", "started", "finished", "failed"]
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import getpass
+import os
+import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bench.errors import InputError, RunError
@@ -65,8 +67,6 @@ def queued_jobs() -> dict[str, Job]:
 
 def accounted_jobs(ids: Iterable[str]) -> dict[str, Job] | None:
     """The last state of jobs by id, from accounting; None where there is no accounting to ask."""
-    from submitit.slurm.slurm import read_job_id
-
     arrays = sorted({job_id.partition("_")[0] for job_id in ids})
     if not arrays:
         return {}
@@ -81,12 +81,22 @@ def accounted_jobs(ids: Iterable[str]) -> dict[str, Job] | None:
     for line in output.splitlines():
         job_id, state, name, node = (line.split("|") + [""] * 4)[:4]
         state = (state.split() or ["UNKNOWN"])[0]  # "CANCELLED by 0"
-        for main, *bounds in read_job_id(job_id):
-            indices = range(int(bounds[0]), int(bounds[-1]) + 1) if bounds else [None]
-            for index in indices:
-                single = main if index is None else f"{main}_{index}"
-                jobs[single] = Job(single, state, name, "" if node == "None assigned" else node)
+        for single in _single_ids(job_id):
+            jobs[single] = Job(single, state, name, "" if node == "None assigned" else node)
     return jobs
+
+
+def _single_ids(job_id: str) -> Iterator[str]:
+    """`22_3` as it is; tasks that accounting still shows together, `22_[4-11,15,20-30:2%4]`, one by one."""
+    array = re.fullmatch(r"(\d+)_\[([\d,:-]+)(?:%\d+)?\]", job_id)
+    if array is None:
+        yield from [] if "[" in job_id else [job_id]
+        return
+    for part in array[2].split(","):
+        bounds, _, step = part.partition(":")
+        first, _, last = bounds.partition("-")
+        for index in range(int(first), int(last or first) + 1, int(step or 1)):
+            yield f"{array[1]}_{index}"
 
 
 def cancel(ids: list[str]) -> None:
@@ -110,8 +120,12 @@ def requeue(job_id: str) -> None:
 
 
 def _ask(command: list[str]) -> str:
+    # Else SLURM cuts a list of array tasks off after 64 characters.
+    environment = {**os.environ, "SLURM_BITSTR_LEN": "0"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False, env=environment
+        )
     except subprocess.TimeoutExpired:
         raise RunError(f"{command[0]}: no answer from SLURM's controller within {TIMEOUT_SECONDS} s") from None
     if done.returncode:

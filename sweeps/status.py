@@ -13,7 +13,6 @@ from bench.flops import training_gmacs
 from bench.recipe import Recipe
 from bench.run_folder import is_locked, lock_path
 from sweeps.run_files import RunFiles, read_run
-from sweeps.run_files import last_row as last_row
 from sweeps.speeds import FLOPS_PER_MAC
 from sweeps.study_jobs import RunJob
 from sweeps.submissions import Kind

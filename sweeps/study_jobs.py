@@ -51,10 +51,6 @@ class TaskJob:
             return "running"
         return "ended" if self.job.has_ended or self.job.state == GONE else "unknown"
 
-    @property
-    def is_live(self) -> bool:
-        return self.phase in ("queued", "running")
-
 
 @dataclass(frozen=True)
 class RunJob:

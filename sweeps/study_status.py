@@ -69,6 +69,10 @@ class Study:
             return Look(study, records, runs, files, {}, is_live, notes)
         answer = self._asked(records, files)
         jobs = jobs_of_runs(records, files, answer)
+        # What a job that has ended did may be newer than what was read before SLURM was asked.
+        ended = [files[name] for name, kinds in jobs.items() if any(job.phase == "ended" for job in kinds.values())]
+        files |= {run.folder.name: read_run(run.recipe, run.folder) for run in ended}
+        jobs = jobs_of_runs(records, files, answer) if ended else jobs
         peaks = {record.cluster: record.profile for record in records}  # the newest of each
         runs = [status_on_slurm(run, jobs.get(name, {}), _peak_tflops(run, peaks)) for name, run in files.items()]
         return Look(study, records, runs, files, jobs, any(run.state in LIVE for run in runs), answer.notes)

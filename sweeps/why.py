@@ -100,6 +100,8 @@ def _reasons(look: Look, run: RunStatus, files: RunFiles) -> Iterator[str]:
     """What the state means, and what to do about it."""
     if run.state == "queued":
         yield from _why_queued(look, run)
+    elif run.state == "stopped" and not look.records:
+        yield f"no job of this machine is at it any more; {SUBMIT_AGAIN} continues it"
     elif run.state == "stopped":
         meaning = ENDS.get(run.job_state or "", "SLURM has no word of how" if files.first else NEVER_STARTED)
         yield f"its job ended without finishing it: {meaning}; {SUBMIT_AGAIN} continues it"
@@ -108,12 +110,10 @@ def _reasons(look: Look, run: RunStatus, files: RunFiles) -> Iterator[str]:
         if job:
             yield f"its scoring job {job.job.id} ended: {ENDS.get(job.job.state, job.job.state or 'nothing says how')}"
         yield f"no job is there to score it; {SUBMIT_AGAIN} does that"
+    elif run.state == "waiting" and look.is_live and not look.records:
+        yield "the jobs of this machine come to it when they are done with others"
     elif run.state == "waiting":
-        yield (
-            f"no job was submitted for it; {SUBMIT_AGAIN} does that"
-            if look.records or not look.is_live
-            else ("the jobs of this machine come to it when others are done")
-        )
+        yield f"no job was submitted for it; {SUBMIT_AGAIN} does that"
     elif run.state == "failed":
         yield f"given up; {SUBMIT_AGAIN} tries it again"
     elif run.state == "unknown" and run.job_state:

@@ -6,8 +6,12 @@ import fcntl
 import json
 import os
 import shlex
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,9 @@ PROFILE: dict[str, Any] = {
 }
 
 
+DITBENCH = Path(sys.executable).with_name("ditbench")
+
+
 class FakeSlurm:
     """A folder of commands. Put nothing else on the PATH, and those that were not told what to say are not there."""
 
@@ -41,10 +48,10 @@ class FakeSlurm:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PATH": str(self.folder)}
 
-    def says(self, command: str, *lines: str, status: int = 0, error: str = "") -> None:
-        """Have a command print lines, complain, and end with a status."""
+    def says(self, command: str, *lines: str, status: int = 0, error: str = "", first: str = "") -> None:
+        """Have a command print lines, complain, and end with a status; `first`: what the shell does before."""
         script = [f'echo {command} "$@" >> {shlex.quote(str(self.folder / "calls"))}']
-        script += [f"printf '%s\\n' {shlex.quote(line)}" for line in lines]
+        script += [first, *(f"printf '%s\\n' {shlex.quote(line)}" for line in lines)]
         script += [f"echo {shlex.quote(error)} >&2"] if error else []
         aside = self.folder / f".{command}"
         aside.write_text("\n".join(["#!/bin/sh", *script, f"exit {status}"]) + "\n")
@@ -138,9 +145,10 @@ class FakeStudy:
 
     def trained(self, label: str) -> None:
         self.logged(label, STEPS)
-        path = weights_path(self.run(label) / "checkpoints", STEPS)
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
+        for step in (6, STEPS):
+            path = weights_path(self.run(label) / "checkpoints", step)
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
 
     def finished(self, label: str) -> None:
         self.trained(label)
@@ -160,6 +168,57 @@ class FakeStudy:
         with lock_path(self.run(label)).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+@dataclass(frozen=True)
+class SweepCommands:
+    """`ditbench sweep`, on one study, with the commands of a fake SLURM."""
+
+    slurm: FakeSlurm
+    fake: FakeStudy
+
+    def arguments(self, verb: str, *more: str) -> list[str]:
+        return [str(DITBENCH), "sweep", verb, str(self.fake.file), *more, "--runs", str(self.fake.runs)]
+
+    def __call__(self, verb: str, *more: str, status: int = 0) -> str:
+        """What it prints; the last line of stderr where a `status` other than 0 is expected."""
+        done = subprocess.run(
+            self.arguments(verb, *more),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=self.slurm.environment,
+        )
+        assert done.returncode == status, done.stderr
+        assert "Traceback (most recent call last):\n  File" not in done.stderr
+        return done.stderr if status else done.stdout
+
+    def start(self, verb: str, *more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.arguments(verb, *more),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.slurm.environment,
+            # A test run in the background ignores the signal, and its children would too.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+
+def submit_two(fake: FakeStudy, slurm: FakeSlurm) -> None:
+    """S/4 is trained by 22_0, S/2 waits as 22_1; their scoring jobs are 23_0 and 23_1."""
+    fake.submitted(fake.array("training", "22", "S/4", "S/2"), fake.array("scoring", "23", "S/4", "S/2"))
+    log = fake.started("S/4", "22_0")
+    log.parent.mkdir()
+    log.write_text("step 2\nstep 4\n")
+    fake.logged("S/4", 4)
+    fake.scored("S/4", 6, 98.765)
+    slurm.accounting("22_0|RUNNING|training|n1", "22_1|PENDING|training|None assigned", "23_[0-1]|PENDING|scoring|")
+    slurm.queue(
+        "22_0|RUNNING|training|n1|None", "22_1|PENDING|training||Priority",
+        "23_0|PENDING|scoring||Dependency", "23_1|PENDING|scoring||Dependency",
+    )  # fmt: skip
 
 
 def append(path: Path, row: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from bench import checkpoint
 from bench.errors import InputError
 from bench.recipe import Recipe
 from bench.run import run
-from bench.run_folder import write_config
+from bench.run_folder import weights_path, write_config
 from sweeps import plan as plan_module
 from sweeps.cluster import ClusterProfile, load_cluster
 from sweeps.expand import Sweep, load_sweep
@@ -418,9 +418,10 @@ def test_runs_that_exist_cost_what_is_left(tmp_path: Path) -> None:
 def test_trained_runs_are_only_scored(tmp_path: Path) -> None:
     sweep = equal_runs(3)
     trained = sweep.recipes[0]
-    weights = tmp_path / trained.id / "checkpoints" / "ema-00400000.safetensors"
-    weights.parent.mkdir(parents=True)
-    weights.touch()
+    checkpoints = tmp_path / trained.id / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    for step in trained.train.kept_steps():
+        weights_path(checkpoints, step).touch()
     left = planned(sweep, profile(), tmp_path)
     first = left.runs[0]
     assert (first.steps_left, first.scores_left, first.training_s) == (0, 8, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -135,12 +136,29 @@ def test_the_committed_counts_are_what_the_command_prints() -> None:
     assert printed.output == (ROOT / "results" / "flops.csv").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("name", ["scaling", "blocks"])
+def test_the_plans_are_what_the_command_prints_and_the_readme_says(name: str) -> None:
+    committed = json.loads((ROOT / "results" / "plans" / f"{name}.json").read_text(encoding="utf-8"))
+    path = str(ROOT / "sweeps" / f"{name}.yaml")
+    printed = CliRunner().invoke(app, ["sweep", "plan", path, "--cluster", "slurm-example", "--json"])
+    assert json.loads(printed.output) == committed
+    (row,) = [row for row in rows_after("sweep") if row[0].startswith(f"{name}:")]
+    assert row[1:] == [
+        f"{committed['training_gpu_hours']:,.0f}",
+        f"{committed['scoring_gpu_hours']:,.0f}",
+        f"{committed['wall_s'] / 86400:.1f}",
+        f"{committed['checkpoint_bytes'] / 1e9:,.0f} GB",
+        f"{committed['sample_bytes'] / 1e9:,.0f} GB",
+    ]
+
+
 def test_commands_exist() -> None:
-    lines = re.findall(r"^ditbench .*$", README, re.M) + re.findall(r"`(ditbench [^`]*)`", README)
-    assert len(lines) > 10
+    text = README + (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^ditbench .*$", text, re.M) + re.findall(r"`(ditbench [^`]*)`", text)
+    assert len(lines) > 20
     for line in lines:
         words = shlex.split(line.replace("[--quick]", "--quick"))[1:]
-        group = 2 if words[0] == "sweep" else 1
+        group = 2 if words[0] in ("sweep", "perf") and len(words) > 1 else 1
         result = CliRunner().invoke(app, [*words[:group], "--help"])
         assert result.exit_code == 0, line
         for flag in (word for word in words if word.startswith("--")):

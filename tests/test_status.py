@@ -191,6 +191,25 @@ def test_one_call_for_all_jobs(slurm: FakeSlurm, study: FakeStudy) -> None:
     ]
 
 
+def test_a_run_that_ends_while_slurm_is_asked_is_not_taken_for_dead(slurm: FakeSlurm, study: FakeStudy) -> None:
+    study.submitted(study.array("training", "22", "S/4", "S/2"), evaluate="inline")
+    finished = study.run("S/4") / "finished.json"
+    slurm.says("sacct", "22_0|COMPLETED|training|n1", "22_1|RUNNING|training|n1", first=f"echo '{{}}' > {finished}")
+    assert of(look(study), "S/4").state == "finished"
+
+
+@pytest.mark.parametrize(
+    ("listed", "indices"),
+    [("22_[0-3%4]", {0, 1, 2, 3}), ("22_[0,2-3]", {0, 2, 3}), ("22_[1-3:2%1]", {1, 3})],
+)
+def test_waiting_tasks_are_listed_together(slurm: FakeSlurm, study: FakeStudy, listed: str, indices: set[int]) -> None:
+    submit_all(study)
+    slurm.accounting(f"{listed}|PENDING|training|None assigned")
+    slurm.queue()
+    queued = {run.job for run in look(study).runs if run.state == "queued"}
+    assert queued == {f"22_{index}" for index in indices}
+
+
 def test_no_call_when_nothing_is_left(slurm: FakeSlurm, study: FakeStudy) -> None:
     submit_all(study)
     for label in ("S/4", "S/2", "B/4"):

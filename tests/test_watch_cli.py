@@ -1,33 +1,23 @@
-"""`ditbench sweep status`, `logs`, `why`, `cancel`, as a person types them."""
+"""`ditbench sweep status`, `logs` and `why`, as a person types them."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fake_slurm import FakeSlurm, FakeStudy
+from fake_slurm import FakeSlurm, FakeStudy, SweepCommands, submit_two
 from rich.console import Console
-from test_local import command, steps_taken, sweep_file
 
-from bench import metrics
-from bench.run_folder import is_locked
 from sweeps import job_logs, progress
-from sweeps.expand import load_sweep, run_folders
 from sweeps.status import RunStatus
 from sweeps.study_status import Study
-
-DITBENCH = Path(sys.executable).with_name("ditbench")
 
 
 @pytest.fixture
@@ -40,66 +30,15 @@ def fake(tmp_path: Path) -> FakeStudy:
     return FakeStudy(tmp_path)
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """The commands, on one study."""
-
-    slurm: FakeSlurm
-    fake: FakeStudy
-
-    def arguments(self, verb: str, *more: str) -> list[str]:
-        return [str(DITBENCH), "sweep", verb, str(self.fake.file), *more, "--runs", str(self.fake.runs)]
-
-    def __call__(self, verb: str, *more: str, status: int = 0) -> str:
-        """What it prints; the last line of stderr where a `status` other than 0 is expected."""
-        done = subprocess.run(
-            self.arguments(verb, *more),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            env=self.slurm.environment,
-        )
-        assert done.returncode == status, done.stderr
-        assert "Traceback (most recent call last):\n  File" not in done.stderr
-        return done.stderr if status else done.stdout
-
-    def start(self, verb: str, *more: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.arguments(verb, *more),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=self.slurm.environment,
-            # A test run in the background ignores the signal, and its children would too.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
-
-
 @pytest.fixture
-def sweep(slurm: FakeSlurm, fake: FakeStudy) -> Sweep:
-    return Sweep(slurm, fake)
-
-
-def submit_two(fake: FakeStudy, slurm: FakeSlurm) -> None:
-    """S/4 is trained by 22_0, S/2 waits as 22_1; their scoring jobs are 23_0 and 23_1."""
-    fake.submitted(fake.array("training", "22", "S/4", "S/2"), fake.array("scoring", "23", "S/4", "S/2"))
-    log = fake.started("S/4", "22_0")
-    log.parent.mkdir()
-    log.write_text("step 2\nstep 4\n")
-    fake.logged("S/4", 4)
-    fake.scored("S/4", 6, 98.765)
-    slurm.accounting("22_0|RUNNING|training|n1", "22_1|PENDING|training|None assigned", "23_[0-1]|PENDING|scoring|")
-    slurm.queue(
-        "22_0|RUNNING|training|n1|None", "22_1|PENDING|training||Priority",
-        "23_0|PENDING|scoring||Dependency", "23_1|PENDING|scoring||Dependency",
-    )  # fmt: skip
+def sweep(slurm: FakeSlurm, fake: FakeStudy) -> SweepCommands:
+    return SweepCommands(slurm, fake)
 
 
 # --- status ---
 
 
-def test_the_table(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None:
+def test_the_table(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
     submit_two(fake, slurm)
     lines = sweep("status").splitlines()
     heads = ["model", "state", "step", "loss", "Fréchet distance", "images/s", "MFU", "elapsed", "left", "restarts"]
@@ -114,7 +53,7 @@ def test_the_table(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None:
     assert len(slurm.calls()) == 1
 
 
-def test_json_has_all_fields_of_all_runs(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None:
+def test_json_has_all_fields_of_all_runs(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
     submit_two(fake, slurm)
     (slurm.folder / "sacct").unlink()
     done = subprocess.run(
@@ -147,7 +86,7 @@ def test_json_has_all_fields_of_all_runs(sweep: Sweep, slurm: FakeSlurm, fake: F
     assert done.stderr == "sacct does not answer here: states are from squeue and the run folders\n"
 
 
-def test_when_training_ends_is_told_if_it_can_be(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None:
+def test_when_training_ends_is_told_if_it_can_be(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
     fake.submitted(fake.array("training", "22", "S/4", "S/2", "B/4", "B/2"))
     for label in ("S/4", "S/2", "B/4"):
         fake.logged(label, 4, images_per_s=1.0 if label == "S/2" else 2.0)
@@ -158,7 +97,7 @@ def test_when_training_ends_is_told_if_it_can_be(sweep: Sweep, slurm: FakeSlurm,
     assert sweep("status").splitlines()[-1] == "1 of 4 finished, 2 running, 1 queued"
 
 
-def test_looking_changes_nothing(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None:
+def test_looking_changes_nothing(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
     submit_two(fake, slurm)
     fake.failed_once("S/4", "it diverged")
 
@@ -174,7 +113,7 @@ def test_looking_changes_nothing(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy
     assert {call.split()[0] for call in slurm.calls()} == {"sacct", "squeue"}
 
 
-def test_watching_ends_by_itself(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None:
+def test_watching_ends_by_itself(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
     """Without a terminal it prints a line for every change, and here all is over at the first look."""
     fake.submitted(fake.array("training", "22", "S/4", "S/2"))
     fake.finished("S/4")
@@ -187,7 +126,7 @@ def test_watching_ends_by_itself(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy
     ]
 
 
-def test_watching_tells_changes_until_ctrl_c(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None:
+def test_watching_tells_changes_until_ctrl_c(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
     submit_two(fake, slurm)
     watching = sweep.start("status", "--watch")
     assert watching.stdout
@@ -232,7 +171,7 @@ def test_a_terminal_shows_what_it_has_room_for(
     assert "node" not in "\n".join(narrow)
 
 
-def test_bad_arguments(sweep: Sweep) -> None:
+def test_bad_arguments(sweep: SweepCommands) -> None:
     assert "--json is one look, --watch many" in sweep("status", "--watch", "--json", status=2)
     for verb in ("logs", "why", "cancel"):
         message = sweep(verb, "S/3", status=2)
@@ -240,10 +179,17 @@ def test_bad_arguments(sweep: Sweep) -> None:
             assert "S/3: no such run; accepted: S/4, S/2, B/4, B/2, or a recipe's id" in message
 
 
+def test_looking_needs_no_torch() -> None:
+    modules = "bench.cli, sweeps.study_status, sweeps.status_table, sweeps.progress, sweeps.why, sweeps.cancel"
+    code = f"import sys, {modules}, sweeps.job_logs, sweeps.named_runs; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 # --- logs ---
 
 
-def test_logs_of_the_newest_job(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None:
+def test_logs_of_the_newest_job(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
     submit_two(fake, slurm)
     done = subprocess.run(sweep.arguments("logs", "S/4"), capture_output=True, text=True, env=slurm.environment)
     log = fake.folder / "submissions" / "0001" / "jobs" / "22_0_0_log.out"
@@ -256,7 +202,7 @@ def test_logs_of_the_newest_job(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy)
     assert sweep("logs", fake.run("S/4").name) == "step 2\nstep 4\n"
 
 
-def test_logs_of_a_job_that_died_before_its_run_began(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None:
+def test_logs_of_a_job_that_died_before_its_run_began(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
     submit_two(fake, slurm)
     assert "S/2: no log yet: it is queued" in sweep("logs", "S/2", status=1)
     slurm.accounting("22_[0-1]|FAILED|training|n1", "23_[0-1]|CANCELLED|scoring|")
@@ -264,12 +210,12 @@ def test_logs_of_a_job_that_died_before_its_run_began(sweep: Sweep, slurm: FakeS
     assert sweep("logs", "S/2") == "module: command not found\n"
 
 
-def test_logs_without_a_job_are_the_runs_own(sweep: Sweep, fake: FakeStudy) -> None:
+def test_logs_without_a_job_are_the_runs_own(sweep: SweepCommands, fake: FakeStudy) -> None:
     (fake.run("S/4") / "log.txt").write_text("started from step 0\n")
     assert sweep("logs", "S/4") == "started from step 0\n"
 
 
-def test_following_until_the_job_ends(sweep: Sweep, fake: FakeStudy) -> None:
+def test_following_until_the_job_ends(sweep: SweepCommands, fake: FakeStudy) -> None:
     fake.started_here("S/4")
     log = fake.folder / "jobs" / "4711_0_log.out"
     log.parent.mkdir()
@@ -321,7 +267,7 @@ def test_following_a_slurm_job(
 # --- why ---
 
 
-def test_why_all_is_well(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None:
+def test_why_all_is_well(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
     submit_two(fake, slurm)
     fake.finished("B/4")
     assert sweep("why", "S/4").splitlines() == [
@@ -330,6 +276,17 @@ def test_why_all_is_well(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> Non
     ]
     assert sweep("why", "B/4").splitlines() == ["B/4: finished, step 12/12", "all is well: trained and scored"]
     assert "no job was submitted for it; the same `ditbench sweep submit` does that" in sweep("why", "B/2")
+
+
+def test_why_on_this_machine(sweep: SweepCommands, fake: FakeStudy) -> None:
+    fake.started_here("S/4")
+    assert "no job of this machine is at it any more; the same" in sweep("why", "S/4")
+    with fake.at_work("S/4"):
+        assert sweep("why", "S/4").splitlines()[-1] == "all is well: no attempt failed"
+        assert "the jobs of this machine come to it" in sweep("why", "S/2")
+    fake.failed_once("S/4", "it diverged")
+    fake.given_up("S/4", "it diverged")
+    assert "training: 1 of 1 allowed attempts failed" in sweep("why", "S/4")
 
 
 @pytest.mark.parametrize(
@@ -348,20 +305,20 @@ def test_why_all_is_well(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> Non
         ("SomethingNew", "SLURM's reason: SomethingNew\n"),
     ],
 )
-def test_why_it_waits(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy, reason: str, words: str) -> None:
+def test_why_it_waits(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy, reason: str, words: str) -> None:
     fake.submitted(fake.array("training", "22", "S/4", "S/2"))
     slurm.accounting("22_[0-1]|PENDING|training|")
     slurm.queue(f"22_0|PENDING|training||{reason}", "22_1|PENDING|training||Other")
     assert words in sweep("why", "S/4")
 
 
-def test_why_it_waits_in_a_running_job(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None:
+def test_why_it_waits_in_a_running_job(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
     fake.submitted(fake.array("training", "22", ["S/4", "S/2"]))
     slurm.accounting("22|RUNNING|training|n1")
     assert "its job 22 is running: it does its runs one after the other" in sweep("why", "S/2")
 
 
-def test_why_it_failed(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None:
+def test_why_it_failed(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
     submit_two(fake, slurm)
     fake.failed_once("S/4", "an earlier one", attempt="21_0.0")
     error = "ValueError: bad shape"
@@ -386,7 +343,7 @@ def test_why_it_failed(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None:
     assert "given up; the same `ditbench sweep submit` tries it again" in said
 
 
-def test_why_it_failed_where_the_log_is_gone(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None:
+def test_why_it_failed_where_the_log_is_gone(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
     fake.submitted(fake.array("scoring", "23", "S/4"))
     slurm.accounting("23|PENDING|scoring|")
     slurm.queue("23|PENDING|scoring||BeginTime")
@@ -397,7 +354,7 @@ def test_why_it_failed_where_the_log_is_gone(sweep: Sweep, slurm: FakeSlurm, fak
     assert lines[-4:] == ["  KeyError: 1", "  | Traceback", "  |   line", "  | KeyError: 1"]
 
 
-def test_why_it_stopped(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None:
+def test_why_it_stopped(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
     submit_two(fake, slurm)
     slurm.accounting("22_0|OUT_OF_MEMORY|training|n1", "22_1|CANCELLED by 0|training|", "23_[0-1]|CANCELLED|scoring|")
     lines = sweep("why", "S/4").splitlines()
@@ -412,7 +369,7 @@ def test_why_it_stopped(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None
     assert "SLURM does not answer" in said
 
 
-def test_why_a_trained_run_has_no_scores(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None:
+def test_why_a_trained_run_has_no_scores(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
     submit_two(fake, slurm)
     fake.trained("S/4")
     slurm.accounting("22_[0-1]|COMPLETED|training|n1", "23_[0-1]|TIMEOUT|scoring|n1")
@@ -420,118 +377,3 @@ def test_why_a_trained_run_has_no_scores(sweep: Sweep, slurm: FakeSlurm, fake: F
     assert "S/4: trained, step 12/12, job 23_0" in said
     assert "its scoring job 23_0 ended: its time limit ran out" in said
     assert "no job is there to score it" in said
-
-
-# --- cancel ---
-
-
-def scancelled(slurm: FakeSlurm) -> list[str]:
-    return [call.removeprefix("scancel ") for call in slurm.calls() if call.startswith("scancel")]
-
-
-def test_cancelling_all(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None:
-    """A whole array in one word; one that is ending already, and other people's jobs, are left alone."""
-    submit_two(fake, slurm)
-    slurm.queue(
-        "22_0|COMPLETING|training|n1|None", "22_1|PENDING|training||Priority",
-        "23_0|PENDING|scoring||Dependency", "23_1|PENDING|scoring||Dependency", "99|RUNNING|another|n1|None",
-    )  # fmt: skip
-    slurm.says("scancel")
-    assert sweep("cancel").splitlines() == [
-        "S/2: cancelled training 22_1 (PENDING), scoring 23_1 (PENDING)",
-        "S/4: cancelled scoring 23_0 (PENDING)",
-    ]
-    assert scancelled(slurm) == ["22 23"]
-    slurm.queue("99|RUNNING|another|n1|None")
-    assert sweep("cancel") == "no job of tiny is queued or running on SLURM\n"
-    assert len(scancelled(slurm)) == 1
-
-
-def test_cancelling_some(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None:
-    submit_two(fake, slurm)
-    slurm.says("scancel")
-    assert sweep("cancel", "S/2", "B/4").splitlines() == [
-        "S/2: cancelled training 22_1 (PENDING), scoring 23_1 (PENDING)",
-        "B/4: no job of it is queued or running",
-    ]
-    assert scancelled(slurm) == ["22_1 23_1"]
-
-
-def test_runs_that_share_a_job_are_cancelled_together(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None:
-    fake.submitted(fake.array("training", "22", ["S/4", "S/2", "B/4"]))
-    fake.finished("B/4")
-    slurm.queue("22|RUNNING|training|n1|None")
-    slurm.says("scancel")
-    message = sweep("cancel", "S/4", status=2)
-    assert "job 22 does 2 runs one after the other; accepted: naming S/2 as well, or no run" in message
-    assert scancelled(slurm) == []
-    sweep("cancel", "S/4", "S/2")
-    assert scancelled(slurm) == ["22"]
-
-
-def test_runs_that_left_the_sweep_are_cancelled_with_it(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None:
-    array = {"kind": "training", "name": "training", "job_id": "22", "tasks": [["XL-1-0123456789"]]}
-    fake.submitted(array)
-    slurm.queue("22|RUNNING|training|n1|None")
-    slurm.says("scancel")
-    assert sweep("cancel") == "XL-1-0123456789: cancelled training 22 (RUNNING)\n"
-
-
-def test_what_slurm_does_not_answer_is_not_cancelled(sweep: Sweep, slurm: FakeSlurm, fake: FakeStudy) -> None:
-    submit_two(fake, slurm)
-    slurm.is_down()
-    assert "squeue: Unable to contact slurm controller" in sweep("cancel", status=1)
-    assert "no such run" in sweep("cancel", "S/3", status=2)
-
-
-def test_cancelling_here(study: Callable[[str], Path], tmp_path: Path) -> None:
-    """From another terminal: jobs and launcher end, work is saved, and the same submission continues it."""
-    home, path = study("tiny"), sweep_file(tmp_path, "tiny", {"steps": 100_000, "log_every": 10, "save_every": 50_000})
-    arguments = [str(path), "--runs", str(tmp_path)]
-    loaded = load_sweep(path)
-
-    def ditbench(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(DITBENCH), "sweep", *words, *arguments], capture_output=True, text=True, timeout=100, check=False
-        )
-
-    assert ditbench("cancel").stdout == f"nothing is at work on {home} here\n"
-    launcher = subprocess.Popen(command(path, tmp_path), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    try:
-        while launcher.poll() is None and steps_taken(loaded, tmp_path) < 5:
-            time.sleep(0.01)
-        assert "running" in ditbench("status").stdout
-        refused = subprocess.run(
-            [str(DITBENCH), "sweep", "cancel", *arguments, "S/4"], capture_output=True, text=True, check=False
-        )
-        assert refused.returncode == 2
-        assert "take runs from one queue" in refused.stderr
-        done = ditbench("cancel")
-        assert done.stdout.startswith("stopped "), done.stderr
-        said = launcher.communicate(timeout=60)[1]
-    finally:
-        launcher.kill()
-    assert launcher.returncode == 1
-    assert said == "ditbench: cancelled; what was saved stays, and the same command continues\n"
-    assert not any(is_locked(slot) for slot in (home / "jobs").glob(".slot-*"))
-    folders = run_folders(loaded, tmp_path)
-    started = [folder for folder in folders.values() if (folder / "sessions.jsonl").exists()]
-    assert started
-    for folder in started:
-        assert not (folder / "failures.jsonl").exists()
-        steps = [row["step"] for row in metrics.read(folder / "train.jsonl")]
-        states = [int(path.stem.removeprefix("state-")) for path in (folder / "checkpoints").glob("state-*")]
-        assert not steps or max(states) >= steps[-1]  # saved when it was told to stop
-    assert "stopped" in ditbench("status").stdout
-
-
-def test_jobs_of_another_machine_are_not_signalled(sweep: Sweep, fake: FakeStudy) -> None:
-    slot = fake.folder / "jobs" / ".slot-0"
-    slot.parent.mkdir(parents=True)
-    slot.write_text(json.dumps({"host": "elsewhere", "pid": os.getpid()}))
-    assert sweep("cancel") == f"nothing is at work on {fake.folder} here\n"
-    with slot.open() as held:
-        import fcntl
-
-        fcntl.flock(held, fcntl.LOCK_EX)
-        assert "its jobs are on elsewhere; cancel them there" in sweep("cancel", status=2)

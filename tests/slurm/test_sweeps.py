@@ -52,7 +52,7 @@ def test_an_array_of_12_runs_to_its_scores(cluster: Cluster, tmp_path: Path) -> 
 def test_disturbed_runs_end_like_undisturbed_ones(cluster: Cluster, tmp_path: Path) -> None:
     """Every run of an array meets something else, most of them in the middle of training."""
     fates = ["requeued", "preempted", "node-lost", "cancelled", "killed", "timed-out"]
-    lengths = {"timed-out": 2500}
+    lengths = {"timed-out": 4000, "node-lost": 4000, "preempted": 4000}
     fate = {name: {"seed": i, "train.steps": lengths.get(name, 1500)} for i, name in enumerate(fates)}
     path = write_sweep(tmp_path, "disturbed", {"fate": fate}, {"save_every": 1000, "log_every": 50})
     reference = undisturbed(path, tmp_path / "reference")
@@ -78,16 +78,21 @@ def test_disturbed_runs_end_like_undisturbed_ones(cluster: Cluster, tmp_path: Pa
     def node(label: str) -> str:
         return cluster.squeue("--noheader", f"--job={ids[label]}", "--format=%N").strip()
 
-    for label in fates:
+    disturbances = {
+        "requeued": lambda: cluster.scontrol("requeue", ids["requeued"]),
+        "cancelled": lambda: subprocess.run(["scancel", ids["cancelled"]], check=True),
+        # The job's process, not its batch script: as if the system had run out of memory.
+        "killed": lambda: os.kill(starts(runs["killed"])[-1]["pid"], signal.SIGKILL),
+    }
+    while disturbances:  # each as soon as it is in the middle
+        label = cluster.wait_until(lambda: next(filter(at_work, disturbances), None), 120, f"{disturbances} train")
+        disturbances.pop(label)()
+    for label in ("node-lost", "preempted", "timed-out"):
         cluster.wait_until(lambda label=label: at_work(label), 120, f"{label} is training")
-    cluster.scontrol("requeue", ids["requeued"])
-    subprocess.run(["scancel", ids["cancelled"]], check=True)
-    # The job's process, not its batch script: as if the system had run out of memory.
-    os.kill(starts(runs["killed"])[-1]["pid"], signal.SIGKILL)
     # The whole machine of one run, with whatever else is on it.
     lost = node("node-lost")
     cluster.kill_node(lost)
-    cluster.wait_until(lambda: node("node-lost") != lost, 60, "SLURM notices the loss")
+    cluster.wait_until(lambda: node("node-lost") not in ("", lost), 60, "the run goes on elsewhere")
     cluster.start_node(lost)
     # A job of a better partition that needs the node of another.
     cluster.wait_until(lambda: node("preempted"), 60, "the job that is to be preempted runs (again)")
@@ -254,7 +259,7 @@ def test_what_slurm_refuses_is_said_in_its_words(cluster: Cluster, tmp_path: Pat
     for changes, said in (
         ({"partition": "nosuch"}, "invalid partition specified: nosuch"),
         ({"constraint": "nosuch"}, "Invalid feature specification"),
-        ({"training": [{"gpus_per_node": 9}]}, "Requested node configuration is not available"),
+        ({"training": [{"gpus_per_node": 16}]}, "Requested node configuration is not available"),
         ({"evaluation": [{"gpus_per_node": 1, "partition": "nosuch"}]}, "SLURM refused the scoring array"),
     ):
         done = ditbench(
