@@ -63,8 +63,8 @@ def test_disturbed_runs_end_like_undisturbed_ones(cluster: Cluster, tmp_path: Pa
         tmp_path,
         signal_before_end_s=40,
         training=[
-            {**each, "models": ["timed-out"], "time_limit": "00:02:00", "cpus_per_task": 2},
-            {**each, "models": ["node-lost"], "cpus_per_task": 3},
+            {**each, "models": ["timed-out"], "time_limit": "00:02:00"},
+            {**each, "models": ["node-lost"], "mem_gb": 3},
             each,
         ],
     )
