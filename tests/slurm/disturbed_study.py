@@ -77,7 +77,8 @@ def disturb(cluster: Cluster, runs: Path, by_label: dict[str, Path]) -> dict[str
             job = ids.get(folder.name)
             if job in running and last_step(folder) < 600:
                 begun = starts(folder)
-                if begun and last_step(folder) >= begun[-1]["resumed_from_step"] + beyond:
+                is_alive = bool(begun) and Path(f"/proc/{begun[-1]['pid']}").exists()  # not an earlier start
+                if is_alive and last_step(folder) >= begun[-1]["resumed_from_step"] + beyond:
                     result[label] = str(job)
         return result
 
