@@ -178,3 +178,17 @@ def test_paths_exist() -> None:
         r"`((?:models|bench|sweeps)/[\w/.]+)`", README
     ):
         assert (ROOT / path).exists(), path
+
+
+def test_the_disturbed_study_ended_as_its_page_says() -> None:
+    folder = ROOT / "results" / "slurm"
+    rows: Any = pd.read_csv(folder / "disturbed-digits.csv")
+    text = " ".join((folder / "README.md").read_text(encoding="utf-8").split())
+    assert len(rows) == 12
+    assert f"none of the {rows['train_rows'].sum()} rows" in text
+    assert rows["rows_missing_or_twice"].sum() == 0
+    assert f"all {rows['scores'].sum()} scores equal" in text
+    assert rows["scores"].equals(rows["scores_equal_bit_for_bit"])
+    for happened in ("requeued", "preempted", "node lost", "process killed", "cancelled, submitted again"):
+        assert rows["disturbances"].str.contains(happened).any()
+    assert rows["failed_attempts"].max() < 3
