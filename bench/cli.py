@@ -209,8 +209,8 @@ def demo(
 @perf_app.command("ranks")
 def perf_ranks(
     sweep: Annotated[Path | None, typer.Argument(help="A sweep's YAML file; default: the digits study.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each way is measured, in turns.")] = 15,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps at a time.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each way is measured, in turns.")] = 9,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps at a time.")] = 5,
     out: Annotated[Path, typer.Option(help="Folder for ranks.csv.")] = Path("results/perf"),
 ) -> None:
     """A training step by two processes against one, on CPUs: what the sum of gradients costs, and what is left."""
