@@ -188,10 +188,11 @@ def test_a_profile_without_requeueing_is_obeyed(study: Study, capfd: Any) -> Non
 
 
 def test_an_attempt_that_failed_is_requeued_until_there_were_too_many(study: Study) -> None:
-    """The run left its reason itself, so no other is put beside it."""
+    """The run left its reason itself, so none is put down to the one after it."""
     first, second = study.runs[1:]
     study.start(first)
     record_failure(first, "training", "diverged", 2, {"attempt": ATTEMPT})
+    study.start(second)
     assert study.end(1) == 1
     assert study.requeued() == ["requeue 70_1"]
     record_failure(first, "training", "diverged again", 2, {"attempt": "70_1.3"})

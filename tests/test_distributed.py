@@ -29,7 +29,7 @@ from bench.distributed import SINGLE, Ranks, joined
 from bench.errors import InputError, RunError
 from bench.execution import Execution
 from bench.recipe import Recipe
-from bench.run_folder import RunLocked, failed_attempts, is_finished, locked, read_error
+from bench.run_folder import RunLocked, failed_attempts, is_finished, locked, read_error, record_failure
 from bench.stopping import Stopped, StopRequest
 from bench.train import BatchSampler, Trainer
 
@@ -42,7 +42,10 @@ HANG_SECONDS = 300
 
 
 def on_ranks(world_size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What `function(ranks, *arguments)` returns on each of `world_size` processes, or the exception it raises."""
+    """What `function(ranks, *arguments)` returns on each of `world_size` processes, or the exception it raises.
+
+    `EOFError` for a process that died.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -59,7 +62,10 @@ def on_ranks(world_size: int, function: Callable[..., Any], *arguments: Any) -> 
         answers = []
         for rank, pipe in enumerate(pipes):
             assert pipe.poll(HANG_SECONDS), f"rank {rank} hangs"
-            answers.append(pipe.recv())
+            try:
+                answers.append(pipe.recv())
+            except EOFError as error:
+                answers.append(error)
         return answers
     finally:
         for process in processes:
@@ -165,6 +171,7 @@ def trained(recipe: Recipe, folder: Path, micro_batches: int, ranks: Ranks = SIN
     folder.mkdir(exist_ok=True)
     digits = load_dataset("digits", CPU)
     trainer = Trainer(recipe, digits, folder, 0.5, CPU, "fp32", ranks=ranks, micro_batches=micro_batches)
+    trainer.resume(recipe.train.steps)
     trainer.train_until(recipe.train.steps)
     return last_state(recipe, folder)
 
@@ -198,6 +205,29 @@ def test_ranks_and_micro_batches_train_as_one_process_does(tmp_path: Path) -> No
     (tmp_path / "ranks").mkdir()
     assert on_ranks(2, _train_on_ranks, recipe, tmp_path / "ranks", 2) == [None, None]
     assert_equal_but_for_the_order_of_sums(whole, reordered, last_state(recipe, tmp_path / "ranks"))
+
+
+def _train_and_stop(ranks: Ranks, recipe: Recipe, folder: Path, step: int) -> None:
+    bench.train.SECONDS_BETWEEN_AGREEMENTS = 0
+    stop = StopRequest()
+    digits = Interrupting(step, lambda: setattr(stop, "signal", signal.SIGUSR2))
+    trainer = Trainer(recipe, digits, folder, 0.5, CPU, "fp32", ranks=ranks, stop=stop)
+    with pytest.raises(Stopped):
+        trainer.train_until(recipe.train.steps)
+
+
+def test_a_run_may_continue_on_another_number_of_ranks(tmp_path: Path) -> None:
+    """From the middle of a window of the log, whose sums were kept rank by rank."""
+    recipe = tiny(train={"checkpoint_steps": [], "log_every": 4, "save_every": 100})
+    whole = trained(recipe, tmp_path / "whole", 1)
+    reordered = [trained(recipe, tmp_path / f"{pieces}", pieces) for pieces in (2, 4, 8)]
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    assert on_ranks(2, _train_and_stop, recipe, folder, 6) == [None, None]
+    assert on_ranks(4, _train_on_ranks, recipe, folder, 1) == [None] * 4
+    found = last_state(recipe, folder)
+    assert [row["step"] for row in metrics.read(folder / "train.jsonl")] == [4, 8, 12]
+    assert_equal_but_for_the_order_of_sums(whole, reordered, found)
 
 
 def _score(ranks: Ranks, folder: Path, study: Path) -> None:
@@ -299,6 +329,34 @@ def test_a_rank_that_fails_ends_all_and_leaves_its_own_reason(study: StudyFolder
     assert (row["error"], row["rank"]) == ("OSError: the data are gone", faulty)
     assert "in fail" in row["traceback"]
     assert read_error(folder) == "OSError: the data are gone"
+
+
+def _run_with_a_death(ranks: Ranks, folder: Path, study: Path, explained: bool) -> None:
+    def die() -> None:
+        if explained and os.fork() == 0:
+            os.closerange(3, 4096)  # with its connections
+            time.sleep(1)
+            record_failure(folder, "training", "killed for its memory", 1, {"attempt": "7.0"})
+            os._exit(0)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if ranks.rank == 1:
+        digits = Interrupting(5, die)
+        bench.run.load_dataset = lambda name, device: digits
+    bench.run.PEER_SECONDS = 5
+    bench.run.run(folder, study, Execution(ranks=ranks, session={"attempt": "7.0"}))
+
+
+@pytest.mark.parametrize("explained", [False, True])
+def test_a_rank_that_is_killed_ends_all_and_who_knows_why_has_time_to_say_so(
+    study: StudyFolder, explained: bool
+) -> None:
+    folder = start(tiny(), study("a"))
+    survivor, killed = on_ranks(2, _run_with_a_death, folder, folder.parent, explained)
+    assert isinstance(killed, EOFError)
+    assert isinstance(survivor, RuntimeError)
+    (row,) = metrics.read(folder / "failures.jsonl")
+    assert row["error"] == ("killed for its memory" if explained else f"RuntimeError: {survivor}")
 
 
 def test_a_full_disk_of_the_writing_rank_is_the_reason_of_all(study: StudyFolder) -> None:

@@ -43,6 +43,9 @@ def mebibytes(key: str) -> int:
 # Exhausted in truth
 
 
+linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+
+
 def large(**train: Any) -> Recipe:
     """A recipe whose activations take some hundred MiB."""
     given = {"steps": 2, "batch_size": 512, "checkpoint_steps": [], **train}
@@ -62,6 +65,7 @@ def _train_where_half_a_batch_fits(ranks: Ranks, folder: Path, trial: Path) -> N
     train(folder, Execution())
 
 
+@linux
 def test_a_batch_that_does_not_fit_is_split(tmp_path: Path) -> None:
     recipe = large(allow_accumulation=True)
     folder = start(recipe, tmp_path)
@@ -77,6 +81,7 @@ def test_a_batch_that_does_not_fit_is_split(tmp_path: Path) -> None:
     assert all(torch.equal(found[name], tensor) for name, tensor in split.items())
 
 
+@linux
 def test_a_batch_that_may_not_be_split_is_refused_by_the_key_that_allows_it(tmp_path: Path) -> None:
     folder = start(large(), tmp_path)
     (error,) = on_ranks(1, _train_where_half_a_batch_fits, folder, tmp_path)

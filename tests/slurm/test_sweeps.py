@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,7 @@ def test_an_array_of_12_runs_to_its_scores(cluster: Cluster, tmp_path: Path) -> 
 def test_disturbed_runs_end_like_undisturbed_ones(cluster: Cluster, tmp_path: Path) -> None:
     """Every run of an array meets something else, most of them in the middle of training."""
     fates = ["requeued", "preempted", "node-lost", "cancelled", "killed", "timed-out"]
-    lengths = {"timed-out": 4000, "node-lost": 4000, "preempted": 4000}
-    fate = {name: {"seed": i, "train.steps": lengths.get(name, 1500)} for i, name in enumerate(fates)}
+    fate = {name: {"seed": seed, "train.steps": 3000} for seed, name in enumerate(fates)}
     path = write_sweep(tmp_path, "disturbed", {"fate": fate}, {"save_every": 1000, "log_every": 50})
     reference = undisturbed(path, tmp_path / "reference")
     # Written out at every step, which changes no result, they are slow enough to be disturbed.
@@ -72,33 +72,34 @@ def test_disturbed_runs_end_like_undisturbed_ones(cluster: Cluster, tmp_path: Pa
     study, runs = tmp_path / "disturbed", folders(path, tmp_path)
     ids = {label: job_ids(study)[folder.name] for label, folder in runs.items()}
 
-    def at_work(label: str) -> bool:
-        return last_step(runs[label]) > 100
-
     def node(label: str) -> str:
         return cluster.squeue("--noheader", f"--job={ids[label]}", "--format=%N").strip()
 
-    disturbances = {
-        "requeued": lambda: cluster.scontrol("requeue", ids["requeued"]),
-        "cancelled": lambda: subprocess.run(["scancel", ids["cancelled"]], check=True),
-        # The job's process, not its batch script: as if the system had run out of memory.
-        "killed": lambda: os.kill(starts(runs["killed"])[-1]["pid"], signal.SIGKILL),
-    }
-    while disturbances:  # each as soon as it is in the middle
-        label = cluster.wait_until(lambda: next(filter(at_work, disturbances), None), 120, f"{disturbances} train")
-        disturbances.pop(label)()
-    for label in ("node-lost", "preempted", "timed-out"):
-        cluster.wait_until(lambda label=label: at_work(label), 120, f"{label} is training")
+    waiting = list(fates)
+    while waiting:
+        label = cluster.wait_until(lambda: next((x for x in waiting if working(runs[x])), None), 120, "all train")
+        freeze(cluster, runs[label])
+        waiting.remove(label)
+    cluster.scontrol("requeue", ids["requeued"])
+    subprocess.run(["scancel", ids["cancelled"]], check=True)
+    # The job's process, not its batch script: as if the system had run out of memory.
+    os.kill(starts(runs["killed"])[-1]["pid"], signal.SIGKILL)
+    # A job of a better partition needs the node, and all others on it go as well.
+    before = len(starts(runs["preempted"]))
+    cluster.sbatch("-p", "main", "-w", node("preempted"), "--exclusive", "--wrap", "sleep 5")
+    cluster.wait_until(lambda: len(starts(runs["preempted"])) > before, 120, "it goes on after preemption")
     # The whole machine of one run, with whatever else is on it.
+    freeze(cluster, runs["node-lost"])
     lost = node("node-lost")
     cluster.kill_node(lost)
     cluster.wait_until(lambda: node("node-lost") not in ("", lost), 60, "the run goes on elsewhere")
     cluster.start_node(lost)
-    # A job of a better partition that needs the node of another.
-    cluster.wait_until(lambda: node("preempted"), 60, "the job that is to be preempted runs (again)")
-    before = len(starts(runs["preempted"]))
-    cluster.sbatch("-p", "main", "-w", node("preempted"), "--exclusive", "--wrap", "sleep 5")
-    cluster.wait_until(lambda: len(starts(runs["preempted"])) > before, 120, "it goes on after preemption")
+    for _ in range(2):
+        pid = freeze(cluster, runs["timed-out"])
+        begun = len(starts(runs["timed-out"]))
+        time.sleep(65)  # SLURM gives notice at most 100 s before the end of the two minutes, in steps of 30 s
+        os.kill(pid, signal.SIGCONT)
+        cluster.wait_until(lambda begun=begun: len(starts(runs["timed-out"])) > begun, 60, "it goes on after the limit")
 
     cluster.wait_until(lambda: not cluster.squeue("--noheader", f"--job={ids['cancelled']}"), 60, "it is cancelled")
     assert "1 runs to train" in submit(path, profile, tmp_path)
@@ -112,6 +113,20 @@ def test_disturbed_runs_end_like_undisturbed_ones(cluster: Cluster, tmp_path: Pa
     # A signal saves the very step it comes at: nothing is trained twice.
     stopped = [line for line in (runs["timed-out"] / "log.txt").read_text().splitlines() if "saved at step" in line]
     assert len(stopped) >= 2
+
+
+def working(folder: Path) -> int | None:
+    """The process of a run that is in the middle of training, if it is."""
+    begun = starts(folder)
+    is_alive = bool(begun) and Path(f"/proc/{begun[-1]['pid']}").exists()
+    return begun[-1]["pid"] if is_alive and last_step(folder) > begun[-1]["resumed_from_step"] + 20 else None
+
+
+def freeze(cluster: Cluster, folder: Path) -> int:
+    """Halt a run in the middle of training, so that it is there however fast the machine is; returns its process."""
+    pid = cluster.wait_until(lambda: working(folder), 120, f"{folder.name} is training")
+    os.kill(pid, signal.SIGSTOP)
+    return pid
 
 
 def test_two_nodes_with_two_ranks_each_train_like_one_process(cluster: Cluster, tmp_path: Path) -> None:
@@ -201,8 +216,11 @@ def test_scoring_begins_while_training_goes_on(cluster: Cluster, tmp_path: Path)
     path = write_sweep(tmp_path, "early", {"seed": [0]}, train)
     submit(path, write_profile(tmp_path), tmp_path, "--evaluate", "as-ready")
     (folder,) = folders(path, tmp_path).values()
+    cluster.wait_until(lambda: last_step(folder) > 40, 120, "the first checkpoints are there")
+    pid = freeze(cluster, folder)
     cluster.wait_until(lambda: metrics.read(folder / "evals.jsonl"), 120, "the first checkpoint is scored")
     assert last_step(folder) < 1500
+    os.kill(pid, signal.SIGCONT)
     assert "1 queued or running" in submit(path, write_profile(tmp_path), tmp_path)
     cluster.wait_until(lambda: all_finished(path, tmp_path), 180, "all are scored")
     assert [row["step"] for row in metrics.read(folder / "evals.jsonl")] == [20, 40, 1500]
@@ -274,7 +292,7 @@ def test_what_slurm_refuses_is_said_in_its_words(cluster: Cluster, tmp_path: Pat
 
 
 def test_without_accounting_status_says_so_and_works(cluster: Cluster, tmp_path: Path) -> None:
-    path = write_sweep(tmp_path, "unaccounted", {"seed": [0]}, {"steps": 3000, "save_every": 1, "log_every": 1})
+    path = write_sweep(tmp_path, "unaccounted", {"seed": [0]}, {"steps": 50_000, "save_every": 1, "log_every": 1})
     submit(path, write_profile(tmp_path), tmp_path)
     (folder,) = folders(path, tmp_path).values()
     cluster.wait_until(lambda: last_step(folder) > 10, 120, "it is training")
@@ -296,7 +314,7 @@ def test_without_accounting_status_says_so_and_works(cluster: Cluster, tmp_path:
 
 
 def test_the_cluster_cancels_instead_of_requeueing(cluster: Cluster, tmp_path: Path) -> None:
-    path = write_sweep(tmp_path, "cancelled", {"seed": [0]}, {"steps": 2000, "save_every": 1, "log_every": 1})
+    path = write_sweep(tmp_path, "cancelled", {"seed": [0]}, {"steps": 6000, "save_every": 1, "log_every": 1})
     profile = write_profile(tmp_path, partition="cancel", requeue=False)
     submit(path, profile, tmp_path)
     (folder,) = folders(path, tmp_path).values()
