@@ -57,7 +57,7 @@ def evaluate(
     scorer, key_of_scorer = _scorer(recipe, dataset, study_folder, device) if ranks.is_first else (None, {})
     speed = _make_samples(recipe, folder, dataset, step, device, precision, ranks, stop)
     if scorer is None:
-        ranks.wait_for_all()
+        _agree_to_stop(ranks, None)
         return None
     evaluation = recipe.evaluation
     key: dict[str, Any] = {
@@ -77,12 +77,23 @@ def evaluate(
     _assemble(path, _parts_folder(folder, step), recipe)
     made_from = {"run": recipe.id, "seed": recipe.seed, **key, "commit": commit()}
     write_json(path.with_suffix(".json"), made_from)
-    with stop.interrupts():
-        # "c": torch takes a writable mapping only; nothing is written to it.
-        scores = scorer.score(torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False)))
+    scores, stopped = {}, None
+    try:
+        with stop.interrupts():
+            # "c": torch takes a writable mapping only; nothing is written to it.
+            scores = scorer.score(torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False)))
+    except Stopped as error:
+        stopped = error
+    _agree_to_stop(ranks, stopped)
     shutil.rmtree(_parts_folder(folder, step), ignore_errors=True)
-    ranks.wait_for_all()
     return {**key, **scores, "sampling_images_per_s": speed, "samples": str(path.relative_to(folder))}
+
+
+def _agree_to_stop(ranks: Ranks, stopped: Stopped | None) -> None:
+    """Return once rank 0 has scored; raise on every rank if it was stopped there."""
+    (any_stopped,) = ranks.maximum(float(stopped is not None))
+    if any_stopped:
+        raise stopped or Stopped("stopped on request while rank 0 was scoring")
 
 
 def samples_path(folder: Path, step: int) -> Path:

@@ -7,7 +7,6 @@ call them alike; rank 0 writes. What the folder holds: see `bench/run_folder.py`
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import re
 import time
@@ -38,6 +37,7 @@ from bench.run_folder import (
     logging_to,
     read_config,
     read_error,
+    read_micro_batches,
     record_failure,
     weights_path,
 )
@@ -177,7 +177,7 @@ def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: E
     device = _device(execution)
     dataset = load_dataset(recipe.data.name, device)
     cost = flops.count(**recipe.model.arguments())
-    micro_batches = ranks.from_first(_micro_batches(folder))
+    micro_batches = ranks.from_first(read_micro_batches(folder))
     _check_batch(recipe, ranks.world_size, micro_batches)
     if ranks.is_first and study_folder:
         metrics.cut_after(folder / "evals.jsonl", recipe.train.steps)  # a row that a crash cut short
@@ -281,14 +281,6 @@ def _check_batch(recipe: Recipe, world_size: int, micro_batches: int) -> None:
         )
 
 
-def _micro_batches(folder: Path) -> int:
-    """Into how many pieces a rank splits its share of a batch; more than one after memory ran out."""
-    try:
-        return int(json.loads((folder / "micro_batches.json").read_text(encoding="utf-8"))["micro_batches"])
-    except FileNotFoundError:
-        return 1
-
-
 def _with_less_memory(recipe: Recipe, folder: Path, execution: Execution, work: Callable[[], None]) -> None:
     """Do the work; where memory runs out and the recipe allows it, again with micro-batches of half the size.
 
@@ -297,11 +289,13 @@ def _with_less_memory(recipe: Recipe, folder: Path, execution: Execution, work: 
         Stopped: other ranks have to start again as well.
     """
     while True:
-        pieces = execution.ranks.from_first(_micro_batches(folder))  # before another rank may have raised it
+        pieces = execution.ranks.from_first(read_micro_batches(folder))  # before another rank may have raised it
         try:
             return work()
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+                if _lost_a_peer(error) and read_micro_batches(folder) > pieces:
+                    raise Stopped("out of memory on another rank: every rank starts again") from None
                 raise
             reason = str(error).splitlines()[0]
         world_size = execution.ranks.world_size

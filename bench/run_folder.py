@@ -213,10 +213,20 @@ def logging_to(folder: Path, phase: Phase = "training") -> Iterator[None]:
         handler.close()
 
 
+def read_micro_batches(folder: Path) -> int:
+    """Into how many pieces a rank splits its share of a batch; more than one after memory ran out."""
+    try:
+        return int(json.loads((folder / "micro_batches.json").read_text(encoding="utf-8"))["micro_batches"])
+    except FileNotFoundError:
+        return 1
+
+
 def progress(folder: Path, phase: Phase) -> list[int]:
-    """How far a run is, in numbers that grow: its newest state's step; or its scores, then its batches of samples."""
-    if phase == "training":
-        states = sorted((folder / "checkpoints").glob("state-*.safetensors"))
-        return [int(states[-1].stem.removeprefix("state-")) if states else 0]
+    """How far a run is, in numbers of which one changes with all that is saved.
+
+    Its newest state's step and its micro-batches (training only), its scores, its batches of samples.
+    """
+    states = sorted((folder / "checkpoints").glob("state-*.safetensors"))
+    trained = [int(states[-1].stem.removeprefix("state-")) if states else 0, read_micro_batches(folder)]
     scores = len(metrics.read(folder / "evals.jsonl"))
-    return [scores, len(list((folder / "samples").glob(".step-*/*.npy")))]
+    return (trained if phase == "training" else []) + [scores, len(list((folder / "samples").glob(".step-*/*.npy")))]

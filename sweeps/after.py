@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     attempt = f"{job_id}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
     max_failures = submission.profile.max_failures
     if status == STOPPED:
-        _count_if_stuck(runs, array.kind, attempt, max_failures)
+        _count_if_stuck(_left(runs, array.kind, inline), array.kind, attempt, max_failures)
     elif status != TOO_EARLY:
         _count_if_silent(_left(runs, array.kind, inline), array.kind, attempt, max_failures, status)
     left = _left(runs, array.kind, inline)

@@ -268,6 +268,24 @@ def test_stopped_without_having_saved_anything_new_counts(study: Study, kind: Ph
     assert study.requeued() == ["requeue 70_1"]
 
 
+def test_an_attempt_that_learned_how_little_memory_there_is_was_not_for_nothing(study: Study) -> None:
+    study.start(study.runs[1])
+    (study.runs[1] / "micro_batches.json").write_text('{"micro_batches": 2}')
+    assert study.end(STOPPED) == STOPPED
+    assert study.counted() == [[], [], []]
+
+
+def test_a_training_job_that_sampled_is_not_stuck(study: Study) -> None:
+    study.submit(evaluate="inline")
+    train(study.runs[1])
+    study.start(study.runs[1])
+    samples = study.runs[1] / "samples" / ".step-00000006"
+    samples.mkdir(parents=True)
+    (samples / "00000000-00000007.npy").touch()
+    assert study.end(STOPPED) == STOPPED
+    assert study.counted() == [[], [], []]
+
+
 def test_runs_that_this_attempt_did_not_reach_are_not_stuck(study: Study) -> None:
     study.start(study.runs[1], attempt="70_1.1")
     assert study.end(STOPPED) == STOPPED

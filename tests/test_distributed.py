@@ -28,6 +28,7 @@ from bench.data import Digits, load_dataset
 from bench.distributed import SINGLE, Ranks, joined
 from bench.errors import InputError, RunError
 from bench.execution import Execution
+from bench.fidelity import Scorer
 from bench.recipe import Recipe
 from bench.run_folder import RunLocked, failed_attempts, is_finished, locked, read_error, record_failure
 from bench.stopping import Stopped, StopRequest
@@ -306,6 +307,22 @@ def test_one_rank_told_to_stop_stops_all_and_nothing_is_lost(study: StudyFolder)
     assert is_finished(folder)
     assert results(folder) == results(expected)
     assert [row["resumed_from_step"] for row in metrics.read(folder / "sessions.jsonl")] == [0, step, target]
+    assert not (folder / "failures.jsonl").exists()
+
+
+def _run_told_to_stop_while_scoring(ranks: Ranks, folder: Path, study: Path) -> None:
+    def score(*arguments: object) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        return {}
+
+    pytest.MonkeyPatch().setattr(Scorer, "score", score)
+    bench.run.run(folder, study, Execution(ranks=ranks, stop=StopRequest().on(signal.SIGUSR2)))
+
+
+def test_stopped_while_the_first_rank_scores_all_stop(study: StudyFolder) -> None:
+    folder = start(tiny(), study("a"))
+    ended = on_ranks(2, _run_told_to_stop_while_scoring, folder, folder.parent)
+    assert [type(error) for error in ended] == [Stopped, Stopped]
     assert not (folder / "failures.jsonl").exists()
 
 
