@@ -79,12 +79,12 @@ def test_disturbed_runs_end_like_undisturbed_ones(cluster: Cluster, tmp_path: Pa
         label = cluster.wait_until(lambda: next((x for x in waiting if working(runs[x])), None), 120, "all train")
         freeze(cluster, runs[label])
         waiting.remove(label)
-    for _ in range(2):
-        pid = freeze(cluster, runs["timed-out"])
+    for _ in range(2):  # SLURM wakes a halted process with its notice that the limit is near
+        freeze(cluster, runs["timed-out"])
         begun = len(starts(runs["timed-out"]))
-        cluster.wait_until(lambda pid=pid: is_told_to_stop(pid), 120, "the time limit is near")
-        os.kill(pid, signal.SIGCONT)
-        cluster.wait_until(lambda begun=begun: len(starts(runs["timed-out"])) > begun, 60, "it goes on after the limit")
+        cluster.wait_until(
+            lambda begun=begun: len(starts(runs["timed-out"])) > begun, 180, "it goes on after the limit"
+        )
     cluster.scontrol("requeue", ids["requeued"])
     subprocess.run(["scancel", ids["cancelled"]], check=True)
     # The job's process, not its batch script: as if the system had run out of memory.
@@ -118,13 +118,6 @@ def working(folder: Path) -> int | None:
     begun = starts(folder)
     is_alive = bool(begun) and Path(f"/proc/{begun[-1]['pid']}").exists()
     return begun[-1]["pid"] if is_alive and last_step(folder) > begun[-1]["resumed_from_step"] + 20 else None
-
-
-def is_told_to_stop(pid: int) -> bool:
-    """Whether SLURM's notice has reached a process that is halted."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    pending = int(status.partition("ShdPnd:")[2].split()[0], 16)
-    return bool(pending >> (signal.SIGUSR2 - 1) & 1)
 
 
 def freeze(cluster: Cluster, folder: Path) -> int:
