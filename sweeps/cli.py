@@ -225,4 +225,7 @@ def _profile(
     from sweeps.cluster import load_cluster
 
     given = {"device": device, "precision": precision, "evaluate": evaluate}
-    return load_cluster(cluster, {key: choice.value for key, choice in given.items() if choice is not None})
+    profile = load_cluster(cluster, {key: choice.value for key, choice in given.items() if choice is not None})
+    if evaluate is not None and profile.executor == "local":
+        raise InputError(f"--evaluate {evaluate.value}: only on SLURM; on this machine a run's own job scores it")
+    return profile
