@@ -1,0 +1,351 @@
+"""Images on disk as one uint8 array (N, C, H, W), whatever holds them: .npy, an ADM .npz, or a folder.
+
+Arrays are memory-mapped where they can be, also inside a .npz, so that 50,000 images cost no memory. Importing this
+module does not import torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tokenize
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bench.atomic import replace
+from bench.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+CHUNK_BYTES = 2**26
+LOCAL_HEADER_BYTES = 30  # of a zip member, before its name and its extra field (APPNOTE 6.3, section 4.3.7)
+ZIP_PROBLEMS = (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError, RuntimeError)
+
+
+class Images(ABC):
+    """uint8 images, all of one size.
+
+    Attributes:
+        shape: (N, C, H, W); C is 1 or 3.
+        labels: (N,) int64, where the file has them.
+    """
+
+    shape: tuple[int, int, int, int]
+    labels: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @abstractmethod
+    def pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Images start .. stop - 1 as a slice takes them: (n, C, H, W) uint8, contiguous."""
+
+    def batch(self, start: int, stop: int) -> Tensor:
+        """The same as a torch tensor of its own memory."""
+        import torch
+
+        return torch.from_numpy(self.pixels(start, stop))
+
+    def chunks(self) -> Iterator[NDArray[np.uint8]]:
+        """All images in order, (n, C, H, W) uint8 of at most `CHUNK_BYTES`, one image at least."""
+        size = max(1, CHUNK_BYTES // int(np.prod(self.shape[1:])))
+        for start in range(0, len(self), size):
+            yield self.pixels(start, start + size)
+
+    def content_hash(self) -> str:
+        """SHA-256, in hex, of type, shape and pixels in the order N, C, H, W: the same in every container."""
+        digest = hashlib.sha256(f"uint8 {self.shape}".encode())
+        for chunk in self.chunks():
+            digest.update(chunk.data)
+        return digest.hexdigest()
+
+
+class ArrayImages(Images):
+    """Images of an array, in memory or mapped: (N, C, H, W), or (N, H, W, C) with `channels_last`."""
+
+    def __init__(
+        self, array: NDArray[np.uint8], channels_last: bool = False, labels: NDArray[np.int64] | None = None
+    ) -> None:
+        self._array = array.transpose(0, 3, 1, 2) if channels_last else array
+        num, channels, height, width = self._array.shape
+        self.shape = (num, channels, height, width)
+        self.labels = labels
+
+    def pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
+        return np.array(self._array[start:stop], order="C")
+
+
+class FolderImages(Images):
+    """Image files. All grey: C = 1; else C = 3, where grey images among them are repeated."""
+
+    def __init__(self, paths: list[Path], shape: tuple[int, int, int, int]) -> None:
+        self._paths = paths
+        self.shape = shape
+
+    def pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
+        paths = self._paths[start:stop]
+        pixels = np.empty((len(paths), *self.shape[1:]), dtype=np.uint8)
+        for row, path in zip(pixels, paths, strict=True):
+            row[:] = _read_image(path, self.shape[1])
+        return pixels
+
+
+def open_images(path: Path) -> Images:
+    """Open a .npy (uint8, N, C, H, W), an ADM .npz (arr_0: uint8, N, H, W, C), or a folder of images.
+
+    Raises:
+        InputError: it is none of them, or something in it is not as it must be.
+    """
+    if path.is_dir():
+        return _open_folder(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file or folder")
+    if path.suffix == ".npy":
+        return _open_npy(path)
+    if path.suffix == ".npz":
+        arrays = npz_arrays(path)
+        images = npz_images(path, arrays)
+        if images is None:
+            held = ", ".join(str(array) for array in arrays.values()) or "nothing"
+            raise InputError(f"{path}: no images; it has {held}; accepted: arr_0 uint8 (N, H, W, 1 or 3)")
+        return images
+    raise InputError(f"{path}: not images; accepted: .npy, .npz, a folder of {' '.join(SUFFIXES)}")
+
+
+def _open_npy(path: Path) -> Images:
+    try:
+        with path.open("rb") as file:
+            dtype, shape, _ = _read_array_header(file)
+        if dtype != np.uint8 or len(shape) != 4 or shape[1] not in (1, 3) or 0 in shape:
+            raise InputError(f"{path}: {dtype} {shape}; accepted: uint8 (N, C, H, W) with C 1 or 3, not empty")
+        return ArrayImages(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read as .npy ({error})") from None
+
+
+@dataclass(frozen=True)
+class NpzArray:
+    """An array of a .npz, known by its header."""
+
+    path: Path
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    fortran_order: bool
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype} {self.shape}"
+
+    def read(self) -> NDArray:
+        """The whole array in memory, its checksum compared (zipfile does, at its end).
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.name}.npy") as member:
+                return np.lib.format.read_array(member, allow_pickle=False)
+        except ZIP_PROBLEMS as error:
+            raise InputError(f"{self.path}: {self.name}: cannot be read ({error})") from None
+
+    def map(self) -> NDArray:
+        """The array, memory-mapped if it is stored as it is, otherwise read.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                member = archive.getinfo(f"{self.name}.npy")
+            if member.compress_type != zipfile.ZIP_STORED:
+                return self.read()
+            with self.path.open("rb") as file:
+                # The local header's extra field differs from the one in the central directory: read its length here.
+                file.seek(member.header_offset)
+                header = file.read(LOCAL_HEADER_BYTES)
+                lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+                file.seek(member.header_offset + LOCAL_HEADER_BYTES + lengths)
+                _read_array_header(file)
+                start, stop = file.tell(), member.header_offset + LOCAL_HEADER_BYTES + lengths + member.file_size
+            if stop - start != self.dtype.itemsize * math.prod(self.shape):
+                raise ValueError(f"{stop - start} bytes for {self.shape}")
+            order = "F" if self.fortran_order else "C"
+            return np.memmap(self.path, self.dtype, mode="r", offset=start, shape=self.shape, order=order)
+        except ZIP_PROBLEMS as error:
+            raise InputError(f"{self.path}: {self.name}: cannot be read ({error})") from None
+
+
+def npz_arrays(path: Path) -> dict[str, NpzArray]:
+    """The arrays of a .npz by name; only their headers are read.
+
+    Raises:
+        InputError: it is not a .npz, or damaged.
+    """
+    arrays = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                with archive.open(member) as file:
+                    name = member.removesuffix(".npy")
+                    arrays[name] = NpzArray(path, name, *_read_array_header(file))
+    except ZIP_PROBLEMS as error:
+        raise InputError(f"{path}: cannot be read as .npz ({error})") from None
+    return arrays
+
+
+def npz_images(path: Path, arrays: dict[str, NpzArray]) -> Images | None:
+    """The images among a .npz's arrays, with the labels arr_1 beside arr_0; None if there are none.
+
+    They are arr_0; without an arr_0, the one array of uint8 with four dimensions, whatever its name.
+
+    Raises:
+        InputError: arr_0 is no array of images, arr_1 no labels of them, or several arrays could be the images.
+    """
+    candidates = [array for array in arrays.values() if array.dtype == np.uint8 and len(array.shape) == 4]
+    if "arr_0" in arrays:
+        candidates = [arrays["arr_0"]]
+    if not candidates:
+        return None
+    if len(candidates) > 1:
+        raise InputError(f"{path}: {', '.join(map(str, candidates))} could all be the images; name one arr_0")
+    (images,) = candidates
+    if images.dtype != np.uint8 or len(images.shape) != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
+        raise InputError(f"{path}: {images}; accepted: uint8 (N, H, W, C) with C 1 or 3, not empty")
+    labels = None
+    if images.name == "arr_0" and "arr_1" in arrays:
+        if arrays["arr_1"].dtype.kind not in "iu" or arrays["arr_1"].shape != images.shape[:1]:
+            raise InputError(f"{path}: {arrays['arr_1']}; accepted: labels as integers ({images.shape[0]},)")
+        labels = arrays["arr_1"].read().astype(np.int64)
+    return ArrayImages(images.map(), channels_last=True, labels=labels)
+
+
+def _read_array_header(file: IO[bytes]) -> tuple[np.dtype, tuple[int, ...], bool]:
+    """dtype, shape and Fortran order of a .npy; the file is left where the data start."""
+    version = np.lib.format.read_magic(file)
+    try:
+        if version == (1, 0):
+            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+        elif version == (2, 0):
+            shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(file)
+        else:
+            raise ValueError(f"version {version} of the .npy format")
+    except tokenize.TokenError:  # numpy lets it pass
+        raise ValueError("its header is damaged") from None
+    return dtype, shape, fortran_order
+
+
+def _image_paths(folder: Path, pattern: str) -> list[Path]:
+    found = (path for path in folder.glob(pattern) if path.suffix.lower() in SUFFIXES and path.is_file())
+    paths = [path for path in found if not path.name.startswith(".")]
+    return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _open_folder(folder: Path) -> Images:
+    paths = _image_paths(folder, "*") or _image_paths(folder, "**/*")
+    if not paths:
+        raise InputError(f"{folder}: no images in it; accepted: {' '.join(SUFFIXES)}")
+    with _opened(paths[0]) as image:
+        width, height = image.size
+    modes = set()
+    for path in paths:
+        with _opened(path) as image:
+            modes.add(image.mode)
+            if image.size != (width, height):
+                size = f"{image.width} x {image.height} pixels, and {paths[0].name} {width} x {height}"
+                raise InputError(f"{path}: {size}; accepted: images of one size")
+    return FolderImages(paths, (len(paths), 1 if modes == {"L"} else 3, height, width))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("L", "RGB"):
+                raise InputError(f"{path}: mode {image.mode}; accepted: L (8-bit grey), RGB (8 bits a channel)")
+            yield image
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: cannot be read as an image ({error})") from None
+
+
+def _read_image(path: Path, channels: int) -> NDArray[np.uint8]:
+    """One image file as (C, H, W); grey is repeated where `channels` is 3."""
+    with _opened(path) as image:
+        pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    return pixels.reshape(*pixels.shape[:2], channels).transpose(2, 0, 1)
+
+
+def write_npz(images: Images, path: Path, labels: NDArray[np.int64] | None = None) -> None:
+    """Write an ADM .npz: arr_0 uint8 (N, H, W, C), and arr_1 int64 (N,) if there are labels. Nothing is compressed.
+
+    The same images and labels give the same bytes.
+
+    Raises:
+        ValueError: labels of another number.
+        RunError: the file could not be written; the old one stays.
+    """
+    if labels is not None and labels.shape != images.shape[:1]:
+        raise ValueError(f"labels: shape {labels.shape}, expected {images.shape[:1]}")
+    num, channels, height, width = images.shape
+
+    def write(aside: Path) -> None:
+        with zipfile.ZipFile(aside, "w") as archive:
+            with archive.open("arr_0.npy", "w", force_zip64=True) as member:
+                header = {"descr": "|u1", "fortran_order": False, "shape": (num, height, width, channels)}
+                np.lib.format.write_array_header_1_0(member, header)
+                for chunk in images.chunks():
+                    member.write(np.ascontiguousarray(chunk.transpose(0, 2, 3, 1)).data)
+            if labels is not None:
+                with archive.open("arr_1.npy", "w") as member:
+                    np.lib.format.write_array(member, labels.astype("<i8"), allow_pickle=False)
+
+    replace(path, write)
+
+
+def write_pngs(images: Images, folder: Path) -> None:
+    """Write 000000.png, 000001.png, ...; run again after an interruption, it writes what is missing or cannot be read.
+
+    Raises:
+        InputError: the folder has other images, which would be taken for these.
+        RunError: a file could not be written; finished ones stay.
+    """
+    digits = max(6, len(str(len(images) - 1)))
+    names = [f"{index:0{digits}d}.png" for index in range(len(images))]
+    strangers = {path.name for path in _image_paths(folder, "*")} - set(names)
+    if strangers:
+        raise InputError(f"{folder}: has other images, such as {min(strangers)}; give a folder of its own")
+    every = (pixels for chunk in images.chunks() for pixels in chunk)
+    for name, pixels in zip(names, every, strict=True):
+        if not ((folder / name).exists() and _holds(folder / name, pixels)):
+            _write_png(folder / name, pixels)
+
+
+def _holds(path: Path, pixels: NDArray[np.uint8]) -> bool:
+    """Whether a file is this image (C, H, W) and whole.
+
+    Raises:
+        InputError: it is a whole image, but another one.
+    """
+    try:
+        found = _read_image(path, len(pixels))
+    except InputError:
+        return False
+    if not np.array_equal(found, pixels):
+        raise InputError(f"{path}: has another image than the one to be written; give a folder of its own")
+    return True
+
+
+def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+    image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    replace(path, lambda aside: image.save(aside, format="PNG"))
