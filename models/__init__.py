@@ -1,9 +1,10 @@
 """Diffusion Transformers: the paper's 12 configurations and five block designs.
 
 Read these first: `registry.py` (names and sizes), `blocks.py` (the designs side by side), `dit.py` (the model).
-Importing this package does not import torch; `create_model` does.
+Importing this package does not import torch; `create_model` and `load_pretrained` do.
 """
 
+from models.pretrained import load_pretrained
 from models.registry import BLOCKS, create_model, list_models
 
-__all__ = ["BLOCKS", "create_model", "list_models"]
+__all__ = ["BLOCKS", "create_model", "list_models", "load_pretrained"]

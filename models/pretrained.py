@@ -1,166 +1,298 @@
-"""Weights of other projects' DiTs: the official state dict layout (ours) and diffusers' `DiTTransformer2DModel`."""
+"""Weights from files: the official release's, diffusers', one's own. The network's shape is read off the tensors.
+
+Nothing is unpickled but tensors and `argparse.Namespace` (which the official training checkpoints hold), and no code
+that a folder brings along is run.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from models.dit import DiT
-from models.registry import Architecture
+from models.registry import SIZES, Architecture, architecture
 
 if TYPE_CHECKING:
-    from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
+    from torch import Tensor
 
-# Ours -> diffusers', outside the blocks.
-_OUTER = {
-    "pos_embed": "pos_embed.pos_embed",
-    "x_embedder.proj": "pos_embed.proj",
-    "final_layer.adaLN_modulation.1": "proj_out_1",
-    "final_layer.linear": "proj_out_2",
-}
-# Ours -> diffusers', inside a block; diffusers holds q, k and v apart.
-_INNER = {
-    "attn.proj": "attn1.to_out.0",
-    "mlp.fc1": "ff.net.0.proj",
-    "mlp.fc2": "ff.net.2",
-    "adaLN_modulation.1": "norm1.linear",
-}
-# Ours -> diffusers', which keeps a copy of the condition's embedders in every block.
-_EMBEDDERS = {
-    "t_embedder.mlp.0": "timestep_embedder.linear_1",
-    "t_embedder.mlp.2": "timestep_embedder.linear_2",
-    "y_embedder.embedding_table": "class_embedder.embedding_table",
-}
+    from models.dit import DiT
+
+OFFICIAL = ("DiT-XL/2-256", "DiT-XL/2-512")
+DIFFUSERS_CLASSES = ("DiTTransformer2DModel", "OfficialDiTTransformer2DModel", "Transformer2DModel")
+DIFFUSERS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+ACCEPTED = (
+    f"{', '.join(OFFICIAL)}, a .pt, .pth or .safetensors file, "
+    "or the folder of a DiTPipeline or a DiTTransformer2DModel"
+)
 
 
-def _renamed(depth: int) -> dict[str, list[str]]:
-    """Our module names -> diffusers' module names that hold the same tensor (qkv left out)."""
-    names = {ours: [theirs] for ours, theirs in _OUTER.items()}
-    for ours, theirs in _EMBEDDERS.items():
-        names[ours] = [f"transformer_blocks.{i}.norm1.emb.{theirs}" for i in range(depth)]
-    for i in range(depth):
-        names |= {f"blocks.{i}.{ours}": [f"transformer_blocks.{i}.{theirs}"] for ours, theirs in _INNER.items()}
-    return names
+def load_pretrained(name_or_path: str | Path, offline: bool = False, num_heads: int | None = None) -> DiT:
+    """A DiT with weights from a file, in evaluation mode, float32, on the CPU.
 
+    Args:
+        name_or_path: `DiT-XL/2-256` or `DiT-XL/2-512`, the authors' checkpoints; a .pt or .pth file of the official
+            layout (a state dict, or a training checkpoint, whose `ema` is taken); a .safetensors file of the same
+            names, such as a run's checkpoints/ema-*.safetensors; or a folder that diffusers saved.
+        offline: never fetch a checkpoint that is not in the cache.
+        num_heads: attention heads, which leave no trace in the tensors; default: those of the paper's model of the
+            same width, or what diffusers' configuration says.
 
-def state_dict_to_diffusers(state_dict: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
-    """Rename an adaln-zero state dict to the names of diffusers' `DiTTransformer2DModel`.
+    The last row of the label table is taken as the null label of guidance. Of a diffusers model the weights are
+    taken, and the timestep frequencies and norms are the official code's.
 
     Raises:
-        ValueError: tensors of another design, or of more blocks than `depth`.
+        ValueError: not a checkpoint, one that would run code, or tensors that are missing, unexpected, or of shapes
+            that do not fit; one line that names the file and the keys.
+        OSError: no such file, or it cannot be read or fetched.
     """
-    renamed = _renamed(depth)
-    result: dict[str, Tensor] = {}
-    for key, tensor in state_dict.items():
-        module, _, kind = key.rpartition(".")
-        if module.endswith("attn.qkv"):
-            block = module.split(".")[1]
-            for name, part in zip(("to_q", "to_k", "to_v"), tensor.chunk(3), strict=True):
-                result[f"transformer_blocks.{block}.attn1.{name}.{kind}"] = part.clone()
-        elif key in renamed:
-            result[renamed[key][0]] = tensor
-        elif module in renamed:
-            result |= {f"{theirs}.{kind}": tensor for theirs in renamed[module]}
-        else:
-            raise ValueError(f"{key}: not a tensor of an adaln-zero model of depth {depth}")
-    return result
-
-
-def state_dict_from_diffusers(state_dict: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
-    """The inverse of `state_dict_to_diffusers`.
-
-    Raises:
-        ValueError: a block's copy of an embedder differs from the first block's (the layout here has one), or
-            tensors are missing or unexpected.
-    """
-    left = dict(state_dict)
+    path = _locate(name_or_path, offline)
     try:
-        result = _take_from_diffusers(left, depth)
-    except KeyError as error:
-        raise ValueError(f"not a DiTTransformer2DModel of depth {depth}: missing {error}") from None
-    if left:
-        raise ValueError(f"not a DiTTransformer2DModel of depth {depth}: unexpected {min(left)}")
-    return result
+        if path.is_dir():
+            weights, num_heads = _read_folder(path, num_heads)
+        elif path.suffix in (".pt", ".pth"):
+            weights = _state_dict(_read_pickle(path))
+        elif path.suffix == ".safetensors":
+            weights = _read_safetensors(path)
+        else:
+            raise ValueError(f"a {path.suffix or 'nameless'} file is none of the accepted: {ACCEPTED}")
+        return _build(infer_architecture(weights, num_heads), weights)
+    except ValueError as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
 
 
-def _take_from_diffusers(left: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
-    """Move the tensors that have a place in our layout out of `left`."""
-    result: dict[str, Tensor] = {}
-    for ours, copies in _renamed(depth).items():
-        if ours == "pos_embed":
-            result[ours] = left.pop(copies[0])
-            continue
-        for kind in ("weight",) if "embedding_table" in ours else ("weight", "bias"):
-            first = left.pop(f"{copies[0]}.{kind}")
-            for other in copies[1:]:
-                if not torch.equal(first, left.pop(f"{other}.{kind}")):
-                    raise ValueError(f"{other}.{kind} differs from {copies[0]}.{kind}: one shared embedder expected")
-            result[f"{ours}.{kind}"] = first
-    for i in range(depth):
-        for kind in ("weight", "bias"):
-            parts = [left.pop(f"transformer_blocks.{i}.attn1.{name}.{kind}") for name in ("to_q", "to_k", "to_v")]
-            result[f"blocks.{i}.attn.qkv.{kind}"] = torch.cat(parts)
-    return result
-
-
-def to_diffusers(model: DiT) -> DiTTransformer2DModel:
-    """The same network as diffusers' `DiTTransformer2DModel`.
-
-    diffusers spaces the timestep frequencies by half - 1 intervals where the official code uses half; the returned
-    module is set to the official spacing, which its configuration cannot express and so a saved copy would lose.
+def infer_architecture(weights: dict[str, Tensor], num_heads: int | None = None) -> Architecture:
+    """The architecture whose tensors these are, by their names and shapes.
 
     Raises:
-        ValueError: a design other than adaln-zero, or sizes that diffusers fixes (MLP ratio 4, 256 frequencies).
+        ValueError: no architecture has them, or `num_heads` is needed and not given.
     """
-    from diffusers.models.embeddings import Timesteps
-    from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
-
-    arch = model.arch
-    if (arch.block, arch.mlp_ratio, arch.frequency_embedding_size) != ("adaln-zero", 4.0, 256):
-        raise ValueError("diffusers has only block adaln-zero, mlp_ratio 4 and frequency_embedding_size 256")
-    transformer = DiTTransformer2DModel(
-        num_attention_heads=arch.num_heads,
-        attention_head_dim=arch.hidden_size // arch.num_heads,
-        in_channels=arch.in_channels,
-        out_channels=model.out_channels,
-        num_layers=arch.depth,
-        sample_size=arch.input_size,
-        patch_size=arch.patch_size,
-        num_embeds_ada_norm=arch.num_classes,
-        norm_eps=1e-6,
+    for key in weights:
+        if key.startswith("transformer_blocks."):
+            raise ValueError("names of diffusers; give the folder that has its config.json")
+    hidden_size, in_channels, patch_size, _ = _shape(weights, "x_embedder.proj.weight", 4)
+    _, num_tokens, _ = _shape(weights, "pos_embed", 3)
+    grid_size = math.isqrt(num_tokens)
+    if grid_size**2 != num_tokens:
+        raise ValueError(f"pos_embed: {num_tokens} positions are no square grid")
+    out_features, _ = _shape(weights, "final_layer.linear.weight", 2)
+    out_channels = out_features / patch_size**2
+    if out_channels not in (in_channels, 2 * in_channels):
+        raise ValueError(
+            f"final_layer.linear.weight: {out_features} outputs; {in_channels} channels of {patch_size} x {patch_size} "
+            f"patches need {in_channels * patch_size**2}, or twice as many with a learned variance"
+        )
+    label_rows, _ = _shape(weights, "y_embedder.embedding_table.weight", 2)
+    _, frequencies = _shape(weights, "t_embedder.mlp.0.weight", 2)
+    mlp_width, _ = _shape(weights, "blocks.0.mlp.fc1.weight", 2)
+    return architecture(
+        "DiT",
+        block=_block_design(weights, hidden_size),
+        in_channels=in_channels,
+        num_classes=label_rows - 1,
+        learn_sigma=out_channels != in_channels,
+        depth=_count(weights, "blocks"),
+        hidden_size=hidden_size,
+        num_heads=num_heads or _num_heads(hidden_size),
+        patch_size=patch_size,
+        input_size=grid_size * patch_size,
+        mlp_ratio=_mlp_ratio(mlp_width, hidden_size),
+        frequency_embedding_size=frequencies,
     )
-    weights = state_dict_to_diffusers(model.state_dict(), arch.depth)
-    # diffusers computes the position table instead of storing it.
-    transformer.pos_embed.register_buffer("pos_embed", weights.pop("pos_embed.pos_embed").clone(), persistent=False)
-    transformer.load_state_dict(weights, strict=True)
-    for module in transformer.modules():
-        if isinstance(module, Timesteps):
-            module.downscale_freq_shift = 0
-    return transformer.eval()
 
 
-def from_diffusers(transformer: DiTTransformer2DModel) -> DiT:
-    """The same weights in our layout, with the official timestep frequencies and norms (see `to_diffusers`).
+def _shape(weights: dict[str, Tensor], key: str, dimensions: int) -> tuple[int, ...]:
+    if key not in weights:
+        raise ValueError(f"not the weights of a DiT: {key} is missing; it has {_listed(weights)}")
+    shape = tuple(weights[key].shape)
+    if len(shape) != dimensions or 0 in shape:
+        raise ValueError(f"{key}: shape {shape}, expected {dimensions} dimensions")
+    return shape
 
-    Raises:
-        ValueError: blocks that do not share one timestep and label embedder.
-    """
-    config = transformer.config
-    arch = Architecture(
-        block="adaln-zero",
-        depth=config["num_layers"],
-        hidden_size=config["num_attention_heads"] * config["attention_head_dim"],
-        num_heads=config["num_attention_heads"],
-        patch_size=config["patch_size"],
-        input_size=config["sample_size"],
-        in_channels=config["in_channels"],
-        num_classes=config["num_embeds_ada_norm"],
-        learn_sigma=transformer.out_channels == 2 * config["in_channels"],
+
+def _count(weights: dict[str, Tensor], prefix: str) -> int:
+    """How many blocks there are by the highest number; a gap shows later as missing keys."""
+    numbers = [re.match(rf"{prefix}\.(\d+)\.", key) for key in weights]
+    return 1 + max((int(match[1]) for match in numbers if match), default=-1)
+
+
+def _block_design(weights: dict[str, Tensor], hidden_size: int) -> str:
+    if "condition.t_block.1.weight" in weights:
+        return "adaln-single"
+    if "blocks.0.cross_attn.q.weight" in weights:
+        return "cross-attention"
+    if "blocks.0.adaLN_modulation.1.weight" in weights:
+        rows, _ = _shape(weights, "blocks.0.adaLN_modulation.1.weight", 2)
+        designs = {6 * hidden_size: "adaln-zero", 4 * hidden_size: "adaln"}
+        if rows not in designs:
+            accepted = " or ".join(f"{size} ({name})" for size, name in designs.items())
+            raise ValueError(f"blocks.0.adaLN_modulation.1.weight: {rows} rows, expected {accepted}")
+        return designs[rows]
+    if "blocks.0.norm1.weight" in weights:
+        return "in-context"
+    raise ValueError(
+        "no block design has these tensors: one of condition.t_block, blocks.0.cross_attn, blocks.0.adaLN_modulation, "
+        "blocks.0.norm1 is expected"
     )
-    model = DiT(arch)
-    weights = {key: tensor.detach() for key, tensor in transformer.state_dict().items()}
-    weights["pos_embed.pos_embed"] = transformer.pos_embed.pos_embed
-    model.load_state_dict(state_dict_from_diffusers(weights, arch.depth), strict=True)
+
+
+def _num_heads(hidden_size: int) -> int:
+    heads = {width: heads for _, width, heads in SIZES.values()}
+    if hidden_size not in heads:
+        widths = ", ".join(str(width) for width in heads)
+        raise ValueError(f"num_heads: not to be seen in the tensors, and width {hidden_size} is not {widths}; give it")
+    return heads[hidden_size]
+
+
+def _mlp_ratio(mlp_width: int, hidden_size: int) -> float:
+    """The ratio r with int(hidden_size * r) = mlp_width."""
+    ratio = mlp_width / hidden_size
+    return ratio if int(hidden_size * ratio) == mlp_width else math.nextafter(ratio, math.inf)
+
+
+def _build(arch: Architecture, weights: dict[str, Tensor]) -> DiT:
+    import torch
+
+    from models.dit import DiT
+
+    with torch.device("meta"):  # no time is spent on initial values
+        model = DiT(arch)
+    expected = model.state_dict()
+    problems = []
+    if missing := expected.keys() - weights.keys():
+        problems.append(f"missing {_listed(missing)}")
+    if unexpected := weights.keys() - expected.keys():
+        problems.append(f"unexpected {_listed(unexpected)}")
+    for key in sorted(expected.keys() & weights.keys()):
+        if expected[key].shape != weights[key].shape:
+            problems.append(f"{key} has shape {tuple(weights[key].shape)}, expected {tuple(expected[key].shape)}")
+            break
+    if problems:
+        sizes = f"depth {arch.depth}, width {arch.hidden_size}"
+        raise ValueError(f"not the weights of an {arch.block} DiT of {sizes}: {'; '.join(problems)}")
+    # Copies: safetensors' own tensors are mapped from the file.
+    model.load_state_dict({k: w.to(torch.float32, copy=True) for k, w in weights.items()}, strict=True, assign=True)
     return model.eval()
+
+
+def _listed(keys: Iterable[str]) -> str:
+    """The first three of some keys, and how many more there are."""
+    ordered = sorted(keys)
+    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
+    return f"{', '.join(ordered[:3]) or 'no tensors'}{more}"
+
+
+def _locate(name_or_path: str | Path, offline: bool) -> Path:
+    if str(name_or_path) in OFFICIAL:
+        from models.assets import locate
+
+        return locate(str(name_or_path), offline)
+    path = Path(name_or_path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder; accepted: {ACCEPTED}")
+    return path
+
+
+def _state_dict(content: Any) -> dict[str, Tensor]:
+    """The state dict of a file's content: itself, or a training checkpoint's EMA weights."""
+    from torch import Tensor
+
+    if isinstance(content, dict) and isinstance(content.get("ema"), dict):
+        content = content["ema"]
+    if not isinstance(content, dict):
+        raise ValueError(f"holds a {type(content).__name__}, expected a state dict or a checkpoint with one in `ema`")
+    for key, value in content.items():
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise ValueError(f"{key}: not a tensor of floats; expected a state dict or a checkpoint with one in `ema`")
+    return {str(key): value for key, value in content.items()}
+
+
+def _read_pickle(path: Path) -> Any:
+    from argparse import Namespace
+
+    import torch
+
+    try:
+        with torch.serialization.safe_globals([Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # damaged pickles fail in any way
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        if code:
+            raise ValueError(f"refused: it would run {code[1]}; only tensors are read from pickles") from None
+        raise ValueError("not a whole file of torch.save") from None
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"not a whole safetensors file ({error})") from None
+
+
+def _read_folder(folder: Path, num_heads: int | None) -> tuple[dict[str, Tensor], int]:
+    """State dict in our layout and number of heads of a DiTPipeline's or DiTTransformer2DModel's folder."""
+    from models.diffusers_weights import state_dict_from_diffusers
+    from models.embeddings import position_table
+
+    if (folder / "model_index.json").exists():
+        folder = folder / "transformer"
+    if not (folder / "config.json").exists():
+        raise ValueError(f"no config.json or model_index.json in the folder; accepted: {ACCEPTED}")
+    config = _read_json(folder / "config.json")
+    _check_config(config)
+    heads, depth, side, patch_size = (
+        config[key] for key in ("num_attention_heads", "num_layers", "sample_size", "patch_size")
+    )
+    if num_heads not in (None, heads):
+        raise ValueError(f"num_heads: {num_heads}, but {folder.name}/config.json: num_attention_heads is {heads}")
+    weights = _read_diffusers_weights(folder)
+    if "pos_embed.pos_embed" not in weights:  # diffusers computes the position table instead of storing it
+        weights["pos_embed.pos_embed"] = position_table(heads * config["attention_head_dim"], side // patch_size)
+    return state_dict_from_diffusers(weights, depth), heads
+
+
+def _check_config(config: dict[str, Any]) -> None:
+    """Refuse configurations of other networks, and of what the official network does not have."""
+    accepted: dict[str, tuple[object, ...]] = {
+        "_class_name": DIFFUSERS_CLASSES,
+        "norm_type": ("ada_norm_zero", "ada_norm_zero_official_frequencies"),
+        "activation_fn": ("gelu-approximate",),
+    }
+    for key, values in accepted.items():
+        if config.get(key) not in values:
+            raise ValueError(
+                f"config.json: {key} is {config.get(key)!r}, accepted: {', '.join(str(value) for value in values)}"
+            )
+    for key in ("num_attention_heads", "attention_head_dim", "num_layers", "sample_size", "patch_size"):
+        if not isinstance(config.get(key), int) or config[key] < 1:
+            raise ValueError(f"config.json: {key} is {config.get(key)!r}, expected a positive whole number")
+
+
+def _read_diffusers_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of diffusion_pytorch_model.*, in one file or in shards that an index lists."""
+    for name in DIFFUSERS_FILES:
+        read = _read_safetensors if name.endswith(".safetensors") else lambda path: _state_dict(_read_pickle(path))
+        if (folder / name).exists():
+            return read(folder / name)
+        index = folder / f"{name}.index.json"
+        if index.exists():
+            shards = sorted(set(_read_json(index).get("weight_map", {}).values()))
+            return {key: tensor for shard in shards for key, tensor in read(folder / Path(shard).name).items()}
+    raise ValueError(f"no weights in {folder.name}/; expected one of {', '.join(DIFFUSERS_FILES)}")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path.name}: not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name}: not a JSON object")
+    return content

@@ -10,8 +10,8 @@ from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DMod
 from torch import Tensor, nn
 
 from models import BLOCKS, create_model
+from models.diffusers_weights import from_diffusers, state_dict_from_diffusers, state_dict_to_diffusers, to_diffusers
 from models.dit import DiT
-from models.pretrained import from_diffusers, state_dict_from_diffusers, state_dict_to_diffusers, to_diffusers
 
 
 @pytest.fixture(autouse=True)

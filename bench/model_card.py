@@ -1,0 +1,131 @@
+"""The README.md of an exported model: what it is, how it is used, its scores for people and for the hub."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from bench.flops import count
+from bench.recipe import Recipe
+from models.diffusers_transformer import PIPELINE_NULL_LABEL
+
+# Column of evals.jsonl -> how it is called. All other columns are the score's key.
+METRICS = {
+    "fid": "Fréchet distance (FID with Inception features)",
+    "fid_percent": "Fréchet distance, % of the trace of the reference's covariance",
+    "fid_infinity": "Fréchet distance extrapolated to infinitely many samples",
+    "sfid": "sFID",
+    "kid": "KID",
+    "kid_std": "KID, standard deviation over subsets",
+    "inception_score": "Inception Score",
+    "inception_score_std": "Inception Score, standard deviation over splits",
+    "precision": "precision",
+    "recall": "recall",
+}
+NOT_OF_THE_KEY = ("samples", "sampling_images_per_s")
+
+TEXT = """
+# {title}
+
+A class-conditional Diffusion Transformer (DiT, [Peebles & Xie 2022](https://arxiv.org/abs/2212.09748)), trained and
+scored by ditbench and exported for diffusers. EMA weights of step {step}.
+
+| | |
+| --- | --- |
+| parameters | {params:,} |
+| compute of one forward pass of one image | {gmacs:.3f} GMACs (the paper's "Gflops"), {gflops:.3f} GFLOPs |
+| latents | {channels} x {side} x {side}, labels 0 to {last_label} |
+| autoencoder in this folder | {vae} |
+| run (a hash of its recipe) | {run} |
+| ditbench commit | {commit} |
+
+## Use
+
+```python
+import torch
+from diffusers import DiTPipeline
+
+pipeline = DiTPipeline.from_pretrained("FOLDER", trust_remote_code=True)
+generator = torch.manual_seed(0)
+images = pipeline([0, 1], guidance_scale=4.0, num_inference_steps=50, generator=generator).images
+```
+
+`trust_remote_code` lets diffusers run the two Python files in this folder; without it, it refuses the folder, because
+its own classes would compute something else: `transformer/` spaces the timestep frequencies as the official DiT code
+does and maps the pipeline's null label {null} to this model's, `scheduler/` is DDIM on the steps that ditbench visits.
+
+- `DiTPipeline` ignores the learned variance, so the sampler is deterministic DDIM; ditbench's DDPM samples differ.
+- `DiTPipeline` guides all latent channels (ditbench: `guidance_channels: null`); the DiT paper's code guides three.
+
+Scores below whose key says otherwise are not those of samples drawn here.
+
+## Scores
+
+{scores}
+
+## Recipe
+
+```yaml
+{recipe}```
+"""
+
+
+def model_card(recipe: Recipe, step: int, vae: str, scores: list[dict[str, Any]], commit: str | None) -> str:
+    """The card of a run's weights at `step`: YAML metadata with the hub's model-index, then Markdown.
+
+    Args:
+        vae: the id of the autoencoder beside the weights.
+        scores: rows of evals.jsonl for this step.
+        commit: the suite's, when the run was trained.
+    """
+    arch = recipe.model.architecture()
+    cost = count(**recipe.model.arguments())
+    title = f"{recipe.label or recipe.model.name} on {recipe.data.name}"
+    metadata: dict[str, Any] = {"library_name": "diffusers", "tags": ["dit", "ditbench", "class-conditional"]}
+    if scores:
+        results = [_result(row, recipe.data.name) for row in scores]
+        metadata["model-index"] = [{"name": recipe.folder_name, "results": results}]
+    text = TEXT.format(
+        title=title,
+        step=step,
+        params=cost.num_parameters,
+        gmacs=cost.gmacs,
+        gflops=cost.gflops,
+        channels=arch.in_channels,
+        side=arch.input_size,
+        last_label=arch.num_classes - 1,
+        vae=vae,
+        run=recipe.id,
+        commit=commit or "unknown",
+        null=PIPELINE_NULL_LABEL,
+        scores="\n\n".join(_table(row) for row in scores) or "None were computed for this step.",
+        recipe=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),
+    )
+    return f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n{text}"
+
+
+def _key(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in METRICS and name not in NOT_OF_THE_KEY}
+
+
+def _metrics(row: dict[str, Any]) -> dict[str, float]:
+    return {name: row[name] for name in METRICS if row.get(name) is not None}
+
+
+def _result(row: dict[str, Any], data: str) -> dict[str, Any]:
+    """A result in the hub's format: the reference is the data set, the score's whole key every metric's arguments."""
+    return {
+        "task": {"type": "image-generation", "name": "Class-conditional image generation"},
+        "dataset": {"type": data, "name": str(row.get("reference", data))},
+        "metrics": [
+            {"type": name, "value": value, "name": METRICS[name], "args": _key(row)}
+            for name, value in _metrics(row).items()
+        ],
+    }
+
+
+def _table(row: dict[str, Any]) -> str:
+    lines = [f"| {METRICS[name]} | {value:.6g} |" for name, value in _metrics(row).items()]
+    key = ", ".join(f"{name} {'none' if value is None else value}" for name, value in _key(row).items())
+    return "\n".join(["| score | value |", "| --- | --- |", *lines, "", f"Key: {key}."])

@@ -1,0 +1,204 @@
+"""What `load_pretrained` refuses: one line that names the file and the keys, and nothing in a file is executed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pretrained_models import small, theirs
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models import load_pretrained
+
+
+def refused(path: str | Path, *parts: str, error: type[Exception] = ValueError, **options: Any) -> None:
+    """One line that names the file and each of `parts`."""
+    with pytest.raises(error) as caught:
+        load_pretrained(path, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (str(path), *parts):
+        assert part in message
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    refused(tmp_path / "none.pt", "no such file", "DiT-XL/2-512", ".safetensors", error=FileNotFoundError)
+    refused("DiT-B/4", "no such file", error=FileNotFoundError)
+    (tmp_path / "weights.ckpt").touch()
+    refused(tmp_path / "weights.ckpt", "a .ckpt file", ".pth")
+
+
+def test_the_width_says_nothing_of_the_heads(tmp_path: Path) -> None:
+    torch.save(small().state_dict(), tmp_path / "model.pt")
+    refused(tmp_path / "model.pt", "num_heads", "width 32", "384, 768, 1024, 1152")
+    refused(tmp_path / "model.pt", "num_heads: 5 does not divide", num_heads=5)
+
+
+class Malicious:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = str(trace)
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
+        return os.mkdir, (self.trace,)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.pth", "folder"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_pickle_is_not_run(tmp_path: Path, name: str, zipped: bool) -> None:
+    trace = tmp_path / "trace"
+    content = {"ema": small().state_dict(), "args": Malicious(trace)}
+    path = tmp_path / name
+    if name == "folder":
+        theirs().save_pretrained(path)
+        (path / "diffusion_pytorch_model.safetensors").unlink()
+    file = path / "diffusion_pytorch_model.bin" if name == "folder" else path
+    torch.save(content, file, _use_new_zipfile_serialization=zipped)
+    refused(path, "mkdir", "only tensors", num_heads=4)
+    assert not trace.exists()
+    torch.load(file, weights_only=False)  # it would have
+    assert trace.exists()
+
+
+def test_a_namespace_is_not_a_way_in(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    torch.save({"ema": small().state_dict(), "args": argparse.Namespace(x=Malicious(trace))}, tmp_path / "model.pt")
+    refused(tmp_path / "model.pt", "mkdir", num_heads=4)
+    assert not trace.exists()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("content", [b"", b"weights", pickle.dumps({"a": 1}), b"PK\x03\x04 not a zip"])
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_files_that_are_no_checkpoints(tmp_path: Path, content: bytes, suffix: str) -> None:
+    path = tmp_path / f"model.{suffix}"
+    path.write_bytes(content)
+    refused(path, num_heads=4)
+
+
+def test_truncated_files(tmp_path: Path) -> None:
+    torch.save(small().state_dict(), tmp_path / "model.pt")
+    save_file(small().state_dict(), tmp_path / "model.safetensors")
+    for path in (tmp_path / "model.pt", tmp_path / "model.safetensors"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        refused(path, "not a whole", num_heads=4)
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ([1, 2], ("holds a list", "ema")),
+        ({"model": {}, "epoch": 3}, ("model: not a tensor", "ema")),
+        ({"ema": {"weight": "x"}}, ("weight: not a tensor",)),
+        ({"pos_embed": torch.zeros(1, dtype=torch.int64)}, ("pos_embed: not a tensor of floats",)),
+        ({"fc.weight": torch.zeros(1), "fc.bias": torch.zeros(1)}, ("x_embedder.proj.weight is missing", "fc.bias")),
+        ({}, ("x_embedder.proj.weight is missing", "no tensors")),
+    ],
+)
+def test_contents_that_are_not_weights_of_a_dit(tmp_path: Path, content: Any, parts: tuple[str, ...]) -> None:
+    torch.save(content, tmp_path / "model.pt")
+    refused(tmp_path / "model.pt", *parts, num_heads=4)
+
+
+def test_names_of_diffusers_in_a_single_file(tmp_path: Path) -> None:
+    theirs().save_pretrained(tmp_path)
+    refused(tmp_path / "diffusion_pytorch_model.safetensors", "give the folder")
+
+
+def altered(tmp_path: Path, change: Callable[[dict[str, Tensor]], object], block: str = "adaln-zero") -> Path:
+    state = dict(small(block).state_dict())
+    change(state)
+    torch.save(state, tmp_path / "model.pt")
+    return tmp_path / "model.pt"
+
+
+def test_missing_and_unexpected_tensors_are_named(tmp_path: Path) -> None:
+    path = altered(tmp_path, lambda state: state.pop("blocks.1.attn.qkv.bias"))
+    refused(path, "missing blocks.1.attn.qkv.bias", "adaln-zero", "depth 2", num_heads=4)
+    path = altered(tmp_path, lambda state: state.update(extra=torch.zeros(1)))
+    refused(path, "unexpected extra", num_heads=4)
+    path = altered(tmp_path, lambda state: [state.pop(key) for key in list(state) if key.startswith("blocks.0.attn")])
+    refused(path, "missing blocks.0.attn.proj.bias", "and 1 more", num_heads=4)
+    path = altered(tmp_path, lambda state: state.update({"blocks.5.mlp.fc1.bias": torch.zeros(1)}))
+    refused(path, "depth 6", "missing blocks.2.", num_heads=4)
+
+
+@pytest.mark.parametrize("key", sorted(small().state_dict()))
+def test_every_tensor_is_needed(tmp_path: Path, key: str) -> None:
+    refused(altered(tmp_path, lambda state: state.pop(key)), num_heads=4)
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "message"),
+    [
+        ("blocks.1.mlp.fc2.weight", (32, 64), r"blocks.1.mlp.fc2.weight has shape \(32, 64\), expected \(32, 128\)"),
+        ("blocks.0.adaLN_modulation.1.weight", (160, 32), r"160 rows, expected 192 \(adaln-zero\) or 128 \(adaln\)"),
+        ("pos_embed", (1, 15, 32), "15 positions are no square grid"),
+        ("pos_embed", (16, 32), r"pos_embed: shape \(16, 32\), expected 3 dimensions"),
+        ("final_layer.linear.weight", (24, 32), "final_layer.linear.weight: 24 outputs.*need 16, or twice"),
+        ("x_embedder.proj.weight", (32, 4, 2, 1), "x_embedder.proj.weight has shape"),
+        ("y_embedder.embedding_table.weight", (1, 32), "num_classes: 0 is not positive"),
+    ],
+)
+def test_shapes_that_do_not_fit(tmp_path: Path, key: str, shape: tuple[int, ...], message: str) -> None:
+    path = altered(tmp_path, lambda state: state.update({key: torch.zeros(shape)}))
+    with pytest.raises(ValueError, match=re.escape(f"{path}: ") + f".*{message}"):
+        load_pretrained(path, num_heads=4)
+
+
+def test_no_known_block_design(tmp_path: Path) -> None:
+    def change(state: dict[str, Tensor]) -> None:
+        for key in [key for key in state if "norm1" in key]:
+            del state[key]
+
+    refused(altered(tmp_path, change, "in-context"), "no block design", "blocks.0.norm1", num_heads=4)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("_class_name", "PixArtTransformer2DModel"),
+        ("norm_type", "layer_norm"),
+        ("activation_fn", "geglu"),
+        ("num_layers", None),
+        ("sample_size", 0),
+        ("num_attention_heads", "four"),
+    ],
+)
+def test_configurations_of_other_networks(tmp_path: Path, key: str, value: Any) -> None:
+    theirs().save_pretrained(tmp_path)
+    edit(tmp_path / "config.json", **{key: value})
+    refused(tmp_path, f"config.json: {key} is {value!r}")
+
+
+def test_folders_that_are_not_whole(tmp_path: Path) -> None:
+    refused(tmp_path, "no config.json or model_index.json", "DiT-XL/2-256")
+    theirs().save_pretrained(tmp_path, safe_serialization=False)
+    edit(tmp_path / "config.json", num_layers=3)
+    refused(tmp_path, "depth 3", "transformer_blocks.2.")
+    edit(tmp_path / "config.json", num_layers=1)
+    refused(tmp_path, "depth 1", "unexpected transformer_blocks.1.")
+    edit(tmp_path / "config.json", num_layers=2, sample_size=8, num_attention_heads=2)
+    refused(tmp_path, "pos_embed")
+    edit(tmp_path / "config.json", num_attention_heads=4)
+    refused(tmp_path, "num_heads: 8", "num_attention_heads is 4", num_heads=8)
+    (tmp_path / "diffusion_pytorch_model.bin").unlink()
+    refused(tmp_path, "no weights in")
+    (tmp_path / "config.json").write_text("{")
+    refused(tmp_path, "config.json: not JSON")
+    (tmp_path / "config.json").write_text("[]")
+    refused(tmp_path, "config.json: not a JSON object")
