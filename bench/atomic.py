@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from bench.errors import RunError
+
+NAME_CACHE_SECONDS = 90
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:
@@ -28,10 +31,12 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             aside.unlink()
-        raise RunError(f"{path}: could not be written ({error}); what was saved before is untouched") from None
+        if isinstance(error, OSError):
+            raise RunError(f"{path}: could not be written ({error}); what was saved before is untouched") from None
+        raise
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -42,3 +47,10 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, content: object) -> None:
     """`replace` with a JSON document."""
     write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def wait_for_file(path: Path) -> None:
+    """Return once a file that another node wrote is seen here: network file systems cache names for up to a minute."""
+    deadline = time.monotonic() + NAME_CACHE_SECONDS
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)

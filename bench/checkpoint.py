@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import re
-import time
 from pathlib import Path
 
 import torch
@@ -18,15 +17,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.atomic import replace
+from bench.atomic import replace, wait_for_file
 from bench.run_folder import weights_path
 
 log = logging.getLogger(__name__)
 
 # Older training states are removed once this many newer ones are whole.
 STATES_KEPT = 2
-
-NAME_CACHE_SECONDS = 90
 
 # The key of our metadata in a safetensors header.
 HEADER = "ditbench"
@@ -90,13 +87,6 @@ def load_state(folder: Path, step: int) -> dict[str, Tensor]:
     """
     wait_for_file(_state_path(folder, step))
     return load_tensors(_state_path(folder, step))[0]
-
-
-def wait_for_file(path: Path) -> None:
-    """Return once a file that another node wrote is seen here: network file systems cache names for up to a minute."""
-    deadline = time.monotonic() + NAME_CACHE_SECONDS
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
 
 
 def load_newest_state(folder: Path, at_most: int) -> tuple[int, dict[str, Tensor]] | None:

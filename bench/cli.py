@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from analysis.errors import ResultsError
+from bench.assets_cli import doctor, prepare
+from bench.encode_cli import encode
 from bench.errors import InputError, RunError
+from bench.export_cli import export
+from bench.images_cli import export_samples
+from bench.options import Device, DeviceOption, OfflineOption, PrecisionChoice, PrecisionOption
+from bench.perf_cli import app as perf_app
+from bench.samples_cli import evaluate, sample
 from bench.stopping import STOPPED, Stopped
 from models.registry import BLOCKS
-from sweeps.cli import Device, PrecisionChoice, RunsOption, TrackerOption, run_here
+from sweeps.cli import RunsOption, TrackerOption, run_here
 from sweeps.cli import app as sweep_app
 
 if TYPE_CHECKING:
@@ -29,10 +36,9 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(sweep_app, name="sweep")
-perf_app = typer.Typer(
-    help="What things cost on this machine, as medians of one run.", no_args_is_help=True, rich_markup_mode=None
-)
 app.add_typer(perf_app, name="perf")
+for command in (prepare, doctor, encode, sample, evaluate, export, export_samples):
+    app.command()(command)
 
 
 class Format(StrEnum):
@@ -46,10 +52,6 @@ class Figure(StrEnum):
     GFLOPS_VS_FID = "gflops-vs-fid"
     FID_VS_STEPS = "fid-vs-steps"
     SAMPLE_GRID = "sample-grid"
-
-
-DeviceOption = Annotated[Device, typer.Option(help="Where tensors live.")]
-PrecisionOption = Annotated[PrecisionChoice, typer.Option(help="tf32 on CUDA only; bf16 by autocast.")]
 
 
 @app.command()
@@ -91,6 +93,7 @@ def run_command(
     device: DeviceOption = Device.CPU,
     precision: PrecisionOption = PrecisionChoice.FP32,
     tracker: TrackerOption = None,
+    offline: OfflineOption = False,
 ) -> None:
     """Train, sample and score one recipe. Interrupted, it continues when the same command runs again.
 
@@ -133,7 +136,15 @@ def run_command(
                 else:
                     bar.update(task, completed=row["step"], news=f"loss {row['loss']:.4f}")
 
-            how = Execution(device.value, precision.value, ranks, stop, trackers=tuple(tracker or ()), on_log=on_log)
+            how = Execution(
+                device.value,
+                precision.value,
+                ranks,
+                stop,
+                offline=offline,
+                trackers=tuple(tracker or ()),
+                on_log=on_log,
+            )
             run(folder, folder.parent, how)
     console.print(f"{folder}", soft_wrap=True, highlight=False)
 
@@ -149,6 +160,7 @@ def collect(
     out = out if out != Path() else Path("results") / folder.resolve().name
     collected = tables.collect(folder, out)
     typer.echo(f"{len(collected.runs)} runs, {len(collected.evals)} scores: {out}")
+    _print_published(collected)
 
 
 @app.command()
@@ -206,49 +218,25 @@ def demo(
         console.print(str(picture), soft_wrap=True, highlight=False)
 
 
-@perf_app.command("ranks")
-def perf_ranks(
-    sweep: Annotated[Path | None, typer.Argument(help="A sweep's YAML file; default: the digits study.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each way is measured, in turns.")] = 9,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps at a time.")] = 5,
-    out: Annotated[Path, typer.Option(help="Folder for ranks.csv.")] = Path("results/perf"),
-) -> None:
-    """A training step by two processes against one, on CPUs: what the sum of gradients costs, and what is left."""
-    import sweeps
-    from bench.perf import as_row, ranks_cost
-    from sweeps.expand import load_sweep
-
-    path = sweep or Path(sweeps.__file__).parent / "digits.yaml"
-    rows = [as_row(ranks_cost(recipe, rounds, steps)) for recipe in load_sweep(path).recipes]
-    _report(rows, out / "ranks.csv")
-
-
-@perf_app.command("status")
-def perf_status(
-    runs: Annotated[int, typer.Option(min=1, help="Runs of the sweep that is looked at.")] = 1000,
-    rows: Annotated[int, typer.Option(min=1, help="Lines of each run's train.jsonl.")] = 100_000,
-    repeats: Annotated[int, typer.Option(min=1, help="How often `ditbench sweep status` is timed.")] = 5,
-    out: Annotated[Path, typer.Option(help="Folder for status.csv.")] = Path("results/perf"),
-) -> None:
-    """How long `ditbench sweep status` takes for many runs with long metric files."""
-    from sweeps.perf import status_cost
-
-    _report([status_cost(runs, rows, repeats)], out / "status.csv")
-
-
-def _report(rows: list[dict[str, str]], path: Path) -> None:
-    """Print a table and write it as csv."""
-    import csv
-
+def _print_published(tables: Tables) -> None:
+    """Published scores beside ours, and why a score at a published step is not compared."""
+    from analysis import published_scores
     from bench.text_table import print_table
 
-    print_table(list(rows[0]), [list(row.values()) for row in rows], [index == 0 for index in range(len(rows[0]))])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    typer.echo(path)
+    rows = published_scores.published_table(tables)
+    if rows:
+        typer.echo("\nPublished and ours, under the same conditions:")
+        text = [heading in published_scores.TEXT_HEADINGS for heading in published_scores.HEADINGS]
+        print_table(list(published_scores.HEADINGS), rows, text)
+    missed = published_scores.near_misses(tables)
+    if missed.empty:
+        return
+    at_published_steps = missed.groupby(["run", "step"]).filter(lambda group: "step" not in set(group["condition"]))
+    for row in at_published_steps.to_dict("records"):
+        typer.echo(
+            f"not compared: {row['label']} at step {row['step']} with {row['source']}: {row['condition']} is "
+            f"{row['ours']}, published {row['published']}"
+        )
 
 
 def _print_summary(tables: Tables, console: Console) -> None:

@@ -1,7 +1,7 @@
 """Training data: index -> (tensor, label), and what is known of a data set before it is loaded.
 
-To add one, write a class with the interface of `Dataset` and a line in `DATASETS`. Importing this module does not
-import torch.
+Latents of images are made by `ditbench encode` and declared in a recipe; to add data of another kind, write a class
+with the interface of `Dataset`, and a line in `DATASETS` and in `PIXELS`. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -11,39 +11,36 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from bench.errors import InputError
+from models.registry import VAE_DOWNSAMPLING
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from bench.recipe import Recipe
+
+LATENT_CHANNELS = 4  # of the paper's autoencoder
+
 
 class Dataset(Protocol):
-    """Training examples scaled to the model's range, and the images that scores are measured against."""
+    """Training examples scaled to the model's range."""
 
     num_classes: int
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """One example: x (C, H, W) float32, label."""
+    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """x (N, C, H, W) float32 and labels (N,) int64 on the data set's device, for `indices[share]`.
+
+        Args:
+            indices: of the whole batch, (B,) int64 on the CPU.
+            share: the rows that this rank computes.
+            random: the step's generator; what is random is drawn from it for the whole batch.
+        """
         ...
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """x (N, C, H, W) float32 and labels (N,) int64 on the data set's device, for indices (N,) int64."""
-        ...
-
-    def to_uint8(self, x: Tensor) -> Tensor:
-        """Model range (N, C, H, W) -> images (N, C', H', W') uint8: pixels rounded, latents decoded."""
-        ...
-
-    def reference_images(self) -> Tensor:
-        """All real images, (N, C', H', W') uint8, that samples are compared with."""
-        ...
-
-    @property
-    def decoder(self) -> str:
-        """What `to_uint8` decodes with, part of every score's key; `pixels` for none."""
+    def read_ahead(self, indices: Tensor) -> None:
+        """Begin to read examples, (N,) int64, that `batch` will be asked for soon."""
         ...
 
 
@@ -51,15 +48,28 @@ class Dataset(Protocol):
 class DatasetFacts:
     """What recipes and plans are checked against.
 
-    `shape` is (C, H, W) as the model sees it, `image_shape` of a sample as it is stored. `load` is None where this
-    version can plan with the data but not read it.
+    `shape` is (C, H, W) as the model sees it, `image_shape` of a sample as it is stored; `latents` need an
+    autoencoder between the two.
     """
 
     length: int
     shape: tuple[int, int, int]
     image_shape: tuple[int, int, int]
     num_classes: int
-    load: Callable[[torch.device], Dataset] | None
+    latents: bool
+
+
+def latent_facts(length: int, num_classes: int, image_size: int) -> DatasetFacts:
+    """Latents of `length` colour images of `image_size` pixels a side."""
+    side = image_size // VAE_DOWNSAMPLING
+    return DatasetFacts(length, (LATENT_CHANNELS, side, side), (3, image_size, image_size), num_classes, latents=True)
+
+
+DATASETS = {
+    "digits": DatasetFacts(1797, shape=(1, 8, 8), image_shape=(1, 8, 8), num_classes=10, latents=False),
+    "imagenet-256-latents": latent_facts(1_281_167, num_classes=1000, image_size=256),
+    "imagenet-512-latents": latent_facts(1_281_167, num_classes=1000, image_size=512),
+}
 
 
 class Digits:
@@ -69,7 +79,6 @@ class Digits:
     """
 
     num_classes = 10
-    decoder = "pixels"
 
     def __init__(self, device: torch.device) -> None:
         import torch
@@ -82,54 +91,60 @@ class Digits:
     def __len__(self) -> int:
         return len(self._x)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self._x[index], int(self._y[index])
+    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        own = indices[share].to(self._x.device)
+        return self._x[own], self._y[own]
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        return self._x[indices], self._y[indices]
+    def read_ahead(self, indices: Tensor) -> None:
+        """All of it is read already."""
 
-    def to_uint8(self, x: Tensor) -> Tensor:
-        import torch
+    def images(self) -> Tensor:
+        """All of them, (1797, 1, 8, 8) uint8 on the CPU: what samples are compared with."""
+        from bench.pixels import to_uint8
 
-        return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return to_uint8(self._x).cpu()
 
-    def reference_images(self) -> Tensor:
-        return self.to_uint8(self._x)
-
-    def labels(self) -> Tensor:
-        """(1797,) int64, for training the feature network."""
-        return self._y
-
-
-DATASETS = {
-    "digits": DatasetFacts(1797, shape=(1, 8, 8), image_shape=(1, 8, 8), num_classes=10, load=Digits),
-    "imagenet-256-latents": DatasetFacts(
-        1_281_167, shape=(4, 32, 32), image_shape=(3, 256, 256), num_classes=1000, load=None
-    ),
-}
+    def examples(self) -> tuple[Tensor, Tensor]:
+        """All x (1797, 1, 8, 8) and labels (1797,), for training the feature network."""
+        return self._x, self._y
 
 
-def check_readable(name: str) -> None:
-    """Refuse data that this version cannot read, before anything is submitted.
+PIXELS: dict[str, Callable[[torch.device], Dataset]] = {"digits": Digits}
+
+
+def load_dataset(recipe: Recipe, device: torch.device) -> Dataset:
+    """The data that a recipe trains on.
 
     Raises:
-        InputError: it cannot.
+        InputError: latents that are not there, damaged, or not those that the recipe names.
     """
-    if DATASETS[name].load is None:
-        readable = ", ".join(key for key, facts in DATASETS.items() if facts.load)
-        raise InputError(f"data.name: {name} can be planned with, not read yet; accepted for runs: {readable}")
+    if not recipe.data.facts.latents:
+        return PIXELS[recipe.data.name](device)
+    from bench.latents import Latents, check, data_root, read_index
+
+    folder, data = data_root() / recipe.data.name, recipe.data
+    index = read_index(folder)
+    check(index, data.facts.length, data.facts.num_classes, data.facts.image_shape[1], str(data.vae))
+    return Latents(folder, device)
 
 
-def load_dataset(name: str, device: torch.device) -> Dataset:
-    """Load a data set of `DATASETS` to the device.
+def check_ready(recipe: Recipe) -> None:
+    """Refuse a recipe that lacks its latents, autoencoder, feature network or reference here, before it is submitted.
 
     Raises:
-        InputError: as `check_readable`.
+        InputError: latents that are not there or not those of the recipe.
+        MissingAsset: a file of others that is not in the cache, with the command that gets it.
     """
-    check_readable(name)
-    load = DATASETS[name].load
-    assert load is not None
-    return load(device)
+    if not recipe.data.facts.latents:
+        return
+    from bench.latents import check, data_root, read_index
+    from models.assets import locate
+
+    data, evaluation = recipe.data, recipe.evaluation
+    index = read_index(data_root() / data.name)
+    check(index, data.facts.length, data.facts.num_classes, data.facts.image_shape[1], str(data.vae))
+    for name in (evaluation.decoder, evaluation.reference, evaluation.extractor):
+        locate(str(name), offline=True)
 
 
 def reference_id(name: str, images: Tensor) -> str:

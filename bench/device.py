@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
 import torch
@@ -34,7 +35,21 @@ def prepare_device(device: str, precision: Precision, local_rank: int = 0) -> to
     elif precision == "tf32":
         raise InputError("--precision tf32: only on CUDA devices; accepted on cpu: fp32, bf16")
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"  # of convolutions, which have a switch of their own
     return torch.device("cuda", torch.cuda.current_device()) if device == "cuda" else torch.device(device)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """No TF32 within: decoders and feature networks compute alike whatever the precision of the model."""
+    matmul, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:

@@ -121,11 +121,12 @@ def train() -> tuple[DigitsCNN, float]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the sums, and so the weights, do not depend on the number of cores
     digits = Digits(torch.device("cpu"))
+    all_x, all_y = digits.examples()
     indices = list(range(len(digits)))
     train_indices, test_indices = train_test_split(
-        indices, test_size=TEST_FRACTION, random_state=SEED, stratify=digits.labels().numpy()
+        indices, test_size=TEST_FRACTION, random_state=SEED, stratify=all_y.numpy()
     )
-    x, y = digits.batch(torch.tensor(train_indices))
+    x, y = all_x[train_indices], all_y[train_indices]
     random = generator(SEED, Stream.FEATURES, 0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random.initial_seed())
@@ -136,7 +137,7 @@ def train() -> tuple[DigitsCNN, float]:
             optimizer.zero_grad()
             F.cross_entropy(network(x[batch]), y[batch]).backward()
             optimizer.step()
-    x, y = digits.batch(torch.tensor(test_indices))
+    x, y = all_x[test_indices], all_y[test_indices]
     with torch.inference_mode():
         accuracy = (network(x).argmax(1) == y).double().mean().item()
     torch.set_num_threads(threads)

@@ -1,45 +1,37 @@
-"""Score one kept step of a run: EMA weights -> samples -> a row with the score's whole key and its metrics.
-
-Ranks share the sampling batch by batch. Every batch is a file as soon as it is made, so that an interruption loses one
-batch a rank; the batches are the same whatever the number of ranks, and so is every sample.
-"""
+"""Score one kept step of a run: EMA weights -> samples -> a row with the score's whole key and its metrics."""
 
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 import models
 from bench import checkpoint
-from bench.atomic import replace, write_json
-from bench.data import Dataset, reference_id
-from bench.device import Precision
-from bench.distributed import SINGLE, Ranks
+from bench.atomic import wait_for_file
+from bench.data import Digits, reference_id
+from bench.decoders import load_decoder
+from bench.distributed import Ranks
 from bench.errors import RunError
-from bench.fidelity import Scorer, extractor
-from bench.recipe import Recipe
+from bench.execution import Execution
+from bench.extractors import load_extractor
+from bench.fidelity import Scorer
+from bench.images import ArrayImages, open_images
+from bench.latents import data_root, read_index
+from bench.recipe import EvaluationConfig, Recipe
+from bench.reference import Reference, open_reference
 from bench.revision import commit
 from bench.run_folder import weights_path
-from bench.sample import batches, sample
-from bench.stopping import Stopped, StopRequest
+from bench.sample import Sampling
+from bench.sample_file import make_samples
+from models.assets import locate
+from models.dit import DiT
 
 
 def evaluate(
-    recipe: Recipe,
-    folder: Path,
-    study_folder: Path,
-    dataset: Dataset,
-    step: int,
-    device: torch.device,
-    precision: Precision,
-    ranks: Ranks = SINGLE,
-    stop: StopRequest | None = None,
+    recipe: Recipe, folder: Path, study_folder: Path, step: int, device: torch.device, execution: Execution
 ) -> dict[str, Any] | None:
     """Sample with the EMA weights of a kept step, save the samples in the run's folder, and score them.
 
@@ -49,51 +41,49 @@ def evaluate(
         inside the folder. None on other ranks.
 
     Raises:
+        InputError: the decoder, the reference or the feature network is not there, or is not one.
         RunError: the weights cannot be read, or the disk is full.
         Stopped: on request; finished batches are kept.
     """
-    stop = StopRequest() if stop is None else stop
-    # The reference is made ready first, before hours of sampling.
-    scorer, key_of_scorer = _scorer(recipe, dataset, study_folder, device) if ranks.is_first else (None, {})
-    speed = _make_samples(recipe, folder, dataset, step, device, precision, ranks, stop)
-    if scorer is None:
-        _agree_to_stop(ranks, None)
+    ranks, stop, evaluation = execution.ranks, execution.stop, recipe.evaluation
+    # All that scoring needs is made ready first, before hours of sampling.
+    latents = read_index(data_root() / recipe.data.name) if recipe.data.facts.latents else None
+    decoder = load_decoder(evaluation, device, execution.offline, latents)
+    scorer = _scorer(recipe, study_folder, device, execution)
+    key = {"step": step, "weights": "ema", **sampling_key(evaluation, decoder.id)}
+    path = samples_path(folder, step)
+    speed = make_samples(
+        path,
+        Sampling.of(recipe),
+        {"run": recipe.id, "seed": recipe.seed, **key, "commit": commit()},
+        lambda: _load_model(recipe, folder, step, ranks),
+        decoder,
+        device,
+        execution.precision,
+        ranks,
+        stop,
+    )
+    features = path.with_name(f".{path.stem}-features")
+    scores = scorer.score(open_images(path), features, stop)
+    if not ranks.is_first:
         return None
-    evaluation = recipe.evaluation
-    key: dict[str, Any] = {
-        "step": step,
-        "weights": "ema",
+    shutil.rmtree(features, ignore_errors=True)
+    samples = str(path.relative_to(folder))
+    return {**key, **scorer.key, **scores, "sampling_images_per_s": speed, "samples": samples}
+
+
+def sampling_key(evaluation: EvaluationConfig, decoder: str) -> dict[str, Any]:
+    """The part of a score's key that says how samples are made of weights."""
+    return {
         "sampler": evaluation.sampler,
         "sampling_steps": evaluation.sampling_steps,
         "clip_denoised": evaluation.clip_denoised,
         "guidance_scale": evaluation.guidance_scale,
         "guidance_channels": evaluation.guidance_channels if evaluation.guidance_scale != 1 else None,
-        "decoder": dataset.decoder,
+        "decoder": decoder,
         "num_samples": evaluation.num_samples,
         "labels": evaluation.labels,
-        **key_of_scorer,
     }
-    path = samples_path(folder, step)
-    _assemble(path, _parts_folder(folder, step), recipe)
-    made_from = {"run": recipe.id, "seed": recipe.seed, **key, "commit": commit()}
-    write_json(path.with_suffix(".json"), made_from)
-    scores, stopped = {}, None
-    try:
-        with stop.interrupts():
-            # "c": torch takes a writable mapping only; nothing is written to it.
-            scores = scorer.score(torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False)))
-    except Stopped as error:
-        stopped = error
-    _agree_to_stop(ranks, stopped)
-    shutil.rmtree(_parts_folder(folder, step), ignore_errors=True)
-    return {**key, **scores, "sampling_images_per_s": speed, "samples": str(path.relative_to(folder))}
-
-
-def _agree_to_stop(ranks: Ranks, stopped: Stopped | None) -> None:
-    """Return once rank 0 has scored; raise on every rank if it was stopped there."""
-    (any_stopped,) = ranks.maximum(float(stopped is not None))
-    if any_stopped:
-        raise stopped or Stopped("stopped on request while rank 0 was scoring")
 
 
 def samples_path(folder: Path, step: int) -> Path:
@@ -101,31 +91,14 @@ def samples_path(folder: Path, step: int) -> Path:
     return folder / "samples" / f"step-{step:08d}.npy"
 
 
-def forget_samples(folder: Path, step: int) -> None:
-    """Remove batches that were made with weights which are to be made again."""
-    shutil.rmtree(_parts_folder(folder, step), ignore_errors=True)
+def digits_reference() -> Reference:
+    """All digits, as what samples of digits are compared with."""
+    images = Digits(torch.device("cpu")).images()
+    return Reference("digits", reference_id("digits", images), ArrayImages(images.numpy()), {})
 
 
-def _parts_folder(folder: Path, step: int) -> Path:
-    return folder / "samples" / f".step-{step:08d}"
-
-
-def _part_path(parts: Path, start: int, stop: int) -> Path:
-    return parts / f"{start:08d}-{stop:08d}.npy"
-
-
-def _make_samples(
-    recipe: Recipe,
-    folder: Path,
-    dataset: Dataset,
-    step: int,
-    device: torch.device,
-    precision: Precision,
-    ranks: Ranks,
-    stop: StopRequest,
-) -> float | None:
-    """Make the batches that are not on disk yet; return images/s of all ranks together."""
-    checkpoint.wait_for_file(weights_path(folder / "checkpoints", step))
+def _load_model(recipe: Recipe, folder: Path, step: int, ranks: Ranks) -> DiT:
+    wait_for_file(weights_path(folder / "checkpoints", step))
     weights = checkpoint.load_weights(folder / "checkpoints", step)
     (spoilt,) = ranks.maximum(float(weights is None))
     if spoilt or weights is None:
@@ -134,73 +107,26 @@ def _make_samples(
         raise RunError(f"{folder}: the EMA weights of step {step} cannot be read back; submit again to make them again")
     model = models.create_model(**recipe.model.arguments())
     model.load_state_dict(weights, strict=True)
-    model.to(device).eval()
-    parts = _parts_folder(folder, step)
-    started, made = time.perf_counter(), 0
-    for start, end in list(batches(recipe))[ranks.rank :: ranks.world_size]:
-        path = _part_path(parts, start, end)
-        if path.exists():
-            continue
-        if stop:
-            break
-        _save_array(path, sample(model, recipe, dataset, start, end, device, precision))
-        made += end - start
-    seconds = time.perf_counter() - started
-    (stopped,) = ranks.maximum(float(bool(stop)))
-    if stopped:
-        raise Stopped(f"stopped on request while sampling step {step}; whole batches are kept")
-    (images,) = ranks.total(made)
-    (longest,) = ranks.maximum(seconds)
-    return images / longest if images else None
-
-
-def _save_array(path: Path, images: Tensor) -> None:
-    def write(aside: Path) -> None:
-        with aside.open("wb") as file:
-            np.save(file, images.numpy(), allow_pickle=False)
-
-    replace(path, write)
-
-
-def _assemble(path: Path, parts: Path, recipe: Recipe) -> None:
-    """Join the batches into one array without holding it in memory."""
-    ranges = list(batches(recipe))
-    for start, end in ranges:
-        checkpoint.wait_for_file(_part_path(parts, start, end))
-
-    def write(aside: Path) -> None:
-        whole = None
-        for start, end in ranges:
-            part = np.load(_part_path(parts, start, end), allow_pickle=False)
-            if whole is None:
-                shape = (recipe.evaluation.num_samples, *part.shape[1:])
-                whole = np.lib.format.open_memmap(aside, mode="w+", dtype=np.uint8, shape=shape)
-            whole[start:end] = part
-        assert whole is not None
-        whole.flush()
-
-    replace(path, write)
+    return model
 
 
 # The scorer of the last evaluation: runs of one study share the reference, whose features are the costly part.
-_last_scorer: dict[tuple[object, ...], tuple[Scorer, dict[str, Any]]] = {}
+_last_scorer: dict[tuple[object, ...], Scorer] = {}
 
 
-def _scorer(
-    recipe: Recipe, dataset: Dataset, study_folder: Path, device: torch.device
-) -> tuple[Scorer, dict[str, Any]]:
-    """The scorer of a recipe, and the part of a score's key that it decides."""
+def _scorer(recipe: Recipe, study_folder: Path, device: torch.device, execution: Execution) -> Scorer:
     evaluation = recipe.evaluation
-    identity = (recipe.data, evaluation.extractor, evaluation.kid_subset_size, study_folder, device)
+    names = (evaluation.reference, evaluation.extractor, evaluation.kid_subset_size)
+    identity = (*names, recipe.data, study_folder, device, execution.ranks)
     if identity not in _last_scorer:
-        network = extractor(evaluation.extractor, study_folder / "features")
-        images = dataset.reference_images().cpu()
-        key = {
-            "reference": reference_id(recipe.data.name, images),
-            "extractor": network.id,
-            "extractor_accuracy": network.test_accuracy,
-            "kid_subset_size": evaluation.kid_subset_size,
-        }
+        folder = study_folder / "features"
+        network = load_extractor(evaluation.extractor, folder, execution.offline)
+        if evaluation.reference is None:
+            reference = digits_reference()
+        else:
+            reference = open_reference(locate(evaluation.reference, execution.offline), evaluation.reference)
         _last_scorer.clear()
-        _last_scorer[identity] = Scorer(images, network, evaluation.kid_subset_size, device), key
+        _last_scorer[identity] = Scorer(
+            reference, network, evaluation.kid_subset_size, folder, device, execution.ranks, execution.stop
+        )
     return _last_scorer[identity]

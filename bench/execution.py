@@ -25,6 +25,7 @@ class Execution:
         max_failures: after so many failed attempts the run is given up until `bench.run_folder.clear_error`.
         lock_wait_s: how long to wait for another process that works on the run.
         session: recorded in the row of every start: which job, on which node.
+        offline: fetch no file of others that is not in the cache.
         trackers: names of `bench.trackers.TRACKERS`.
         on_log: told every row of train.jsonl and evals.jsonl as it is written.
         on_weights: told every kept step once its weights are whole on disk.
@@ -37,6 +38,7 @@ class Execution:
     max_failures: int = 1
     lock_wait_s: float = 0
     session: dict[str, Any] = field(default_factory=dict)
+    offline: bool = False
     trackers: tuple[str, ...] = ()
     on_log: OnLog = lambda row: None
     on_weights: Callable[[int], None] = lambda step: None

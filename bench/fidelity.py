@@ -1,132 +1,145 @@
-"""Scores of samples against real images: Fréchet distance, KID, Inception Score, precision and recall.
+"""Scores of samples against real images: Fréchet distances, KID, Inception Score, precision and recall.
 
-torch-fidelity computes all of them. Its own feature cache is not used: it unpickles files, and its key leaves out
-what the features were made of. The reference's features are kept in memory instead, for the life of a `Scorer`.
+Features go to disk (`bench.features`), statistics stream in float64. The Fréchet distances are ours
+(`bench.gaussian`), the others torch-fidelity's (`bench.scores`).
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset as TorchDataset
-from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
-from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
-from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
-from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
-from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
-from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
 
-from bench import digits_cnn
-
-if digits_cnn.NAME not in FEATURE_EXTRACTORS_REGISTRY:
-    register_feature_extractor(digits_cnn.NAME, digits_cnn.DigitsFeatures)
-
-
-@dataclass(frozen=True)
-class Extractor:
-    """A feature network: torch-fidelity's name for it, its weights, and the id that enters a score's key."""
-
-    name: str
-    id: str
-    weights_path: Path | None = None
-    test_accuracy: float | None = None
-
-
-def extractor(name: str, folder: Path) -> Extractor:
-    """The extractor of a recipe; the digits network is trained in `folder` if it is not there yet.
-
-    Inception's weights are fetched by torch-fidelity where they are not in its cache.
-    """
-    if name == digits_cnn.NAME:
-        trained = digits_cnn.trained(folder)
-        return Extractor(name, f"{name}-{trained.digest}", trained.path, trained.test_accuracy)
-    return Extractor(name, name)
-
-
-class Images(TorchDataset[Tensor]):
-    """uint8 images (N, C, H, W) as torch-fidelity reads them: (3, H, W) each, grey repeated."""
-
-    def __init__(self, images: Tensor) -> None:
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-            raise ValueError(f"images: {images.dtype} {tuple(images.shape)}, expected uint8 (N, 1 or 3, H, W)")
-        self._images = images
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self._images[index].expand(3, -1, -1)
+from bench.distributed import SINGLE, Ranks
+from bench.errors import InputError
+from bench.extractors import Extractor
+from bench.features import Features, extract
+from bench.gaussian import Gaussian, frechet_distance
+from bench.images import Images
+from bench.reference import Reference, check_feature_size
+from bench.scores import FID_INFINITY_MIN_SAMPLES, fid_infinity, inception_score, kid, precision_recall
+from bench.stopping import Stopped, StopRequest
 
 
 class Scorer:
-    """Scores sample arrays against one set of real images with one extractor."""
+    """Scores samples against one reference with one extractor, on all ranks together."""
 
-    def __init__(self, reference: Tensor, extractor: Extractor, kid_subset_size: int, device: torch.device) -> None:
-        """`reference`: uint8 (N, C, H, W). KID: 100 subsets of `kid_subset_size`. Features are extracted at once."""
-        self._options: dict[str, Any] = {
-            "cuda": device.type == "cuda",
-            "verbose": False,
-            "save_cpu_ram": False,
-            "kid_subset_size": kid_subset_size,
-            "feature_extractor_weights_path": extractor.weights_path and str(extractor.weights_path),
+    def __init__(
+        self,
+        reference: Reference,
+        extractor: Extractor,
+        kid_subset_size: int,
+        folder: Path,
+        device: torch.device,
+        ranks: Ranks = SINGLE,
+        stop: StopRequest | None = None,
+    ) -> None:
+        """Make the real features ready, in a folder of `folder` that evaluations of the same reference share.
+
+        KID: 100 subsets of `kid_subset_size`.
+
+        Raises:
+            InputError: fewer reference images than a KID subset, or statistics of another feature size.
+            Stopped: on request; finished chunks of features are kept.
+        """
+        self._extractor, self._device, self._ranks = extractor, device, ranks
+        stop = StopRequest() if stop is None else stop
+        self._kid_subset_size = kid_subset_size
+        self._reference = reference
+        self._features: Features | None = None
+        images = reference.images
+        if images is not None:
+            if images.shape[0] < kid_subset_size:
+                raise InputError(
+                    f"kid_subset_size: {kid_subset_size} is more than the {images.shape[0]} images of {reference.name}"
+                )
+            self._features = self._extract(images, folder / f"{reference.id}-{extractor.id}", stop)
+        layers = [layer for layer in (extractor.features, extractor.spatial) if layer]
+        self._gaussians: dict[str, Gaussian] = {}
+        if ranks.is_first:
+            self._gaussians = {layer: self._gaussian(layer) for layer in layers}
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """The part of a score's key that reference and features decide."""
+        return {
+            "reference": self._reference.id,
+            "extractor": self._extractor.id,
+            "extractor_accuracy": self._extractor.test_accuracy,
+            "kid_subset_size": self._kid_subset_size if self._features else None,
         }
-        kind = FEATURE_EXTRACTORS_REGISTRY[extractor.name]
-        self._layer = kind.get_default_feature_layer_for_metric("fid")
-        self._logits = kind.get_default_feature_layer_for_metric("isc")
-        self._network = create_feature_extractor(extractor.name, [self._layer, self._logits], **self._options)
-        self._features = self._extract(reference)[self._layer]
-        self._statistics = fid_features_to_statistics(self._features)
 
     @property
     def reference_trace(self) -> float:
         """Trace of the covariance of the real features: the scale that a Fréchet distance is a percentage of."""
-        return float(self._statistics["sigma"].trace())
+        return float(self._gaussians[self._extractor.features].covariance.trace())
 
-    def score(self, samples: Tensor) -> dict[str, float]:
-        """Scores of samples uint8 (N, C, H, W).
+    def score(self, samples: Images, folder: Path, stop: StopRequest | None = None) -> dict[str, float]:
+        """Scores of samples; features go to `folder`. All ranks must call it; those but the first return {}.
 
-        `fid`: Fréchet distance of the extractor's features; `fid_percent`: in % of `reference_trace`; `kid`,
-        `kid_std`: over 100 subsets; `inception_score`, `inception_score_std`: 10 splits; `precision`, `recall`:
-        k = 3 nearest neighbours. Conventions are torch-fidelity's.
+        `fid`: Fréchet distance of the extractor's features (FID with Inception, FD-DINOv2 with DINOv2);
+        `fid_percent`: in % of `reference_trace`; `sfid`: of spatial features (Nash et al. 2021, arXiv 2103.03841);
+        `fid_infinity`: extrapolated to infinitely many samples, from 10,000 samples on; `inception_score`,
+        `inception_score_std`: over splits of 5,000 in order as ADM, or ten shuffled ones (`Extractor.split_size`);
+        and, where the reference has images: `kid`, `kid_std`: over 100 subsets; `precision`, `recall`: k = 3.
 
         Raises:
             ValueError: a score is not finite.
+            Stopped: on request.
         """
-        features = self._extract(samples)
-        ours, theirs = features[self._layer], self._features
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            statistics = fid_features_to_statistics(ours)
-            raw = {
-                **fid_statistics_to_metric(statistics, self._statistics, verbose=False),
-                **kid_features_to_metric(ours, theirs, **self._options),
-                **isc_features_to_metric(features[self._logits]),
-                **prc_features_to_metric(ours, theirs, **self._options),
-            }
-        scores = {
-            "fid": raw[KEY_METRIC_FID],
-            "fid_percent": 100 * raw[KEY_METRIC_FID] / self.reference_trace,
-            "kid": raw[KEY_METRIC_KID_MEAN],
-            "kid_std": raw[KEY_METRIC_KID_STD],
-            "inception_score": raw[KEY_METRIC_ISC_MEAN],
-            "inception_score_std": raw[KEY_METRIC_ISC_STD],
-            "precision": raw[KEY_METRIC_PRECISION],
-            "recall": raw[KEY_METRIC_RECALL],
-        }
-        scores = {name: float(value) for name, value in scores.items()}
-        not_finite = [name for name, value in scores.items() if not math.isfinite(value)]
-        if not_finite:
-            raise ValueError(f"{', '.join(not_finite)} of {len(samples)} samples: not finite")
+        stop = StopRequest() if stop is None else stop
+        features = self._extract(samples, folder, stop)
+        scores: dict[str, float] = {}
+        stopped = None
+        if self._ranks.is_first:
+            try:
+                with stop.interrupts(), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    scores = self._scores(features)
+            except Stopped as error:
+                stopped = error
+        (any_stopped,) = self._ranks.maximum(float(stopped is not None))
+        if any_stopped:
+            raise stopped or Stopped("stopped on request while rank 0 was scoring")
         return scores
 
-    def _extract(self, images: Tensor) -> dict[str, Tensor]:
-        # Images are in memory: loader processes would only cost their start.
-        return get_featuresdict_from_dataset(
-            Images(images), self._network, batch_size=64, cuda=self._options["cuda"], save_cpu_ram=True, verbose=False
-        )
+    def _extract(self, images: Images, folder: Path, stop: StopRequest) -> Features:
+        return extract(images, self._extractor.network, folder, self._device, self._ranks, stop)
+
+    def _gaussian(self, layer: str) -> Gaussian:
+        """The real features' Gaussian: the reference's own, or of its images."""
+        if layer in self._reference.gaussians:
+            return self._reference.gaussians[layer]
+        if self._features is None:
+            has = ", ".join(self._reference.gaussians)
+            raise InputError(
+                f"{self._reference.name}: has statistics of {has} features and no images; {self._extractor.id} "
+                f"compares {layer} features and needs a reference with images"
+            )
+        return self._features.gaussian(layer)
+
+    def _scores(self, features: Features) -> dict[str, float]:
+        extractor = self._extractor
+        real = self._gaussians[extractor.features]
+        ours = features.all(extractor.features)
+        check_feature_size(self._reference, extractor.features, ours.shape[1])
+        fid = frechet_distance(features.gaussian(extractor.features), real)
+        scores = {"fid": fid, "fid_percent": 100 * fid / self.reference_trace}
+        if extractor.spatial:
+            scores["sfid"] = frechet_distance(features.gaussian(extractor.spatial), self._gaussians[extractor.spatial])
+        if len(ours) >= FID_INFINITY_MIN_SAMPLES:
+            scores["fid_infinity"] = fid_infinity(ours, real, seed=0).value
+        if extractor.logits:
+            mean, std = inception_score(features.all(extractor.logits), extractor.split_size)
+            scores |= {"inception_score": mean, "inception_score_std": std}
+        if self._features:
+            theirs = self._features.all(extractor.features)
+            scores["kid"], scores["kid_std"] = kid(ours, theirs, self._kid_subset_size)
+            scores["precision"], scores["recall"] = precision_recall(ours, theirs)
+        not_finite = [name for name, value in scores.items() if not math.isfinite(value)]
+        if not_finite:
+            raise ValueError(f"{', '.join(not_finite)} of {len(ours)} samples: not finite")
+        return scores

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,9 @@ from bench.data import load_dataset
 from bench.distributed import SINGLE, Ranks, joined
 from bench.recipe import Recipe
 from bench.train import Trainer
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 CPU = torch.device("cpu")
 NUM_RANKS = 2
@@ -116,10 +120,10 @@ def _measure(rank: int, recipe: Recipe, rounds: int, steps: int, results: mp.Sim
 
 
 def _trainer(recipe: Recipe, folder: Path, ranks: Ranks) -> Trainer:
-    dataset = load_dataset(recipe.data.name, CPU)
+    dataset = load_dataset(recipe, CPU)
     return Trainer(recipe, dataset, folder, forward_gmacs(recipe.model.architecture()), CPU, "fp32", ranks=ranks)
 
 
-def as_row(cost: RanksCost) -> dict[str, str]:
+def as_row(cost: DataclassInstance) -> dict[str, str]:
     """Column -> value as it is printed and written."""
-    return {name: value if isinstance(value, str) else f"{value:.4g}" for name, value in asdict(cost).items()}
+    return {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in asdict(cost).items()}

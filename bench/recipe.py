@@ -25,9 +25,9 @@ from pydantic import (
     model_validator,
 )
 
-from bench.data import DATASETS
+from bench.data import DATASETS, DatasetFacts, latent_facts
 from bench.errors import InputError
-from models.registry import OVERRIDES, Architecture, architecture
+from models.registry import OVERRIDES, VAE_DOWNSAMPLING, Architecture, architecture
 
 
 class Section(BaseModel):
@@ -69,15 +69,48 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    """The training data."""
+    """The training data.
+
+    Latents are in the folder `name` of the data root; `vae` is the autoencoder that made them. Latents of one's own
+    images, or of a part of ImageNet, need all keys; of the data sets with a name, the others are known.
+    """
 
     name: str
+    vae: str | None = None
+    length: PositiveInt | None = None
+    num_classes: PositiveInt | None = None
+    image_size: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        if self.name not in DATASETS:
-            raise ValueError(f"name: unknown dataset {self.name!r}; accepted: {', '.join(DATASETS)}")
+        known, facts = DATASETS.get(self.name), ("length", "num_classes", "image_size")
+        given = [key for key in facts if getattr(self, key) is not None]
+        if known is not None and given:
+            raise ValueError(f"{given[0]}: {self.name} is known; latents of other images need another name")
+        if known is not None and not known.latents:
+            if self.vae is not None:
+                raise ValueError(f"vae: {self.name} are pixels; this key is for latents")
+            return self
+        if known is None and len(given) < len(facts):
+            missing = ", ".join(key for key in facts if key not in given)
+            raise ValueError(
+                f"name: unknown dataset {self.name!r}; accepted: {', '.join(DATASETS)}, or latents of your own images "
+                f"with {missing}"
+            )
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise ValueError(f"name: {self.name!r} is no folder name of letters, digits, dots, underscores and hyphens")
+        if self.vae is None:
+            raise ValueError("vae: missing; latents name the autoencoder that made them")
+        if self.facts.image_shape[1] % VAE_DOWNSAMPLING:
+            raise ValueError(f"image_size: {self.image_size} is not a multiple of {VAE_DOWNSAMPLING} (the autoencoder)")
         return self
+
+    @property
+    def facts(self) -> DatasetFacts:
+        """What is known of the data without reading them."""
+        if self.name in DATASETS:
+            return DATASETS[self.name]
+        return latent_facts(self.length or 0, self.num_classes or 0, self.image_size or 0)
 
 
 class DiffusionConfig(Section):
@@ -119,8 +152,15 @@ class TrainConfig(Section):
         return sorted({*self.checkpoint_steps, self.steps})
 
 
+ExtractorName = Literal["inception-v3-compat", "dinov2-vitl14", "digits-cnn"]
+
+
 class EvaluationConfig(Section):
-    """How samples are drawn and scored; all but `batch_size` is part of a score's key."""
+    """How samples are drawn and scored; all but the batch sizes is part of a score's key.
+
+    `decoder` (an autoencoder's name) and `reference` (what samples of latents are compared with) are for latents;
+    samples of pixels are compared with the training images.
+    """
 
     sampler: Literal["ddpm", "ddim"] = "ddpm"
     sampling_steps: int = Field(default=250, ge=2)
@@ -129,9 +169,12 @@ class EvaluationConfig(Section):
     guidance_channels: PositiveInt | None = 3
     num_samples: PositiveInt = 50_000
     labels: Literal["balanced", "uniform"] = "balanced"
-    extractor: Literal["inception-v3-compat", "digits-cnn"] = "inception-v3-compat"
+    decoder: str | None = None
+    reference: str | None = None
+    extractor: ExtractorName = "inception-v3-compat"
     kid_subset_size: PositiveInt = 1000
     batch_size: PositiveInt = 64
+    decode_batch_size: PositiveInt = 16
 
 
 class Recipe(Section):
@@ -147,7 +190,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        facts, arch = DATASETS[self.data.name], self.model.architecture()
+        facts, arch = self.data.facts, self.model.architecture()
         shape = (arch.in_channels, arch.input_size, arch.input_size)
         if shape != facts.shape:
             raise ValueError(
@@ -163,6 +206,10 @@ class Recipe(Section):
                 f"evaluation.sampling_steps: {self.evaluation.sampling_steps} is more than diffusion.timesteps "
                 f"({self.diffusion.timesteps})"
             )
+        for key in ("decoder", "reference"):
+            if (getattr(self.evaluation, key) is not None) != facts.latents:
+                problem = "missing; latents need one" if facts.latents else f"{self.data.name} are pixels and need none"
+                raise ValueError(f"evaluation.{key}: {problem}")
         if self.evaluation.kid_subset_size > min(self.evaluation.num_samples, facts.length):
             raise ValueError(
                 f"evaluation.kid_subset_size: {self.evaluation.kid_subset_size} is more than num_samples "
@@ -195,7 +242,7 @@ _NOT_RESULT_BEARING: Any = {
     "label": True,
     "model": True,  # its resolved architecture stands for it
     "train": {"log_every": True, "save_every": True, "allow_accumulation": True},
-    "evaluation": {"batch_size": True},
+    "evaluation": {"batch_size": True, "decode_batch_size": True},
 }
 
 

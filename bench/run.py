@@ -22,10 +22,10 @@ import torch.distributed as dist
 
 from bench import checkpoint, flops, metrics, provenance
 from bench.atomic import write_json
-from bench.data import Dataset, load_dataset
+from bench.data import load_dataset
 from bench.device import prepare_device
 from bench.errors import InputError, RunError
-from bench.evaluate import evaluate, forget_samples
+from bench.evaluate import evaluate, samples_path
 from bench.execution import Execution
 from bench.recipe import Recipe
 from bench.run_folder import (
@@ -41,6 +41,7 @@ from bench.run_folder import (
     record_failure,
     weights_path,
 )
+from bench.sample_file import forget_samples
 from bench.stopping import Stopped
 from bench.trackers import Tracker, open_trackers
 from bench.train import Trainer
@@ -89,13 +90,12 @@ def score(folder: Path, study_folder: Path, execution: Execution) -> None:
         _trackers(recipe, folder, recipe.train.steps, execution) as trackers,
     ):
         device = _device(execution)
-        dataset = load_dataset(recipe.data.name, device)
         if ranks.is_first:
             metrics.append(folder / "scoring-sessions.jsonl", _session(device, execution))
             metrics.cut_after(folder / "evals.jsonl", recipe.train.steps)
         while ready := ranks.from_first(_ready_steps(recipe, folder)):
             for step in ready:
-                _score_step(recipe, folder, study_folder, dataset, step, device, execution, trackers)
+                _score_step(recipe, folder, study_folder, step, device, execution, trackers)
         if ranks.is_first and not _unscored_steps(recipe, folder):
             _finish(recipe, folder)
 
@@ -175,7 +175,7 @@ def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: E
     if ranks.from_first(is_finished(folder)):
         return
     device = _device(execution)
-    dataset = load_dataset(recipe.data.name, device)
+    dataset = load_dataset(recipe, device)
     cost = flops.count(**recipe.model.arguments())
     micro_batches = ranks.from_first(read_micro_batches(folder))
     _check_batch(recipe, ranks.world_size, micro_batches)
@@ -205,7 +205,7 @@ def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: E
             trainer.train_until(step)
             execution.on_weights(step)
             if study_folder:
-                _score_step(recipe, folder, study_folder, dataset, step, device, execution, trackers)
+                _score_step(recipe, folder, study_folder, step, device, execution, trackers)
         trainer.train_until(recipe.train.steps)
     if ranks.is_first and study_folder:
         _finish(recipe, folder)
@@ -215,15 +215,12 @@ def _score_step(
     recipe: Recipe,
     folder: Path,
     study_folder: Path,
-    dataset: Dataset,
     step: int,
     device: torch.device,
     execution: Execution,
     trackers: list[Tracker],
 ) -> None:
-    row = evaluate(
-        recipe, folder, study_folder, dataset, step, device, execution.precision, execution.ranks, execution.stop
-    )
+    row = evaluate(recipe, folder, study_folder, step, device, execution)
     if row is not None:
         metrics.append(folder / "evals.jsonl", row)
         execution.on_log(row)
@@ -269,7 +266,7 @@ def _last_usable_step(recipe: Recipe, folder: Path, unscored: list[int]) -> int:
     untrained = [step for step in unscored if checkpoint.load_weights(checkpoints, step) is None]
     for step in untrained:
         weights_path(checkpoints, step).unlink(missing_ok=True)
-        forget_samples(folder, step)
+        forget_samples(samples_path(folder, step))
     return min(untrained, default=recipe.train.steps)
 
 

@@ -229,4 +229,4 @@ def progress(folder: Path, phase: Phase) -> list[int]:
     states = sorted((folder / "checkpoints").glob("state-*.safetensors"))
     trained = [int(states[-1].stem.removeprefix("state-")) if states else 0, read_micro_batches(folder)]
     scores = len(metrics.read(folder / "evals.jsonl"))
-    return (trained if phase == "training" else []) + [scores, len(list((folder / "samples").glob(".step-*/*.npy")))]
+    return (trained if phase == "training" else []) + [scores, len(list((folder / "samples").glob(".step-*/*")))]

@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bench.data import Dataset
-from bench.device import Precision, autocast
+from bench.decoders import Decoder
+from bench.device import Precision, autocast, full_precision
 from bench.diffusion import GaussianDiffusion
 from bench.randomness import Stream, generator
-from bench.recipe import Recipe
+from bench.recipe import EvaluationConfig, Recipe
 from bench.samplers import guided, sample_ddim, sample_ddpm
 from models.dit import DiT
 
 # Noise and labels are drawn for this many consecutive sample indices at a time. Part of every result: never change.
 CHUNK = 50
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which samples: what `evaluation` says of sampler, steps, guidance and labels, for one seed and process.
+
+    Attributes:
+        timesteps: of the forward process that the model was trained with.
+    """
+
+    evaluation: EvaluationConfig
+    seed: int
+    timesteps: int
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Sampling:
+        """The samples that a recipe asks for."""
+        return cls(recipe.evaluation, recipe.seed, recipe.diffusion.timesteps)
+
+    def batches(self) -> Iterator[tuple[int, int]]:
+        """The (start, stop) of every batch, in order, `batch_size` samples each."""
+        evaluation = self.evaluation
+        for start in range(0, evaluation.num_samples, evaluation.batch_size):
+            yield start, min(start + evaluation.batch_size, evaluation.num_samples)
 
 
 class ChunkedNoise:
@@ -45,30 +70,25 @@ class ChunkedNoise:
 
 @torch.inference_mode()
 def sample(
-    model: DiT, recipe: Recipe, dataset: Dataset, start: int, stop: int, device: torch.device, precision: Precision
+    model: DiT, sampling: Sampling, decoder: Decoder, start: int, stop: int, device: torch.device, precision: Precision
 ) -> Tensor:
-    """Samples start .. stop - 1 of a model in evaluation mode, (N, C, H, W) uint8 on the CPU, as the recipe says.
+    """Samples start .. stop - 1 of a model in evaluation mode, (N, C, H, W) uint8 on the CPU.
 
-    Labels are `index % num_classes` (balanced) or uniformly random. All indices form one batch.
+    Labels are `index % num_classes` (balanced) or uniformly random. All indices form one batch. The decoder computes
+    in full precision, in batches of its own.
     """
-    evaluation, arch = recipe.evaluation, model.arch
-    draw = ChunkedNoise(recipe.seed, start, stop, (arch.in_channels, arch.input_size, arch.input_size), device)
+    evaluation, arch = sampling.evaluation, model.arch
+    draw = ChunkedNoise(sampling.seed, start, stop, (arch.in_channels, arch.input_size, arch.input_size), device)
     if evaluation.labels == "balanced":
         y = torch.arange(start, stop, device=device) % arch.num_classes
     else:
         y = draw.labels(arch.num_classes)
-    diffusion = GaussianDiffusion.linear(recipe.diffusion.timesteps, device).respace(evaluation.sampling_steps)
+    diffusion = GaussianDiffusion.linear(sampling.timesteps, device).respace(evaluation.sampling_steps)
     network = guided(model, y, evaluation.guidance_scale, evaluation.guidance_channels)
     with autocast(device, precision):
         if evaluation.sampler == "ddpm":
             x = sample_ddpm(network, diffusion, draw(), draw, evaluation.clip_denoised)
         else:
             x = sample_ddim(network, diffusion, draw(), evaluation.clip_denoised)
-    return dataset.to_uint8(x).cpu()
-
-
-def batches(recipe: Recipe) -> Iterator[tuple[int, int]]:
-    """The (start, stop) of every batch of the recipe's samples, in order, `evaluation.batch_size` each."""
-    evaluation = recipe.evaluation
-    for start in range(0, evaluation.num_samples, evaluation.batch_size):
-        yield start, min(start + evaluation.batch_size, evaluation.num_samples)
+    with full_precision():
+        return decoder.decode(x)

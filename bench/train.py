@@ -34,6 +34,8 @@ from models.dit import DiT
 
 # Ranks ask each other whether to stop about once in this many seconds.
 SECONDS_BETWEEN_AGREEMENTS = 1.0
+# Data of this many coming steps are being read while a step computes.
+STEPS_READ_AHEAD = 2
 
 
 def build_model(recipe: Recipe, device: torch.device) -> DiT:
@@ -55,8 +57,7 @@ class BatchSampler:
         self._dataset = dataset
         self._device = device
         self._share = ranks.share(recipe.train.batch_size)
-        self._epoch = -1
-        self._order = torch.empty(0)
+        self._order: dict[int, Tensor] = {}
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """This rank's share of the batch of step 0, 1, ...: x0 (N, C, H, W), t (N,), y (N,), noise like x0.
@@ -64,8 +65,10 @@ class BatchSampler:
         Dropped labels are null. What is random is drawn for the whole batch on every rank.
         """
         recipe, batch_size, share = self._recipe, self._recipe.train.batch_size, self._share
-        x0, y = self._dataset.batch(self._indices(step)[share])
         random = generator(recipe.seed, Stream.STEP, step, self._device)
+        x0, y = self._dataset.batch(self._indices(step), share, random)
+        for coming in range(step + 1, min(step + 1 + STEPS_READ_AHEAD, recipe.train.steps)):
+            self._dataset.read_ahead(self._indices(coming)[share])
         t = torch.randint(recipe.diffusion.timesteps, (batch_size,), generator=random, device=self._device)
         noise = torch.randn((batch_size, *x0.shape[1:]), generator=random, device=self._device)
         dropped = torch.rand(batch_size, generator=random, device=self._device) < recipe.train.label_dropout
@@ -74,11 +77,11 @@ class BatchSampler:
     def _indices(self, step: int) -> Tensor:
         batch_size = self._recipe.train.batch_size
         epoch, position = divmod(step, len(self._dataset) // batch_size)
-        if epoch != self._epoch:
+        if epoch not in self._order:
             random = generator(self._recipe.seed, Stream.EPOCH, epoch)
-            self._order = torch.randperm(len(self._dataset), generator=random).to(self._device)
-            self._epoch = epoch
-        return self._order[position * batch_size : (position + 1) * batch_size]
+            self._order = {e: order for e, order in self._order.items() if e == epoch - 1}
+            self._order[epoch] = torch.randperm(len(self._dataset), generator=random)
+        return self._order[epoch][position * batch_size : (position + 1) * batch_size]
 
 
 class Trainer:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.errors import InputError, RunError
+from bench.options import Device, PrecisionChoice
 from sweeps.options import RunsOption, SweepArgument
 from sweeps.watch_cli import app as watch_app
 
@@ -24,17 +25,6 @@ app = typer.Typer(
     help="Many runs: plan a study, submit it to a cluster, watch it.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(watch_app)
-
-
-class Device(StrEnum):
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-class PrecisionChoice(StrEnum):
-    FP32 = "fp32"
-    TF32 = "tf32"
-    BF16 = "bf16"
 
 
 class EvaluateChoice(StrEnum):
@@ -137,12 +127,12 @@ def run_here(
     sweep: Sweep, runs: Path, profile: ClusterProfile, console: Console, trackers: tuple[str, ...] = ()
 ) -> list[RunStatus]:
     """Run a sweep on this machine, show its progress, and end with an error if a run failed."""
-    from bench.data import check_readable
+    from bench.data import check_ready
     from sweeps.local import submit as submit_locally
     from sweeps.progress import progress
 
     for recipe in sweep.recipes:
-        check_readable(recipe.data.name)
+        check_ready(recipe)
     if (profile.device, profile.precision) != ("cpu", "fp32"):
         from bench.device import prepare_device
 

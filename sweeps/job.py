@@ -125,6 +125,7 @@ class Task:
             max_failures=self.max_failures,
             lock_wait_s=LOCK_WAIT_SECONDS,
             session={**self._session(), "progress": progress(folder, self.kind)},
+            offline=True,
             trackers=self.trackers,
             on_log=lambda row: log.info("%s", _line(folder, row)),
             on_weights=on_weights,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.data import check_readable
+from bench.data import check_ready
 from bench.errors import InputError, RunError
 from bench.metrics import now
 from bench.recipe import Recipe
@@ -135,8 +135,9 @@ def submit(
     """Submit what is to be done. Call it with the study locked (see `submitting`).
 
     Raises:
-        InputError: SLURM refuses an array (its own words), the data cannot be read, or the folder belongs to another
+        InputError: SLURM refuses an array (its own words), the data are not there, or the folder belongs to another
             recipe or cannot be written. Arrays that were accepted before are cancelled again.
+        MissingAsset: a file of others is not in the cache.
         RunError: SLURM does not answer.
     """
     import submitit
@@ -145,7 +146,7 @@ def submit(
     slurm.require("sbatch")
     study, folders = (runs / sweep.name).resolve(), run_folders(sweep, runs)
     for recipe in (*what.to_train, *what.to_score):
-        check_readable(recipe.data.name)
+        check_ready(recipe)
         write_config(recipe, folders[recipe.id])
         clear_error(folders[recipe.id])  # first: a job may start at once, and would leave a failed run alone
     arrays = planned_arrays(sweep, what, profile)

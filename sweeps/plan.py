@@ -16,7 +16,6 @@ from typing import Literal
 
 from bench import metrics
 from bench.closed_form import forward_gmacs, num_parameters
-from bench.data import DATASETS
 from bench.errors import InputError
 from bench.flops import training_gmacs
 from bench.recipe import Recipe
@@ -148,7 +147,7 @@ class RunPlan:
     @property
     def sample_bytes(self) -> int:
         """uint8 samples of every kept step."""
-        image = prod(DATASETS[self.recipe.data.name].image_shape)
+        image = prod(self.recipe.data.facts.image_shape)
         return len(self.recipe.train.kept_steps()) * self.recipe.evaluation.num_samples * image
 
 

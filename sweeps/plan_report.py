@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from bench.data import DATASETS
 from bench.text_table import print_table
 from sweeps.plan import BYTES_PER_WEIGHT, COPIES_IN_STATE, Plan, RunPlan
 from sweeps.speeds import Speed
@@ -230,7 +229,7 @@ def _scoring_lines(run: RunPlan, device: str) -> list[str]:
 
 
 def _storage_lines(run: RunPlan) -> list[str]:
-    kept, image = len(run.recipe.train.kept_steps()), DATASETS[run.recipe.data.name].image_shape
+    kept, image = len(run.recipe.train.kept_steps()), run.recipe.data.facts.image_shape
     return [
         f"states: {run.states} x {COPIES_IN_STATE} x {BYTES_PER_WEIGHT} bytes x {run.trained_weights:,} = "
         f"{_size(run.state_bytes)}",

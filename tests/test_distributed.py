@@ -24,7 +24,7 @@ from torch import Tensor
 import bench.run
 import bench.train
 from bench import checkpoint, metrics
-from bench.data import Digits, load_dataset
+from bench.data import Digits
 from bench.distributed import SINGLE, Ranks, joined
 from bench.errors import InputError, RunError
 from bench.execution import Execution
@@ -157,7 +157,7 @@ def test_a_variable_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, mi
 
 @pytest.mark.parametrize("world_size", [2, 4, 8])
 def test_shares_of_all_ranks_are_the_batch_bit_for_bit(world_size: int) -> None:
-    recipe, digits = tiny(train={"label_dropout": 0.5}), load_dataset("digits", CPU)
+    recipe, digits = tiny(train={"label_dropout": 0.5}), Digits(CPU)
     whole = BatchSampler(recipe, digits, CPU)
     parts = [BatchSampler(recipe, digits, CPU, Ranks(rank, world_size)) for rank in range(world_size)]
     for step in (0, 1, 55, 56, 200):
@@ -170,7 +170,7 @@ def test_shares_of_all_ranks_are_the_batch_bit_for_bit(world_size: int) -> None:
 def trained(recipe: Recipe, folder: Path, micro_batches: int, ranks: Ranks = SINGLE) -> dict[str, Tensor]:
     """The last training state, with the logged values beside it."""
     folder.mkdir(exist_ok=True)
-    digits = load_dataset("digits", CPU)
+    digits = Digits(CPU)
     trainer = Trainer(recipe, digits, folder, 0.5, CPU, "fp32", ranks=ranks, micro_batches=micro_batches)
     trainer.resume(recipe.train.steps)
     trainer.train_until(recipe.train.steps)
@@ -264,18 +264,18 @@ class Interrupting(Digits):
         super().__init__(CPU)
         self._left, self._action = when, action
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Tensor]:
         self._left -= 1
         if self._left == 0:
             self._action()
-        return super().batch(indices)
+        return super().batch(indices, share, random)
 
 
 def _run(ranks: Ranks, folder: Path, study: Path, signalled: int, seconds_between: float) -> int | None:
     """Run; rank 1 gets a signal while it reads its batch number `signalled`. The step at which it stopped."""
     if ranks.rank == 1:
         digits = Interrupting(signalled, lambda: os.kill(os.getpid(), signal.SIGUSR2))
-        bench.run.load_dataset = lambda name, device: digits
+        bench.run.load_dataset = lambda recipe, device: digits
     bench.train.SECONDS_BETWEEN_AGREEMENTS = seconds_between
     execution = Execution(ranks=ranks, stop=StopRequest().on(signal.SIGUSR2))
     try:
@@ -332,7 +332,7 @@ def _run_with_a_fault(ranks: Ranks, folder: Path, study: Path, faulty: int | Non
 
     if ranks.rank == faulty:
         digits = Interrupting(5, fail)
-        bench.run.load_dataset = lambda name, device: digits
+        bench.run.load_dataset = lambda recipe, device: digits
     bench.run.run(folder, study, Execution(ranks=ranks))
 
 
@@ -359,7 +359,7 @@ def _run_with_a_death(ranks: Ranks, folder: Path, study: Path, explained: bool) 
 
     if ranks.rank == 1:
         digits = Interrupting(5, die)
-        bench.run.load_dataset = lambda name, device: digits
+        bench.run.load_dataset = lambda recipe, device: digits
     bench.run.PEER_SECONDS = 5
     bench.run.run(folder, study, Execution(ranks=ranks, session={"attempt": "7.0"}))
 

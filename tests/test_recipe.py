@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from recipes import TINY, dotted_keys, recipe
+from recipes import LATENTS, TINY, dotted_keys, recipe
 
 import sweeps
 from bench.data import DATASETS
@@ -55,6 +55,14 @@ CHANGES: dict[str, Any] = {
     "evaluation.kid_subset_size": 30,
     "seed": 1,
 }
+LATENT_CHANGES: dict[str, Any] = {
+    "data.vae": "owner/other",
+    "data.length": 65,
+    "data.num_classes": 7,
+    "data.image_size": 128,
+    "evaluation.decoder": "owner/other",
+    "evaluation.reference": "others",
+}
 # The model's name and image size decide nothing where the tiny recipe gives all sizes itself.
 WITHOUT_EFFECT = {
     "label": "other",
@@ -64,6 +72,7 @@ WITHOUT_EFFECT = {
     "train.save_every": 5,
     "train.allow_accumulation": True,
     "evaluation.batch_size": 7,
+    "evaluation.decode_batch_size": 7,
 }
 
 # What a model of other channels, classes or sides needs of its data: ids must differ for the model's key alone.
@@ -77,7 +86,7 @@ NEEDED_BESIDE = {"evaluation.guidance_scale": {"evaluation.guidance_channels": N
 
 
 def test_every_key_is_known_to_bear_on_the_result_or_not() -> None:
-    assert CHANGES.keys() | WITHOUT_EFFECT.keys() == dotted_keys(Recipe)
+    assert CHANGES.keys() | LATENT_CHANGES.keys() | WITHOUT_EFFECT.keys() == dotted_keys(Recipe)
 
 
 @pytest.mark.parametrize("key", CHANGES)
@@ -88,6 +97,29 @@ def test_id_depends_on_every_key_that_decides_the_result(key: str, monkeypatch: 
     before = recipe(beside).id
     monkeypatch.setitem(DATASETS, "digits", dataclasses.replace(facts, **FITTING_FACTS.get(key, {})))
     assert recipe({**beside, key: CHANGES[key]}).id != before
+
+
+@pytest.mark.parametrize("key", LATENT_CHANGES)
+def test_id_depends_on_every_key_of_latents(key: str) -> None:
+    fitting = {"data.num_classes": {"model.num_classes": 7}, "data.image_size": {"model.input_size": 16}}
+    beside = fitting.get(key, {})
+    changed = recipe({**LATENTS, **beside, key: LATENT_CHANGES[key]})
+    assert changed.id != recipe(LATENTS).id
+    if beside:  # what the model had to follow is not all that the id sees
+        content = changed.model_dump(mode="json")
+        assert content["data"] != recipe(LATENTS).model_dump(mode="json")["data"]
+
+
+def test_latents_of_imagenet_need_only_their_autoencoder() -> None:
+    model = {"model": {"name": "DiT-XL/2", "image_size": 512}, "evaluation": {**DECODED, "num_samples": 1000}}
+    loaded = parse_recipe({**model, "data": {"name": "imagenet-512-latents", "vae": "owner/vae"}}, "x")
+    assert (loaded.data.facts.length, loaded.data.facts.shape) == (1_281_167, (4, 64, 64))
+    for key in ("length", "num_classes", "image_size"):  # another set under the same name would be compared with it
+        with pytest.raises(InputError, match=rf"data\.{key}: imagenet-512-latents is known; .* another name"):
+            parse_recipe({**model, "data": {"name": "imagenet-512-latents", "vae": "owner/vae", key: 512}}, "x")
+
+
+DECODED = {"decoder": "owner/decoder", "reference": "adm-imagenet-512"}
 
 
 @pytest.mark.parametrize("key", WITHOUT_EFFECT)
@@ -123,6 +155,7 @@ DEFAULTS: dict[str, Any] = {
         "label_init_std": None,
         "timestep_init_std": None,
     },
+    "data": {"vae": None, "length": None, "num_classes": None, "image_size": None},
     "diffusion": {"timesteps": 1000},
     "train": {
         "steps": 400_000,
@@ -145,9 +178,12 @@ DEFAULTS: dict[str, Any] = {
         "guidance_channels": 3,
         "num_samples": 50_000,
         "labels": "balanced",
+        "decoder": None,
+        "reference": None,
         "extractor": "inception-v3-compat",
         "kid_subset_size": 1000,
         "batch_size": 64,
+        "decode_batch_size": 16,
     },
     "seed": 0,
 }
@@ -158,6 +194,7 @@ def test_defaults_are_what_ids_take_them_to_be() -> None:
         **SMALLEST,
         **DEFAULTS,
         "model": {**SMALLEST["model"], **DEFAULTS["model"]},
+        "data": {**SMALLEST["data"], **DEFAULTS["data"]},
     }
 
 

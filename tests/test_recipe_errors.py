@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recipes import TINY, content, dotted_keys, recipe
+from recipes import LATENTS, TINY, content, dotted_keys, recipe
 
 from bench.errors import InputError
 from bench.recipe import Recipe, load_recipe, load_yaml, parse_recipe
@@ -78,7 +78,7 @@ def test_unknown_key_is_named_with_the_accepted_ones(key: str, accepted: str) ->
         ("evaluation.clip_denoised", 1, "boolean"),
         ("evaluation.sampler", "euler", "'ddpm' or 'ddim'"),
         ("evaluation.labels", "sorted", "'balanced' or 'uniform'"),
-        ("evaluation.extractor", "vgg", "'inception-v3-compat' or 'digits-cnn'"),
+        ("evaluation.extractor", "vgg", "'inception-v3-compat', 'dinov2-vitl14' or 'digits-cnn'"),
         ("evaluation.guidance_scale", -1.0, "greater than or equal to 0"),
         ("evaluation.sampling_steps", 1, "greater than or equal to 2"),
         ("seed", -1, "greater than or equal to 0"),
@@ -118,7 +118,18 @@ def test_wrong_list_or_section_is_refused(key: str, value: Any, named: list[str]
     [
         ({"model.name": "DiT-M/4"}, ["model", "unknown model 'DiT-M/4'", *list_models()]),
         ({"model.block": "adaln-one"}, ["model", "unknown block 'adaln-one'", *BLOCKS]),
-        ({"data.name": "mnist"}, ["data", "unknown dataset 'mnist'", "digits"]),
+        ({"data.name": "mnist"}, ["data.name", "unknown dataset 'mnist'", "digits", "length, num_classes, image_size"]),
+        ({"data.vae": "owner/vae"}, ["data.vae", "digits are pixels"]),
+        ({"data.length": 5}, ["data.length", "digits is known"]),
+        ({"evaluation.decoder": "owner/vae"}, ["evaluation.decoder", "digits are pixels"]),
+        ({"evaluation.reference": "adm-imagenet-256"}, ["evaluation.reference", "digits are pixels"]),
+        ({**LATENTS, "data.vae": None}, ["data.vae", "missing"]),
+        ({**LATENTS, "data.length": None}, ["data.name", "'photos'", "with length"]),
+        ({**LATENTS, "data.name": "../photos"}, ["data.name", "'../photos'", "folder name"]),
+        ({**LATENTS, "data.image_size": 60}, ["data.image_size", "60", "multiple of 8"]),
+        ({**LATENTS, "data.image_size": 128}, ["model", "input_size", "(4, 8, 8)", "photos", "(4, 16, 16)"]),
+        ({**LATENTS, "evaluation.decoder": None}, ["evaluation.decoder", "missing; latents need one"]),
+        ({**LATENTS, "evaluation.reference": None}, ["evaluation.reference", "missing; latents need one"]),
         ({"model.patch_size": 3}, ["model", "patch_size: 3", "8"]),
         ({"model.num_heads": 3}, ["model", "num_heads: 3", "hidden_size 16"]),
         ({"model.hidden_size": 18}, ["model", "hidden_size: 18", "multiple of 4"]),

@@ -9,14 +9,13 @@ import torch
 from recipes import tiny
 from torch import Tensor
 
-from bench.data import load_dataset
+from bench.decoders import Pixels
 from bench.recipe import Recipe
-from bench.sample import CHUNK, ChunkedNoise, batches, sample
+from bench.sample import CHUNK, ChunkedNoise, Sampling, sample
 from bench.train import build_model
 from models.dit import DiT
 
 CPU = torch.device("cpu")
-DIGITS = load_dataset("digits", CPU)
 
 
 def random_model(recipe: Recipe) -> DiT:
@@ -31,7 +30,7 @@ def random_model(recipe: Recipe) -> DiT:
 
 
 def draw(recipe: Recipe, start: int, stop: int) -> Tensor:
-    return sample(random_model(recipe), recipe, DIGITS, start, stop, CPU, "fp32")
+    return sample(random_model(recipe), Sampling.of(recipe), Pixels(), start, stop, CPU, "fp32")
 
 
 def assert_close_images(one: Tensor, other: Tensor) -> None:
@@ -61,7 +60,7 @@ def test_sampling_is_deterministic_bit_for_bit() -> None:
 
 def test_batches_cover_all_samples_in_order() -> None:
     recipe = tiny(evaluation={"batch_size": 25})
-    ranges = list(batches(recipe))
+    ranges = list(Sampling.of(recipe).batches())
     assert ranges == [(0, 25), (25, 50), (50, 60)]
     assert_close_images(torch.cat([draw(recipe, start, stop) for start, stop in ranges]), draw(recipe, 0, 60))
 
@@ -72,10 +71,10 @@ def test_balanced_labels_are_index_modulo_classes() -> None:
     model = random_model(recipe)
     with torch.no_grad():  # the network ignores its image: samples then differ by label and noise alone
         model.y_embedder.embedding_table.weight[3] = model.y_embedder.embedding_table.weight[4]
-    before = sample(model, recipe, DIGITS, 0, 50, CPU, "fp32")
+    before = sample(model, Sampling.of(recipe), Pixels(), 0, 50, CPU, "fp32")
     with torch.no_grad():
         model.y_embedder.embedding_table.weight[7].add_(5.0)
-    after = sample(model, recipe, DIGITS, 0, 50, CPU, "fp32")
+    after = sample(model, Sampling.of(recipe), Pixels(), 0, 50, CPU, "fp32")
     changed = [i for i in range(50) if not torch.equal(before[i], after[i])]
     assert changed == [7, 17, 27, 37, 47]
 

@@ -17,10 +17,13 @@ from test_distributed import CONTEXT, HANG_SECONDS
 from test_run import finished, results, start
 from torch import Tensor
 
+import bench.evaluate
 import bench.run
 from bench import checkpoint, metrics
 from bench.data import Digits
+from bench.decoders import Pixels
 from bench.execution import Execution
+from bench.features import Features
 from bench.fidelity import Scorer
 from bench.recipe import Recipe
 from bench.run import run, score, train
@@ -49,33 +52,35 @@ def listening() -> Execution:
 
 
 class Watched(Digits):
-    """Digits that ask this process to stop while it reads a batch, or decodes one, of these numbers, from 1."""
+    """Digits, and their decoder, that ask this process to stop at a batch, or a decoding, of these numbers, from 1."""
 
     def __init__(self, ask_at_batch: int = 0, ask_at_decoding: int = 0) -> None:
         super().__init__(CPU)
         self._ask_at_batch, self._ask_at_decoding = ask_at_batch, ask_at_decoding
         self.read = self.decoded = 0
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    id = "pixels"
+
+    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Tensor]:
         self.read += 1
         if self.read == self._ask_at_batch:
             ask()
-        return super().batch(indices)
+        return super().batch(indices, share, random)
 
-    def to_uint8(self, x: Tensor) -> Tensor:
-        if len(x) < len(self):  # not the reference
-            self.decoded += 1
-            if self.decoded == self._ask_at_decoding:
-                ask()
-        return super().to_uint8(x)
+    def decode(self, x: Tensor) -> Tensor:
+        self.decoded += 1
+        if self.decoded == self._ask_at_decoding:
+            ask()
+        return Pixels().decode(x)
 
 
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Watched], Watched]:
-    """Have runs read this data set."""
+    """Have runs read this data set, and decode with it."""
 
     def patch(dataset: Watched) -> Watched:
-        monkeypatch.setattr(bench.run, "load_dataset", lambda name, device: dataset)
+        monkeypatch.setattr(bench.run, "load_dataset", lambda recipe, device: dataset)
+        monkeypatch.setattr(bench.evaluate, "load_decoder", lambda evaluation, device, offline, latents: dataset)
         return dataset
 
     return patch
@@ -223,7 +228,7 @@ def test_stopped_while_sampling_whole_batches_are_kept(
     if apart:
         train(folder, Execution())
     use(Watched(ask_at_decoding=3))
-    with pytest.raises(Stopped, match="while sampling step 12; whole batches are kept"):
+    with pytest.raises(Stopped, match=r"while sampling step-00000012\.npy; whole batches are kept"):
         continue_with(listening())
     first = parts(folder)
     assert sorted(first) == [f"{start:08d}-{start + 7:08d}.npy" for start in (0, 7, 14)]
@@ -249,13 +254,13 @@ def test_stopped_while_scoring_only_the_scores_are_made_again(
     folder = start(SMALL_BATCHES, study("parts"))
     scored: list[Any] = []
 
-    def interrupted(self: Scorer, samples: Tensor) -> dict[str, float]:
+    def interrupted(self: Scorer, features: Features) -> dict[str, float]:
         ask()
-        scored.append(samples)  # never: the signal ends it at once
+        scored.append(features)  # never: the signal ends it at once
         return {}
 
     with monkeypatch.context() as patch:
-        patch.setattr(Scorer, "score", interrupted)
+        patch.setattr(Scorer, "_scores", interrupted)
         with pytest.raises(Stopped, match="stopped by SIGUSR2"):
             run(folder, folder.parent, listening())
     assert scored == []

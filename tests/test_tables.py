@@ -43,7 +43,11 @@ def test_collected_tables_read_back_the_same(sweep, tmp_path):
 
 
 def test_one_row_says_everything_about_a_run(sweep, tmp_path):
-    write_run(sweep, "XL/1", seed=3)
+    path = write_run(sweep, "XL/1", seed=3) / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    optimisation = {"learning_rate": 1e-4, "weight_decay": 0.0, "ema_decay": 0.9999, "label_dropout": 0.1}
+    config["recipe"]["train"] |= optimisation
+    path.write_text(yaml.safe_dump(config))
     (row,) = collect(sweep, tmp_path).runs.to_dict("records")
     assert row == {
         "run": "xl13",
@@ -64,6 +68,7 @@ def test_one_row_says_everything_about_a_run(sweep, tmp_path):
         "seed": 3,
         "steps": 2000,
         "batch_size": 64,
+        **optimisation,
         "state": "finished",
         "device": "cpu",
         "precision": "fp32",

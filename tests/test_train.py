@@ -12,14 +12,14 @@ from recipes import tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench import checkpoint, metrics
-from bench.data import load_dataset
+from bench.data import Digits
 from bench.diffusion import GaussianDiffusion
 from bench.errors import RunError
 from bench.recipe import Recipe
 from bench.train import BatchSampler, Trainer, build_model
 
 CPU = torch.device("cpu")
-DIGITS = load_dataset("digits", CPU)
+DIGITS = Digits(CPU)
 
 
 def trainer(recipe: Recipe, folder: Path, **options: Any) -> Trainer:
@@ -142,7 +142,7 @@ def test_initialisation_leaves_the_global_generator_alone() -> None:
 def test_batches_are_epochs_of_permutations() -> None:
     batches = BatchSampler(tiny(), DIGITS, CPU)
     per_epoch = 1797 // 32
-    everything = {tuple(DIGITS[i][0].flatten().tolist()) for i in range(len(DIGITS))}
+    everything = {tuple(x.flatten().tolist()) for x in DIGITS.examples()[0]}
     assert len(everything) > 1700
     seen = [tuple(x.flatten().tolist()) for step in range(per_epoch) for x in batches(step)[0]]
     assert len(seen) == per_epoch * 32

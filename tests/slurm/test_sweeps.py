@@ -312,16 +312,16 @@ def test_without_accounting_status_says_so_and_works(cluster: Cluster, tmp_path:
 
 
 def test_the_cluster_cancels_instead_of_requeueing(cluster: Cluster, tmp_path: Path) -> None:
-    path = write_sweep(tmp_path, "cancelled", {"seed": [0]}, {"steps": 6000, "save_every": 1, "log_every": 1})
+    path = write_sweep(tmp_path, "cancelled", {"seed": [0]}, {"steps": 2500, "save_every": 1, "log_every": 1})
     profile = write_profile(tmp_path, partition="cancel", requeue=False)
     submit(path, profile, tmp_path)
     (folder,) = folders(path, tmp_path).values()
-    cluster.wait_until(lambda: last_step(folder) > 100, 120, "it is training")
+    cluster.wait_until(lambda: last_step(folder) > 20, 120, "it is training")
     node = cluster.squeue("--noheader", "--format=%N", "--states=RUNNING").strip()
     cluster.sbatch("-p", "main", "-w", node, "--exclusive", "--wrap", "true")
     cluster.wait_until(lambda: not cluster.squeue("--noheader").strip(), 90, "it is gone")
     assert not (folder / "finished.json").exists()
     submit(path, profile, tmp_path)
-    cluster.wait_until(lambda: all_finished(path, tmp_path), 120, "the same command continued it")
+    cluster.wait_until(lambda: all_finished(path, tmp_path), 300, "the same command continued it")
     assert [start["resumed_from_step"] > 100 for start in starts(folder)] == [False, True]
     assert results(folder) == next(iter(undisturbed(path, tmp_path / "reference").values()))

@@ -1,0 +1,75 @@
+"""Weights by what a user calls them: a run's folder, an official name, a checkpoint file, a diffusers folder."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import models
+from bench import checkpoint
+from bench.errors import InputError
+from bench.run_folder import read_config, weights_path
+from models.dit import DiT
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model in evaluation mode, and what its samples say of where it comes from.
+
+    Attributes:
+        identity: a run's id and step, or the name and a hash of the parameters.
+        timesteps: of the forward process that it was trained with; the paper's 1000 where nothing says.
+        decoder: the autoencoder that a run's recipe names.
+    """
+
+    model: DiT
+    identity: dict[str, Any]
+    timesteps: int = 1000
+    decoder: str | None = None
+
+
+def load_weights_of(name: str, step: int | None, offline: bool) -> Weights:
+    """Weights of a run's folder (EMA, of a kept step) or of anything that `models.load_pretrained` takes.
+
+    Raises:
+        InputError: no such weights, a run without weights of this step, or not a checkpoint.
+        MissingAsset: official weights that are not in the cache and cannot be fetched.
+    """
+    folder = Path(name)
+    if (folder / "config.yaml").exists():
+        return _of_run(folder, step)
+    if step is not None:
+        raise InputError(f"--step: {name} is not a run's folder")
+    try:
+        model = models.load_pretrained(name, offline=offline)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return Weights(model, {"weights": f"{folder.name}-{_digest(model)}"})
+
+
+def _of_run(folder: Path, step: int | None) -> Weights:
+    recipe, checkpoints = read_config(folder), folder / "checkpoints"
+    kept = [s for s in recipe.train.kept_steps() if weights_path(checkpoints, s).exists()]
+    if not kept:
+        raise InputError(f"{folder}: has no weights yet; its recipe keeps steps {recipe.train.kept_steps()}")
+    chosen = kept[-1] if step is None else step
+    if chosen not in kept:
+        raise InputError(f"--step {step}: {folder} has no weights of it; accepted: {', '.join(map(str, kept))}")
+    tensors = checkpoint.load_weights(checkpoints, chosen)
+    if tensors is None:
+        raise InputError(f"{weights_path(checkpoints, chosen)}: damaged; running the recipe again makes it again")
+    model = models.create_model(**recipe.model.arguments())
+    model.load_state_dict(tensors, strict=True)
+    identity = {"run": recipe.id, "step": chosen, "weights": "ema"}
+    return Weights(model.eval(), identity, recipe.diffusion.timesteps, recipe.evaluation.decoder)
+
+
+def _digest(model: DiT) -> str:
+    """The first eight hex digits of a SHA-256 over names and bytes of the parameters."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:8]
