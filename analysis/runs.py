@@ -35,6 +35,8 @@ SCORE_TYPES = dict.fromkeys(
     (
         "fid",
         "fid_percent",
+        "fid_infinity",
+        "sfid",
         "kid",
         "kid_std",
         "inception_score",
@@ -56,6 +58,8 @@ TRAIN_TYPES = {
     **dict.fromkeys(("loss", "mse", "vb", "lr", "grad_norm", "images_per_s", "gmacs_spent"), "float64"),
 }
 SESSIONS_TYPES = {"device": "str", "precision": "str", "commit": "str", "time": "str"}
+# Of the recipe's `train`, beside its steps and batch; empty where a run's configuration does not say.
+OPTIMISATION_TYPES = dict.fromkeys(("learning_rate", "weight_decay", "ema_decay", "label_dropout"), "float64")
 MODEL_KEYS = ("params", "gmacs", "tokens", "hidden_size", "depth", "num_heads", "input_size")
 
 # Sample i has class i modulo the number of classes, so these are one each of the classes 0 to 9.
@@ -64,12 +68,16 @@ GRID_SAMPLES = 10
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder: `row` of the runs table, its `train` and `evals` lines, samples (N, C, H, W) uint8."""
+    """One run folder: `row` of the runs table, its `train` and `evals` lines, samples (N, C, H, W) uint8.
+
+    `other_evals`: scores of samples that were made with other settings than the recipe's (`ditbench evaluate --run`).
+    """
 
     row: dict[str, Any]
     train: pd.DataFrame
     evals: pd.DataFrame
     samples: np.ndarray | None
+    other_evals: pd.DataFrame
 
 
 def read_run(folder: Path) -> Run:
@@ -79,7 +87,8 @@ def read_run(folder: Path) -> Run:
         ResultsError: a file is damaged, or lacks a key.
     """
     evals = _evals(folder / "evals.jsonl")
-    return Run(_row(folder), _train(folder / "train.jsonl"), evals, _last_samples(folder, evals))
+    others = _evals(folder / "other-evals.jsonl")
+    return Run(_row(folder), _train(folder / "train.jsonl"), evals, _last_samples(folder, evals), others)
 
 
 def read_lines(path: Path, types: dict[str, str], required: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -169,6 +178,7 @@ def _row(folder: Path) -> dict[str, Any]:
         "seed": int(_value(path, config, "recipe.seed")),
         "steps": steps,
         "batch_size": batch_size,
+        **{name: config["recipe"]["train"].get(name) for name in OPTIMISATION_TYPES},
         "state": _state(folder),
         "device": None if sessions.empty else sessions["device"].iloc[-1],
         "precision": None if sessions.empty else sessions["precision"].iloc[-1],

@@ -12,7 +12,17 @@ import pyarrow
 
 from analysis import fits
 from analysis.files import write_arrays, write_csv, write_whole
-from analysis.runs import EVALS_TYPES, EVALUATION_KEY_TYPES, SIZES, TRAIN_TYPES, ResultsError, Run, read_run
+from analysis.published_scores import compared, published
+from analysis.runs import (
+    EVALS_TYPES,
+    EVALUATION_KEY_TYPES,
+    OPTIMISATION_TYPES,
+    SIZES,
+    TRAIN_TYPES,
+    ResultsError,
+    Run,
+    read_run,
+)
 
 __all__ = [
     "ResultsError",
@@ -26,7 +36,6 @@ __all__ = [
     "summary",
 ]
 
-PUBLISHED = Path(__file__).parents[1] / "results" / "published"
 MIN_MODELS = 3  # fewer say nothing about a trend
 
 evaluation_keys: tuple[str, ...] = tuple(EVALUATION_KEY_TYPES)
@@ -51,6 +60,7 @@ RUNS_TYPES = {
     "seed": "Int64",
     "steps": "Int64",
     "batch_size": "Int64",
+    **OPTIMISATION_TYPES,
     "state": "str",
     "device": "str",
     "precision": "str",
@@ -60,6 +70,8 @@ RUNS_TYPES = {
     "finished": "str",
     "training_gmacs": "float64",
 }
+# What tables of earlier versions lack.
+ADDED_LATER = {"runs": tuple(OPTIMISATION_TYPES), "train": (), "evals": ("fid_infinity", "sfid")}
 RUN_COLUMNS = ("run", "label", "size", "patch", "block", "seed", "gmacs")
 ORDER = ["seed", "gmacs", "run"]
 
@@ -69,15 +81,18 @@ class Tables:
     """What a sweep has measured so far.
 
     runs: one row a run: run (its id), sweep, label ("S/4"), size, patch, model, block, params, gmacs, tokens,
-        hidden_size, depth, num_heads, input_size, data, seed, steps and batch_size (of the recipe), state
+        hidden_size, depth, num_heads, input_size, data, seed, steps, batch_size, learning_rate,
+        weight_decay, ema_decay and label_dropout (of the recipe), state
         (finished, failed or unfinished), device, precision and commit (of the last start), starts (how many),
         started (the first) and finished, as local times, training_gmacs.
     train: one row a logged step: run, label, size, patch, block, seed, gmacs; step, loss, mse, vb, lr,
         grad_norm, images_per_s, gmacs_spent.
     evals: one row an evaluation: the same first seven columns; step, the `evaluation_keys`,
-        extractor_accuracy, fid, fid_percent (of the trace of the real features' covariance), kid, kid_std,
-        inception_score, inception_score_std, precision, recall, samples (a path inside the run folder).
+        extractor_accuracy, fid, fid_percent (of the trace of the real features' covariance), fid_infinity,
+        sfid (these two empty where they were not computed), kid, kid_std, inception_score,
+        inception_score_std, precision, recall, samples (a path inside the run folder).
     samples: run id -> (10, C, H, W) uint8, the classes 0 to 9 once each, at the last evaluated step.
+    other_evals: as evals, of samples that were made with other settings than the recipe's, such as guidance.
 
     gmacs are 10^9 multiply-accumulates of one forward pass of one image, which the DiT paper calls Gflops.
     training_gmacs = gmacs x 3 x batch_size x steps, the whole recipe's training compute (DiT paper, Fig. 9).
@@ -87,12 +102,15 @@ class Tables:
     train: pd.DataFrame
     evals: pd.DataFrame
     samples: dict[str, np.ndarray]
+    other_evals: pd.DataFrame
 
 
 def collect(sweep_folder: Path, out: Path) -> Tables:
     """Gather the run folders in `sweep_folder` (those with a config.yaml), as far as their runs have come.
 
-    Writes `runs`, `train` and `evals` as .csv and .parquet, `correlations.csv` and `samples.npz` into `out`.
+    Writes `runs`, `train` and `evals` as .csv and .parquet, `correlations.csv` and `samples.npz` into `out`, and, where
+    there are any, `other_evals.csv` and the scores that published ones can be compared with, `published.csv`
+    (`published_scores.compared`).
     A run whose sample file has been cleared away has no entry in `samples`.
 
     Raises:
@@ -107,6 +125,7 @@ def collect(sweep_folder: Path, out: Path) -> Tables:
         train=_joined(runs, [run.train for run in runs], TRAIN_TYPES),
         evals=_joined(runs, [run.evals for run in runs], EVALS_TYPES),
         samples={run.row["run"]: run.samples for run in runs if run.samples is not None},
+        other_evals=_joined(runs, [run.other_evals for run in runs], EVALS_TYPES),
     )
     _refuse_twins(tables.runs, sweep_folder)
     for name in ("runs", "train", "evals"):
@@ -114,33 +133,25 @@ def collect(sweep_folder: Path, out: Path) -> Tables:
         write_csv(out / f"{name}.csv", table)
         write_whole(out / f"{name}.parquet", table.to_parquet(path=None, index=False))
     write_csv(out / "correlations.csv", correlations(tables.evals))
+    for name, table in (("other_evals", tables.other_evals), ("published", compared(tables))):
+        if table.empty:
+            (out / f"{name}.csv").unlink(missing_ok=True)  # of an earlier collection
+        else:
+            write_csv(out / f"{name}.csv", table)
     write_arrays(out / "samples.npz", tables.samples)
     return tables
 
 
 def load(results: Path) -> Tables:
-    """Read back what `collect` wrote into the folder `results`.
+    """Read back what `collect` wrote into the folder `results`; columns that a version before did not have are empty.
 
     Raises:
         ResultsError: a file is missing or damaged.
     """
-    runs, train, evals = (_parquet(results / f"{name}.parquet") for name in ("runs", "train", "evals"))
+    runs, train, evals = (_parquet(results / f"{name}.parquet", later) for name, later in ADDED_LATER.items())
     with np.load(_existing(results / "samples.npz"), allow_pickle=False) as archive:
         samples = {name: archive[name] for name in archive.files}
-    return Tables(runs, train, evals, samples)
-
-
-def published(name: str) -> pd.DataFrame:
-    """Numbers from papers: `results/published/{name}.csv`; the folder's README says what each file holds.
-
-    Raises:
-        ResultsError: there is no such file.
-    """
-    path = PUBLISHED / f"{name}.csv"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in PUBLISHED.glob("*.csv")))
-        raise ResultsError(f"{path}: no such published table; accepted: {known}")
-    return pd.read_csv(path)
+    return Tables(runs, train, evals, samples, _other_evals(results / "other_evals.csv"))
 
 
 def comparable(evals: pd.DataFrame) -> None:
@@ -222,6 +233,13 @@ def _neighbours(models: pd.DataFrame, fixed: str) -> tuple[int, int]:
     return len(change), int(np.sum(change < 0))
 
 
+def _other_evals(path: Path) -> pd.DataFrame:
+    identity = {name: RUNS_TYPES[name] for name in RUN_COLUMNS}
+    types = {**identity, **EVALS_TYPES}
+    table = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=[*types])
+    return table.reindex(columns=[*types]).astype(types)
+
+
 def _runs_table(runs: list[Run]) -> pd.DataFrame:
     table = pd.DataFrame([run.row for run in runs]).astype(RUNS_TYPES)
     return table.sort_values(ORDER, ignore_index=True)
@@ -253,8 +271,9 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _parquet(path: Path) -> pd.DataFrame:
+def _parquet(path: Path, later: tuple[str, ...]) -> pd.DataFrame:
     try:
-        return pd.read_parquet(_existing(path))
+        table = pd.read_parquet(_existing(path))
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise ResultsError(f"{path}: not a whole parquet file ({error}); collect the sweep again") from error
+    return table.assign(**{name: np.nan for name in later if name not in table.columns})
