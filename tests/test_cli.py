@@ -301,7 +301,7 @@ def test_a_run_folder_of_another_recipe_is_refused(ditbench: Callable[..., Ended
         ([DIGITS, "--cluster", "slurm.yaml", "--device", "cuda"], ["device: cuda, but an entry asks for no gpus"]),
         ([DIGITS, "--precision", "tf32"], ["precision: tf32", "accepted on cpu: fp32, bf16"]),
         ([DIGITS, "--tracker", "mlflow"], ["unknown tracker 'mlflow'; accepted: tensorboard, wandb"]),
-        (["latents.yaml"], ["imagenet-256-latents can be planned with, not read yet", "accepted for runs: digits"]),
+        (["latents.yaml"], ["data/imagenet-256-latents", "ditbench encode"]),
         ([DIGITS, "--runs", "file"], ["file", "cannot be written", "give another folder"]),
         (["empty.yaml"], ["empty.yaml: a sweep is a mapping with the keys "]),
     ],
@@ -316,7 +316,9 @@ def test_a_sweep_that_cannot_start_is_refused_and_starts_nothing(
     monkeypatch.setenv("PATH", str(tmp_path))  # no sbatch there
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "empty.yaml").touch()
-    latents = {**TINY, "data": {"name": "imagenet-256-latents"}, "model": {"name": "DiT-S/8"}}
+    evaluation = {"decoder": "owner/vae", "reference": "adm-imagenet-256"}
+    data = {"name": "imagenet-256-latents", "vae": "owner/vae"}
+    latents = {"data": data, "model": {"name": "DiT-S/8"}, "evaluation": evaluation}
     (tmp_path / "latents.yaml").write_text(yaml.safe_dump({"name": "latents", "base": latents}))
     (tmp_path / "pbs.yaml").write_text("executor: pbs\n")
     (tmp_path / "bare.yaml").write_text("executor: slurm\n")

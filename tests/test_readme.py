@@ -17,6 +17,7 @@ from bench.cli import app
 from sweeps.expand import load_sweep
 
 ROOT = Path(__file__).parents[1]
+DOCS = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DIGITS = ROOT / "results" / "digits"
 HELD_OUT = ROOT / "results" / "digits-held-out"
@@ -136,7 +137,7 @@ def test_the_committed_counts_are_what_the_command_prints() -> None:
     assert printed.output == (ROOT / "results" / "flops.csv").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["scaling", "blocks"])
+@pytest.mark.parametrize("name", ["scaling", "blocks", "xl2-long", "xl2-512"])
 def test_the_plans_are_what_the_command_prints_and_the_readme_says(name: str) -> None:
     committed = json.loads((ROOT / "results" / "plans" / f"{name}.json").read_text(encoding="utf-8"))
     path = str(ROOT / "sweeps" / f"{name}.yaml")
@@ -153,11 +154,12 @@ def test_the_plans_are_what_the_command_prints_and_the_readme_says(name: str) ->
 
 
 def test_commands_exist() -> None:
-    text = README + (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    text = README + DOCS
     lines = re.findall(r"^ditbench .*$", text, re.M) + re.findall(r"`(ditbench [^`]*)`", text)
-    assert len(lines) > 20
+    lines = [command.strip() for line in lines for command in line.split("&&")]
+    assert len(lines) > 40
     for line in lines:
-        words = shlex.split(line.replace("[--quick]", "--quick"))[1:]
+        words = shlex.split(line.replace("[--quick]", "--quick"), comments=True)[1:]
         group = 2 if words[0] in ("sweep", "perf") and len(words) > 1 else 1
         result = CliRunner().invoke(app, [*words[:group], "--help"])
         assert result.exit_code == 0, line
@@ -175,7 +177,7 @@ def test_the_sweep_example_expands(tmp_path: Path) -> None:
 
 def test_paths_exist() -> None:
     for path in re.findall(r"\]\((?!http)([^)]+)\)", README) + re.findall(
-        r"`((?:models|bench|sweeps)/[\w/.]+)`", README
+        r"`((?:models|bench|sweeps)/[\w/.-]+)`", README + DOCS
     ):
         assert (ROOT / path).exists(), path
 
