@@ -16,7 +16,6 @@ import argparse
 import csv
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -37,12 +36,12 @@ DITBENCH = Path(sys.executable).parent / "ditbench"
 
 @dataclass(frozen=True)
 class Stage:
-    """One command: what it was, seconds, images/s where it has images, peak memory of its process in GB."""
+    """One command: what it was, seconds with its start, images/s, peak memory of its process (not of a GPU) in GB."""
 
     stage: str
-    seconds: float
+    seconds: float | None
     images_per_s: float | None
-    peak_memory_gb: float
+    peak_memory_gb: float | None
 
 
 @dataclass(frozen=True)
@@ -75,14 +74,15 @@ def full_path(folder: Path, settings: Settings) -> tuple[list[Stage], dict[str, 
     device = ("--device", settings.device)
 
     def stage(name: str, images: int | None, *arguments: object) -> str:
-        before = time.perf_counter()
-        done = subprocess.run([DITBENCH, *map(str, arguments)], capture_output=True, text=True, cwd=folder, check=False)
-        if done.returncode:
-            raise RuntimeError(f"ditbench {' '.join(map(str, arguments))}\n{done.stdout}{done.stderr}")
-        seconds = time.perf_counter() - before
-        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-        stages.append(Stage(name, seconds, images and images / seconds, memory))
-        return done.stdout
+        before, printed = time.perf_counter(), folder / "output.txt"
+        with printed.open("w") as output:
+            process = subprocess.Popen([DITBENCH, *map(str, arguments)], stdout=output, stderr=output, cwd=folder)
+            _, status, usage = os.wait4(process.pid, 0)
+        seconds, text = time.perf_counter() - before, printed.read_text()
+        if status:
+            raise RuntimeError(f"ditbench {' '.join(map(str, arguments))}\n{text}")
+        stages.append(Stage(name, seconds, images and images / seconds, usage.ru_maxrss / 1e6))
+        return text
 
     encode = ("encode", "images", "--vae", VAE, "--image-size", size, "--out", "data/photos", "--offline")
     stage("encode (both flips)", 2 * settings.images, *encode, *device, "--batch-size", min(16, settings.images))
@@ -92,11 +92,11 @@ def full_path(folder: Path, settings: Settings) -> tuple[list[Stage], dict[str, 
     stage("train, sample and score", None, *run)
     samples = f"run/samples/step-{settings.steps:08d}.npy"
     evaluate = ("evaluate", samples, "--reference", "photos", "--kid-subset-size", settings.images // 2, "--offline")
-    printed = json.loads(stage("score again", settings.samples, *evaluate, *device, "--format", "json"))
+    printed = _json(stage("score again", settings.samples, *evaluate, *device, "--format", "json"))
     export_samples = ("export-samples", samples, "samples.npz")
     stage("samples to ADM .npz", settings.samples, *export_samples)
     evaluate = ("evaluate", "samples.npz", *evaluate[2:])
-    from_npz = json.loads(stage("score the .npz", settings.samples, *evaluate, *device, "--format", "json"))
+    from_npz = _json(stage("score the .npz", settings.samples, *evaluate, *device, "--format", "json"))
     stage("export to diffusers", None, "export", "run", "--out", "pipeline", "--offline")
 
     (row,) = (json.loads(line) for line in (folder / "run/evals.jsonl").read_text().splitlines())
@@ -107,10 +107,15 @@ def full_path(folder: Path, settings: Settings) -> tuple[list[Stage], dict[str, 
     sessions = (folder / "run/train.jsonl").read_text().splitlines()
     trained = json.loads(sessions[-1])["images_per_s"]
     stages += [
-        Stage("  of it: training", 0, trained, 0),
-        Stage("  of it: sampling and decoding", 0, row["sampling_images_per_s"], 0),
+        Stage("of it, training", None, trained, None),
+        Stage("of it, sampling and decoding", None, row["sampling_images_per_s"], None),
     ]
     return stages, row
+
+
+def _json(text: str) -> dict[str, Any]:
+    """The object at the end of what a command printed."""
+    return json.loads(text[text.index("{\n") :])
 
 
 def make_images(folder: Path, count: int) -> None:
@@ -246,8 +251,8 @@ def main() -> None:
     folder, out = options.pop("folder").resolve(), options.pop("out")
     stages, row = full_path(folder, Settings(**options))
     for stage in stages:
-        rate = "" if stage.images_per_s is None else f"{stage.images_per_s:10.3g} images/s"
-        print(f"{stage.stage:32s} {stage.seconds:8.1f} s {rate:20s} {stage.peak_memory_gb:6.2f} GB")
+        numbers = zip((stage.seconds, stage.images_per_s, stage.peak_memory_gb), ("s", "images/s", "GB"), strict=True)
+        print(f"{stage.stage:30s}", *(f"{number:8.3g} {unit}" for number, unit in numbers if number is not None))
     print(json.dumps(row, indent=1))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

@@ -194,3 +194,20 @@ def test_the_disturbed_study_ended_as_its_page_says() -> None:
     for happened in ("requeued", "preempted", "node lost", "process killed", "cancelled, submitted again"):
         assert rows["disturbances"].str.contains(happened).any()
     assert rows["failed_attempts"].max() < 3
+
+
+def test_the_costs_are_what_their_page_says() -> None:
+    folder = ROOT / "results" / "perf"
+    text = " ".join((folder / "README.md").read_text(encoding="utf-8").split())
+    ranks, frechet, latents, vae = (
+        pd.read_csv(folder / f"{name}.csv") for name in ("ranks", "frechet", "latents", "vae")
+    )
+    assert f"{100 * ranks['unaccounted'].min():.0f} % to {100 * ranks['unaccounted'].max():.0f} % more" in text
+    sqrtm, fidelity = frechet["sqrtm_times_ours"][0], frechet["torch_fidelity_times_ours"][0]
+    assert f"1/{sqrtm:.1f} of the time of the matrix root and 1/{fidelity:.1f} of torch-fidelity's" in text
+    assert sqrtm >= 5
+    assert fidelity > 1
+    assert f"scaled at {latents['batch_per_s'][0]:,.0f} a second" in text
+    assert latents["batch_per_s"][0] >= 20_000
+    for share in ("encode_share", "decode_share"):
+        assert f"{100 * vae[share][0]:.1f} %" in text
