@@ -149,9 +149,7 @@ def test_a_decoder_of_another_scale_is_refused(here: Path, tmp_path: Path, monke
     config = json.loads((tmp_path / "vae/other/config.json").read_text())
     (tmp_path / "vae/other/config.json").write_text(json.dumps({**config, "scaling_factor": 0.5}))
     evaluation = on_photos(**{"evaluation.decoder": "other"}).evaluation
-    with pytest.raises(
-        InputError, match=r"evaluation\.decoder: other@.* scale factor of 0\.5, .* of 0\.18215"
-    ):
+    with pytest.raises(InputError, match=r"evaluation\.decoder: other@.* scale factor of 0\.5, .* of 0\.18215"):
         load_decoder(evaluation, CPU, offline=True, latents=read_index(here / "data/photos"))
 
 

@@ -199,9 +199,9 @@ def test_the_disturbed_study_ended_as_its_page_says() -> None:
 def test_the_costs_are_what_their_page_says() -> None:
     folder = ROOT / "results" / "perf"
     text = " ".join((folder / "README.md").read_text(encoding="utf-8").split())
-    ranks, frechet, latents, vae = (
-        pd.read_csv(folder / f"{name}.csv") for name in ("ranks", "frechet", "latents", "vae")
-    )
+    names = ("ranks", "frechet", "latents", "vae")
+    tables: list[Any] = [pd.read_csv(folder / f"{name}.csv") for name in names]
+    ranks, frechet, latents, vae = tables
     assert f"{100 * ranks['unaccounted'].min():.0f} % to {100 * ranks['unaccounted'].max():.0f} % more" in text
     sqrtm, fidelity = frechet["sqrtm_times_ours"][0], frechet["torch_fidelity_times_ours"][0]
     assert f"1/{sqrtm:.1f} of the time of the matrix root and 1/{fidelity:.1f} of torch-fidelity's" in text
