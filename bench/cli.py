@@ -113,6 +113,7 @@ def run_command(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from bench.data import check_ready
     from bench.distributed import joined
     from bench.execution import Execution
     from bench.run import run
@@ -122,10 +123,13 @@ def run_command(
         TextColumn("{task.fields[news]}"),
     )  # fmt: skip
     with joined(device.value) as ranks:
-        if ranks.is_first:
+
+        def begin() -> None:
+            check_ready(loaded, offline)
             write_config(loaded, folder)
             clear_error(folder)
-        ranks.wait_for_all()
+
+        ranks.do_on_first(begin)
         console = Console(quiet=not ranks.is_first)
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(loaded.label or loaded.model.name, total=loaded.train.steps, news="")

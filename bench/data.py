@@ -128,8 +128,10 @@ def load_dataset(recipe: Recipe, device: torch.device) -> Dataset:
     return Latents(folder, device)
 
 
-def check_ready(recipe: Recipe) -> None:
-    """Refuse a recipe that lacks its latents, autoencoder, feature network or reference here, before it is submitted.
+def check_ready(recipe: Recipe, offline: bool) -> None:
+    """Refuse a recipe that lacks its latents, autoencoder, feature network or reference here, before it costs anything.
+
+    Unless `offline`, files of others that are missing are fetched.
 
     Raises:
         InputError: latents that are not there or not those of the recipe.
@@ -144,7 +146,7 @@ def check_ready(recipe: Recipe) -> None:
     index = read_index(data_root() / data.name)
     check(index, data.facts.length, data.facts.num_classes, data.facts.image_shape[1], str(data.vae))
     for name in (evaluation.decoder, evaluation.reference, evaluation.extractor):
-        locate(str(name), offline=True)
+        locate(str(name), offline)
 
 
 def reference_id(name: str, images: Tensor) -> str:

@@ -7,7 +7,7 @@ always goes by gloo, so that agreeing never waits for a GPU.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -59,6 +59,20 @@ class Ranks:
         box = [value]
         dist.broadcast_object_list(box, device=torch.device("cpu"))
         return box[0]
+
+    def do_on_first(self, work: Callable[[], None]) -> None:
+        """Have rank 0 do something. Where it fails, rank 0 raises and the others end with status 2, without a word."""
+        error = None
+        if self.is_first:
+            try:
+                work()
+            except Exception as caught:
+                error = caught
+        failed = self.from_first(error is not None)
+        if error is not None:
+            raise error
+        if failed:
+            raise SystemExit(2)
 
     def wait_for_all(self) -> None:
         """Return once every rank has called it."""

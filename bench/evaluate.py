@@ -25,7 +25,7 @@ from bench.reference import Reference, open_reference
 from bench.revision import commit
 from bench.run_folder import weights_path
 from bench.sample import Sampling
-from bench.sample_file import make_samples
+from bench.sample_file import features_folder, make_samples
 from models.assets import locate
 from models.dit import DiT
 
@@ -63,7 +63,7 @@ def evaluate(
         ranks,
         stop,
     )
-    features = path.with_name(f".{path.stem}-features")
+    features = features_folder(path, scorer.key["extractor"])
     scores = scorer.score(open_images(path), features, stop)
     if not ranks.is_first:
         return None

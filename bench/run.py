@@ -45,6 +45,7 @@ from bench.sample_file import forget_samples
 from bench.stopping import Stopped
 from bench.trackers import Tracker, open_trackers
 from bench.train import Trainer
+from models.assets import DamagedAsset, FetchError, MissingAsset
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +154,7 @@ def _record(folder: Path, phase: Phase, error: Exception, attempt: str, executio
         if time.monotonic() >= deadline:
             break
         time.sleep(0.1)
-    expected = isinstance(error, (InputError, RunError))
+    expected = isinstance(error, (InputError, RunError, MissingAsset, DamagedAsset, FetchError))
     text = str(error) if expected else f"{type(error).__name__}: {error}"
     facts = {**execution.session, "attempt": attempt, "rank": ranks.rank}
     if not expected:

@@ -103,9 +103,15 @@ def read_made_from(path: Path) -> dict[str, Any]:
     return content
 
 
+def features_folder(path: Path, extractor_id: str) -> Path:
+    """Where the features of samples are while these are scored."""
+    return path.with_name(f".{path.stem}-{extractor_id}")
+
+
 def forget_samples(path: Path) -> None:
-    """Remove samples, and batches of them, whose weights are to be made again."""
-    shutil.rmtree(_parts_folder(path), ignore_errors=True)
+    """Remove samples, batches of them and their features: their weights are to be made again."""
+    for folder in path.parent.glob(f".{path.stem}*/"):
+        shutil.rmtree(folder, ignore_errors=True)
     path.unlink(missing_ok=True)
     _made_from_path(path).unlink(missing_ok=True)
 

@@ -132,7 +132,7 @@ def run_here(
     from sweeps.progress import progress
 
     for recipe in sweep.recipes:
-        check_ready(recipe)
+        check_ready(recipe, offline=True)
     if (profile.device, profile.precision) != ("cpu", "fp32"):
         from bench.device import prepare_device
 

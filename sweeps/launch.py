@@ -146,7 +146,7 @@ def submit(
     slurm.require("sbatch")
     study, folders = (runs / sweep.name).resolve(), run_folders(sweep, runs)
     for recipe in (*what.to_train, *what.to_score):
-        check_ready(recipe)
+        check_ready(recipe, offline=True)
         write_config(recipe, folders[recipe.id])
         clear_error(folders[recipe.id])  # first: a job may start at once, and would leave a failed run alone
     arrays = planned_arrays(sweep, what, profile)

@@ -152,6 +152,25 @@ def test_a_variable_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, mi
         pass
 
 
+def _begin(ranks: Ranks, fails: bool) -> str:
+    def work() -> None:
+        if fails:
+            raise InputError("recipe.yaml: no such file")
+
+    try:
+        ranks.do_on_first(work)
+    except SystemExit as ended:
+        return f"ended with {ended.code}"
+    return "went on"
+
+
+def test_what_the_first_rank_is_refused_ends_the_others_without_a_word() -> None:
+    assert on_ranks(3, _begin, False) == ["went on"] * 3
+    refused, *others = on_ranks(3, _begin, True)
+    assert isinstance(refused, InputError)
+    assert others == ["ended with 2"] * 2
+
+
 # What they compute
 
 

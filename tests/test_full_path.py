@@ -118,7 +118,7 @@ def test_a_sweep_that_lacks_something_is_refused_before_it_is_submitted(
 
     def refusal(**changes: Any) -> str:
         with pytest.raises((InputError, MissingAsset)) as caught:
-            check_ready(on_photos(**changes))
+            check_ready(on_photos(**changes), offline=True)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -137,7 +137,7 @@ def test_a_sweep_that_lacks_something_is_refused_before_it_is_submitted(
     np.savez(cache / "references/photos.npz", arr_0=np.zeros((6, 64, 64, 3), np.uint8))
     assert "`ditbench prepare inception-v3-compat`" in refusal()
     make_inception(cache / "extractors/weights-inception-2015-12-05-6726825d.pth")
-    check_ready(on_photos())
+    check_ready(on_photos(), offline=True)
 
 
 def test_a_decoder_of_another_scale_is_refused(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
