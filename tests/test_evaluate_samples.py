@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from recipes import tiny
 from test_run import finished
 
 from bench import metrics
+from bench.cli import main
 from bench.distributed import SINGLE
 from bench.errors import InputError
 from bench.evaluate import digits_reference
@@ -29,7 +30,6 @@ CPU = torch.device("cpu")
 REAL = digits_reference().images
 assert REAL is not None
 PIXELS = REAL.pixels(0, 1797)
-DITBENCH = Path(sys.executable).parent / "ditbench"
 
 
 @pytest.fixture(scope="module")
@@ -116,17 +116,34 @@ def test_samples_and_references_that_do_not_fit_are_refused(
         score(samples, "adm-imagenet-256")
 
 
+@pytest.fixture
+def _handlers() -> Iterator[None]:
+    """Signals mean afterwards what they meant before."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_handlers")
 def test_a_run_s_weights_are_sampled_otherwise_and_the_score_goes_to_its_folder(
-    study: Callable[[str], Path], real: Path, tmp_path: Path
+    study: Callable[[str], Path],
+    real: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = finished(tiny(), study("a"))
     out = tmp_path / "guided.npy"
 
     def ditbench(*arguments: object, status: int = 0) -> str:
-        done = subprocess.run([DITBENCH, *map(str, arguments)], capture_output=True, text=True, check=False)
-        assert done.returncode == status, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return done.stderr if status else done.stdout
+        """What the command prints: on stderr where it is to be refused."""
+        monkeypatch.setattr(sys, "argv", ["ditbench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        assert ended.value.code == status, printed
+        return printed.err if status else printed.out
 
     guided = ("--guidance-scale", 3000, "--guidance-channels", 1, "--sampling-steps", 4, "--num-samples", 60)
     command = ("sample", folder, "--step", 6, "--out", out, "--clip-denoised", *guided)
