@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -95,16 +96,17 @@ def test_every_epoch_draws_anew_from_the_posteriors(here: Path) -> None:
     assert {int(y) for y in torch.cat(labels)} <= {0, 1, 2}
 
 
-def _shares(ranks: Ranks, step: int) -> list[bytes]:
+def _shares(ranks: Ranks, step: int, data: Path) -> list[bytes]:
+    os.environ["DITBENCH_DATA"] = str(data)  # ranks may be copies of a process that began before
     what = on_photos()
     return [part.numpy().tobytes() for part in BatchSampler(what, load_dataset(what, CPU), CPU, ranks)(step)]
 
 
 def test_ranks_share_a_batch_of_latents_bit_for_bit(here: Path) -> None:
     for step in (0, 4):
-        whole = _shares(SINGLE, step)
+        whole = _shares(SINGLE, step, here / "data")
         for world_size in (2, 4):
-            shares = on_ranks(world_size, _shares, step)
+            shares = on_ranks(world_size, _shares, step, here / "data")
             assert [b"".join(parts) for parts in zip(*shares, strict=True)] == whole
 
 
