@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from analysis.errors import ResultsError
+from analysis.fit_cli import fit
+from analysis.report_cli import report, table
 from bench.assets_cli import doctor, prepare
 from bench.encode_cli import encode
 from bench.errors import InputError, RunError
@@ -37,7 +39,7 @@ app = typer.Typer(
 )
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(perf_app, name="perf")
-for command in (prepare, doctor, encode, sample, evaluate, export, export_samples):
+for command in (prepare, doctor, encode, sample, evaluate, export, export_samples, fit, table, report):
     app.command()(command)
 
 

@@ -95,6 +95,21 @@ def perf_vae(
     _report([as_row(vae_cost(vae, image_size, batch_size, rounds, where))], out / "vae.csv")
 
 
+@app.command("fits")
+def perf_fits(
+    rows: Annotated[int, typer.Option(min=10, help="Simulated runs.")] = 240,
+    replicates: Annotated[int, typer.Option(min=1, help="Bootstrap refits.")] = 4000,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each objective is timed.")] = 3,
+    out: Annotated[Path, typer.Option(help="Folder for fits.csv.")] = Path("results/perf"),
+) -> None:
+    """Bootstrap refits of L(N, D), by least squares of logs and by the log-Huber loss."""
+    from analysis.perf import fits_cost
+    from bench.perf import as_row
+
+    costs = [fits_cost(objective, "bootstrap", rows, replicates, rounds) for objective in ("logs", "log-huber")]
+    _report([as_row(cost) for cost in costs], out / "fits.csv")
+
+
 def _report(rows: list[dict[str, str]], path: Path) -> None:
     """Print a table and write it as csv."""
     import csv

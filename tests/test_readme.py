@@ -211,3 +211,33 @@ def test_the_costs_are_what_their_page_says() -> None:
     assert latents["batch_per_s"][0] >= 20_000
     for share in ("encode_share", "decode_share"):
         assert f"{100 * vae[share][0]:.1f} %" in text
+
+
+def test_the_predictions_are_those_of_the_committed_fits() -> None:
+    folder = ROOT / "results" / "fits"
+    held_out = json.loads((folder / "published.json").read_text(encoding="utf-8"))["held_out"]
+    rows = rows_after("law")
+    forms = {"A C^-alpha T^-gamma": "tokens", "A C^-alpha": "power"}
+    models = {"11 models": 11, "the 3 of patch 2": 3}
+    for law, fitted_to, predicted, of_law, of_run in rows:
+        (found,) = [
+            entry for entry in held_out if (entry["form"], entry["num_rows_fitted"]) == (forms[law], models[fitted_to])
+        ]
+        (model,) = found["models"]
+        interval, new_run = model["prediction"]["law"], model["prediction"]["new_run"]
+        assert predicted == f"{interval['estimate']:.2f} ({100 * model['relative_error']:+.1f} %)"
+        missed = "" if model["truth_inside_law"] else ", missed"
+        assert of_law == f"{interval['low']:.2f} to {interval['high']:.2f}{missed}"
+        assert of_run == f"{new_run['low']:.2f} to {new_run['high']:.2f}"
+        assert model["truth_inside_new_run"]
+    assert len(rows) == 3
+
+
+def test_the_digits_law_is_what_its_page_says() -> None:
+    folder = ROOT / "results" / "fits"
+    text = " ".join((folder / "README.md").read_text(encoding="utf-8").split())
+    held_out = json.loads((folder / "digits.json").read_text(encoding="utf-8"))["held_out"]
+    (model,) = next(entry for entry in held_out if entry["form"] == "tokens")["models"]
+    estimate = model["prediction"]["law"]["estimate"]
+    assert f"predicted at {estimate:.1f} and scores {model['truth']:.1f}" in text
+    assert not model["truth_inside_law"]
