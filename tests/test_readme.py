@@ -209,6 +209,8 @@ def test_the_costs_are_what_their_page_says() -> None:
     assert fidelity > 1
     assert f"scaled at {latents['batch_per_s'][0]:,.0f} a second" in text
     assert latents["batch_per_s"][0] >= 20_000
+    fits: Any = pd.read_csv(folder / "fits.csv").set_index("objective")["bootstrap_s"]
+    assert f"{fits['logs']:.1f} s by least squares, {fits['log-huber']:.1f} s by the log-Huber loss" in text
     for share in ("encode_share", "decode_share"):
         assert f"{100 * vae[share][0]:.1f} %" in text
 
