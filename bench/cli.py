@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from analysis.errors import ResultsError
+from analysis.figure_cli import figure
 from analysis.fit_cli import fit
 from analysis.report_cli import report, table
 from bench.assets_cli import doctor, prepare
@@ -39,7 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(perf_app, name="perf")
-for command in (prepare, doctor, encode, sample, evaluate, export, export_samples, fit, table, report):
+for command in (prepare, doctor, encode, sample, evaluate, export, export_samples, figure, fit, table, report):
     app.command()(command)
 
 
@@ -47,13 +48,6 @@ class Format(StrEnum):
     TABLE = "table"
     CSV = "csv"
     JSON = "json"
-
-
-class Figure(StrEnum):
-    ALL = "all"
-    GFLOPS_VS_FID = "gflops-vs-fid"
-    FID_VS_STEPS = "fid-vs-steps"
-    SAMPLE_GRID = "sample-grid"
 
 
 @app.command()
@@ -167,26 +161,6 @@ def collect(
     collected = tables.collect(folder, out)
     typer.echo(f"{len(collected.runs)} runs, {len(collected.evals)} scores: {out}")
     _print_published(collected)
-
-
-@app.command()
-def figure(
-    name: Annotated[Figure, typer.Argument(help="Which figure.")],
-    results: Annotated[Path, typer.Option(help="A folder that `ditbench collect` made.")] = Path("results/digits"),
-    out: Annotated[Path, typer.Option(help="Where the pictures go; default: the results folder.")] = Path(),
-) -> None:
-    """Draw figures from collected tables: PNG, PDF, and the plotted data beside them."""
-    from analysis import figures, tables
-
-    loaded = tables.load(results)
-    draw = {
-        Figure.ALL: figures.draw_all,
-        Figure.GFLOPS_VS_FID: figures.gflops_vs_score,
-        Figure.FID_VS_STEPS: figures.training_curves,
-        Figure.SAMPLE_GRID: figures.sample_grid,
-    }[name]
-    for path in draw(loaded, out if out != Path() else results):
-        typer.echo(path)
 
 
 @app.command()

@@ -155,7 +155,7 @@ def test_console_script_ends_with_one_line_and_status_two(tmp_path: Path) -> Non
         (["run", "x.yaml", "--device", "tpu"], "--device"),
         (["run", "x.yaml", "--precision", "fp8"], "--precision"),
         (["sweep", "submit"], "sweep"),
-        (["figure", "histogram"], "name"),
+        (["figure", "loss", "--width", "three"], "--width"),
     ],
 )
 def test_mistyped_arguments_are_named_with_status_two(
@@ -336,8 +336,13 @@ def test_a_sweep_that_cannot_start_is_refused_and_starts_nothing(
     [
         (["collect", "."], [".: no run folder there", "config.yaml"]),
         (["collect", "none"], ["none: no run folder there"]),
-        (["figure", "all"], ["results/digits", "runs.parquet is missing", "ditbench collect"]),
-        (["figure", "sample-grid", "--results", "none"], ["none", "runs.parquet is missing", "--out none"]),
+        (["figure", "all", "--source", "none"], ["none", "runs.parquet is missing", "ditbench collect"]),
+        (["figure", "sample-grid", "--source", "none"], ["none", "runs.parquet is missing", "--out none"]),
+        (["figure", "histogram"], ["histogram", "gflops-vs-fid, training-compute", "all"]),
+        (["figure", "sample-grid", "--source", "published"], ["published: no samples to draw"]),
+        (["table", "summary", "--results", "none"], ["none", "runs.parquet is missing"]),
+        (["report", "none"], ["none", "runs.parquet is missing"]),
+        (["fit", "none"], ["none", "runs.parquet is missing"]),
     ],
 )
 def test_results_that_are_not_there_are_named(

@@ -1,0 +1,113 @@
+"""Block designs at the same size: the Fréchet distance over training (DiT paper, Fig. 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from analysis import style
+from analysis.figures import marks
+from analysis.figures.drawn import Drawn, NothingToDraw
+from analysis.figures.scores import MACS, Scores, checked, names, one_study, over_seeds, protocols
+from analysis.figures.sources import Source, from_each
+from analysis.files import write_csv
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+DESIGNS = ("in-context", "cross-attention", "adaln", "adaln-zero", "adaln-single")
+ONLY_400K = "Of the designs the paper prints numbers at 400K steps only; its curves (Fig. 5) are not available as such."
+
+
+def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
+    """Into blocks.png, .pdf and .csv.
+
+    A panel a source and model: lines over training, means over seeds with bands from the lowest to the highest; or,
+    where there is one step only, a row a design. Data columns: source, label, size, patch, block, step, gmacs,
+    num_seeds, fid, fid_min, fid_max.
+
+    Raises:
+        NothingToDraw: no source has two designs of one model.
+        ResultsError: scores that are not finite or not comparable.
+    """
+    found, left_out = from_each(sources, _with_designs)
+    data = pd.concat([_points(scores) for scores in found])
+    groups: list[Any] = [
+        (f"{scores.title}, {label}", points)
+        for scores in found
+        for label, points in _points(scores).groupby("label", sort=False)
+    ]
+    small_print = f"{MACS}\n{protocols(found)}"
+    if any(scores.source.published for scores in found):
+        small_print = f"{small_print.replace('adaln-zero, ', '')}\n{ONLY_400K}"
+    with style.look():
+        columns = 1 if width == "one" else min(2, len(groups))
+        figure = style.new_figure(width, 2.5 * -(-len(groups) // columns), small_print)
+        for axes, (title, points) in zip(style.panels(figure, len(groups), columns), groups, strict=True):
+            axes.set_title(title)
+            if points["step"].nunique() == 1:
+                _rows(axes, points)
+            else:
+                _lines(axes, points)
+        files = style.write_figure(figure, out, "blocks")
+    return Drawn([*files, write_csv(out / "blocks.csv", data)], left_out)
+
+
+def _with_designs(source: Source) -> Scores:
+    """The scores of the models that have several designs."""
+    evals = source.tables.evals
+    if source.published:
+        evals = evals.loc[(evals["step"] == 400_000) & evals["run"].str.endswith("imagenet-256-latents")]
+    if evals.empty:
+        raise NothingToDraw("nothing to draw: no run has a score yet; needed: runs of two block designs")
+    designs: Any = evals.groupby("label")["block"].transform("nunique")
+    several = designs > 1
+    if not several.any():
+        only = names(evals, "block")
+        raise NothingToDraw(f"every model has one block design ({only}); needed: one model with at least two")
+    scores = Scores(source, checked(evals.loc[several]))
+    one_study(scores.runs, also=())
+    return scores
+
+
+def _points(scores: Scores) -> pd.DataFrame:
+    points = over_seeds(scores.evals, ["block", "step"])
+    points.insert(0, "source", scores.source.name)
+    return points
+
+
+def _designs(points: pd.DataFrame) -> list[str]:
+    present = points["block"].unique().tolist()
+    return sorted(present, key=lambda name: (DESIGNS.index(name) if name in DESIGNS else len(DESIGNS), name))
+
+
+def _lines(axes: Axes, points: pd.DataFrame) -> None:
+    for index, design in enumerate(_designs(points)):
+        chosen = points.loc[points["block"] == design]
+        unit, size = marks.compute_unit(chosen["gmacs"].tolist())
+        label = f"{design} ({chosen['gmacs'].iloc[0] / size:.4g} {unit})"
+        marks.curve(axes, chosen, "step", "fid", marks.series_mark(index) | {"label": label})
+    axes.set_ylabel("Fréchet distance")
+    style.step_ticks(axes)
+    axes.legend()
+
+
+def _rows(axes: Axes, points: pd.DataFrame) -> None:
+    """One row a design: its marker at its score, with the number."""
+    designs = _designs(points)
+    for index, design in enumerate(designs):
+        row = points.loc[points["block"] == design].iloc[0]
+        axes.plot([0, row["fid"]], [index, index], color="#bbbbbb", linewidth=0.8, zorder=1)
+        axes.plot(row["fid"], index, **marks.series_mark(index))
+        axes.annotate(f"{row['fid']:.2f}", (row["fid"], index), (6, 0), textcoords="offset points", va="center")
+    unit, size = marks.compute_unit(points["gmacs"].tolist())
+    compute = points.set_index("block")["gmacs"] / size
+    axes.set_yticks(range(len(designs)), [f"{design}\n{compute[design]:.2f} {unit}" for design in designs])
+    axes.grid(False, axis="y")
+    axes.set_xlim(0, 1.2 * max(points["fid"]))
+    axes.margins(y=0.15)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"Fréchet distance at {style.steps_text(points['step'].iloc[0])} steps")

@@ -1,0 +1,120 @@
+"""Compute of one forward pass against the Fréchet distance (DiT paper, Fig. 8).
+
+Sources of the same data, evaluation key and step share a panel, others have one each: their scores cannot be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import style
+from analysis.figures import marks
+from analysis.figures.drawn import Drawn
+from analysis.figures.scores import (
+    MACS,
+    Scores,
+    at_last_shared_step,
+    over_seeds,
+    protocols,
+    scaling_scores,
+    side_by_side,
+    titles,
+)
+from analysis.figures.sources import Source, from_each
+from analysis.files import write_csv
+from analysis.fits import log_linear
+from analysis.tables import MIN_MODELS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
+    """Into gflops_vs_fid.png, .pdf and .csv.
+
+    Scores are of the last step that at least half as many runs have a score at as at any step; markers are
+    means over seeds, bars go from the lowest to the highest seed, the line is least squares of the score on
+    log10(GMACs), and r is Pearson's correlation, of each seed where there are several. Data columns: panel (measured
+    or published), source, label, size, patch, gmacs, num_seeds, fid, fid_min, fid_max, line (the fitted line's fid;
+    empty with fewer than three models).
+
+    Raises:
+        NothingToDraw: no score yet, or runs that differ in more than size, patch size and seed.
+        ResultsError: scores that are not finite or not comparable.
+    """
+    scores, left_out = from_each(sources, lambda source: at_last_shared_step(scaling_scores(source)))
+    groups = side_by_side(scores, also=("step",))
+    data = [_points(one) for one in scores]
+    with style.look():
+        columns = 1 if width == "one" else 2
+        rows = -(-len(groups) // columns)
+        figure = style.new_figure(width, 2.7 * rows, f"{MACS}\n{_small_print(scores)}")
+        axes = style.panels(figure, len(groups), columns)
+        for panel, group in zip(axes, groups, strict=True):
+            _panel(panel, group)
+        style.lay_out(figure)
+        for panel, group in zip(axes, groups, strict=True):
+            _name(panel, _points(group[0]))
+        files = style.write_figure(figure, out, "gflops_vs_fid")
+    return Drawn([*files, write_csv(out / "gflops_vs_fid.csv", pd.concat(data))], left_out)
+
+
+def _points(scores: Scores) -> pd.DataFrame:
+    points = over_seeds(scores.evals)
+    line = log_linear(points["gmacs"], points["fid"])(points["gmacs"]) if len(points) >= MIN_MODELS else np.nan
+    points.insert(0, "panel", "published" if scores.source.published else "measured")
+    points.insert(1, "source", scores.source.name)
+    return points.assign(line=line)
+
+
+def _panel(axes: Axes, group: list[Scores]) -> None:
+    unit, size = marks.compute_unit(_points(group[0])["gmacs"].tolist())
+    texts = []
+    for index, scores in enumerate(group):
+        points = _points(scores)
+        if len(points) >= MIN_MODELS:
+            line = style.SOURCE_LINES[index]
+            axes.plot(points["gmacs"] / size, points["line"], color="#777777", linewidth=1, linestyle=line, zorder=1)
+        marks.scatter(axes, points, "gmacs", "fid", index, size)
+        prefix = f"{scores.source.name}: " if len(group) > 1 else ""
+        texts += [f"{prefix}{text}" for text in _correlations(scores, points)]
+    step = style.steps_text(int(group[0].evals["step"].iloc[0]))
+    axes.set_title(f"{titles(group)}, {step} steps")
+    axes.set_ylabel("FID-50K" if any(scores.source.published for scores in group) else "Fréchet distance")
+    marks.gmacs_axis(axes, unit)
+    marks.corner_text(axes, texts)
+    marks.source_legend(axes, [scores.source.name for scores in group])
+
+
+def _correlations(scores: Scores, points: pd.DataFrame) -> list[str]:
+    seeds: list[Any] = [(f"seed {seed}: ", models) for seed, models in scores.evals.groupby("seed")]
+    found = [
+        f"{prefix}r = {log_linear(models['gmacs'], models['fid']).r:.3f}, {len(models)} models"
+        for prefix, models in (seeds if len(seeds) > 1 else [("", points)])
+        if len(models) >= MIN_MODELS
+    ]
+    return found or [f"{len(points)} model{'s' if len(points) > 1 else ''}: too few for a line"]
+
+
+def _name(axes: Axes, points: pd.DataFrame) -> None:
+    """Label the first source's points; the others have the same shapes and colours."""
+    compute = (points["gmacs"] / marks.compute_unit(points["gmacs"].tolist())[1]).tolist()
+    line = None
+    if len(points) >= MIN_MODELS:  # straight on these axes
+        ends = points["line"].tolist()
+        line = np.column_stack([np.geomspace(compute[0], compute[-1], 200), np.linspace(ends[0], ends[-1], 200)])
+    marks.name_points(axes, compute, points, "fid", line)
+
+
+def _small_print(scores: Sequence[Scores]) -> str:
+    late = [
+        f"{one.source.name}: {missing} of {len(one.source.tables.runs)} runs have no score at this step."
+        for one in scores
+        if not one.source.published and (missing := len(one.source.tables.runs) - len(one.evals))
+    ]
+    return "\n".join([protocols(scores), *late])

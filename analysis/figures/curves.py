@@ -1,0 +1,98 @@
+"""The Fréchet distance over training, by patch size and by model size (DiT paper, Fig. 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis import style
+from analysis.figures import marks
+from analysis.figures.drawn import Drawn
+from analysis.figures.scores import Scores, over_seeds, protocols, scaling_scores, side_by_side, titles
+from analysis.figures.sources import Source, from_each
+from analysis.files import write_csv
+from analysis.runs import SIZES
+
+ONLY_400K = (
+    "The paper prints numbers at 400K steps, and of XL/2 at 2352K and 7M; its curves between are not available as such."
+)
+
+
+def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
+    """Into fid_vs_steps.png, .pdf and .csv.
+
+    First a panel a patch size with a line a model size, then the other way round. Lines are means over the
+    seeds that have reached the step, bands go from the lowest to the highest. Data columns: source, label, size,
+    patch, step, gmacs, num_seeds, fid, fid_min, fid_max.
+
+    Raises:
+        NothingToDraw: no score yet, or runs that differ in more than size, patch size and seed.
+        ResultsError: scores that are not finite or not comparable.
+    """
+    scores, left_out = from_each(sources, scaling_scores)
+    groups = side_by_side(scores)
+    data = pd.concat([_points(one) for one in scores])
+    note = f"\n{ONLY_400K}" if any(one.source.published for one in scores) else ""
+    with style.look():
+        rows = 2 if width == "two" else 4
+        figure = style.new_figure(width, 1.9 * rows * len(groups), protocols(scores) + note)
+        parts: list[Any] = list(figure.subfigures(2 * len(groups), 1, squeeze=False).flat)
+        for index, group in enumerate(groups):
+            points = pd.concat([_points(one) for one in group])
+            if len(groups) > 1:
+                parts[2 * index].suptitle(titles(group), fontsize=9)
+            _by_patch(parts[2 * index], points, width)
+            _by_size(parts[2 * index + 1], points, width)
+        files = style.write_figure(figure, out, "fid_vs_steps")
+    return Drawn([*files, write_csv(out / "fid_vs_steps.csv", data)], left_out)
+
+
+def _points(scores: Scores) -> pd.DataFrame:
+    points = over_seeds(scores.evals, ["step"])
+    points.insert(0, "source", scores.source.name)
+    return points
+
+
+def _by_patch(part: Any, points: pd.DataFrame, width: style.Width) -> None:
+    ranks, sizes = _patches_and_sizes(points)
+    axes = _panels(part, len(ranks), width)
+    for panel, patch in zip(axes, ranks, strict=True):
+        panel.set_title(f"Patch size {patch}")
+        for size in sizes:
+            _lines(panel, points, size, patch, style.SIZE_LINES[size])
+        style.step_ticks(panel)
+    marks.size_legend(part, sizes, points["source"].unique().tolist())
+
+
+def _by_size(part: Any, points: pd.DataFrame, width: style.Width) -> None:
+    ranks, sizes = _patches_and_sizes(points)
+    axes = _panels(part, len(sizes), width)
+    for panel, size in zip(axes, sizes, strict=True):
+        panel.set_title(f"Size {size}")
+        for patch, rank in ranks.items():
+            _lines(panel, points, size, patch, style.PATCH_LINES[rank])
+        style.step_ticks(panel)
+    marks.patch_legend(part, ranks, points["source"].unique().tolist())
+
+
+def _patches_and_sizes(points: pd.DataFrame) -> tuple[dict[int, int], list[str]]:
+    present = set(points["size"])
+    return style.patch_ranks(points["patch"].tolist()), [size for size in SIZES if size in present]
+
+
+def _panels(part: Any, count: int, width: style.Width) -> list[Any]:
+    axes = style.panels(part, count, count if width == "two" else 2, share=True)
+    axes[0].set_ylabel("Fréchet distance")
+    return axes
+
+
+def _lines(axes: Any, points: pd.DataFrame, size: str, patch: int, line: str) -> None:
+    rank = style.patch_ranks(points["patch"].tolist())[patch]
+    for index, source in enumerate(points["source"].unique()):
+        chosen: Any = points["source"].eq(source) & points["size"].eq(size) & points["patch"].eq(patch)
+        if chosen.any():
+            mark = marks.model_mark(size, rank, index, scale=0.7) | {"linestyle": line}
+            marks.curve(axes, points.loc[chosen], "step", "fid", mark)

@@ -1,0 +1,103 @@
+"""Scores against the scale of classifier-free guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from analysis import style
+from analysis.errors import ResultsError
+from analysis.figures import marks
+from analysis.figures.drawn import Drawn
+from analysis.figures.scores import Scores, protocol
+from analysis.figures.sources import Source, from_each
+from analysis.figures.varied import varied
+from analysis.files import write_csv
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+METRICS = {
+    "fid": "Fréchet distance ↓",
+    "inception_score": "Inception Score ↑",
+    "precision": "Precision ↑",
+    "recall": "Recall ↑",
+}
+PAPER = (
+    "Published: Peebles & Xie 2022 (arXiv:2212.09748), Tables 2 and 3: DiT-XL/2 at 7M steps (256 x 256) and 3M "
+    "(512 x 512), 50,000 samples, 250 DDPM steps, EMA weights, ft-EMA decoder, guidance on 3 of 4 channels."
+)
+
+
+def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
+    """Into guidance.png, .pdf and .csv.
+
+    A row of panels for each group of scores that differ in guidance only, a panel a metric; a line a model, mean over
+    seeds. Scale 1 is none. Data columns: source, gmacs, label, data, step, guidance_scale, num_seeds, and the metrics.
+
+    Raises:
+        NothingToDraw: no model was scored at two scales.
+        ResultsError: scores that are not finite, or guided on different channels.
+    """
+    found, left_out = from_each(sources, _scores)
+    groups = [scores for of_source in found for scores in of_source]
+    small_print = "\n".join(dict.fromkeys(_conditions(scores) for scores in groups)) + "\nScale 1: no guidance."
+    columns = 2 if width == "one" else 4
+    metrics = [_measured(scores) for scores in groups]
+    heights = [1.7 * -(-len(names) // columns) + 0.3 for names in metrics]
+    with style.look():
+        figure = style.new_figure(width, sum(heights), small_print)
+        parts = figure.subfigures(len(groups), 1, squeeze=False, height_ratios=heights)
+        for part, scores, names in zip(parts.flat, groups, metrics, strict=True):
+            part.suptitle(f"{_title(scores)}", fontsize=9)
+            for axes, metric in zip(style.panels(part, len(names), columns), names, strict=True):
+                _panel(axes, _points(scores), metric)
+        files = style.write_figure(figure, out, "guidance")
+    data = pd.concat([_points(scores) for scores in groups])
+    return Drawn([*files, write_csv(out / "guidance.csv", data)], left_out)
+
+
+def _scores(source: Source) -> list[Scores]:
+    groups = varied(source, "guidance_scale", ignored=("guidance_channels",))
+    for scores in groups:
+        channels = sorted(set(scores.evals.loc[scores.evals["guidance_scale"] != 1, "guidance_channels"].dropna()))
+        if len(channels) > 1:
+            named = " and ".join(map(str, channels))
+            raise ResultsError(f"{source.name}: guidance on {named} channels is not comparable; keep one")
+    # Tables 4 and 5 have two scales too, of the other decoder, but only their FID in common.
+    return [one for one in groups if not source.published or one.evals["decoder"].iloc[0].endswith("ft-ema")]
+
+
+def _measured(scores: Scores) -> list[str]:
+    """The metrics that all of these scores have."""
+    return [name for name in METRICS if not scores.evals[name].isna().to_numpy().any()]
+
+
+def _points(scores: Scores) -> pd.DataFrame:
+    means = {name: (name, "mean") for name in METRICS}
+    by = ["gmacs", "label", "data", "step", "guidance_scale"]
+    points: Any = scores.evals.groupby(by, as_index=False).agg(num_seeds=("seed", "nunique"), **means)
+    points.insert(0, "source", scores.source.name)
+    return points
+
+
+def _title(scores: Scores) -> str:
+    return scores.title.replace("imagenet-512-latents", "ImageNet 512 x 512")
+
+
+def _conditions(scores: Scores) -> str:
+    return PAPER if scores.source.published else protocol(scores, ("guidance_scale",))
+
+
+def _panel(axes: Axes, points: pd.DataFrame, metric: str) -> None:
+    for index, (label, line) in enumerate(points.groupby("label", sort=False)):
+        look: dict[str, Any] = marks.series_mark(index) | {"label": label}
+        axes.plot(line["guidance_scale"], line[metric], **look)
+    axes.set_xlabel("Guidance scale")
+    axes.set_ylabel(METRICS[metric])
+    axes.margins(0.12)
+    if metric == "fid":
+        axes.legend()

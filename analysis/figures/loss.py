@@ -1,0 +1,111 @@
+"""Training loss of every model (DiT paper, Fig. 13)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import style
+from analysis.errors import ResultsError
+from analysis.figures import marks
+from analysis.figures.drawn import Drawn, NothingToDraw
+from analysis.figures.scores import names, one_study, over_seeds
+from analysis.figures.sources import Source, from_each
+from analysis.files import write_csv
+from analysis.runs import SIZES
+
+WINDOWS = 200  # a line has at most so many points
+NOT_PRINTED = "the paper prints no number of its losses (Fig. 13); needed: a results folder"
+
+
+def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
+    """Into training_loss.png, .pdf and .csv.
+
+    A panel a source and patch size, a line a model size: the loss as logged, or the mean of each of 200 equal windows
+    of steps where more were logged; means over seeds, bands from the lowest to the highest. The scale is logarithmic.
+    Data columns: source, label, size, patch, step, gmacs, num_seeds, loss, loss_min, loss_max.
+
+    Raises:
+        NothingToDraw: no losses, or runs that differ in more than size, patch size and seed.
+        ResultsError: a loss is not finite.
+    """
+    found, left_out = from_each(sources, _losses)
+    rows = [(source, patch, points) for source, table in found for patch, points in _by_patch(table)]
+    columns = 2 if width == "one" else min(3, len(rows))
+    small_print = "\n".join(_conditions(source, table) for source, table in found)
+    sizes = [size for size in SIZES if any(size in set(table["size"]) for _, table in found)]
+    with style.look():
+        figure = style.new_figure(width, 2.1 * -(-len(rows) // columns) + 0.3, small_print)
+        part: Any = figure.subfigures(1, 1)
+        panels: list[Any] = style.panels(part, len(rows), columns)
+        for axes, (source, patch, points) in zip(panels, rows, strict=True):
+            for size in sizes:
+                line = points.loc[points["size"] == size]
+                if not line.empty:
+                    look: dict[str, Any] = {"color": style.SIZE_COLOURS[size], "linestyle": style.SIZE_LINES[size]}
+                    marks.curve(axes, line, "step", "loss", look)
+            prefix = f"{source.name}: " if len(found) > 1 else ""
+            axes.set_title(f"{prefix}patch size {patch}")
+            axes.set_yscale("log")
+            table = next(table for one, table in found if one is source)
+            axes.set_ylim(0.95 * min(table["loss_min"]), 1.05 * max(table["loss_max"]))
+            style.log_ticks(axes.yaxis)
+            style.step_ticks(axes)
+        panels[0].set_ylabel("Training loss")
+        handles = [marks.line_handle(style.SIZE_COLOURS[size], style.SIZE_LINES[size]) for size in sizes]
+        marks.below_legend(part, handles, [f"size {size}" for size in sizes])
+        files = style.write_figure(figure, out, "training_loss")
+    data = pd.concat([table.assign(source=source.name) for source, table in found])
+    columns_of_data = ["source", *(name for name in data.columns if name != "source")]
+    return Drawn([*files, write_csv(out / "training_loss.csv", data.loc[:, columns_of_data])], left_out)
+
+
+def _losses(source: Source) -> tuple[Source, pd.DataFrame]:
+    train = source.tables.train
+    if source.published:
+        raise NothingToDraw(NOT_PRINTED)
+    if train.empty:
+        raise NothingToDraw("no run has logged a loss yet; needed: a run that has trained")
+    one_study(_runs(source, train))
+    bad = train.loc[~np.isfinite(train["loss"].astype(float))]
+    if not bad.empty:
+        first = bad.iloc[0]
+        raise ResultsError(
+            f"loss of {first['label']} (run {first['run']}, step {first['step']}) is {first['loss']}; "
+            f"accepted: finite values; leave the run out"
+        )
+    return source, over_seeds(_windows(train), ["step"], "loss")
+
+
+def _windows(train: pd.DataFrame) -> pd.DataFrame:
+    """Means over equal windows of steps, named by their last step, where a run has logged more than `WINDOWS` rows."""
+    if max(train.groupby("run").size()) <= WINDOWS:
+        return train
+    window = -(-int(max(train["step"])) // WINDOWS)
+    last = -(-train["step"].astype(int) // window) * window
+    keys = ["run", "label", "size", "patch", "gmacs", "seed"]
+    means: Any = train.assign(step=last).groupby([*keys, "step"], as_index=False)["loss"].mean()
+    return means
+
+
+def _by_patch(table: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
+    ranks = style.patch_ranks(table["patch"].tolist())
+    return [(patch, table.loc[table["patch"] == patch]) for patch in ranks]
+
+
+def _runs(source: Source, train: pd.DataFrame) -> pd.DataFrame:
+    runs = source.tables.runs
+    return runs.loc[runs["run"].isin(train["run"].tolist())]
+
+
+def _conditions(source: Source, table: pd.DataFrame) -> str:
+    runs = _runs(source, source.tables.train)
+    return (
+        f"Measured: {source.name} (data {names(runs, 'data')}), block {names(runs, 'block')}, "
+        f"batch {names(runs, 'batch_size')}, seeds {names(runs, 'seed')} (mean and range). Loss as trained, "
+        f"of {table['step'].nunique()} logged steps or windows of steps; logarithmic scales."
+    )

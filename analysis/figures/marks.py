@@ -1,0 +1,177 @@
+"""Models in a panel: a marker's area and colour say the size, its shape the patch size, its fill the source.
+
+The same is said twice wherever colour says it, so that the figures are right in black and white.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis import style
+from analysis.figures.drawn import NothingToDraw
+from analysis.labels import place_labels
+from analysis.runs import SIZES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def model_mark(size: str, patch_rank: int, source: int, scale: float = 1.0) -> dict[str, Any]:
+    """The marker of a model as arguments of `Axes.plot`; `scale` makes it smaller on a line of many."""
+    return {
+        "color": style.SIZE_COLOURS[size],
+        "marker": style.PATCH_MARKERS[patch_rank],
+        "markersize": scale * style.SIZE_AREAS[size] ** 0.5,
+        "fillstyle": style.SOURCE_FILLS[source],
+        "markerfacecoloralt": "white",
+        # A hollow marker's edge is all there is of it.
+        "markeredgecolor": style.SIZE_COLOURS[size] if style.SOURCE_FILLS[source] == "none" else "black",
+        "markeredgewidth": 1.2 if style.SOURCE_FILLS[source] == "none" else 0.6,
+    }
+
+
+def series_mark(index: int) -> dict[str, Any]:
+    """Colour, marker and line of the n-th of a few things told apart in one panel, as arguments of `Axes.plot`.
+
+    Raises:
+        NothingToDraw: there are more of them than can be told apart.
+    """
+    if index >= len(style.SERIES):
+        raise NothingToDraw(f"more than {len(style.SERIES)} in one panel cannot be told apart; needed: fewer of them")
+    colour, marker, line = style.SERIES[index]
+    edge = {"markeredgecolor": "black", "markeredgewidth": 0.5}
+    return {"color": colour, "marker": marker, "linestyle": line, "markersize": 4.5} | edge
+
+
+def compute_unit(gmacs: Sequence[float]) -> tuple[str, float]:
+    """The unit that keeps the numbers readable, and its size in GMACs."""
+    return ("GMACs", 1.0) if max(gmacs) >= 1 else ("MMACs", 1e-3)
+
+
+def scatter(axes: Axes, points: pd.DataFrame, x: str, y: str, source: int = 0, unit: float = 1.0) -> None:
+    """Each model's marker at its column `x` / `unit` and its column `y`, with the range over seeds as a bar."""
+    ranks = style.patch_ranks(points["patch"].tolist())
+    if f"{y}_min" in points.columns and max(points["num_seeds"]) > 1:
+        # The mean of equal numbers may be a rounding error outside of their range.
+        bars = np.maximum(0, [points[y] - points[f"{y}_min"], points[f"{y}_max"] - points[y]])
+        axes.errorbar(points[x] / unit, points[y], bars, fmt="none", ecolor="#555555", elinewidth=0.8, capsize=1.5)
+    for model in points.to_dict("records"):
+        axes.plot(
+            model[x] / unit,
+            model[y],
+            linestyle="none",
+            zorder=3 - SIZES.index(model["size"]) / 10,  # small markers above large ones
+            **model_mark(model["size"], ranks[model["patch"]], source),
+        )
+
+
+def gmacs_axis(axes: Axes, unit: str) -> None:
+    """A logarithmic axis of one forward pass's compute."""
+    axes.set_xscale("log")
+    axes.margins(0.12)
+    axes.set_xlabel(f"{unit} (one forward pass of one image)")
+    style.log_ticks(axes.xaxis)
+
+
+def name_points(
+    axes: Axes,
+    x: Sequence[float],
+    points: pd.DataFrame,
+    y: str,
+    line: NDArray | None = None,
+    gap: Sequence[float] | None = None,
+) -> None:
+    """Write each model's label beside its marker, clear of the bars and of `line`, (N, 2) points of the panel.
+
+    gap: how far each label stays off its marker's centre beyond the usual, in points: a bubble's radius.
+    """
+    avoid = [] if line is None else [line]
+    if f"{y}_min" in points.columns:
+        avoid += [
+            np.column_stack([np.full(20, at), np.linspace(low, high, 20)])
+            for at, low, high in zip(x, points[f"{y}_min"], points[f"{y}_max"], strict=True)
+        ]
+    far = np.concatenate(avoid) if avoid else np.empty((0, 2))
+    place_labels(axes, list(x), points[y].tolist(), points["label"].tolist(), far, gap)
+
+
+def corner_text(axes: Axes, lines: Sequence[str], at_bottom: bool = False) -> None:
+    """Lines of text in the right corner that a falling (or, `at_bottom`, rising) trend leaves free."""
+    y, side = (0.02, "bottom") if at_bottom else (0.98, "top")
+    text = "\n".join(lines).replace("= -", "= −")
+    axes.text(0.98, y, text, transform=axes.transAxes, ha="right", va=side, fontsize=7)
+
+
+def curve(axes: Axes, points: pd.DataFrame, x: str, y: str, mark: Mapping[str, Any]) -> None:
+    """One model's line over `x`, drawn as `mark` says, with a band over the seeds' range."""
+    axes.plot(points[x].astype(float), points[y].astype(float), **mark)
+    if max(points["num_seeds"]) > 1:
+        low, high = points[f"{y}_min"].astype(float), points[f"{y}_max"].astype(float)
+        axes.fill_between(points[x].astype(float), low, high, color=mark["color"], alpha=0.2, linewidth=0)
+
+
+def size_legend(part: Any, sizes: Sequence[str], sources: Sequence[str] = ()) -> None:
+    """Which line is which size, and which fill which source if there are several, under the panels of `part`."""
+    handles = [
+        _handle(style.SIZE_COLOURS[size], "o", style.SIZE_LINES[size], style.SIZE_AREAS[size] ** 0.5) for size in sizes
+    ]
+    below_legend(part, handles, [f"size {size}" for size in sizes], sources)
+
+
+def patch_legend(part: Any, ranks: Mapping[int, int], sources: Sequence[str] = ()) -> None:
+    """Which line is which patch size, and which fill which source, under the panels of `part`."""
+    handles = [_handle("#777777", style.PATCH_MARKERS[rank], style.PATCH_LINES[rank], 5) for rank in ranks.values()]
+    below_legend(part, handles, [f"patch {patch}" for patch in ranks], sources)
+
+
+def source_legend(axes: Axes, sources: Sequence[str]) -> None:
+    """Which marker fill and trend line is which source, if there are several."""
+    if len(sources) > 1:
+        handles = _fills(len(sources), style.SOURCE_LINES)
+        axes.legend(handles, list(sources), loc="lower left", handlelength=2.5)
+
+
+def below_legend(part: Any, handles: list[Any], texts: list[str], sources: Sequence[str] = ()) -> None:
+    """A legend under the panels of a figure or a part of it."""
+    if len(sources) > 1:
+        handles, texts = [*handles, *_fills(len(sources), ["none"] * len(sources))], [*texts, *sources]
+    part.legend(handles, texts, loc="outside lower center", ncols=4, handlelength=3.2, columnspacing=1.5)
+
+
+def _fills(count: int, lines: Sequence[Any]) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    fills: Any = style.SOURCE_FILLS
+    return [
+        Line2D([], [], linestyle=line, color="#666666", marker="o", markersize=5, fillstyle=fill)
+        for line, fill, _ in zip(lines, fills, range(count), strict=False)
+    ]
+
+
+def line_handle(colour: str, line: Any) -> Any:
+    """A line without markers, for a legend."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=colour, linestyle=line)
+
+
+def _handle(colour: str, marker: str, line: Any, size: float) -> Any:
+    from matplotlib.lines import Line2D
+
+    look: Any = {"color": colour, "marker": marker, "linestyle": line, "markersize": size}
+    return Line2D([], [], markeredgecolor="black", markeredgewidth=0.6, **look)
+
+
+def shape_legend(part: Any, points: pd.DataFrame) -> None:
+    """What area, colour and shape of the markers say, under the panels of `part`, which show the models `points`."""
+    sizes = [size for size in SIZES if size in set(points["size"])]
+    ranks = style.patch_ranks(points["patch"].tolist())
+    handles = [_handle(style.SIZE_COLOURS[size], "o", "none", style.SIZE_AREAS[size] ** 0.5) for size in sizes]
+    handles += [_handle("#777777", style.PATCH_MARKERS[rank], "none", 5) for rank in ranks.values()]
+    texts = [*sizes, *(f"patch {patch}" for patch in ranks)]
+    part.legend(handles, texts, loc="outside lower center", ncols=len(texts), handlelength=1, columnspacing=1)

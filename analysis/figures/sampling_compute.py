@@ -1,0 +1,84 @@
+"""Sampling compute against the Fréchet distance: more steps or a larger model (DiT paper, Fig. 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from analysis import style
+from analysis.figures import marks
+from analysis.figures.drawn import Drawn, NothingToDraw
+from analysis.figures.scores import Scores, over_seeds, protocol
+from analysis.figures.sources import Source, from_each
+from analysis.figures.varied import varied
+from analysis.files import write_csv
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+RULE = (
+    "Sampling compute of one image = GMACs of one forward pass x sampling steps (one network call each), twice "
+    "that with guidance, in billions of multiply-accumulates; FLOPs are twice as many; the decoder is not counted."
+)
+NOT_PRINTED = (
+    "the paper prints no number of its Fig. 10; needed: a results folder with scores at several sampling_steps"
+)
+
+
+def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
+    """Into sampling_compute.png, .pdf and .csv.
+
+    A panel a source, and a line a model over its numbers of sampling steps; means over seeds. Data columns: source,
+    label, size, patch, sampling_steps, gmacs, num_seeds, fid, fid_min, fid_max, step, guidance_scale, num_samples,
+    sampling_gmacs (of one image), all_samples_gmacs (of all num_samples).
+
+    Raises:
+        NothingToDraw: no model was scored with several numbers of sampling steps.
+        ResultsError: scores that are not finite.
+    """
+    found, left_out = from_each(sources, _scores)
+    groups = [scores for of_source in found for scores in of_source]
+    small_print = "\n".join([RULE, *(protocol(scores, ("sampling_steps",)) for scores in groups)])
+    with style.look():
+        columns = 1 if width == "one" else min(2, len(groups))
+        figure = style.new_figure(width, 2.9 * -(-len(groups) // columns), small_print)
+        for part, scores in zip(style.parts(figure, len(groups), columns), groups, strict=True):
+            _panel(part.subplots(), scores)
+            marks.shape_legend(part, _points(scores))
+        files = style.write_figure(figure, out, "sampling_compute")
+    data = pd.concat([_points(scores) for scores in groups])
+    return Drawn([*files, write_csv(out / "sampling_compute.csv", data)], left_out)
+
+
+def _scores(source: Source) -> list[Scores]:
+    if source.published:
+        raise NothingToDraw(NOT_PRINTED)
+    return varied(source, "sampling_steps")
+
+
+def _points(scores: Scores) -> pd.DataFrame:
+    points = over_seeds(scores.evals, ["sampling_steps"])
+    points.insert(0, "source", scores.source.name)
+    first = scores.evals.iloc[0]
+    calls = points["sampling_steps"].astype(float) * (1 if first["guidance_scale"] == 1 else 2)
+    one_image = points["gmacs"] * calls
+    same = {name: first[name] for name in ("step", "guidance_scale", "num_samples")}
+    return points.assign(**same, sampling_gmacs=one_image, all_samples_gmacs=one_image * int(first["num_samples"]))
+
+
+def _panel(axes: Axes, scores: Scores) -> None:
+    points = _points(scores)
+    ranks = style.patch_ranks(points["patch"].tolist())
+    unit, size_of_unit = marks.compute_unit(points["sampling_gmacs"].tolist())
+    lines: list[Any] = list(points.groupby(["size", "patch"]))
+    for (size, patch), line in lines:
+        look = marks.model_mark(size, ranks[patch], 0) | {"linestyle": style.PATCH_LINES[ranks[patch]]}
+        marks.curve(axes, line.assign(x=line["sampling_gmacs"] / size_of_unit), "x", "fid", look)
+    axes.set_title(f"{scores.title}, {style.steps_text(int(scores.evals['step'].iloc[0]))} training steps")
+    axes.set_xscale("log")
+    axes.set_xlabel(f"Sampling compute of one image ({unit})")
+    axes.set_ylabel(f"Fréchet distance, {int(scores.evals['num_samples'].iloc[0]):,} samples")
+    style.log_ticks(axes.xaxis)

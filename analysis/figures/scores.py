@@ -1,0 +1,203 @@
+"""The scores that a figure draws: checked, put side by side only where they may be, and described in small print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.errors import ResultsError
+from analysis.figures.drawn import NothingToDraw
+from analysis.figures.sources import Source
+from analysis.published_scores import EVALUATION
+from analysis.tables import comparable, evaluation_keys
+
+# What the models of a scaling study have in common, for the published tables: those hold other studies too.
+PUBLISHED_STUDY = {"block": "adaln-zero", "data": "imagenet-256-latents"}
+MACS = (
+    "GMACs (MMACs): billions (millions) of multiply-accumulates of one forward pass of one image; GMACs are the "
+    "paper's 'Gflops', FLOPs are twice as many."
+)
+PAPER = (
+    "Published: Peebles & Xie 2022 (arXiv:2212.09748), Table 4: ImageNet 256 x 256, adaln-zero, batch 256, FID-50K, "
+    "250 DDPM steps, no guidance, EMA weights, ft-MSE decoder."
+)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Evaluations of one source that may stand side by side: rows of `evals`, and what they are of."""
+
+    source: Source
+    evals: pd.DataFrame
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        runs = self.source.tables.runs
+        return runs.loc[runs["run"].isin(self.evals["run"].tolist())]
+
+    @property
+    def title(self) -> str:
+        """ "Measured: digits", or "Published: ImageNet 256 x 256"."""
+        data = names(self.runs, "data")
+        if self.source.published:
+            return f"Published: {data.replace('imagenet-256-latents', 'ImageNet 256 x 256')}"
+        return f"Measured: {data}" if self.source.name in ("measured", data) else f"Measured: {self.source.name}"
+
+
+def scaling_scores(source: Source) -> Scores:
+    """All scores of a study whose models differ in size, patch size and seed, and in nothing else.
+
+    Raises:
+        NothingToDraw: no score yet, or the runs differ in more than that.
+        ResultsError: scores that are not finite or not `comparable`.
+    """
+    evals = source.tables.evals
+    if source.published:
+        runs = source.tables.runs
+        wanted = (runs["block"] == PUBLISHED_STUDY["block"]) & (runs["data"] == PUBLISHED_STUDY["data"])
+        evals = evals.loc[evals["run"].isin(runs.loc[wanted, "run"].tolist())]
+    scores = Scores(source, checked(evals))
+    one_study(scores.runs)
+    return scores
+
+
+def checked(evals: pd.DataFrame) -> pd.DataFrame:
+    """`evals` as they are, if they can be drawn.
+
+    Raises:
+        NothingToDraw: there are none.
+        ResultsError: a Fréchet distance is not finite, or the rows are not `comparable`.
+    """
+    if evals.empty:
+        raise NothingToDraw("nothing to draw: no run has a score yet; needed: an evaluation")
+    finite(evals, "fid")
+    comparable(evals)
+    return evals
+
+
+def finite(rows: pd.DataFrame, column: str) -> None:
+    """Refuse NaN and infinite values of `column`.
+
+    Raises:
+        ResultsError: names the first such row.
+    """
+    bad = rows.loc[~np.isfinite(rows[column].astype(float))]
+    if not bad.empty:
+        first = bad.iloc[0]
+        raise ResultsError(
+            f"{column} of {first['label']} (run {first['run']}, step {first['step']}) is {first[column]}; accepted: "
+            f"finite values (not finite: {len(bad)} of {len(rows)} rows); leave the run out or score it again"
+        )
+
+
+def one_study(runs: pd.DataFrame, also: tuple[str, ...] = ("block",)) -> None:
+    """Refuse runs that differ in more than size, patch size and seed.
+
+    Raises:
+        NothingToDraw: names in what they differ.
+    """
+    for name in (*also, "data", "batch_size"):
+        if len(set(runs[name])) > 1:
+            raise NothingToDraw(f"the runs differ in {name} ({names(runs, name)}); keep one value to draw them")
+    if runs.duplicated(["label", "block", "seed"]).any():
+        raise NothingToDraw("a model has several runs of one seed; keep one run of each model and seed")
+
+
+def at_last_shared_step(scores: Scores) -> Scores:
+    """The scores at the last step that has at least half as many as any: a run that stopped early holds none back."""
+    counts: dict[Any, int] = scores.evals["step"].value_counts().to_dict()
+    last = max(int(step) for step, count in counts.items() if 2 * count >= max(counts.values()))
+    return Scores(scores.source, scores.evals.loc[scores.evals["step"] == last])
+
+
+def over_seeds(evals: pd.DataFrame, by: Sequence[str] = (), metric: str = "fid") -> pd.DataFrame:
+    """Mean and range of `metric` of each model, and of each value of `by`, over the seeds.
+
+    Columns: label, size, patch, *by, gmacs, num_seeds, METRIC, METRIC_min, METRIC_max.
+    """
+    points: Any = evals.groupby(["gmacs", "label", "size", "patch", *by], as_index=False).agg(
+        num_seeds=("seed", "nunique"),
+        **{metric: (metric, "mean"), f"{metric}_min": (metric, "min"), f"{metric}_max": (metric, "max")},
+    )
+    order = ["label", "size", "patch", *by, "gmacs", "num_seeds", metric, f"{metric}_min", f"{metric}_max"]
+    return points.loc[:, order]
+
+
+def side_by_side(scores: Sequence[Scores], also: tuple[str, ...] = ()) -> list[list[Scores]]:
+    """Group what may share axes: the same data and evaluation key (as far as a paper states it) and column `also`."""
+    panels: list[list[Scores]] = []
+    for one in scores:
+        for panel in panels:
+            if _may_share_axes(panel[0], one, also):
+                panel.append(one)
+                break
+        else:
+            panels.append([one])
+    return panels
+
+
+def _may_share_axes(one: Scores, other: Scores, also: tuple[str, ...]) -> bool:
+    # What a paper leaves open, such as the samples' labels, cannot be compared with its scores' key.
+    key = EVALUATION if one.source.published or other.source.published else evaluation_keys
+    first, second = one.evals.iloc[0], other.evals.iloc[0]
+    same_key = all(_agree(first[name], second[name]) for name in (*key, *also))
+    return same_key and set(one.runs["data"]) == set(other.runs["data"])
+
+
+def _agree(one: Any, other: Any) -> bool:
+    if pd.isna(one) or pd.isna(other):
+        return bool(pd.isna(one) and pd.isna(other))
+    if isinstance(one, str):  # a paper's name lacks the hash that follows ours
+        short, long = sorted((one, str(other)), key=len)
+        return long == short or long.startswith((f"{short}@", f"{short}-"))
+    return bool(one == other)
+
+
+def titles(group: Sequence[Scores]) -> str:
+    """The titles of a panel's sources: "Measured: digits and digits-held-out"."""
+    later = [one.title if one.source.published else one.title.removeprefix("Measured: ") for one in group[1:]]
+    return " and ".join([group[0].title, *later])
+
+
+def names(runs: pd.DataFrame, column: str) -> str:
+    return ", ".join(str(value) for value in sorted(set(runs[column])))
+
+
+def protocols(scores: Sequence[Scores], varied: tuple[str, ...] = ()) -> str:
+    """Small print: a line for each source, with the whole key except what the figure varies."""
+    return "\n".join(PAPER if one.source.published else protocol(one, varied) for one in scores)
+
+
+def protocol(scores: Scores, varied: tuple[str, ...] = ()) -> str:
+    """The conditions of a measurement in one sentence: all of the evaluation's key, and the training."""
+    runs, evals = scores.runs, scores.evals
+    key: dict[str, Any] = evals.iloc[0].to_dict()
+    guidance = f"guidance {key['guidance_scale']:g}"
+    if pd.notna(key["guidance_channels"]):
+        guidance += f" on {key['guidance_channels']} channels"
+    decoder = f"decoder {key['decoder']}" if pd.notna(key["decoder"]) else ""
+    evaluation = {
+        "weights": f"{key['weights']} weights",
+        "sampler": f"{key['sampler']} sampler",
+        "sampling_steps": f"{key['sampling_steps']} steps",
+        "guidance_scale": guidance,
+        "clip_denoised": "denoised images clipped" if key["clip_denoised"] else "denoised images not clipped",
+        "decoder": decoder,
+        "num_samples": f"{key['num_samples']:,} samples with {key['labels']} labels",
+        "reference": f"reference {key['reference']}",
+        "extractor": f"extractor {key['extractor']}",
+    }
+    if pd.notna(key["extractor_accuracy"]):
+        evaluation["extractor"] += f" (accuracy {key['extractor_accuracy']:.3f})"
+    first, last = min(evals["step"]), max(evals["step"])
+    steps = f"{last:,}" if first == last else f"{first:,} to {last:,}"
+    several = len(set(runs["seed"])) > 1
+    seeds = f"seeds {names(runs, 'seed')} (mean and range)" if several else f"seed {names(runs, 'seed')}"
+    return (
+        f"{scores.title}, block {names(runs, 'block')}, {steps} training steps of batch {names(runs, 'batch_size')}, "
+        f"{seeds}; {', '.join(text for name, text in evaluation.items() if text and name not in varied)}."
+    )

@@ -1,0 +1,84 @@
+"""Training compute against the Fréchet distance, and the best score at each compute (DiT paper, Fig. 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import style
+from analysis.figures import marks
+from analysis.figures.drawn import Drawn
+from analysis.figures.scores import Scores, over_seeds, protocols, scaling_scores, side_by_side, titles
+from analysis.figures.sources import Source, from_each
+from analysis.files import write_csv
+from analysis.runs import SIZES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+RULE = (
+    "Training compute = GMACs of one forward pass x 3 x batch x steps, in billions of multiply-accumulates (the "
+    "paper's Fig. 9); FLOPs are twice that. Grey: the frontier, the lowest mean score of at most so much compute."
+)
+
+
+def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
+    """Into training_compute.png, .pdf and .csv.
+
+    A line a model over its scored steps, means over seeds. Data columns: source, label, size, patch, step, gmacs,
+    num_seeds, fid, fid_min, fid_max, training_gmacs, on_frontier (of its source).
+
+    Raises:
+        NothingToDraw: no score yet, or runs that differ in more than size, patch size and seed.
+        ResultsError: scores that are not finite or not comparable.
+    """
+    scores, left_out = from_each(sources, scaling_scores)
+    groups = side_by_side(scores)
+    with style.look():
+        columns = 1 if width == "one" else min(2, len(groups))
+        figure = style.new_figure(width, 3.1 * -(-len(groups) // columns), f"{RULE}\n{protocols(scores)}")
+        for part, group in zip(style.parts(figure, len(groups), columns), groups, strict=True):
+            _panel(part.subplots(), group)
+            marks.shape_legend(part, pd.concat([_points(scores) for scores in group]))
+        files = style.write_figure(figure, out, "training_compute")
+    data = pd.concat([_points(one) for one in scores])
+    return Drawn([*files, write_csv(out / "training_compute.csv", data)], left_out)
+
+
+def frontier(compute: Sequence[float], score: Sequence[float]) -> list[bool]:
+    """Whether each point has a lower score than every point of less or equal compute."""
+    x, y = np.asarray(compute, dtype=float), np.asarray(score, dtype=float)
+    return [not np.any((x <= x[i]) & (y <= y[i]) & (np.arange(len(x)) != i)) for i in range(len(x))]
+
+
+def _points(scores: Scores) -> pd.DataFrame:
+    points = over_seeds(scores.evals, ["step"])
+    points.insert(0, "source", scores.source.name)
+    batch_size = int(scores.runs["batch_size"].iloc[0])
+    points = points.assign(training_gmacs=points["gmacs"] * (3 * batch_size * points["step"].astype(float)))
+    return points.assign(on_frontier=frontier(points["training_gmacs"].tolist(), points["fid"].tolist()))
+
+
+def _panel(axes: Axes, group: list[Scores]) -> None:
+    for index, scores in enumerate(group):
+        points = _points(scores)
+        best = points.loc[points["on_frontier"]].sort_values("training_gmacs")
+        end = pd.concat([best, best.tail(1).assign(training_gmacs=max(points["training_gmacs"]))])
+        axes.step(end["training_gmacs"], end["fid"], where="post", color="#bbbbbb", linewidth=4, zorder=1)
+        ranks = style.patch_ranks(points["patch"].tolist())
+        for size in SIZES:
+            for patch, rank in ranks.items():
+                chosen = points.loc[points["size"].eq(size) & points["patch"].eq(patch)]
+                if not chosen.empty:
+                    line = {"linestyle": style.PATCH_LINES[rank], "linewidth": 0.9}
+                    look: dict[str, Any] = marks.model_mark(size, rank, index, scale=0.8) | line
+                    axes.plot(chosen["training_gmacs"], chosen["fid"], **look)
+    axes.set_title(titles(group))
+    axes.set_xscale("log")
+    axes.set_xlabel("Training compute (GMACs)")
+    axes.set_ylabel("FID-50K" if any(scores.source.published for scores in group) else "Fréchet distance")
+    marks.source_legend(axes, [scores.source.name for scores in group])
