@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from analysis.designs_cli import compare
 from analysis.errors import ResultsError
 from analysis.figure_cli import figure
 from analysis.fit_cli import fit
@@ -40,7 +41,7 @@ app = typer.Typer(
 )
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(perf_app, name="perf")
-for command in (prepare, doctor, encode, sample, evaluate, export, export_samples, figure, fit, table, report):
+for command in (prepare, doctor, encode, sample, evaluate, export, export_samples, figure, fit, compare, table, report):
     app.command()(command)
 
 
