@@ -234,6 +234,7 @@ def test_a_failed_evaluation_is_repeated_without_training(cluster: Cluster, tmp_
     submit(path, write_profile(tmp_path, max_failures=2), tmp_path)
     (folder,) = folders(path, tmp_path).values()
     cluster.wait_until(lambda: (folder / "scoring-error.json").exists(), 120, "scoring is given up")
+    cluster.wait_until(lambda: not cluster.squeue("--noheader").strip(), 60, "its job has left the queue")
     assert len(metrics.read(folder / "scoring-failures.jsonl")) == 2
     assert not (folder / "error.json").exists()
     (tmp_path / "unscored" / "features").unlink()
