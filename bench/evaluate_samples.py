@@ -62,8 +62,8 @@ def evaluate_samples(
         <samples_id>-<extractor>-<reference>.json. Ranks but the first return {}.
 
     Raises:
-        InputError: unreadable samples or reference, fewer samples than asked for, or of another size than the
-            reference's images.
+        InputError: unreadable samples or reference, fewer samples than asked for or than a score needs, or of another
+            size than the reference's images.
         MissingAsset: a file of others is not in the cache and cannot be fetched.
         Stopped: on request; finished chunks of features are kept.
     """
@@ -80,11 +80,19 @@ def evaluate_samples(
             f"{samples}: images are {tuple(images.shape[1:])}, those of the reference {real.name} are "
             f"{tuple(real.images.shape[1:])} (C, H, W); samples are scored at the reference's resolution"
         )
+    if real.images is not None and kid_subset_size > count:
+        raise InputError(
+            f"{samples}: {count} samples, fewer than a subset of KID has ({kid_subset_size}); accepted: "
+            f"--kid-subset-size of at most {count}"
+        )
     chosen = First(images, count)
     scorer = Scorer(real, load_extractor(extractor, work, offline), kid_subset_size, work, device, ranks, stop)
     samples_id = ranks.from_first(images.content_hash()[:10] if ranks.is_first else "")
     name = f"{samples_id}-{count}-{scorer.key['extractor']}"
-    scores = scorer.score(chosen, work / name, stop)
+    try:
+        scores = scorer.score(chosen, work / name, stop)
+    except ValueError as error:
+        raise InputError(f"{samples}: {count} samples cannot be scored ({error})") from None
     if not ranks.is_first:
         return {}
     made_from = {key: value for key, value in read_made_from(samples).items() if key != "commit"}

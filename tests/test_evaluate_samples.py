@@ -98,6 +98,7 @@ def test_samples_and_references_that_do_not_fit_are_refused(
     np.save(tmp_path / "few.npy", PIXELS[:19])
     np.savez(tmp_path / "other.npz", mu=np.zeros(3), sigma=np.eye(3))
     refused = [
+        ((samples, real, 19), r"somebodys\.npy: 19 samples, fewer than a subset of KID has \(20\)"),
         ((samples, real, 201), r"somebodys\.npy: has 200 samples, fewer than the 201 asked for"),
         (
             (tmp_path / "large.npy",),
@@ -114,6 +115,12 @@ def test_samples_and_references_that_do_not_fit_are_refused(
             score(*arguments)
     with pytest.raises(MissingAsset, match="adm-imagenet-256"):
         score(samples, "adm-imagenet-256")
+
+
+def test_too_few_samples_for_a_score_are_refused_in_one_line(samples: Path, real: Path, features: Path) -> None:
+    """Ten splits of three samples: some are empty."""
+    with pytest.raises(InputError, match=r"somebodys\.npy: 3 samples cannot be scored \(inception_score: not finite"):
+        evaluate_samples(samples, str(real), "digits-cnn", 3, 2, features, CPU, SINGLE, StopRequest(), offline=True)
 
 
 @pytest.fixture
