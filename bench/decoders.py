@@ -13,10 +13,16 @@ from bench.recipe import EvaluationConfig
 
 
 class Decoder(Protocol):
-    """Model range (N, C, H, W) -> images (N, C', H', W') uint8 on the CPU; `id` is part of every score's key."""
+    """Model range (N, C, H, W) -> images (N, C', H', W') uint8 on the CPU.
+
+    `id` is part of every score's key; `latent_channels` is C, or None where any will do.
+    """
 
     @property
     def id(self) -> str: ...
+
+    @property
+    def latent_channels(self) -> int | None: ...
 
     def decode(self, x: Tensor) -> Tensor: ...
 
@@ -25,6 +31,7 @@ class Pixels:
     """For models of pixels."""
 
     id = "pixels"
+    latent_channels = None
 
     def decode(self, x: Tensor) -> Tensor:
         return to_uint8(x).cpu()

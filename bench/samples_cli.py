@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,6 +68,8 @@ def sample(
     stop = StopRequest().on(signal.SIGUSR2, signal.SIGTERM)
     if out.suffix != ".npy":
         raise InputError(f"--out {out}: accepted: a .npy file; `ditbench export-samples` makes .npz and PNG of it")
+    if not math.isfinite(guidance_scale):
+        raise InputError(f"--guidance-scale {guidance_scale}: accepted: a finite number")
     from bench.decoders import load_decoder
     from bench.device import prepare_device
     from bench.distributed import joined
@@ -101,6 +104,11 @@ def sample(
         decode = load_decoder(evaluation, torch_device, offline)
         if decode.id == "pixels" and arch.in_channels not in (1, 3):
             raise InputError(f"--decoder: missing; {weights} makes latents of {arch.in_channels} channels")
+        if decode.latent_channels not in (None, arch.in_channels):
+            given = f"--decoder {decode.id}: is for other latents"
+            raise InputError(
+                f"{given} ({decode.latent_channels} channels); {weights} makes {arch.in_channels} channels"
+            )
         made_from = {**source.identity, "seed": seed, **sampling_key(evaluation, decode.id), "commit": commit()}
         speed = make_samples(
             out,

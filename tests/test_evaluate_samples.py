@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from full_path import make_vae
 from recipes import tiny
 from test_run import finished
 
@@ -152,6 +153,7 @@ def test_a_run_s_weights_are_sampled_otherwise_and_the_score_goes_to_its_folder(
         assert ended.value.code == status, printed
         return printed.err if status else printed.out
 
+    make_vae(tmp_path / "vae", small=True)
     guided = ("--guidance-scale", 3000, "--guidance-channels", 1, "--sampling-steps", 4, "--num-samples", 60)
     command = ("sample", folder, "--step", 6, "--out", out, "--clip-denoised", *guided)
     assert "60 samples made" in ditbench(*command)
@@ -183,6 +185,8 @@ def test_a_run_s_weights_are_sampled_otherwise_and_the_score_goes_to_its_folder(
         ((*command, "--seed", 1), "guided.npy: holds other samples (seed is 0 there, 1 here)"),
         (("sample", folder, "--step", 7, "--out", tmp_path / "x.npy"), "--step 7:"),
         (("sample", folder, "--out", tmp_path / "x.npz"), "accepted: a .npy file"),
+        (("sample", folder, "--out", tmp_path / "x.npy", "--guidance-scale", "inf"), "--guidance-scale inf"),
+        (("sample", folder, "--out", tmp_path / "x.npy", "--decoder", tmp_path / "vae"), "is for other latents"),
         (("sample", folder, "--out", tmp_path / "x.npy", "--sampling-steps", 1001), "--sampling-steps: 1001"),
         (("sample", folder, "--out", tmp_path / "x.npy", "--guidance-scale", 2), "--guidance-channels: 3 is more than"),
         (("evaluate", out, "--reference", real, "--format", "yaml"), "--format yaml: accepted: table, json"),

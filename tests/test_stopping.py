@@ -59,7 +59,7 @@ class Watched(Digits):
         self._ask_at_batch, self._ask_at_decoding = ask_at_batch, ask_at_decoding
         self.read = self.decoded = 0
 
-    id = "pixels"
+    id, latent_channels = "pixels", None
 
     def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Tensor]:
         self.read += 1
