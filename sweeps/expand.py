@@ -1,6 +1,6 @@
 """A sweep's YAML file -> recipes.
 
-extends: other.yaml                  start from another sweep: base is merged key by key, an axis replaced whole
+extends: other.yaml                  start from another sweep: base is merged key by key, an axis replaced whole (null: dropped)
 name: digits                         the folder its runs go to
 label: "{size}/{patch}"              how tables and figures name a run, from the axes' choices
 base: {train: {steps: 400}, ...}     a recipe, complete or not
@@ -94,7 +94,8 @@ def _load(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     merged = {**under, **content, "base": _merged(under.get("base", {}), content.get("base", {}))}
     for axes in ("product", "paired"):
         if axes in under or axes in content:
-            merged[axes] = {**under.get(axes, {}), **content.get(axes, {})}
+            together = {**under.get(axes, {}), **content.get(axes, {})}
+            merged[axes] = {name: values for name, values in together.items() if values is not None}
     return merged
 
 

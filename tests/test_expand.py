@@ -188,6 +188,13 @@ def test_extends_merges_the_base_and_replaces_an_axis_whole(tmp_path: Path) -> N
     assert (parent.name, [recipe.label for recipe in parent.recipes]) == ("study", ["S.0", "S.1", "B.0", "B.1"])
 
 
+def test_extends_drops_an_axis_that_is_null(tmp_path: Path) -> None:
+    write(tmp_path / "parent.yaml", {"product": {"model.depth": [1, 2], "seed": [0, 1]}})
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: parent.yaml\nname: child\nproduct: {model.depth: null}\n")
+    assert [recipe.seed for recipe in load_sweep(child).recipes] == [0, 1]
+
+
 def test_extends_reaches_over_two_files(tmp_path: Path) -> None:
     write(tmp_path / "a.yaml", {"product": {"seed": [1, 2]}})
     (tmp_path / "b.yaml").write_text("extends: a.yaml\nname: b\nbase: {train: {steps: 30}}\n")
