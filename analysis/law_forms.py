@@ -100,10 +100,28 @@ FORMS = {
             (("params",), ("images",)),
             ("alpha", "beta"),
         ),
+        Form(
+            "product",
+            "y = A C^-alpha T^-gamma D^-beta",
+            False,
+            ("A",),
+            (("compute", "tokens", "images"),),
+            ("alpha", "gamma", "beta"),
+        ),
+        Form(
+            "sum",
+            "y = E + A C^-alpha T^-gamma + B D^-beta",
+            True,
+            ("A", "B"),
+            (("compute", "tokens"), ("images",)),
+            ("alpha", "gamma", "beta"),
+        ),
     )
 }
 """Form name -> form. Variables: compute C, tokens T an image, params N, images D seen in training.
 
 chinchilla is approach 3 of Hoffmann et al. 2022 (arXiv:2203.15556, eq. 2); it has no term for tokens, so it holds for
-one patch size. tokens is for models of several patch sizes: at equal compute, finer patches score better.
+one patch size. tokens is for models of several patch sizes: at equal compute, finer patches score better. product and
+sum are the two laws of models and training for several patch sizes: a product has no best model for a budget inside the
+range of models (larger ones, or longer training, are always better), a sum has one, as chinchilla does.
 """

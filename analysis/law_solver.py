@@ -25,7 +25,7 @@ HUBER_DELTA = 1e-3
 SMALLEST_EXPONENT, LARGEST_EXPONENT = 1e-4, 10.0
 LARGEST_LOG_COEFFICIENT = 40.0
 
-MAX_ITERATIONS = 300
+MAX_ITERATIONS = 600
 STATIONARY = 1e-9  # largest cosine between the residuals and a column of the Jacobian, as in MINPACK
 NO_STEP = 1e-13
 EXACT = 1e-26  # mean squared relative residual below which a fit is exact in double precision
@@ -74,6 +74,23 @@ class Design:
         if self.objective != "values":
             jacobian /= (parameters[:, :1] + sum(terms))[:, None, :]
         return jacobian
+
+    def bending(self, parameters: Array, jacobian: Array, pull: Array) -> Array:
+        """Second derivatives of the residuals, each times its `pull` (problems, n), summed: (problems, size, size).
+
+        The log of a term is linear in the parameters, so that a term's second derivatives are products of first ones.
+        """
+        terms = self._terms(parameters)
+        share = pull if self.objective == "values" else pull / (parameters[:, :1] + sum(terms))
+        total = np.zeros((len(parameters), self.size, self.size))
+        for index, (term, where) in enumerate(zip(terms, self.form.exponent_ranges, strict=True)):
+            slopes = np.zeros((self.size, len(self.logs)))
+            slopes[1 + index] = 1
+            slopes[1 + len(terms) + where.start : 1 + len(terms) + where.stop] = -self.logs[:, where].T
+            total += (slopes * (share * term)[:, None, :]) @ slopes.T
+        if self.objective != "values":
+            total -= (jacobian * pull[:, None, :]) @ jacobian.transpose(0, 2, 1)
+        return total
 
     def losses(self, residuals: Array) -> Array:
         """Each row's part of the objective, whose sum is minimised: half of a square, or Huber's."""
@@ -140,17 +157,17 @@ def _solve_chunk(design: Design, scores: Array, weights: Array, starts: Array, f
     parameters = np.where(free, np.clip(starts, low, high), starts)
     losses = np.sum(weights * design.losses(design.residuals(parameters, scores)), axis=1)
     converged = np.zeros(len(starts), dtype=bool)
-    # Huber's loss has two curvatures to go by: that of iterated least squares, safe from afar, and that of the rows
-    # where it is quadratic, which is right once these are known. They take turns, each with its own damping.
-    turns = 2 if design.objective == "log-huber" else 1
-    dampings = np.full((turns, len(starts)), 1e-3)
+    # Two curvatures to go by take turns, each with its own damping: that of (iterated) least squares, safe from afar,
+    # and one that is right near the optimum, where the first may be very slow: Newton's, or for Huber's loss that of
+    # the rows where it is quadratic.
+    dampings = np.full((2, len(starts)), 1e-3)
     todo = np.arange(len(starts))
-    for iteration in range(turns * MAX_ITERATIONS):
+    for iteration in range(MAX_ITERATIONS):
         if not len(todo):
             break
         at, target, weight = parameters[todo], scores[todo], weights[todo]
-        damping, quadratic_only = dampings[iteration % turns], iteration % turns == 1
-        step, cosine = _step(design, at, target, weight, damping[todo], free, low, high, quadratic_only)
+        damping, near = dampings[iteration % 2], iteration % 2 == 1
+        step, cosine = _step(design, at, target, weight, damping[todo], free, low, high, near)
         trial = np.where(free, np.clip(at + step, low, high), at)
         trial_losses = np.sum(weight * design.losses(design.residuals(trial, target)), axis=1)
         better = trial_losses < losses[todo]
@@ -174,21 +191,24 @@ def _step(
     free: np.ndarray,
     low: Array,
     high: Array,
-    quadratic_only: bool,
+    near: bool,
 ) -> tuple[Array, Array]:
-    """The damped Gauss-Newton step within the bounds, and how far from stationary: see STATIONARY."""
+    """The damped step within the bounds, by the second curvature if `near`, and how far from stationary: STATIONARY."""
     residuals = design.residuals(at, scores)
     jacobian = design.jacobian(at)
     pull = weights * design.curvature_weights(residuals)
     gradient = np.einsum("bpn,bn->bp", jacobian, pull * residuals)
     size = np.sqrt(np.sum(pull * residuals**2, axis=1))[:, None]
     lengths = np.sqrt(np.einsum("bpn,bn->bp", jacobian**2, pull))
-    curving = np.where(np.abs(residuals) <= HUBER_DELTA, weights, 0.0) if quadratic_only else pull
+    huber = design.objective == "log-huber"
+    curving = np.where(np.abs(residuals) <= HUBER_DELTA, weights, 0.0) if near and huber else pull
     curvature = (jacobian * curving[:, None, :]) @ jacobian.transpose(0, 2, 1)
+    scale = np.einsum("bpp->bp", curvature).copy()
+    if near and not huber:
+        curvature = curvature + design.bending(at, jacobian, pull * residuals)
     held = ~free | ((at <= low) & (gradient > 0)) | ((at >= high) & (gradient < 0))
     gradient = np.where(held, 0.0, gradient)
     curvature = np.where(held[:, :, None] | held[:, None, :], 0.0, curvature)
-    scale = np.einsum("bpp->bp", curvature)
     scale = np.where(held, 1.0, np.maximum(scale, 1e-300))
     cosine = np.max(np.abs(gradient) / np.maximum(lengths * size, 1e-300), axis=1)
     # In units in which the diagonal is 1, whatever the parameters' scales.

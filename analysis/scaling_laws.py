@@ -19,6 +19,7 @@ from analysis.law_solver import LARGEST_EXPONENT, OBJECTIVES, SMALLEST_EXPONENT,
 from analysis.observations import Observations
 
 START_EXPONENTS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0, 1.7, 3.0)
+MANY_EXPONENTS = 3  # a grid of so many takes every other start
 AGREEMENT = 1e-6  # objectives agree where they differ by less than this share
 SAME_EXPONENT = 1e-3  # a larger spread of exponents with the same loss is reported
 CONDITION_LIMIT = 100.0  # above, Belsley, Kuh & Welsch (1980) call collinearity severe
@@ -264,7 +265,8 @@ def projected_starts(problem: Problem) -> Array:
     """(starts, solver's parameters): a grid of exponents, the rest by linear non-negative least squares."""
     design, form = problem.design, problem.design.form
     starts = []
-    for exponents in itertools.product(START_EXPONENTS, repeat=len(form.exponents)):
+    grid = START_EXPONENTS[:: 2 if len(form.exponents) >= MANY_EXPONENTS else 1]
+    for exponents in itertools.product(grid, repeat=len(form.exponents)):
         powers = [np.exp(-design.logs[:, where] @ np.array(exponents)[where]) for where in form.exponent_ranges]
         columns = [*([np.ones(len(design.logs))] if form.floor else []), *powers]
         linear, _ = nnls(np.stack(columns, axis=1) / problem.scores[:, None], np.ones(len(design.logs)))
