@@ -12,18 +12,20 @@ from analysis.errors import ResultsError
 from analysis.intervals import Interval, Prediction, check_level
 from analysis.law_forms import Array
 from analysis.law_solver import Solutions, solve
+from analysis.observations import Observations
 from analysis.scaling_laws import AGREEMENT, Fit, Problem, problem_of, projected_starts
 
 Method = Literal["bootstrap", "residual"]
 
 METHODS: dict[Method, str] = {
-    "bootstrap": "models drawn with replacement, with all their rows",
+    "bootstrap": "models, and seeds across models, drawn with replacement, with all their rows",
     "residual": "the fitted law with residuals drawn with replacement, inflated by sqrt(n / (n - parameters))",
 }
 REPLICATES = 2000
 CHECKED = 50  # replicates fitted again from the whole grid of starts
 MOST_FAILED = 0.5
 FEW_MODELS = 15  # below, percentile intervals of drawn models or residuals are too narrow
+FEW_SEEDS = 5  # below, those of drawn seeds are
 
 
 @dataclass(frozen=True)
@@ -89,21 +91,29 @@ class Bootstrap:
 
     def sentence(self) -> str:
         """How it was done, in words."""
-        models = len(set(self.fit.observations.models))
-        few = f" With {models} models, these intervals are too narrow." if models < FEW_MODELS else ""
+        few = f" With {self._few()}, these intervals are too narrow." if self._few() else ""
         return (
             f"{self.replicates:,} replicates (seed {self.seed}; {METHODS[self.method]}), {self.failed:.1%} failed; of "
             f"{self.checked} fitted from all starts, {self.missed:.0%} had a better optimum elsewhere.{few}"
         )
+
+    def _few(self) -> str:
+        models, seeds = len(set(self.fit.observations.models)), len(set(self.fit.observations.seeds))
+        few = [f"{models} models"] if models < FEW_MODELS else []
+        if self.method == "bootstrap" and 1 <= seeds < FEW_SEEDS:
+            few.append("one seed, whose luck they leave out" if seeds == 1 else f"{seeds} seeds")
+        return " and ".join(few)
 
 
 def bootstrap(fit: Fit, method: Method = "bootstrap", replicates: int = REPLICATES, seed: int = 0) -> Bootstrap:
     """Fit the law of `fit` again to resampled rows, from its own optimum.
 
     "bootstrap" (non-parametric; Efron 1979) draws whole models, since the seeds and steps of one model share its
-    distance from the law; where each model has one row it draws rows. It holds for scatter of any kind, and needs many
-    models: with a dozen, percentile intervals are too narrow. "residual" takes the models as given and their residuals
-    as exchangeable: not so where the law itself does not fit, as one line does not fit models of several patch sizes.
+    distance from the law, and, where rows know their seed, seeds across all models, since a seed moves them together
+    (the pigeonhole bootstrap; Owen 2007, The Annals of Applied Statistics 1:386). It holds for scatter of any kind, and
+    needs many of both: with a dozen models or three seeds, percentile intervals are too narrow. "residual" takes the
+    models as given and their residuals as exchangeable: not so where the law itself does not fit, as one line does not
+    fit models of several patch sizes.
 
     Raises:
         ResultsError: fewer than 2 replicates, or most of them failed.
@@ -119,7 +129,7 @@ def bootstrap(fit: Fit, method: Method = "bootstrap", replicates: int = REPLICAT
     # The observed score is the law's minus a residual, on the objective's scale.
     scatter = -residuals * np.sqrt(rows / (rows - parameters))
     if method == "bootstrap":
-        weights, scores = _model_weights(fit, replicates, random), np.tile(problem.scores, (replicates, 1))
+        weights, scores = _row_weights(fit.observations, replicates, random), np.tile(problem.scores, (replicates, 1))
     else:
         weights = np.ones((replicates, rows))
         drawn = scatter[random.integers(rows, size=(replicates, rows))]
@@ -146,11 +156,17 @@ def bootstrap(fit: Fit, method: Method = "bootstrap", replicates: int = REPLICAT
     )
 
 
-def _model_weights(fit: Fit, replicates: int, random: np.random.Generator) -> Array:
-    """How often each row is drawn."""
-    names, model = np.unique(fit.observations.models, return_inverse=True)
-    counts = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=replicates)
-    return counts[:, model].astype(float)
+def _row_weights(rows: Observations, replicates: int, random: np.random.Generator) -> Array:
+    """How often each row is drawn: its model's draws times its seed's."""
+    weights = _draws(rows.models, replicates, random)
+    return weights * _draws(rows.seeds, replicates, random) if len(set(rows.seeds)) > 1 else weights
+
+
+def _draws(names: tuple[str, ...], replicates: int, random: np.random.Generator) -> Array:
+    """How often each row's name is drawn, out of the different ones."""
+    different, index = np.unique(names, return_inverse=True)
+    counts = random.multinomial(len(different), np.full(len(different), 1 / len(different)), size=replicates)
+    return counts[:, index].astype(float)
 
 
 def _determined(problem: Problem, weights: Array) -> np.ndarray:

@@ -233,10 +233,8 @@ class _Cells:
 
 
 def _cells(rows: Observations) -> _Cells:
-    """A seed is what a row's name says after its model's."""
     models, model = np.unique(rows.models, return_inverse=True)
-    names = [name.removeprefix(label) for label, name in zip(rows.models, rows.names, strict=True)]
-    seeds, seed = np.unique(names, return_inverse=True)
+    seeds, seed = np.unique(rows.seeds or [""] * len(rows), return_inverse=True)
     score = np.full((len(models), len(seeds)), np.nan)
     score[model, seed] = np.log(rows.score)
     compute = np.bincount(model, weights=np.log(rows.variables["compute"])) / np.bincount(model)

@@ -23,6 +23,7 @@ class Observations:
         variables: name -> (n,), as the forms name them: compute (in `compute`'s unit), tokens, params, images.
         models: (n,) the model of each row: what is resampled together and held out together.
         names: (n,) unique; what a row is called in messages.
+        seeds: (n,) the training seed of each row: what is resampled together across models; empty if not known.
         compute: the convention of the variable compute.
         left_out: rows of the tables that are not here, and why.
     """
@@ -32,6 +33,7 @@ class Observations:
     variables: Mapping[str, Array]
     models: tuple[str, ...]
     names: tuple[str, ...]
+    seeds: tuple[str, ...] = ()
     compute: Compute = COMPUTE["forward"]
     left_out: tuple[str, ...] = ()
 
@@ -59,6 +61,7 @@ class Observations:
             variables={name: values[chosen] for name, values in self.variables.items()},
             models=tuple(self.models[row] for row in chosen),
             names=tuple(self.names[row] for row in chosen),
+            seeds=tuple(self.seeds[row] for row in chosen) if self.seeds else (),
         )
 
 
@@ -71,4 +74,4 @@ def observations(score: ArrayLike, **variables: ArrayLike) -> Observations:
     scores = np.asarray(score, dtype=float)
     names = tuple(f"row {row}" for row in range(len(scores)))
     columns = {name: np.asarray(values, dtype=float) for name, values in variables.items()}
-    return Observations("score", scores, columns, names, names, AS_GIVEN)
+    return Observations("score", scores, columns, names, names, compute=AS_GIVEN)

@@ -22,9 +22,9 @@ IDENTITY = ["run", "label", "size", "patch", "block", "seed", "gmacs"]
 OF_RUNS = ["params", "tokens", "batch_size", "data"]
 
 
-def published_observations(metric: str = "fid", compute: str = "forward") -> Observations:
+def published_observations(metric: str = "fid", compute: str = "forward", all_steps: bool = False) -> Observations:
     """The 12 models of the DiT paper's Table 4: ImageNet 256 x 256, adaln-zero, 400K steps, FID-50K, 250 DDPM steps,
-    no guidance, EMA weights, ft-MSE decoder.
+    no guidance, EMA weights, ft-MSE decoder. With `all_steps`, also XL/2 at 2,352K and 7,000K steps.
 
     Raises:
         ResultsError: another metric than fid, or an unknown convention of compute.
@@ -32,10 +32,12 @@ def published_observations(metric: str = "fid", compute: str = "forward") -> Obs
     if metric != "fid":
         raise ResultsError(f"{metric}: not published for the 12 models; accepted: fid")
     table = published("dit_table4")
-    scaling = (table["image_size"] == 256) & (table["block"] == "adaln-zero") & (table["train_steps_k"] == 400)
+    scaling = (table["image_size"] == 256) & (table["block"] == "adaln-zero")
+    if not all_steps:
+        scaling &= table["train_steps_k"] == 400
     left_out = tuple(
         f"{row['model']} {row['block']}, {row['image_size']} px, {row['train_steps_k']}K steps: another "
-        + ("resolution" if row["image_size"] != 256 else "block design" if row["train_steps_k"] == 400 else "step")
+        + ("resolution" if row["image_size"] != 256 else "block design" if row["block"] != "adaln-zero" else "step")
         for row in table.loc[~scaling].to_dict("records")
     )
     table = table.loc[scaling]
@@ -44,7 +46,7 @@ def published_observations(metric: str = "fid", compute: str = "forward") -> Obs
     side = table["image_size"].map(LATENT_SIDE)
     rows = table.assign(
         label=label,
-        name=label,
+        name=label + " step " + (1000 * table["train_steps_k"]).astype(str) if all_steps else label,
         tokens=(side // patch) ** 2,
         params=1e6 * table["params_m"],
         step=1000 * table["train_steps_k"],
@@ -136,6 +138,7 @@ def _observations(rows: Any, metric: str, compute: Compute, left_out: tuple[str,
         {name: column.to_numpy(float) for name, column in columns.items()},
         tuple(rows["label"]),
         tuple(rows["name"]),
+        tuple(rows["seed"].astype(str)) if "seed" in rows.columns else (),
         compute,
         left_out,
     )

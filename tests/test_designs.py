@@ -29,7 +29,8 @@ def rows_of(gmacs, score, models=None, seeds=(0,)):
     models = tuple(label for label in labels for _ in seeds)
     names = tuple(f"{label} seed {seed} step 600" for label in labels for seed in seeds)
     variables = {"compute": np.repeat(np.asarray(gmacs, float), len(seeds))}
-    return Observations("fid", score.ravel(), variables, models, names, COMPUTE["forward"])
+    of_rows = tuple(str(seed) for _ in labels for seed in seeds)
+    return Observations("fid", score.ravel(), variables, models, names, of_rows, COMPUTE["forward"])
 
 
 def noisy(random, seeds, seed_scatter=0.05, factor=1.0):

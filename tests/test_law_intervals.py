@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,38 @@ def test_refits_are_the_fits_of_the_rows_drawn():
         repeated = np.repeat(np.arange(ROWS), drawn[order])
         expected = np.polyfit(np.log(COMPUTE[repeated]), np.log(rows.score[repeated]), 1)
         assert parameters == pytest.approx((np.exp(expected[1]), -expected[0]))
+
+
+def test_seeds_are_drawn_across_models():
+    """A seed that shifts all models together is as uncertain with a thousand models as with ten."""
+    random = np.random.default_rng(0)
+    shifts = random.normal(0, 0.1, 8)
+
+    def rows(models):
+        compute = np.repeat(np.geomspace(1, 100, models), 8)
+        scores = 50 * compute**-0.3 * np.exp(np.tile(shifts, models) + random.normal(0, 1e-3, 8 * models))
+        names = tuple(f"m{model}" for model in range(models) for _ in range(8))
+        seeds = tuple(map(str, range(8))) * models
+        labels = tuple(f"{name} seed {seed}" for name, seed in zip(names, seeds, strict=True))
+        return Observations("fid", scores, {"compute": compute}, names, labels, seeds)
+
+    # The standard deviation of the mean of 8 drawn shifts; 1.645 of them on either side hold 90 %.
+    half = 1.645 * np.std(shifts) / np.sqrt(8)
+    for models in (10, 300):
+        made = bootstrap(fit(rows(models), "power"), "bootstrap", 1000)
+        low, high = np.log([(it := made.predict({"compute": 10}).law).low, it.high])
+        assert (high - low) / 2 == pytest.approx(half, rel=0.1)
+    assert "10 models, these" in bootstrap(fit(rows(10), "power"), "bootstrap", 10).sentence()
+
+
+def test_how_few_models_and_seeds_is_said():
+    rows = noisy_rows(0)
+    one, three = replace(rows, seeds=("0",) * ROWS), replace(rows, seeds=("0", "1", "2") * (ROWS // 3))
+    said = [bootstrap(fit(each, "power"), "bootstrap", 10).sentence() for each in (rows, one, three)]
+    assert "too narrow" not in said[0]
+    assert "With one seed, whose luck they leave out, these intervals are too narrow." in said[1]
+    assert "With 3 seeds, these intervals are too narrow." in said[2]
+    assert "too narrow" not in bootstrap(fit(three, "power"), "residual", 10).sentence()
 
 
 def test_seeds_of_a_model_are_drawn_together():
