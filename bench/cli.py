@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from analysis.advice_cli import advise
 from analysis.designs_cli import compare
 from analysis.errors import ResultsError
 from analysis.figure_cli import figure
@@ -41,7 +42,21 @@ app = typer.Typer(
 )
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(perf_app, name="perf")
-for command in (prepare, doctor, encode, sample, evaluate, export, export_samples, figure, fit, compare, table, report):
+for command in (
+    prepare,
+    doctor,
+    encode,
+    sample,
+    evaluate,
+    export,
+    export_samples,
+    figure,
+    fit,
+    compare,
+    advise,
+    table,
+    report,
+):
     app.command()(command)
 
 

@@ -1,0 +1,116 @@
+"""A training budget's advice as a table and in words."""
+
+from __future__ import annotations
+
+from analysis.advice import REACH, Advice, Choice, best_gmacs
+from analysis.training_budget import CONVENTION, pf_days
+
+HEADINGS = [
+    "model", "GMACs", "steps", "scored steps", "expected", "law's interval", "single run", "measured", "best in"
+]  # fmt: skip
+
+
+def table(advice: Advice) -> list[list[str]]:
+    """Rows of text under `HEADINGS`."""
+    return [
+        [
+            choice.model,
+            f"{choice.gmacs:.4g}",
+            f"{choice.steps:,}",
+            _beyond(choice.beyond),
+            f"{choice.prediction.law.estimate:.4g}",
+            f"{choice.prediction.law.low:.4g} to {choice.prediction.law.high:.4g}",
+            f"{choice.prediction.new_run.low:.4g} to {choice.prediction.new_run.high:.4g}",
+            "none" if choice.measured is None else f"{choice.measured:.4g}",
+            f"{choice.best_in:.0%}" if choice.within_reach else "out of reach",
+        ]
+        for choice in advice.choices
+    ]
+
+
+def sentence(advice: Advice) -> str:
+    """A line a finding."""
+    lines = [_advised(advice)]
+    if advice.best is not None:
+        reached = sum(choice.within_reach for choice in advice.choices)
+        only = f"No other model is within reach: at most {REACH} times the steps it was scored at."
+        lines.append(_which(advice.likely, advice.level) if reached > 1 else only)
+        lines.append(_extrapolation(advice, advice.best))
+        if advice.inside is not None and advice.inside is not advice.best:
+            lines.append(f"Within the steps that were scored, the best is {_expected(advice, advice.inside)}.")
+    if len(advice.measured) > 1:
+        known = advice.measured[0]
+        lines.append(
+            f"Without a law: of the {len(advice.measured)} models with scores on both sides of this budget, "
+            f"{known.model} has the best, {known.measured:.4g} (between its scored steps)."
+        )
+    lines += [_best_size(advice), f"{advice.why} {advice.fit.sentence()}"]
+    lines += [f"Tested: {test.sentence()}." for test in advice.tests]
+    lines += [f"Intervals: {advice.how.sentence()}", f"{CONVENTION}."]
+    return "\n".join(lines)
+
+
+def _advised(advice: Advice) -> str:
+    budget = f"{pf_days(advice.budget_flops):.4g} PF-days ({advice.budget_flops:.3g} FLOPs)"
+    if advice.best is not None:
+        known = "" if advice.best.measured is None else f" Its own curve was at {advice.best.measured:.4g} there."
+        return f"For {budget}: {_expected(advice, advice.best)}.{known}"
+    low, high = map(pf_days, advice.reach_flops)
+    return (
+        f"For {budget}: no advice. Every model would be trained for more than {REACH} times, or less than "
+        f"1/{REACH} of, the steps it was scored at. These runs reach from {low:.3g} to {high:.3g} PF-days."
+    )
+
+
+def _expected(advice: Advice, choice: Choice) -> str:
+    law, new = choice.prediction.law, choice.prediction.new_run
+    return (
+        f"{choice.model} for {choice.steps:,} steps of batch {advice.batch_size}, {advice.fit.observations.metric} "
+        f"{law.estimate:.4g} ({law.level:.0%}: the law {law.low:.4g} to {law.high:.4g}, a single run {new.low:.4g} "
+        f"to {new.high:.4g})"
+    )
+
+
+def _extrapolation(advice: Advice, best: Choice) -> str:
+    parts = []
+    if advice.beyond > 1:
+        parts.append(f"the budget is {advice.beyond:.3g} times the largest training that was scored")
+    if best.beyond > 1:
+        parts.append(f"{best.model} would be trained {best.beyond:.3g} times as long as it ever was")
+    if best.beyond < 1:
+        parts.append(f"{best.model} would stop after {best.beyond:.2g} of the steps at which it was first scored")
+    if not parts:
+        return "It does not extrapolate: the budget and the steps are inside those that were scored."
+    return f"It extrapolates: {', and '.join(parts)}. The intervals take the law's form for granted there."
+
+
+def _best_size(advice: Advice) -> str:
+    """What the law would like, were there models of every size."""
+    values, first = advice.fit.parameters, advice.choices[0]
+    if advice.fit.form.name == "product":
+        always = "a larger model" if values["alpha"] > values["beta"] else "a smaller model, trained longer,"
+        return (
+            f"This law has no best size: at equal training compute {always} always scores better, as alpha = "
+            f"{values['alpha']:.3f} and beta = {values['beta']:.3f}."
+        )
+    size = best_gmacs(advice.fit, advice.budget_flops, first.tokens)
+    if size is None:
+        return "A term of this law vanishes, so it has no best size."
+    smallest, largest = (end(choice.gmacs for choice in advice.choices) for end in (min, max))
+    where = (
+        f", {size / largest:.3g} times the largest model here" if size > largest
+        else f", {size / smallest:.2g} of the smallest model here" if size < smallest else ""
+    )  # fmt: skip
+    return f"Were there models of every size with {first.tokens} tokens, the law's best has {size:.3g} GMACs{where}."
+
+
+def _beyond(beyond: float) -> str:
+    return "inside" if beyond == 1 else f"{beyond:.3g} x the last" if beyond > 1 else f"{beyond:.2g} x the first"
+
+
+def _which(likely: tuple[Choice, ...], level: float) -> str:
+    first, *others = likely
+    if not others:
+        return f"It is the best in {first.best_in:.0%} of the refits."
+    named = ", ".join(f"{choice.model} ({choice.best_in:.0%})" for choice in likely)
+    return f"Not distinguishable from the refits which is best: {named}; one of them is in {level:.0%}."
