@@ -1,6 +1,6 @@
 """A sweep's YAML file -> recipes.
 
-extends: other.yaml                  start from another sweep: base is merged key by key, an axis replaced whole (null: dropped)
+extends: other.yaml                  start from another sweep: base merged key by key, axes replaced whole (null drops one)
 name: digits                         the folder its runs go to
 label: "{size}/{patch}"              how tables and figures name a run, from the axes' choices
 base: {train: {steps: 400}, ...}     a recipe, complete or not

@@ -224,6 +224,17 @@ def wandb_files(folder: Path) -> list[Path]:
     return sorted((folder / "wandb").glob("offline-run-*/*.wandb"))
 
 
+def run_id(folder: Path) -> str:
+    """Of the folder's only wandb run, whose file wandb may still be writing after it said that it had finished."""
+    (path,) = wandb_files(folder)
+    for _ in range(300):
+        ids = [record.run.run_id for record in records(path) if record.HasField("run")]
+        if ids:
+            return ids[0]
+        time.sleep(0.1)
+    raise AssertionError(f"{path} names no run")
+
+
 def history(path: Path) -> list[dict[str, Any]]:
     rows = []
     for record in records(path):
@@ -271,9 +282,9 @@ def test_the_same_recipe_in_two_folders_is_two_runs_of_wandb(folder: Path) -> No
     other.mkdir()
     for run in (folder, other):
         close(open_trackers(["wandb"], run, tiny(), 0))
-    ids = [r.run.run_id for run in (folder, other) for r in records(wandb_files(run)[0]) if r.HasField("run")]
+    ids = [run_id(run) for run in (folder, other)]
     assert len(set(ids)) == 2
-    assert all(run_id.startswith(f"{tiny().id}-") for run_id in ids)
+    assert all(each.startswith(f"{tiny().id}-") for each in ids)
 
 
 @pytest.mark.usefixtures("offline")
