@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint install lock
+.PHONY: demo test lint install lock notebooks
 
 demo: install
 	$(BIN)/ditbench demo
@@ -14,6 +14,10 @@ lint: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
+
+# The notebooks from their text, executed, after an edit or new results.
+notebooks: install
+	$(BIN)/python -m analysis.notebooks.execute
 
 install: .venv/installed
 

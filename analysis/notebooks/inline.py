@@ -1,0 +1,99 @@
+"""Figures and tables as the output of a notebook's cell. Nothing is written beside the notebook."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+from IPython.display import Image, Markdown, display
+from PIL import Image as Picture
+
+from analysis import figures
+from analysis.figures.drawn import NothingToDraw
+from analysis.figures.scores import MACS, at_last_shared_step, protocols, scaling_scores
+from analysis.figures.sources import PUBLISHED, Source, from_each, open_sources
+from analysis.table_formats import Column, Table, count, markdown, significant
+
+RESULTS = Path(__file__).parents[2] / "results"
+COLOURS = 256  # of a committed picture: a third of the bytes, and no marker changes its colour visibly
+DIGITS = 5
+
+
+def sources_of(*names: str) -> list[Source]:
+    """ "published", or folders of `RESULTS` by name.
+
+    Raises:
+        ResultsError: see `open_sources`.
+    """
+    return open_sources([name if name == PUBLISHED else str(RESULTS / name) for name in names])
+
+
+def show_figure(name: str, *sources: str) -> pd.DataFrame:
+    """Show a figure of `ditbench figure`, and say what it leaves out; returns the plotted data, empty without a figure.
+
+    Where no source has what it shows, the reason is printed instead.
+
+    Raises:
+        ResultsError: an unknown figure or source, or scores that are not finite or not comparable.
+    """
+    with TemporaryDirectory() as folder:
+        try:
+            drawn = figures.draw(name, sources_of(*sources), Path(folder))
+        except NothingToDraw as error:
+            print(f"{name} is not drawn: {error}")
+            return pd.DataFrame()
+        files = {path.suffix: path for path in drawn.files}
+        display(Image(_small(files[".png"]), alt=figures.CATALOGUE[name].shows))
+        for reason in drawn.left_out:
+            print(f"{name} is drawn without {reason}")
+        return pd.read_csv(files[".csv"]) if ".csv" in files else pd.DataFrame()
+
+
+def show_protocol(*sources: str) -> None:
+    """Print how the scores of a scaling study were made: sampler, steps, guidance, decoder, samples, reference."""
+    scores, _ = from_each(sources_of(*sources), lambda source: at_last_shared_step(scaling_scores(source)))
+    print(f"{MACS}\n{protocols(scores)}")
+
+
+def show_table(table: Table) -> None:
+    """Show a table with its caption and conventions."""
+    display(Markdown(markdown(table)))
+
+
+def show_data(data: pd.DataFrame, caption: str, conventions: str = "") -> None:
+    """Show all columns of `data`; numbers to `DIGITS` significant digits, whole ones in full."""
+    columns = []
+    for label, values in data.items():
+        name, heading = str(label), str(label).replace("_", " ")
+        if pd.api.types.is_integer_dtype(values):
+            columns.append(Column(name, heading, count))
+        elif pd.api.types.is_float_dtype(values):
+            columns.append(Column(name, heading, _short))
+        else:
+            columns.append(Column(name, heading, is_number=False))
+    show_table(Table("data", caption, conventions, tuple(columns), data))
+
+
+def show_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
+    """Show rows of text under `headings`, as fits and comparisons give them."""
+    data: Any = pd.DataFrame(list(rows), columns=list(headings))
+    show_data(data, caption)
+
+
+def _short(value: float) -> str:
+    """Rounded to `DIGITS` significant digits, without the zeros that these append to a printed 9.62."""
+    text = significant(DIGITS)(value)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _small(png: Path) -> bytes:
+    """The picture with at most `COLOURS` colours."""
+    buffer = io.BytesIO()
+    with Picture.open(png) as picture:
+        few = picture.convert("RGB").quantize(COLOURS, Picture.Quantize.FASTOCTREE, dither=Picture.Dither.NONE)
+        few.save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
