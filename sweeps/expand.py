@@ -1,10 +1,10 @@
 """A sweep's YAML file -> recipes.
 
-extends: other.yaml                  start from another sweep: base merged key by key, axes replaced whole (null drops one)
+extends: other.yaml                  start from another sweep: base is merged key by key, an axis replaced whole
 name: digits                         the folder its runs go to
 label: "{size}/{patch}"              how tables and figures name a run, from the axes' choices
 base: {train: {steps: 400}, ...}     a recipe, complete or not
-product:                             every combination of these axes
+product:                             every combination of these axes; null drops an inherited one
   size:                              an axis of named choices, each a set of dotted keys
     S: {model.depth: 3, model.hidden_size: 24}
   seed: [0, 1, 2]                    an axis that is one dotted key and its values
