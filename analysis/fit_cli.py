@@ -26,6 +26,12 @@ class FormChoice(StrEnum):
     TOKENS_FLOOR = "tokens-floor"
     BY_PATCH = "by-patch"
     CHINCHILLA = "chinchilla"
+    PRODUCT = "product"
+    SUM = "sum"
+
+
+OF_TRAINING = (FormChoice.CHINCHILLA, FormChoice.PRODUCT, FormChoice.SUM)
+"""Forms with a term for what was seen in training: they need every scored step."""
 
 
 class ObjectiveChoice(StrEnum):
@@ -61,9 +67,12 @@ def fit(
     source: Annotated[
         Source | None, typer.Option(help="Instead of a folder: the 12 models of the paper's Table 4.")
     ] = None,
-    form: Annotated[FormChoice, typer.Option(help="The law; all: each that the data allow, compared.")] = (
-        FormChoice.ALL
-    ),
+    form: Annotated[
+        FormChoice,
+        typer.Option(
+            help="The law; all: each of one step that the data allow, compared. The last three take all steps."
+        ),
+    ] = FormChoice.ALL,
     objective: Annotated[ObjectiveChoice, typer.Option(help="What is minimised.")] = ObjectiveChoice.LOGS,
     metric: Annotated[str, typer.Option(help="fid, fid_percent, fid_infinity, sfid, kid or loss.")] = "fid",
     step: Annotated[int | None, typer.Option(min=1, help="Default: the last that most runs share.")] = None,
@@ -85,20 +94,20 @@ def fit(
 
     if (results is None) == (source is None):
         raise ResultsError("ditbench fit: accepted: either a folder of results or --source published")
-    needs_steps = form == FormChoice.CHINCHILLA
+    needs_steps = form in OF_TRAINING
     if results is None:
         if step not in (None, 400_000) or patch is not None:
             raise ResultsError("--source published: Table 4 is fitted at step 400,000, with all patch sizes")
-        rows, name = published_observations(metric, compute.value), "DiT paper, Table 4, 400K steps"
+        rows = published_observations(metric, compute.value, needs_steps)
+        name = "DiT paper, Table 4" if needs_steps else "DiT paper, Table 4, 400K steps"
     else:
         from analysis.tables import load
 
         rows = collected_observations(load(results), metric, step, compute.value, needs_steps, patch)
         name = f"{results}, {rows.names[0].partition(' step ')[2]} steps" if not needs_steps else f"{results}"
-    if needs_steps and len({model.rpartition("/")[2] for model in rows.models}) > 1:
+    if form == FormChoice.CHINCHILLA and len({model.rpartition("/")[2] for model in rows.models}) > 1:
         raise ResultsError("--form chinchilla has no term for tokens; needed: one patch size, --patch N")
-    one_step_forms = tuple(each for each in COMPARED_FORMS if each != "chinchilla")
-    forms = {FormChoice.ALL: one_step_forms, FormChoice.BY_PATCH: ("power",)}.get(form, (form.value,))
+    forms = {FormChoice.ALL: COMPARED_FORMS, FormChoice.BY_PATCH: ("power",)}.get(form, (form.value,))
     report = fit_report(
         rows,
         name,

@@ -25,7 +25,8 @@ from analysis.observations import Observations
 from analysis.patches import PatchLaws, laws_by_patch, patch_of
 from analysis.profile_likelihood import Profile
 
-COMPARED_FORMS = ("power", "power-floor", "tokens", "tokens-floor", "chinchilla")
+COMPARED_FORMS = ("power", "power-floor", "tokens", "tokens-floor")
+"""The laws of scores at one step."""
 
 
 @dataclass(frozen=True)

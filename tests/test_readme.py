@@ -240,6 +240,7 @@ def test_the_digits_law_is_what_its_page_says() -> None:
     text = " ".join((folder / "README.md").read_text(encoding="utf-8").split())
     held_out = json.loads((folder / "digits.json").read_text(encoding="utf-8"))["held_out"]
     (model,) = next(entry for entry in held_out if entry["form"] == "tokens")["models"]
-    estimate = model["prediction"]["law"]["estimate"]
-    assert f"predicted at {estimate:.1f} and scores {model['truth']:.1f}" in text
-    assert not model["truth_inside_law"]
+    law = model["prediction"]["law"]
+    predicted = f"{law['estimate']:.1f} ({law['low']:.1f} to {law['high']:.1f})"
+    assert f"predicted at {predicted} and scores {model['truth']:.1f}: inside" in text
+    assert model["truth_inside_law"]
