@@ -91,6 +91,17 @@ def samples_path(folder: Path, step: int) -> Path:
     return folder / "samples" / f"step-{step:08d}.npy"
 
 
+def reference_of(evaluation: EvaluationConfig, offline: bool) -> Reference:
+    """What a recipe's samples are compared with.
+
+    Raises:
+        InputError, MissingAsset: it is not there, or is none.
+    """
+    if evaluation.reference is None:
+        return digits_reference()
+    return open_reference(locate(evaluation.reference, offline), evaluation.reference)
+
+
 def digits_reference() -> Reference:
     """All digits, as what samples of digits are compared with."""
     images = Digits(torch.device("cpu")).images()
@@ -121,10 +132,7 @@ def _scorer(recipe: Recipe, study_folder: Path, device: torch.device, execution:
     if identity not in _last_scorer:
         folder = study_folder / "features"
         network = load_extractor(evaluation.extractor, folder, execution.offline)
-        if evaluation.reference is None:
-            reference = digits_reference()
-        else:
-            reference = open_reference(locate(evaluation.reference, execution.offline), evaluation.reference)
+        reference = reference_of(evaluation, execution.offline)
         _last_scorer.clear()
         _last_scorer[identity] = Scorer(
             reference, network, evaluation.kid_subset_size, folder, device, execution.ranks, execution.stop

@@ -17,7 +17,7 @@ from bench.extractors import load_extractor
 from bench.fidelity import Scorer
 from bench.images import Images, open_images
 from bench.recipe import ExtractorName
-from bench.reference import open_reference
+from bench.reference import Reference, open_reference
 from bench.revision import commit
 from bench.run_folder import read_config
 from bench.sample_file import read_made_from
@@ -38,7 +38,7 @@ class First(Images):
 
 def evaluate_samples(
     samples: Path,
-    reference: str,
+    real: Reference,
     extractor: ExtractorName,
     num_samples: int | None,
     kid_subset_size: int,
@@ -52,7 +52,7 @@ def evaluate_samples(
 
     Args:
         samples: .npy (N, C, H, W), .npz (N, H, W, C) or a folder of images.
-        reference: a name of `models.assets.ASSETS` or of the cache's references, or a path.
+        real: what they are compared with.
         num_samples: the first so many; None: all.
         work: features of this evaluation go to folders in it, so that an interrupted one continues.
 
@@ -62,8 +62,8 @@ def evaluate_samples(
         <samples_id>-<extractor>-<reference>.json. Ranks but the first return {}.
 
     Raises:
-        InputError: unreadable samples or reference, fewer samples than asked for or than a score needs, or of another
-            size than the reference's images.
+        InputError: unreadable samples, fewer than asked for or than a score needs, or of another size than the
+            reference's images.
         MissingAsset: a file of others is not in the cache and cannot be fetched.
         Stopped: on request; finished chunks of features are kept.
     """
@@ -73,8 +73,6 @@ def evaluate_samples(
         raise InputError(f"{samples}: has {images.shape[0]} samples, fewer than the {count} asked for (--num-samples)")
     if count < 2:
         raise InputError(f"{samples}: has one sample; a distance between distributions needs more")
-    path = Path(reference)
-    real = open_reference(path) if path.exists() else open_reference(locate(reference, offline), reference)
     if real.images is not None and real.images.shape[1:] != images.shape[1:]:
         raise InputError(
             f"{samples}: images are {tuple(images.shape[1:])}, those of the reference {real.name} are "
@@ -99,6 +97,17 @@ def evaluate_samples(
     row = {**made_from, "samples": str(samples), "samples_id": samples_id, "num_samples": count, **scorer.key, **scores}
     write_json(work / f"{name}-{scorer.key['reference']}.json", {**row, "time": metrics.now(), "commit": commit()})
     return row
+
+
+def find_reference(name: str, offline: bool) -> Reference:
+    """The reference of a path, or of a name of `models.assets.ASSETS` or of the cache's references.
+
+    Raises:
+        InputError: it is none.
+        MissingAsset: it is not in the cache and cannot be fetched.
+    """
+    path = Path(name)
+    return open_reference(path) if path.exists() else open_reference(locate(name, offline), name)
 
 
 def add_to_run(row: dict[str, Any], folder: Path) -> None:

@@ -129,15 +129,21 @@ def sample(
 def evaluate(
     samples: Annotated[Path, typer.Argument(help="A .npy or .npz of uint8 images, or a folder of PNGs.")],
     reference: Annotated[
-        str, typer.Option(help="adm-imagenet-256, adm-imagenet-512, or a .npz, .npy or folder of real images.")
-    ],
-    extractor: Annotated[ExtractorChoice, typer.Option(help="The features that are compared.")] = (
-        ExtractorChoice.INCEPTION
-    ),
+        str | None, typer.Option(help="adm-imagenet-256, adm-imagenet-512, or a .npz, .npy or folder of real images.")
+    ] = None,
+    extractor: Annotated[
+        ExtractorChoice | None, typer.Option(help="The features that are compared; default: inception-v3-compat.")
+    ] = None,
     num_samples: Annotated[int | None, typer.Option(min=2, help="The first so many; default: all.")] = None,
-    kid_subset_size: Annotated[int, typer.Option(min=2, help="Images of each of KID's 100 subsets.")] = 1000,
+    kid_subset_size: Annotated[
+        int | None, typer.Option(min=2, help="Images of each of KID's 100 subsets; default: 1000.")
+    ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="The run whose weights made the samples: the row is added to its folder.")
+        Path | None,
+        typer.Option(
+            help="The run whose weights made the samples: the row is added to its folder, and the reference, the "
+            "features and KID's subsets are its recipe's unless given."
+        ),
     ] = None,
     work: Annotated[Path, typer.Option(help="Features and the resulting row go here.")] = Path("runs/evaluations"),
     format: Annotated[str, typer.Option(help="table or json.")] = "table",
@@ -153,14 +159,30 @@ def evaluate(
     stop = StopRequest().on(signal.SIGUSR2, signal.SIGTERM)
     if format not in ("table", "json"):
         raise InputError(f"--format {format}: accepted: table, json")
+    if reference is None and run is None:
+        raise InputError("--reference: missing; accepted: a reference, or --run RUN for that run's own")
     from bench.device import prepare_device
     from bench.distributed import joined
-    from bench.evaluate_samples import add_to_run, evaluate_samples
+    from bench.evaluate import reference_of
+    from bench.evaluate_samples import add_to_run, evaluate_samples, find_reference
+    from bench.recipe import EvaluationConfig
+    from bench.run_folder import read_config
 
+    own = EvaluationConfig() if run is None else read_config(run).evaluation
+    real = reference_of(own, offline) if reference is None else find_reference(reference, offline)
     with joined(device.value) as ranks:
         torch_device = prepare_device(device.value, "fp32", ranks.local_rank)
         row = evaluate_samples(
-            samples, reference, extractor.value, num_samples, kid_subset_size, work, torch_device, ranks, stop, offline
+            samples,
+            real,
+            extractor.value if extractor else own.extractor,
+            num_samples,
+            kid_subset_size or own.kid_subset_size,
+            work,
+            torch_device,
+            ranks,
+            stop,
+            offline,
         )
         if ranks.is_first:
             if run is not None:

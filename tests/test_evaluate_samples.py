@@ -21,7 +21,7 @@ from bench.cli import main
 from bench.distributed import SINGLE
 from bench.errors import InputError
 from bench.evaluate import digits_reference
-from bench.evaluate_samples import add_to_run, evaluate_samples
+from bench.evaluate_samples import add_to_run, evaluate_samples, find_reference
 from bench.images import ArrayImages, open_images, write_npz, write_pngs
 from bench.stopping import StopRequest
 from bench.weights import load_weights_of
@@ -52,7 +52,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def score(features: Path, real: Path) -> Callable[..., dict[str, Any]]:
     def score(path: Path, reference: Path | str = real, num_samples: int | None = None) -> dict[str, Any]:
-        how = (str(reference), "digits-cnn", num_samples, 20, features)
+        how = (find_reference(str(reference), offline=True), "digits-cnn", num_samples, 20, features)
         return evaluate_samples(path, *how, CPU, SINGLE, StopRequest(), offline=True)  # pyright: ignore[reportArgumentType]
 
     return score
@@ -121,7 +121,8 @@ def test_samples_and_references_that_do_not_fit_are_refused(
 def test_too_few_samples_for_a_score_are_refused_in_one_line(samples: Path, real: Path, features: Path) -> None:
     """Ten splits of three samples: some are empty."""
     with pytest.raises(InputError, match=r"somebodys\.npy: 3 samples cannot be scored \(inception_score: not finite"):
-        evaluate_samples(samples, str(real), "digits-cnn", 3, 2, features, CPU, SINGLE, StopRequest(), offline=True)
+        how = (find_reference(str(real), offline=True), "digits-cnn", 3, 2, features)
+        evaluate_samples(samples, *how, CPU, SINGLE, StopRequest(), offline=True)
 
 
 @pytest.fixture
@@ -167,14 +168,21 @@ def test_a_run_s_weights_are_sampled_otherwise_and_the_score_goes_to_its_folder(
     own = metrics.read(folder / "evals.jsonl")[0]
     assert own["step"] == 6
     assert own["fid"] != row["fid"]
+    by_default = ("evaluate", out, "--work", folder.parent / "features", "--run", folder, "--format", "json")
+    same = json.loads(ditbench(*by_default))  # reference, features and subsets are the run's
+    assert [same[key] for key in ("reference", "extractor", "kid_subset_size")] == [
+        own[key] for key in ("reference", "extractor", "kid_subset_size")
+    ]
+    assert same["fid"] == row["fid"]
+    assert own["reference"] != row["reference"]  # the same images in a file have another id
 
     from analysis import tables
 
     collected = tables.collect(folder.parent, tmp_path / "results")
     assert len(collected.evals) == 2
-    assert collected.other_evals["guidance_scale"].tolist() == [3000.0]
+    assert collected.other_evals["guidance_scale"].tolist() == [3000.0, 3000.0]
     again = tables.load(tmp_path / "results").other_evals
-    assert again["fid"].tolist() == collected.other_evals["fid"].tolist() == [row["fid"]]
+    assert again["fid"].tolist() == collected.other_evals["fid"].tolist() == [row["fid"]] * 2
 
     unguided = ("sample", folder, "--step", 6, "--out", tmp_path / "own.npy", "--clip-denoised")
     ditbench(*unguided, "--sampling-steps", 4, "--num-samples", 60)
@@ -190,6 +198,7 @@ def test_a_run_s_weights_are_sampled_otherwise_and_the_score_goes_to_its_folder(
         (("sample", folder, "--out", tmp_path / "x.npy", "--sampling-steps", 1001), "--sampling-steps: 1001"),
         (("sample", folder, "--out", tmp_path / "x.npy", "--guidance-scale", 2), "--guidance-channels: 3 is more than"),
         (("evaluate", out, "--reference", real, "--format", "yaml"), "--format yaml: accepted: table, json"),
+        (("evaluate", out), "--reference: missing; accepted: a reference, or --run RUN for that run's own"),
     ):
         lines = ditbench(*arguments, status=2).strip().splitlines()
         assert message in lines[-1]
