@@ -1,5 +1,6 @@
 "use strict";
-// Sorting and filtering of every table.sortable; without this script the tables stand as they were written.
+// Sorting of every table.sortable, and filtering of those too long to see at once; without this script the tables
+// stand as they were written.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const rows = [...body.rows];
@@ -32,6 +33,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     heading.append(button);
   });
 
+  if (rows.length <= 6) continue;
   const box = document.createElement("div");
   box.className = "filter";
   const label = document.createElement("label");
@@ -40,6 +42,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   input.id = `filter-${table.id}`;
   label.htmlFor = input.id;
   label.textContent = "Filter rows";
+  input.setAttribute("aria-label", `Filter rows: ${table.caption.textContent}`);
   const shown = document.createElement("output");
   const filter = () => {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -15,6 +14,24 @@ from analysis.table_formats import Cell, Table
 HERE = Path(__file__).parent
 # The browser itself then refuses whatever would leave the page.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+# As in report.css.
+PHONE = "screen and (max-width: 40rem)"
+LONG = 40  # characters of a cell, from which on its lines are broken
+
+
+@dataclass(frozen=True)
+class Image:
+    """A WebP file, and its size in pixels."""
+
+    webp: bytes
+    width: int
+    height: int
+
+    @property
+    def url(self) -> str:
+        return f"data:image/webp;base64,{base64.b64encode(self.webp).decode()}"
 
 
 @dataclass(frozen=True)
@@ -108,21 +125,17 @@ def table(shown: Table) -> str:
     )
 
 
-def picture(id: str, png: bytes, alt: str, caption: str, below: str = "") -> str:
+def picture(id: str, wide: Image, narrow: Image, alt: str, title: str, caption: str, below: str = "") -> str:
     """A picture that a check box shows in full size, with its caption and `below`, some HTML.
 
-    Raises:
-        ValueError: `png` is no PNG.
+    On screens of a phone's width the browser shows `narrow` instead of `wide`; `alt` says what both show.
     """
-    if png[:8] != b"\x89PNG\r\n\x1a\n":
-        raise ValueError(f"{id}: not a PNG")
-    width, height = struct.unpack(">II", png[16:24])
-    data = base64.b64encode(png).decode()
     return (
         f'<figure id="figure-{id}">\n'
         f'<input type="checkbox" class="zoom" id="zoom-{id}"><label for="zoom-{id}">Full size</label>\n'
-        f'<div class="picture" tabindex="0" role="region" aria-label="{escape(caption)}">'
-        f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{escape(alt)}"></div>\n'
+        f'<div class="picture" tabindex="0" role="region" aria-label="{escape(title)}"><picture>'
+        f'<source media="{PHONE}" srcset="{narrow.url}" width="{narrow.width}" height="{narrow.height}">'
+        f'<img src="{wide.url}" width="{wide.width}" height="{wide.height}" alt="{escape(alt)}"></picture></div>\n'
         f"<figcaption>{escape(caption)}</figcaption>\n{below}</figure>\n"
     )
 
@@ -134,11 +147,11 @@ def _cell(cell: Cell, is_header: bool, is_number: bool) -> str:
     value = f' data-value="{_exact(cell.value)}"' if is_number else ""
     if is_header:
         return f'<th scope="row"{_class(is_number)}{value}>{text}</th>'
-    return f"<td{_class(is_number)}{value}>{text}</td>"
+    return f"<td{_class(is_number, len(cell.text) > LONG)}{value}>{text}</td>"
 
 
-def _class(is_number: bool) -> str:
-    return ' class="number"' if is_number else ""
+def _class(is_number: bool, is_long: bool = False) -> str:
+    return ' class="number"' if is_number else ' class="long"' if is_long else ""
 
 
 def _exact(value: Any) -> str:

@@ -187,7 +187,7 @@ def demo(
     device: DeviceOption = Device.CPU,
     precision: PrecisionOption = PrecisionChoice.FP32,
 ) -> None:
-    """The paper's scaling study in miniature, on real images, on this machine: train, score, draw."""
+    """The paper's scaling study in miniature, on real images, on this machine: train, score, draw, report."""
     from rich.console import Console
 
     import sweeps
@@ -212,6 +212,10 @@ def demo(
     _print_summary(collected, console)
     for picture in figures.draw_all(collected, out):
         console.print(str(picture), soft_wrap=True, highlight=False)
+    from analysis.report import write_report
+
+    page = write_report(out, out / "report.html", runs / name)
+    console.print(f"\nEverything on one page, for a browser: {page}", soft_wrap=True, highlight=False)
 
 
 def _print_published(tables: Tables) -> None:
