@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.csv_text import csv_text
+
 
 def write_whole(path: Path, content: bytes) -> Path:
     """Write `content` aside, then put it in the place of `path`; returns `path`. Makes the folder."""
@@ -25,7 +27,7 @@ def write_whole(path: Path, content: bytes) -> Path:
 
 def write_csv(path: Path, table: pd.DataFrame) -> Path:
     """Write `table` with floats in the shortest form that reads back as the same number."""
-    return write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
+    return write_whole(path, csv_text(table).encode())
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:

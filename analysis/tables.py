@@ -200,10 +200,12 @@ def correlations(evals: pd.DataFrame) -> pd.DataFrame:
     """
     columns = ["seed", "step", "block", *evaluation_keys]
     usable = evals[np.isfinite(evals["fid"]) & (evals["fid"] > 0) & evals["gmacs"].notna()]
-    groups: list[Any] = [models for _, models in usable.groupby(columns, dropna=False)]
+    # Groups of all columns would cost ten times as much.
+    numbers: Any = usable.groupby(columns, dropna=False).ngroup()
+    groups: Any = usable.loc[:, ["label", "size", "patch", "gmacs", "fid"]].groupby(numbers)
     rows = [
-        models.iloc[0].loc[columns].to_dict() | _correlation(models)
-        for models in groups
+        usable.loc[models.index[0], columns].to_dict() | _correlation(models)
+        for _, models in groups
         if len(models) >= MIN_MODELS and not models.duplicated("label").any()
     ]
     found = ["num_models", "r", "coefficient", "exponent"]
@@ -229,8 +231,13 @@ def _correlation(models: pd.DataFrame) -> dict[str, Any]:
 
 def _neighbours(models: pd.DataFrame, fixed: str) -> tuple[int, int]:
     """Pairs of models next to each other in compute that share `fixed`: all, and the right ones."""
-    change = models.sort_values("gmacs").groupby(fixed)["fid"].diff().dropna().to_numpy()
-    return len(change), int(np.sum(change < 0))
+    last: dict[Any, float] = {}
+    right = []
+    for value, fid in models.sort_values("gmacs").loc[:, [fixed, "fid"]].itertuples(index=False):
+        if value in last:
+            right.append(fid < last[value])
+        last[value] = fid
+    return len(right), sum(right)
 
 
 def _other_evals(path: Path) -> pd.DataFrame:
@@ -247,13 +254,11 @@ def _runs_table(runs: list[Run]) -> pd.DataFrame:
 
 def _joined(runs: list[Run], lines: list[pd.DataFrame], types: dict[str, str]) -> pd.DataFrame:
     """All runs' lines in one table, each with its run's identity in front."""
-    tables = [
-        table.assign(**{name: run.row[name] for name in RUN_COLUMNS})
-        for run, table in zip(runs, lines, strict=True)
-        if not table.empty
-    ]
     identity = {name: RUNS_TYPES[name] for name in RUN_COLUMNS}
-    joined = pd.concat(tables) if tables else pd.DataFrame(columns=[*identity, *types])
+    rows = pd.concat([table for table in lines if not table.empty] or lines, ignore_index=True)
+    whose = pd.DataFrame([{name: run.row[name] for name in identity} for run in runs])
+    repeated = whose.loc[np.repeat(whose.index, [len(table) for table in lines])].reset_index(drop=True)
+    joined = pd.concat([repeated, rows.drop(columns=[*identity], errors="ignore")], axis="columns")
     others = [name for name in joined.columns if name not in identity and name not in types]
     joined = joined.loc[:, [*identity, *types, *others]].astype(identity | types)
     return joined.sort_values([*ORDER, "step"], ignore_index=True, kind="stable")

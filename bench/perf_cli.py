@@ -95,6 +95,35 @@ def perf_vae(
     _report([as_row(vae_cost(vae, image_size, batch_size, rounds, where))], out / "vae.csv")
 
 
+@app.command("collect")
+def perf_collect(
+    runs: Annotated[int, typer.Option(min=1, help="Run folders that are collected.")] = 1000,
+    rows: Annotated[int, typer.Option(min=1, help="Lines of each run's train.jsonl.")] = 1000,
+    rounds: Annotated[int, typer.Option(min=1, help="How often `ditbench collect` is timed.")] = 5,
+    out: Annotated[Path, typer.Option(help="Folder for collect.csv.")] = Path("results/perf"),
+) -> None:
+    """How long `ditbench collect` takes for many runs."""
+    import sweeps
+    from bench.perf import as_row
+    from bench.perf_results import collect_cost
+    from sweeps.expand import load_sweep
+
+    models = load_sweep(Path(sweeps.__file__).parent / "digits.yaml").recipes
+    _report([as_row(collect_cost(models, runs, rows, rounds))], out / "collect.csv")
+
+
+@app.command("figures")
+def perf_figures(
+    rounds: Annotated[int, typer.Option(min=1, help="How often `ditbench figure all` is timed.")] = 5,
+    out: Annotated[Path, typer.Option(help="Folder for figures.csv.")] = Path("results/perf"),
+) -> None:
+    """How long `ditbench figure all --source published` takes."""
+    from bench.perf import as_row
+    from bench.perf_results import figures_cost
+
+    _report([as_row(figures_cost(rounds))], out / "figures.csv")
+
+
 @app.command("fits")
 def perf_fits(
     rows: Annotated[int, typer.Option(min=10, help="Simulated runs.")] = 240,

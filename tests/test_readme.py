@@ -211,6 +211,11 @@ def test_the_costs_are_what_their_page_says() -> None:
     assert latents["batch_per_s"][0] >= 20_000
     fits: Any = pd.read_csv(folder / "fits.csv").set_index("objective")["bootstrap_s"]
     assert f"{fits['logs']:.1f} s by least squares, {fits['log-huber']:.1f} s by the log-Huber loss" in text
+    collect, figures = (pd.read_csv(folder / f"{name}.csv").loc[0] for name in ("collect", "figures"))
+    assert (collect["runs"], collect["rows_a_run"]) == (1000, 1000)
+    assert f"in {collect['median_s']:.1f} s ({collect['cpu_s']:.1f} s of processor time)" in text
+    drawn = f"The {figures['figures']:.0f} figures of the published tables are drawn in {figures['median_s']:.1f} s"
+    assert f"{drawn} ({figures['cpu_s']:.1f} s)" in text
     for share in ("encode_share", "decode_share"):
         assert f"{100 * vae[share][0]:.1f} %" in text
 

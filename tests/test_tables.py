@@ -142,6 +142,11 @@ def test_a_torn_last_line_is_dropped(sweep, tmp_path):
         ("[1, 2]", r"train\.jsonl, line 2: not an object"),
         ('{"loss": 1}', r"train\.jsonl, line 2: no 'step'"),
         ('{"step": 200, "loss": "high"}', r"train\.jsonl: a value of 'loss' is not of type float64"),
+        ('{"step": 200, "loss": [1]}', r"train\.jsonl: a value of 'loss' is not of type float64"),
+        ('{"step": 200.5}', r"train\.jsonl: a value of 'step' is not of type Int64"),
+        ('{"step": 200},', r"train\.jsonl, line 2: not JSON"),
+        ('{"step": 200}, {"step": 300}', r"train\.jsonl, line 2: not JSON"),
+        ("", r"train\.jsonl, line 2: not JSON"),
     ],
 )
 def test_a_damaged_line_is_named(sweep, tmp_path, line, message):
@@ -150,6 +155,30 @@ def test_a_damaged_line_is_named(sweep, tmp_path, line, message):
     path.write_text("\n".join([lines[0], line, *lines[2:], ""]))
     with pytest.raises(ResultsError, match=message):
         collect(sweep, tmp_path)
+
+
+def test_a_column_of_lists_is_refused(sweep, tmp_path):
+    write_lines(write_run(sweep, "S/4") / "train.jsonl", [{"step": step, "loss": [1, 2]} for step in (100, 200)])
+    with pytest.raises(ResultsError, match=r"train\.jsonl: a value of 'loss' is not of type float64"):
+        collect(sweep, tmp_path)
+
+
+def test_one_object_on_two_lines_is_refused_even_if_another_line_holds_two(sweep, tmp_path):
+    path = write_run(sweep, "S/4") / "train.jsonl"
+    path.write_text('{"step": 100, "x": [{}\n{}]}\n{"step": 200}, {"step": 300}\n')
+    with pytest.raises(ResultsError, match=r"train\.jsonl, line 1: not JSON"):
+        collect(sweep, tmp_path)
+
+
+def test_what_else_lines_hold_is_kept(sweep, tmp_path):
+    """Columns that no table knows, in the order in which they first come; a run's identity is not among them."""
+    rows = [{"step": 100, "zeta": 1}, {"step": 200, "alpha": "a", "seed": 9}, {"step": 300, "zeta": 2}]
+    write_lines(write_run(sweep, "S/4") / "train.jsonl", rows)
+    train = collect(sweep, tmp_path).train
+    assert train.columns.tolist()[-2:] == ["zeta", "alpha"]
+    assert train["zeta"].fillna(0).tolist() == [1, 0, 2]
+    assert train["alpha"].fillna("").tolist() == ["", "a", ""]
+    assert train["seed"].tolist() == [0, 0, 0]
 
 
 def test_the_later_line_of_a_repeated_training_step_counts(sweep, tmp_path):
