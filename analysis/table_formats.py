@@ -88,18 +88,22 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """A `table` float with a booktabs `tabular`; needs \\usepackage{booktabs}, and UTF-8, LaTeX's default.
+    """A `table` float with a booktabs `tabular`; needs \\usepackage{booktabs,graphicx}, and UTF-8, LaTeX's default.
 
-    Ranges stand in a line of their own below their means, in brackets.
+    Ranges stand in a line of their own below their means. A table that is wider than the text is scaled to its width;
+    `table*` gives it both columns of a paper.
     """
     alignment = "".join("r" if column.is_number else "l" for column in table.columns)
     lines = [
-        r"% needs \usepackage{booktabs}",
+        r"% needs \usepackage{booktabs,graphicx}",
         r"\begin{table}",
         r"\centering",
         r"\footnotesize",
+        r"\setlength{\belowcaptionskip}{6pt}",
+        r"\setlength{\tabcolsep}{4pt}",
         rf"\caption{{{_latex(table.caption)}. {_latex(table.conventions)}}}",
         rf"\label{{tab:{table.name}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{alignment}}}",
         r"\toprule",
         _latex_row(column.heading for column in table.columns),
@@ -110,7 +114,7 @@ def latex(table: Table) -> str:
         if any(cell.range for cell in row):
             ranges = (rf"\scriptsize {_latex_number(cell.range)}" if cell.range else "" for cell in row)
             lines.append(" & ".join(ranges) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
 
 
 def csv(table: Table) -> str:

@@ -211,12 +211,15 @@ def test_negative_numbers_get_minus_signs_in_latex() -> None:
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex here")
 def test_latex_compiles(tmp_path: Path) -> None:
     tables = load(DIGITS)
-    body = latex(summary(tables)) + latex(correlations(tables))
-    document = r"\documentclass{article}\usepackage{booktabs}\begin{document}" + body + r"\end{document}"
+    write_seeds(tmp_path / "runs", [18.1, 19.1])
+    compared = published(collect(tmp_path / "runs", tmp_path / "results"))
+    body = latex(summary(tables)) + latex(correlations(tables)) + latex(compared)
+    document = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}" + body + r"\end{document}"
     (tmp_path / "t.tex").write_text(document, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout  # nothing beyond the margin
 
 
 # What is refused
