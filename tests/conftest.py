@@ -1,4 +1,4 @@
-"""What the tests share: one CPU thread, as jobs have, and one trained feature network."""
+"""What the tests share: one CPU thread, as jobs have, a seed, and one trained feature network."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def seeded() -> None:
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
