@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from analysis.back_test import HELD_BACK, BackTest, back_test
+from analysis.back_test import BackTest, back_test
 from analysis.bootstrap import Bootstrap, Method, bootstrap
 from analysis.errors import ResultsError
 from analysis.intervals import Prediction, check_level
+from analysis.law_forms import Array
 from analysis.law_solver import Objective
-from analysis.measured_curves import measured_curves
+from analysis.measured_curves import Curves, measured_curves
 from analysis.observations import Observations
-from analysis.scaling_laws import Fit, fit
+from analysis.scaling_laws import Fit
 from analysis.training_budget import (
     CONVENTION,
     FLOPS_PER_GMAC_IMAGE,
@@ -24,9 +25,9 @@ from analysis.training_budget import (
     pf_days,
     training_flops,
 )
+from analysis.training_laws import LAWS, TrainingLaw, fit_training_law
 
-LAWS = ("product", "sum")  # forms of training with a term for tokens
-REACH = HELD_BACK  # as far beyond its scored steps as laws are tested, a model is advised
+REACH = 4  # times the steps that it was scored at: farther, no law has been seen to hold
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,9 @@ class Choice:
         gmacs: of one forward pass of one image.
         tokens: an image.
         steps: that the budget pays for.
-        prediction: of its score, with intervals.
-        best_in: share of the refits in which no other choice within `REACH` scores better; 0 if it is not within it.
+        prediction: of its score: the law's own interval, and that of a single run. Outside the steps that were scored,
+            the latter is made of the errors that the law made in its test, if it was tested.
+        best_in: share of the draws in which no other choice within `REACH` scores better; 0 if it is not within it.
         beyond: steps / the longest training of this model that was scored (above 1) or, where it would be trained for
             less than the shortest, steps / that (below 1); 1 inside.
         measured: its own score at these steps, interpolated between its scored steps; None outside them.
@@ -81,21 +83,23 @@ class Advice:
     Attributes:
         budget_flops: the budget.
         batch_size: of the runs, and of the steps of the choices.
-        fit: the law; `why` it and not another.
-        how: its intervals.
+        law: what predicts.
+        why: this law and not another.
+        how: its intervals: model -> refits, the same for all models where the law is joint.
         level: of the intervals.
         choices: those within reach first, each part by expected score. The advice is the first, if it is within reach.
         reach_flops: the budgets, from and to, outside which no model is within reach.
         beyond: the budget / the largest training compute of any row.
         tests: of each law that could be tested.
-        left_out: models that the budget does not pay one step of, laws that could not be fitted or tested, and why.
+        left_out: models that the budget pays no step of or that the law does not speak of, laws that could not be
+            fitted or tested, and why.
     """
 
     budget_flops: float
     batch_size: int
-    fit: Fit
+    law: TrainingLaw
     why: str
-    how: Bootstrap
+    how: Mapping[str, Bootstrap]
     level: float
     choices: tuple[Choice, ...]
     reach_flops: tuple[float, float]
@@ -104,13 +108,23 @@ class Advice:
     left_out: tuple[str, ...]
 
     @property
+    def tested(self) -> BackTest | None:
+        """The test of the law; None if there was none."""
+        return next((test for test in self.tests if test.law.name == self.law.name), None)
+
+    @property
+    def metric(self) -> str:
+        """The score."""
+        return next(iter(self.law.fits.values())).observations.metric
+
+    @property
     def best(self) -> Choice | None:
         """The advice: the best expected score within reach; None if nothing is."""
         return self.choices[0] if self.choices[0].within_reach else None
 
     @property
     def likely(self) -> tuple[Choice, ...]:
-        """The fewest choices within reach of which one is best in at least `level` of the refits."""
+        """The fewest choices within reach of which one is best in at least `level` of the draws."""
         ranked = sorted(self.choices, key=lambda choice: -choice.best_in)
         shares = np.cumsum([choice.best_in for choice in ranked])
         return tuple(ranked[: 1 + int(np.argmax(shares >= self.level - ROUNDING))]) if self.best else ()
@@ -135,9 +149,10 @@ class Advice:
             "reach_pf_days": [pf_days(flops) for flops in self.reach_flops],
             "batch_size": self.batch_size,
             "convention": CONVENTION,
-            "fit": self.fit.to_dict(),
+            "metric": self.metric,
+            "law": self.law.to_dict(),
             "why_this_law": self.why,
-            "intervals": self.how.to_dict() | {"level": self.level},
+            "intervals": next(iter(self.how.values())).to_dict() | {"level": self.level},
             "choices": [choice.to_dict() for choice in self.choices],
             "advice": self.best.model if self.best else None,
             "likely": [choice.model for choice in self.likely],
@@ -158,16 +173,16 @@ def advise(
 ) -> Advice:
     """Rank the models of `rows` by the score that a law of training expects of each, trained for the whole budget.
 
-    The models are those that were measured, with the GMACs they have; a size between or beyond them is only said to be
-    what the law would like. Of several laws, the one is taken that foretells the dear rows best from the cheap ones
-    (`back_test`), or has the lower AICc where that cannot be tested.
+    The models are those that were measured, with the GMACs they have. Of several laws, the one is taken that predicts
+    the later scores of the study best from the earlier ones (`back_test`), or, where that cannot be tested, the joint
+    one with the lowest AICc, or the curves.
 
     Args:
         rows: scores at several steps, with compute (GMACs of a forward pass), tokens and images.
         budget_pf_days: of true FLOPs of training, see `training_budget`.
         batch_size: of the rows' runs.
-        laws: names of `FORMS`, of the variables compute, tokens and images.
-        method: of the intervals.
+        laws: names of `training_laws.LAWS`.
+        method: of the intervals of joint laws; those of curves draw residuals, as a curve has one model.
 
     Raises:
         ResultsError: a budget that is not positive and finite or pays for no step of any model, or no law that can be
@@ -177,44 +192,40 @@ def advise(
     if not (np.isfinite(budget_pf_days) and budget_pf_days > 0):
         raise ResultsError(f"budget {budget_pf_days:g}; accepted: a positive number of PF-days")
     budget = budget_pf_days * FLOPS_PER_PF_DAY
+    largest = float(np.max(training_flops(rows)))
     law, why, tests, left_out = _choose(rows, laws, objective)
     curves = measured_curves(rows)
-    steps = {
-        model: int((1 + ROUNDING) * budget / (FLOPS_PER_GMAC_IMAGE * curves.variables[model]["compute"] * batch_size))
-        for model in curves.models
-    }
-    affordable = [model for model in curves.models if steps[model] >= 1]
-    if not affordable:
-        least = FLOPS_PER_GMAC_IMAGE * curves.variables[curves.models[0]]["compute"] * batch_size
+    known = [model for model in curves.models if model in law.fits]
+    steps = {model: _steps(curves, model, budget, batch_size) for model in known}
+    if not any(steps.values()):
+        least = FLOPS_PER_GMAC_IMAGE * curves.variables[known[0]]["compute"] * batch_size
         raise ResultsError(
-            f"budget {budget_pf_days:g} PF-days: not one step of {curves.models[0]}, which takes {pf_days(least):.3g}"
+            f"budget {budget_pf_days:g} PF-days: not one step of {known[0]}, which takes {pf_days(least):.3g}"
         )
-    left_out += [f"{model}: the budget does not pay for one step" for model in curves.models if steps[model] < 1]
-    how = bootstrap(law, method, seed=seed)
-    at = {name: np.array([curves.variables[model][name] for model in affordable]) for name in ("compute", "tokens")}
-    at["images"] = batch_size * np.array([float(steps[model]) for model in affordable])
-    flops = FLOPS_PER_GMAC_IMAGE * at["compute"] * at["images"]
-    beyond = [_outside(spent, *curves.ends(model)) for model, spent in zip(affordable, flops.tolist(), strict=True)]
-    reached = np.array([1 / REACH <= each <= REACH for each in beyond])
-    best = np.argmin(np.where(reached, law.form(how.parameters, at), np.inf), axis=1)
-    choices = []
-    for index, model in enumerate(affordable):
-        point = {name: float(values[index]) for name, values in at.items()}
-        measured = curves.score(model, float(flops[index]))
-        choices.append(
-            Choice(
-                model,
-                point["compute"],
-                int(point["tokens"]),
-                steps[model],
-                how.predict(point, level),
-                float(np.mean(best == index)) if reached[index] else 0.0,
-                beyond[index],
-                measured if np.isfinite(measured) else None,
-            )
+    left_out += [f"{model}: the budget does not pay for one step" for model in known if not steps[model]]
+    models = [model for model in known if steps[model]]
+    at = [{**curves.variables[model], "images": float(batch_size * steps[model])} for model in models]
+    flops = [FLOPS_PER_GMAC_IMAGE * point["compute"] * point["images"] for point in at]
+    beyond = [_outside(spent, *curves.ends(model)) for model, spent in zip(models, flops, strict=True)]
+    how = _intervals(law, models, method, seed)
+    ratios = next((test.ratios for test in tests if test.law.name == law.name), np.array([]))
+    draws = _draws(how, at, beyond, ratios[np.isfinite(ratios)], np.random.default_rng(seed))
+    best_in = _best_in(draws, [1 / REACH <= each <= REACH for each in beyond])
+    choices = [
+        Choice(
+            model,
+            point["compute"],
+            int(point["tokens"]),
+            steps[model],
+            _prediction(how[model].predict(point, level), drawn, outside != 1 and len(ratios) > 0),
+            share,
+            outside,
+            score if np.isfinite(score := curves.score(model, spent)) else None,
         )
-    ends = [curves.ends(model) for model in curves.models]
+        for model, point, spent, drawn, share, outside in zip(models, at, flops, draws, best_in, beyond, strict=True)
+    ]
     choices.sort(key=lambda choice: (not choice.within_reach, choice.prediction.law.estimate))
+    ends = [curves.ends(model) for model in known]
     return Advice(
         budget,
         batch_size,
@@ -224,7 +235,7 @@ def advise(
         level,
         tuple(choices),
         (min(first for first, _ in ends) / REACH, max(last for _, last in ends) * REACH),
-        budget / float(np.max(training_flops(rows))),
+        budget / largest,
         tuple(tests),
         tuple(dict.fromkeys(left_out)),
     )
@@ -246,32 +257,83 @@ def best_gmacs(law: Fit, budget_flops: float, tokens: float) -> float | None:
 
 def _choose(
     rows: Observations, laws: Sequence[str], objective: Objective
-) -> tuple[Fit, str, list[BackTest], list[str]]:
+) -> tuple[TrainingLaw, str, list[BackTest], list[str]]:
     """The law, why it was chosen, the tests of all laws, and what could not be done."""
-    fitted: list[Fit] = []
-    tests: list[BackTest] = []
+    fitted: dict[str, TrainingLaw] = {}
+    tests: dict[str, BackTest] = {}
     left_out: list[str] = []
     for name in laws:
         try:
-            fitted.append(fit(rows, name, objective))
+            fitted[name] = fit_training_law(rows, name, objective)
         except ResultsError as error:
             left_out.append(f"{name}: {error}")
             continue
         try:
-            tests.append(back_test(rows, name, objective))
+            tests[name] = back_test(rows, name, objective)
         except ResultsError as error:
-            left_out.append(f"no test: {error}")
+            left_out.append(f"{name} is not tested: {error}")
     if not fitted:
         raise ResultsError("; ".join(left_out))
-    if len(fitted) == 1:
-        return fitted[0], f"The law: {fitted[0].form.formula}.", tests, left_out
-    if len(tests) == len(fitted):
-        chosen = int(np.argmin([test.rms for test in tests]))
-        why = f"The law, {fitted[chosen].form.formula}, foretells the dear rows best from the cheap ones."
-    else:
-        chosen = int(np.argmin([law.aicc for law in fitted]))
-        why = f"The law, {fitted[chosen].form.formula}, has the lower AICc; it could not be tested on dearer rows."
-    return fitted[chosen], why, tests, left_out
+    chosen, why = next(iter(fitted)), "the only law that could be fitted"
+    if len(tests) > 1:
+        both = np.all([np.isfinite(test.ratios) for test in tests.values()], axis=0)
+        errors = {name: float(np.mean(np.log(test.ratios[both]) ** 2)) for name, test in tests.items()}
+        chosen = min(errors, key=lambda name: errors[name])
+        why = "of the laws, it predicts the study's later scores best from the earlier ones"
+    elif len(tests) == 1 and len(fitted) > 1:
+        chosen, why = next(iter(tests)), "the only law that could be tested on later scores"
+    elif len(fitted) > 1:
+        aicc = {name: law.joint.aicc for name, law in fitted.items() if law.joint is not None}
+        chosen = min(aicc, key=lambda name: aicc[name])
+        why = "of the joint laws, it has the lowest AICc; none could be tested on later scores"
+    law = fitted[chosen]
+    return law, why, list(tests.values()), [*left_out, *law.left_out]
+
+
+def _steps(curves: Curves, model: str, budget: float, batch_size: int) -> int:
+    """Whole steps of `batch_size` that `budget` FLOPs pay for."""
+    return int((1 + ROUNDING) * budget / (FLOPS_PER_GMAC_IMAGE * curves.variables[model]["compute"] * batch_size))
+
+
+def _intervals(law: TrainingLaw, models: Sequence[str], method: Method, seed: int) -> dict[str, Bootstrap]:
+    if law.joint is not None:
+        return dict.fromkeys(models, bootstrap(law.joint, method, seed=seed))
+    return {model: bootstrap(law.fits[model], "residual", seed=seed + index) for index, model in enumerate(models)}
+
+
+def _draws(
+    how: Mapping[str, Bootstrap],
+    at: Sequence[Mapping[str, float]],
+    beyond: Sequence[float],
+    ratios: Array,
+    random: np.random.Generator,
+) -> list[Array]:
+    """Scores of each model by the refits; outside its scored steps, with errors drawn from those of the test."""
+    drawn = []
+    for refits, point, outside in zip(how.values(), at, beyond, strict=True):
+        scores = refits.fit.form(refits.parameters, point)[:, 0]
+        errors = random.choice(ratios, len(scores)) if outside != 1 and len(ratios) else 1.0
+        drawn.append(scores / errors)
+    return drawn
+
+
+def _prediction(own: Prediction, drawn: Array, tested: bool) -> Prediction:
+    """With the errors of the law's test in the place of the scatter around it."""
+    if not tested:
+        return own
+    tail = (1 - own.law.level) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail]).tolist()
+    return replace(own, new_run=replace(own.new_run, low=low, high=high))
+
+
+def _best_in(draws: Sequence[Array], reached: Sequence[bool]) -> list[float]:
+    """Of each model, the share of the draws in which it scores best of those that are `reached`."""
+    fewest = min(map(len, draws))
+    scores = [
+        drawn[:fewest] if within else np.full(fewest, np.inf) for drawn, within in zip(draws, reached, strict=True)
+    ]
+    best = np.argmin(scores, axis=0)
+    return [float(np.mean(best == index)) if within else 0.0 for index, within in enumerate(reached)]
 
 
 def _outside(flops: float, first: float, last: float) -> float:

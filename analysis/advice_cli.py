@@ -12,6 +12,7 @@ from analysis.errors import ResultsError
 
 if TYPE_CHECKING:
     from analysis.advice import Advice
+    from analysis.observations import Observations
 
 PUBLISHED_BATCH_SIZE = 256  # DiT paper, section 4
 
@@ -22,6 +23,7 @@ class Source(StrEnum):
 
 class LawChoice(StrEnum):
     TESTED = "tested"
+    CURVES = "curves"
     PRODUCT = "product"
     SUM = "sum"
 
@@ -43,12 +45,14 @@ def advise(
         Source | None, typer.Option(help="Instead of a folder: the paper's Table 4, with XL/2 at three steps.")
     ] = None,
     law: Annotated[
-        LawChoice, typer.Option(help="tested: the one that foretells the dear rows better from the cheap ones.")
+        LawChoice, typer.Option(help="tested: the one that predicts later scores best from earlier ones.")
     ] = LawChoice.TESTED,
     metric: Annotated[str, typer.Option(help="fid, fid_percent, fid_infinity, sfid, kid or loss.")] = "fid",
     intervals: Annotated[
         IntervalsChoice | None,
-        typer.Option(help="Default: bootstrap; residual for the paper, where only one model has several steps."),
+        typer.Option(
+            help="Of joint laws; default: bootstrap, and residual for the paper: one model has several steps."
+        ),
     ] = None,
     level: Annotated[float, typer.Option(help="Confidence level.")] = 0.9,
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
@@ -58,12 +62,12 @@ def advise(
     """Advise on a training budget: which size, patch and steps, the expected score, and how far that is a guess."""
     import json
 
-    from analysis.advice import LAWS
     from analysis.advice import advise as advice_of
     from analysis.advice_report import sentence
     from analysis.files import write_whole
     from analysis.observed import collected_observations, published_observations
     from analysis.tables import load
+    from analysis.training_laws import LAWS
 
     if (results is None) == (source is None):
         raise ResultsError("ditbench advise: accepted: either a folder of results or --source published")
@@ -83,13 +87,12 @@ def advise(
     if format == ReportFormat.JSON:
         typer.echo(content, nl=False)
     else:
-        _print(name, advice)
+        _print(name, rows, advice)
 
 
-def _print(name: str, advice: Advice) -> None:
+def _print(name: str, rows: Observations, advice: Advice) -> None:
     from analysis.advice_report import HEADINGS, sentence, table
 
-    rows = advice.fit.observations
     typer.echo(f"{name}: {rows.metric}, {len(rows)} rows of {len(set(rows.models))} models")
     typer.echo(f"left out: {'; '.join((*rows.left_out, *advice.left_out)) or 'none'}\n")
     lines = [HEADINGS, *table(advice)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from analysis.advice import REACH, Advice, Choice, best_gmacs
+from analysis.bootstrap import METHODS
+from analysis.scaling_laws import Fit
 from analysis.training_budget import CONVENTION, pf_days
 
 HEADINGS = [
@@ -38,15 +40,18 @@ def sentence(advice: Advice) -> str:
         lines.append(_extrapolation(advice, advice.best))
         if advice.inside is not None and advice.inside is not advice.best:
             lines.append(f"Within the steps that were scored, the best is {_expected(advice, advice.inside)}.")
+        lines += _out_of_reach(advice, advice.best)
     if len(advice.measured) > 1:
         known = advice.measured[0]
         lines.append(
             f"Without a law: of the {len(advice.measured)} models with scores on both sides of this budget, "
             f"{known.model} has the best, {known.measured:.4g} (between its scored steps)."
         )
-    lines += [_best_size(advice), f"{advice.why} {advice.fit.sentence()}"]
+    if advice.law.joint is not None:
+        lines.append(_best_size(advice, advice.law.joint))
+    lines.append(f"The law: {advice.law.name} ({advice.why}). {advice.law.sentence()}")
     lines += [f"Tested: {test.sentence()}." for test in advice.tests]
-    lines += [f"Intervals: {advice.how.sentence()}", f"{CONVENTION}."]
+    lines += [f"Intervals: {_how(advice)}", f"{CONVENTION}."]
     return "\n".join(lines)
 
 
@@ -65,7 +70,7 @@ def _advised(advice: Advice) -> str:
 def _expected(advice: Advice, choice: Choice) -> str:
     law, new = choice.prediction.law, choice.prediction.new_run
     return (
-        f"{choice.model} for {choice.steps:,} steps of batch {advice.batch_size}, {advice.fit.observations.metric} "
+        f"{choice.model} for {choice.steps:,} steps of batch {advice.batch_size}, {advice.metric} "
         f"{law.estimate:.4g} ({law.level:.0%}: the law {law.low:.4g} to {law.high:.4g}, a single run {new.low:.4g} "
         f"to {new.high:.4g})"
     )
@@ -81,19 +86,47 @@ def _extrapolation(advice: Advice, best: Choice) -> str:
         parts.append(f"{best.model} would stop after {best.beyond:.2g} of the steps at which it was first scored")
     if not parts:
         return "It does not extrapolate: the budget and the steps are inside those that were scored."
-    return f"It extrapolates: {', and '.join(parts)}. The intervals take the law's form for granted there."
+    trust = (
+        "The interval of a single run has the errors in it that the law made in its test, up to twice the steps it was "
+        "fitted to."
+        if advice.tested
+        else "The law was not tested: the intervals take its form for granted there."
+    )
+    return f"It extrapolates: {', and '.join(parts)}. {trust}"
 
 
-def _best_size(advice: Advice) -> str:
+def _out_of_reach(advice: Advice, best: Choice) -> list[str]:
+    better = [
+        f"{choice.model} ({choice.prediction.law.estimate:.4g} after {choice.steps:,} steps)"
+        for choice in advice.choices
+        if not choice.within_reach and choice.prediction.law.estimate < best.prediction.law.estimate
+    ]
+    if not better:
+        return []
+    return [f"The law expects better of models out of its reach; only trying tells: {', '.join(better)}."]
+
+
+def _how(advice: Advice) -> str:
+    if advice.law.joint is not None:
+        return next(iter(advice.how.values())).sentence()
+    failed = max(refits.failed for refits in advice.how.values())
+    first = next(iter(advice.how.values()))
+    return (
+        f"of each curve by itself, {first.replicates:,} replicates (seed {first.seed}; {METHODS['residual']}), at most "
+        f"{failed:.1%} failed."
+    )
+
+
+def _best_size(advice: Advice, law: Fit) -> str:
     """What the law would like, were there models of every size."""
-    values, first = advice.fit.parameters, advice.choices[0]
-    if advice.fit.form.name == "product":
+    values, first = law.parameters, advice.choices[0]
+    if advice.law.name == "product":
         always = "a larger model" if values["alpha"] > values["beta"] else "a smaller model, trained longer,"
         return (
             f"This law has no best size: at equal training compute {always} always scores better, as alpha = "
             f"{values['alpha']:.3f} and beta = {values['beta']:.3f}."
         )
-    size = best_gmacs(advice.fit, advice.budget_flops, first.tokens)
+    size = best_gmacs(law, advice.budget_flops, first.tokens)
     if size is None:
         return "A term of this law vanishes, so it has no best size."
     smallest, largest = (end(choice.gmacs for choice in advice.choices) for end in (min, max))
@@ -111,6 +144,6 @@ def _beyond(beyond: float) -> str:
 def _which(likely: tuple[Choice, ...], level: float) -> str:
     first, *others = likely
     if not others:
-        return f"It is the best in {first.best_in:.0%} of the refits."
+        return f"It is the best in {first.best_in:.0%} of the draws."
     named = ", ".join(f"{choice.model} ({choice.best_in:.0%})" for choice in likely)
-    return f"Not distinguishable from the refits which is best: {named}; one of them is in {level:.0%}."
+    return f"Not distinguishable which is best: {named}; one of them is in {level:.0%}."

@@ -1,7 +1,8 @@
-"""A law of training fitted to the cheaper part of a study, and asked about the dearer part, which is known."""
+"""A law of training fitted to the earlier half of a study's training, and asked about the later half."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,40 +13,49 @@ from analysis.law_forms import Array
 from analysis.law_solver import Objective
 from analysis.measured_curves import Curves, measured_curves
 from analysis.observations import Observations
-from analysis.scaling_laws import Fit, fit
-from analysis.training_budget import FLOPS_PER_GMAC_IMAGE, ROUNDING, pf_days, training_flops
+from analysis.training_budget import FLOPS_PER_GMAC_IMAGE, ROUNDING, pf_days
+from analysis.training_laws import TrainingLaw, fit_training_law
 
-HELD_BACK = 4  # rows of more than 1 / HELD_BACK of the budget are not fitted
+FITTED = 0.5  # of each model's longest training: scores up to there are fitted, the others predicted
 MIN_CHOICES = 2  # models with a measured score at the budget
 
 
 @dataclass(frozen=True)
 class BackTest:
-    """What a law of the cheap rows says of the dear ones.
+    """What a law of the earlier scores says of the later ones.
 
     Attributes:
-        fit: to the rows of at most 1 / `HELD_BACK` of the budget.
-        budget_flops: the largest training compute at which at least two models have a measured score.
-        models: those, and `predicted` and `measured` their scores there, the latter along their own curves.
-        ratios: predicted / measured of every row not fitted.
+        law: fitted to the scores up to half of each model's longest training.
+        num_fitted: rows.
+        ratios: (n,) predicted / measured of each row of the study; NaN where it was fitted or is not predicted.
+        budget_flops: the largest training compute at which two models or more have a measured score; None if there is
+            none, and then `models` is empty.
+        models: those of them that the law speaks of, `predicted` and `measured` their scores there, the latter along
+            their own curves.
     """
 
-    fit: Fit
-    budget_flops: float
+    law: TrainingLaw
+    num_fitted: int
+    ratios: Array
+    budget_flops: float | None
     models: tuple[str, ...]
     predicted: Array
     measured: Array
-    ratios: Array
+
+    @property
+    def num_predicted(self) -> int:
+        """Rows."""
+        return int(np.sum(np.isfinite(self.ratios)))
 
     @property
     def rms(self) -> float:
         """Root mean square of the log of `ratios`."""
-        return float(np.sqrt(np.mean(np.log(self.ratios) ** 2)))
+        return float(np.sqrt(np.nanmean(np.log(self.ratios) ** 2)))
 
     @property
     def bias(self) -> float:
         """Geometric mean of `ratios`, - 1."""
-        return float(np.exp(np.mean(np.log(self.ratios))) - 1)
+        return float(np.expm1(np.nanmean(np.log(self.ratios))))
 
     @property
     def chosen(self) -> int:
@@ -53,77 +63,91 @@ class BackTest:
         return int(np.argmin(self.predicted))
 
     @property
+    def best(self) -> int:
+        """Of `models`, which measured best."""
+        return int(np.argmin(self.measured))
+
+    @property
     def regret(self) -> float:
         """Measured score of the model that the law would have trained, over the best one's, - 1."""
-        return float(self.measured[self.chosen] / np.min(self.measured) - 1)
+        return float(self.measured[self.chosen] / self.measured[self.best] - 1)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {
-            "form": self.fit.form.name,
-            "parameters": dict(self.fit.parameters),
-            "status": self.fit.status,
-            "rows_fitted": len(self.fit.observations),
-            "rows_predicted": len(self.ratios),
+        choice = {
             "budget_pf_days": pf_days(self.budget_flops),
-            "budget_flops": self.budget_flops,
-            "fitted_up_to_share": 1 / HELD_BACK,
             "models": list(self.models),
             "predicted": self.predicted.tolist(),
             "measured": self.measured.tolist(),
             "chosen": self.models[self.chosen],
-            "best": self.models[int(np.argmin(self.measured))],
+            "best": self.models[self.best],
             "regret": self.regret,
+        } if self.budget_flops else None  # fmt: skip
+        return {
+            **self.law.to_dict(),
+            "fitted_up_to_share_of_training": FITTED,
+            "rows_fitted": self.num_fitted,
+            "rows_predicted": self.num_predicted,
             "bias": self.bias,
             "rms_log": self.rms,
+            "choice": choice,
         }
 
     def sentence(self) -> str:
-        """What it would have chosen, and how far off it was."""
-        best = self.models[int(np.argmin(self.measured))]
-        chosen, rows = self.models[self.chosen], len(self.fit.observations)
-        verdict = (
-            "which was the best" if chosen == best else f"which scored {self.regret:.1%} worse than the best, {best}"
+        """How far off it was, and what it would have chosen."""
+        said = (
+            f"{self.law.name}, fitted to the {self.num_fitted} scores of the earlier half of each model's training, "
+            f"predicts {self.num_predicted} later ones {self.bias:+.1%} off, {np.expm1(self.rms):.1%} root mean square"
         )
+        if self.budget_flops is None:
+            return said
+        chosen, best = self.models[self.chosen], self.models[self.best]
+        verdict = "the best" if chosen == best else f"{self.regret:.1%} worse than the best, {best}"
         return (
-            f"{self.fit.form.name}, fitted to the {rows} rows of at most 1/{HELD_BACK} of "
-            f"{pf_days(self.budget_flops):.3g} PF-days: of {', '.join(self.models)} it would have trained {chosen}, "
-            f"{verdict}; the {len(self.ratios)} rows not fitted are predicted {self.bias:+.1%} off, "
-            f"{np.expm1(self.rms):.1%} root mean square"
+            f"{said}; for {pf_days(self.budget_flops):.3g} PF-days it would have trained {chosen} of "
+            f"{', '.join(self.models)}, {verdict}"
         )
 
 
-def back_test(rows: Observations, form: str, objective: Objective = "logs") -> BackTest:
-    """Fit `form` to the cheap rows, predict the others, and choose a model for the largest budget that allows a check.
+def back_test(rows: Observations, name: str, objective: Objective = "logs") -> BackTest:
+    """Fit the law `name` to the earlier scores of each model, and predict the later ones.
 
     Raises:
-        ResultsError: no budget at which two models have a score, or too few cheap rows for the form.
+        ResultsError: too few earlier scores for the law, or no later ones.
     """
+    images, models = np.asarray(rows.variables["images"]), np.array(rows.models)
+    longest = {model: float(np.max(images[models == model])) for model in dict.fromkeys(rows.models)}
+    earlier = images <= (1 + ROUNDING) * FITTED * np.array([longest[model] for model in rows.models])
+    if not np.any(earlier) or np.all(earlier):
+        raise ResultsError("no model has scores in both halves of its training; needed: several scored steps")
+    law = fit_training_law(rows.at(np.flatnonzero(earlier)), name, objective)
+    ratios = np.full(len(rows), np.nan)
+    for row in np.flatnonzero(~earlier):
+        at = {variable: values[row] for variable, values in rows.variables.items()}
+        ratios[row] = law.score(rows.models[row], at) / rows.score[row]
+    if not np.any(np.isfinite(ratios)):
+        raise ResultsError("no model has an earlier curve and later scores; needed: several steps in both halves")
     curves = measured_curves(rows)
-    flops = training_flops(rows)
-    budget = _largest_shared(curves)
-    cheap = flops <= (1 + ROUNDING) * budget / HELD_BACK
-    law = fit(rows.at(np.flatnonzero(cheap)), form, objective)
-    dear = rows.at(np.flatnonzero(~cheap))
-    models = tuple(model for model in curves.models if np.isfinite(curves.score(model, budget)))
-    at = {name: np.array([curves.variables[model][name] for model in models]) for name in ("compute", "tokens")}
-    at["images"] = budget / (FLOPS_PER_GMAC_IMAGE * at["compute"])
+    budget, shared = _largest_shared(curves, [model for model in curves.models if model in law.fits])
+    at = [
+        {**curves.variables[model], "images": budget / (FLOPS_PER_GMAC_IMAGE * curves.variables[model]["compute"])}
+        for model in shared
+    ]
     return BackTest(
         law,
-        budget,
-        models,
-        law(**at),
-        np.array([curves.score(model, budget) for model in models]),
-        law(**{name: dear.variables[name] for name in law.form.variables}) / dear.score,
+        int(np.sum(earlier)),
+        ratios,
+        budget or None,
+        tuple(shared),
+        np.array([law.score(model, point) for model, point in zip(shared, at, strict=True)]),
+        np.array([curves.score(model, budget) for model in shared]),
     )
 
 
-def _largest_shared(curves: Curves) -> float:
-    """The largest compute that at least two models' scored steps enclose."""
-    ends = sorted({curves.ends(model)[1] for model in curves.models}, reverse=True)
-    for budget in ends:
-        if sum(bool(np.isfinite(curves.score(model, budget))) for model in curves.models) >= MIN_CHOICES:
-            return budget
-    raise ResultsError(
-        "no training compute at which two models have a measured score; needed: models scored at several steps"
-    )
+def _largest_shared(curves: Curves, models: Sequence[str]) -> tuple[float, list[str]]:
+    """The largest compute that at least two models' scored steps enclose, and these; 0 and none if there is none."""
+    for budget in sorted({curves.ends(model)[1] for model in models}, reverse=True):
+        shared = [model for model in models if np.isfinite(curves.score(model, budget))]
+        if len(shared) >= MIN_CHOICES:
+            return budget, shared
+    return 0.0, []

@@ -100,6 +100,7 @@ FORMS = {
             (("params",), ("images",)),
             ("alpha", "beta"),
         ),
+        Form("steps", "y = A D^-beta", False, ("A",), (("images",),), ("beta",)),
         Form(
             "product",
             "y = A C^-alpha T^-gamma D^-beta",
@@ -121,7 +122,7 @@ FORMS = {
 """Form name -> form. Variables: compute C, tokens T an image, params N, images D seen in training.
 
 chinchilla is approach 3 of Hoffmann et al. 2022 (arXiv:2203.15556, eq. 2); it has no term for tokens, so it holds for
-one patch size. tokens is for models of several patch sizes: at equal compute, finer patches score better. product and
-sum are the two laws of models and training for several patch sizes: a product has no best model for a budget inside the
-range of models (larger ones, or longer training, are always better), a sum has one, as chinchilla does.
+one patch size. tokens is for models of several patch sizes: at equal compute, finer patches score better. steps is one
+model's learning curve. product and sum are laws of models and training for several patch sizes: by a product, larger
+models, or longer training, are always the better use of compute; by a sum, as by chinchilla, a budget has a best size.
 """

@@ -30,7 +30,12 @@ TRAINING = {
         strict=True,
     )
 }
-ALL_VARIABLES = {"chinchilla": {"params": PARAMS, "images": IMAGES}, "product": TRAINING, "sum": TRAINING}
+ALL_VARIABLES = {
+    "chinchilla": {"params": PARAMS, "images": IMAGES},
+    "steps": TRAINING,
+    "product": TRAINING,
+    "sum": TRAINING,
+}
 DIGITS = Path(__file__).parents[1] / "results" / "digits"
 NOISY = np.random.default_rng(3).normal(0, 0.05, 12)
 
@@ -54,6 +59,7 @@ def rows_of(form, *parameters, noise: ArrayLike = 0.0):
             ("chinchilla", grid)
             for grid in itertools.product((0.5, 1.69), (406.4,), (410.7,), (0.2, 0.34), (0.28, 0.5))
         ),
+        *(("steps", grid) for grid in itertools.product((9.0, 5e6), (0.1, 1.5))),
         *(("product", grid) for grid in itertools.product((400.0,), (0.1, 0.4), (0.05, 0.3), (0.2, 0.9))),
         *(
             ("sum", grid)
@@ -77,6 +83,7 @@ def test_derivatives_agree_with_finite_differences(form, objective):
         "tokens": (9, 0.3, 0.1),
         "tokens-floor": (1, 9, 0.3, 0.1),
         "chinchilla": (1.7, 400, 400, 0.3, 0.3),
+        "steps": (400, 0.3),
         "product": (400, 0.3, 0.1, 0.2),
         "sum": (1.7, 100, 500, 0.3, 0.1, 0.3),
     }
