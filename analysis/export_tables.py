@@ -19,6 +19,7 @@ GMACS = (
     "FLOPs are twice as many."
 )
 RANGE = "Where a model has several seeds: the mean, with the lowest and the highest seed."
+LEVEL = 0.9
 # What a model's seeds must share to be one row.
 TRAINING = ("model", "params", "gmacs", "data", "batch_size", *OPTIMISATION_TYPES)
 
@@ -107,7 +108,9 @@ def published(tables: Tables) -> Table:
 
     Data columns: label, block, data, step, metric, published, measured (mean over the seeds), measured_min,
     measured_max, num_seeds, difference (measured - published) with its difference_min and difference_max,
-    relative_percent (of published), the evaluation key, source. See `published_scores.compared`.
+    difference_90_low and difference_90_high (Student's t interval of the seeds' mean difference, where there are
+    several; the published score is taken as exact), interval (the same as text), relative_percent (of published), the
+    evaluation key, source. See `published_scores.compared`.
 
     Raises:
         ResultsError: no score has a published one; the message says in what the nearest differs.
@@ -126,13 +129,16 @@ def published(tables: Tables) -> Table:
         difference=("difference", "mean"),
         difference_min=("difference", "min"),
         difference_max=("difference", "max"),
+        difference_std=("difference", "std"),
         relative_percent=("relative_difference", lambda values: 100 * values.mean()),
     ).reset_index()
+    rows = _with_intervals(rows)
     found = [name for name in rows.columns if name not in by]
     return Table(
         "published",
         "Published and measured scores under the same conditions",
-        f"Difference: measured - published. {RANGE} Guidance 1 is none. {GMACS}",
+        f"Difference: measured - published. {RANGE} Interval: {LEVEL:.0%}, Student's t of the mean difference over the "
+        f"seeds; it says nothing of the published score's own scatter. Guidance 1 is none. {GMACS}",
         (
             Column("label", "Model", is_number=False),
             Column("step", "Step", count),
@@ -141,6 +147,7 @@ def published(tables: Tables) -> Table:
             Column("measured", "Measured", fixed(2)),
             Column("num_seeds", "Seeds", count),
             Column("difference", "Difference", signed(2)),
+            Column("interval", "Interval", is_number=False),
             Column("relative_percent", "%", signed(1)),
             Column("guidance_scale", "Guidance", significant(3)),
             Column("num_samples", "Samples", count),
@@ -150,6 +157,24 @@ def published(tables: Tables) -> Table:
         ),
         rows.loc[:, [*by[:6], *found, *by[6:]]],
     )
+
+
+def _with_intervals(rows: pd.DataFrame) -> pd.DataFrame:
+    """The columns difference_90_low, difference_90_high and interval, in the place of difference_std."""
+    from scipy.stats import t as student
+
+    several = rows["num_seeds"].where(rows["num_seeds"] > 1)
+    half = student.ppf((1 + LEVEL) / 2, several - 1) * rows["difference_std"] / np.sqrt(several)
+    low, high = rows["difference"] - half, rows["difference"] + half
+    text = [
+        None if np.isnan(start) else f"{start:+,.2f} to {end:+,.2f}".replace("-", "−")
+        for start, end in zip(low, high, strict=True)
+    ]
+    place = rows.columns.tolist().index("difference_std")
+    rows = rows.drop(columns="difference_std")
+    for name, values in (("interval", text), ("difference_90_high", high), ("difference_90_low", low)):
+        rows.insert(place, name, values)
+    return rows
 
 
 def correlations(tables: Tables) -> Table:

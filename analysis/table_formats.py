@@ -151,6 +151,7 @@ LATEX = {
     "∞": r"$_\infty$",
     "⁹": r"$^9$",
     "×": r"$\times$",
+    "−": r"$-$",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 

@@ -12,8 +12,8 @@ from run_folders import evaluation, write_lines, write_run
 from scipy.stats import t as student
 from test_published_scores import run
 
-from analysis.export_tables import summary
-from analysis.report_scores import published_with_intervals, scores
+from analysis.export_tables import published, summary
+from analysis.report_scores import scores
 from analysis.tables import Tables, collect, load
 
 
@@ -78,13 +78,13 @@ def test_published_and_measured_with_difference_and_interval(tmp_path: Path) -> 
     assert cells["Seeds"].text == "3"
     half = student.ppf(0.95, 2) * np.std(fids, ddof=1) / np.sqrt(3)
     low, high = np.mean(fids) - 19.47 - half, np.mean(fids) - 19.47 + half
-    (interval,) = column(table, "Its 90 % interval")
+    (interval,) = column(table, "Interval")
     assert interval.text == f"{low:+.2f} to {high:+.2f}".replace("-", "−")
     assert "Student's t" in body.text
 
 
 def test_one_seed_has_a_difference_and_no_interval(tmp_path: Path) -> None:
-    data = published_with_intervals(xl2(tmp_path, [18.1])).data
+    data = published(xl2(tmp_path, [18.1])).data
     assert data["difference"].tolist() == pytest.approx([18.1 - 19.47])
     assert data["interval"].tolist() == [None]
 
