@@ -150,10 +150,11 @@ def steps_text(steps: float) -> str:
 
 def lay_out(figure: Figure) -> None:
     """Give everything its place, for good; later calls change nothing."""
-    if not figure.get_constrained_layout():
+    engine = figure.get_layout_engine()
+    if engine is None:
         return
     for _ in range(2):  # the second knows the ticks that the panels' sizes gave in the first
-        figure.draw_without_rendering()
+        engine.execute(figure)
     figure.set_layout_engine("none")
 
 

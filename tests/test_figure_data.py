@@ -186,6 +186,16 @@ def test_sampling_compute_is_a_network_call_a_step(tmp_path, sampling):
     assert figure.axes[0].get_xscale() == "log"
 
 
+def test_seeds_that_were_sampled_once_are_not_in_the_mean(tmp_path, sampling):
+    """The recipe's own samples are there of both seeds; if other steps are of seed 0 alone, so is the whole line."""
+    other = sampling.tables.other_evals
+    one = replace(sampling, tables=replace(sampling.tables, other_evals=other.loc[other["seed"] == 0]))
+    _, data = drawn_data("sampling-compute", one, tmp_path)
+    assert set(data["num_seeds"]) == {1}
+    own = data.set_index(["label", "sampling_steps"]).loc[("S/4", 250)]
+    assert own["fid"] == pytest.approx(fid_of("S/4", 2000, 0), rel=1e-12)
+
+
 def test_guidance_doubles_the_sampling_compute(tmp_path, sampling):
     other = sampling.tables.other_evals.assign(guidance_scale=1.5, guidance_channels=3)
     other = other.loc[other["sampling_steps"] != 250]
