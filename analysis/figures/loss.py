@@ -104,8 +104,10 @@ def _runs(source: Source, train: pd.DataFrame) -> pd.DataFrame:
 
 def _conditions(source: Source, table: pd.DataFrame) -> str:
     runs = _runs(source, source.tables.train)
+    several = len(set(runs["seed"])) > 1
+    seeds = f"seeds {names(runs, 'seed')} (mean and range)" if several else f"seed {names(runs, 'seed')}"
     return (
         f"Measured: {source.name} (data {names(runs, 'data')}), block {names(runs, 'block')}, "
-        f"batch {names(runs, 'batch_size')}, seeds {names(runs, 'seed')} (mean and range). Loss as trained, "
+        f"batch {names(runs, 'batch_size')}, {seeds}. Loss as trained, "
         f"of {table['step'].nunique()} logged steps or windows of steps; logarithmic scales."
     )
