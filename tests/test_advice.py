@@ -75,8 +75,8 @@ def test_a_budget_that_a_run_took_gives_its_steps_and_its_score():
 
 def test_it_says_how_far_it_extrapolates():
     rows = study()
-    inside = advise(rows, budget_of("L/4", 200_000), BATCH)
-    beyond = advise(rows, budget_of("L/2", 800_000), BATCH)
+    inside = advise(rows, budget_of("L/4", 200_000), BATCH, ("product",))
+    beyond = advise(rows, budget_of("L/2", 800_000), BATCH, ("product",))
     assert inside.beyond == pytest.approx(0.125)  # L/2 at 400K steps took 4 x 2
     assert beyond.beyond == pytest.approx(2)
     choices = {choice.model: choice for choice in beyond.choices}
@@ -89,14 +89,16 @@ def test_it_says_how_far_it_extrapolates():
         "the budget is 2 times the largest training that was scored, and L/2 would be trained 2 times as long" in said
     )
     assert "No other model is within reach: at most 4 times the steps it was scored at." in said
-    short = {choice.model: choice for choice in advise(rows, budget_of("L/2", 25_000), BATCH).choices}["L/2"]
+    short = {choice.model: choice for choice in advise(rows, budget_of("L/2", 25_000), BATCH, ("product",)).choices}[
+        "L/2"
+    ]
     assert short.beyond == pytest.approx(0.5)
 
 
 def test_without_a_model_in_reach_there_is_no_advice():
     rows = study()
     for budget in (budget_of("L/2", 400_000) * 4.01, budget_of("S/8", 50_000) / 4.01):
-        advice = advise(rows, budget, BATCH)
+        advice = advise(rows, budget, BATCH, ("product",))
         assert advice.best is None
         assert advice.likely == ()
         assert advice.to_dict()["advice"] is None
@@ -104,8 +106,8 @@ def test_without_a_model_in_reach_there_is_no_advice():
         assert {row[-1] for row in table(advice)} == {"out of reach"}
         low, high = advice.to_dict()["reach_pf_days"]
         assert (low, high) == pytest.approx((budget_of("S/8", 50_000) / 4, budget_of("L/2", 400_000) * 4))
-    assert advise(rows, high, BATCH).best is not None
-    assert advise(rows, low, BATCH).best is not None
+    assert advise(rows, high, BATCH, ("product",)).best is not None
+    assert advise(rows, low, BATCH, ("product",)).best is not None
 
 
 def test_models_that_noise_does_not_tell_apart_are_all_named():
