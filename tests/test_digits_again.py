@@ -55,3 +55,9 @@ def test_the_samplers_scores_are_the_measured_ones() -> None:
         assert min(scores[small, count] for count in cheap) > scores[large, 25]
     assert len(reached) == 6
     assert "six of nine models reach the next larger one" in " ".join(PAGE.split())
+
+
+def test_it_took_as_long_as_said() -> None:
+    started, finished = (pd.to_datetime(AGAIN.runs[name], utc=True) for name in ("started", "finished"))
+    seconds = round((finished.max() - started.min()).total_seconds())
+    assert f"({seconds // 60} min {seconds % 60} s on 2 cores)" in " ".join(PAGE.split())
