@@ -20,13 +20,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from bench import checkpoint, flops, metrics, provenance
+from bench import checkpoint, flops, jsonl, provenance
 from bench.atomic import write_json
 from bench.data import load_dataset
-from bench.device import prepare_device
 from bench.errors import InputError, RunError
-from bench.evaluate import evaluate, samples_path
-from bench.execution import Execution
+from bench.parallel import Execution, prepare_device
 from bench.recipe import Recipe
 from bench.run_folder import (
     Phase,
@@ -41,7 +39,8 @@ from bench.run_folder import (
     record_failure,
     weights_path,
 )
-from bench.sample_file import forget_samples
+from bench.sample import forget_samples
+from bench.score.evaluate import evaluate, samples_path
 from bench.stopping import Stopped
 from bench.trackers import Tracker, open_trackers
 from bench.train import Trainer
@@ -92,8 +91,8 @@ def score(folder: Path, study_folder: Path, execution: Execution) -> None:
     ):
         device = _device(execution)
         if ranks.is_first:
-            metrics.append(folder / "scoring-sessions.jsonl", _session(device, execution))
-            metrics.cut_after(folder / "evals.jsonl", recipe.train.steps)
+            jsonl.append(folder / "scoring-sessions.jsonl", _session(device, execution))
+            jsonl.cut_after(folder / "evals.jsonl", recipe.train.steps)
         while ready := ranks.from_first(_ready_steps(recipe, folder)):
             for step in ready:
                 _score_step(recipe, folder, study_folder, step, device, execution, trackers)
@@ -181,7 +180,7 @@ def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: E
     micro_batches = ranks.from_first(read_micro_batches(folder))
     _check_batch(recipe, ranks.world_size, micro_batches)
     if ranks.is_first and study_folder:
-        metrics.cut_after(folder / "evals.jsonl", recipe.train.steps)  # a row that a crash cut short
+        jsonl.cut_after(folder / "evals.jsonl", recipe.train.steps)  # a row that a crash cut short
     unscored = ranks.from_first(_unscored_steps(recipe, folder))
     usable = ranks.from_first(_last_usable_step(recipe, folder, unscored) if ranks.is_first else 0)
     trackers: list[Tracker] = []
@@ -198,7 +197,7 @@ def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: E
     if ranks.is_first:
         _write_model(recipe, folder, cost)
         facts = {"resumed_from_step": trainer.step, "micro_batches": micro_batches}
-        metrics.append(folder / "sessions.jsonl", {**_session(device, execution), **facts})
+        jsonl.append(folder / "sessions.jsonl", {**_session(device, execution), **facts})
     log.info("%s from step %d", "resumed" if trainer.step else "started", trainer.step)
     with _trackers(recipe, folder, trainer.step, execution) as opened:
         trackers += opened
@@ -223,7 +222,7 @@ def _score_step(
 ) -> None:
     row = evaluate(recipe, folder, study_folder, step, device, execution)
     if row is not None:
-        metrics.append(folder / "evals.jsonl", row)
+        jsonl.append(folder / "evals.jsonl", row)
         execution.on_log(row)
         for tracker in trackers:
             tracker.log(row)
@@ -246,12 +245,12 @@ def _session(device: torch.device, execution: Execution) -> dict[str, Any]:
 
 
 def _finish(recipe: Recipe, folder: Path) -> None:
-    write_json(folder / "finished.json", {"step": recipe.train.steps, "time": metrics.now()})
+    write_json(folder / "finished.json", {"step": recipe.train.steps, "time": jsonl.now()})
 
 
 def _unscored_steps(recipe: Recipe, folder: Path) -> list[int]:
     """Kept steps without a whole row in evals.jsonl."""
-    scored = {row["step"] for row in metrics.read(folder / "evals.jsonl")}
+    scored = {row["step"] for row in jsonl.read(folder / "evals.jsonl")}
     return [step for step in recipe.train.kept_steps() if step not in scored]
 
 
@@ -304,7 +303,7 @@ def _with_less_memory(recipe: Recipe, folder: Path, execution: Execution, work: 
         if images % 2:
             raise RunError(f"out of memory with {images} images at a time, which cannot be halved ({reason})")
         log.warning("out of memory; going on with %d images at a time, gradients accumulated (%s)", images // 2, reason)
-        content = {"micro_batches": 2 * pieces, "reason": reason, "time": metrics.now()}
+        content = {"micro_batches": 2 * pieces, "reason": reason, "time": jsonl.now()}
         write_json(folder / "micro_batches.json", content)
         if world_size > 1:
             raise Stopped("out of memory: every rank starts again, with micro-batches of half the size")

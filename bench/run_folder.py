@@ -23,7 +23,7 @@ from typing import IO, Any, Literal
 
 import yaml
 
-from bench import metrics
+from bench import jsonl
 from bench.errors import InputError, RunError
 from bench.recipe import Recipe, load_yaml, parse_recipe
 
@@ -122,13 +122,13 @@ def clear_error(folder: Path) -> None:
     for phase in PHASES:
         phase_file(folder, "error.json", phase).unlink(missing_ok=True)
         if failed_attempts(folder, phase):
-            metrics.append(phase_file(folder, "failures.jsonl", phase), {"time": metrics.now(), "error": None})
+            jsonl.append(phase_file(folder, "failures.jsonl", phase), {"time": jsonl.now(), "error": None})
 
 
 def failed_attempts(folder: Path, phase: Phase = "training") -> list[dict[str, Any]]:
     """Rows of failures.jsonl since the last `clear_error`, one for each attempt."""
     rows: dict[Any, dict[str, Any]] = {}
-    for row in metrics.read(phase_file(folder, "failures.jsonl", phase)):
+    for row in jsonl.read(phase_file(folder, "failures.jsonl", phase)):
         if row.get("error") is None:
             rows.clear()
         else:
@@ -144,9 +144,9 @@ def record_failure(folder: Path, phase: Phase, error: str, max_failures: int, fa
     log.error(error)
     try:
         path = phase_file(folder, "failures.jsonl", phase)
-        metrics.append(path, {"time": metrics.now(), "error": error, **facts})
+        jsonl.append(path, {"time": jsonl.now(), "error": error, **facts})
         if len(failed_attempts(folder, phase)) >= max_failures:
-            content = json.dumps({"error": error, "time": metrics.now(), **facts}) + "\n"
+            content = json.dumps({"error": error, "time": jsonl.now(), **facts}) + "\n"
             phase_file(folder, "error.json", phase).write_text(content, encoding="utf-8")
     except (OSError, RunError):
         log.exception("%s: the error could not be recorded", folder)
@@ -228,5 +228,5 @@ def progress(folder: Path, phase: Phase) -> list[int]:
     """
     states = sorted((folder / "checkpoints").glob("state-*.safetensors"))
     trained = [int(states[-1].stem.removeprefix("state-")) if states else 0, read_micro_batches(folder)]
-    scores = len(metrics.read(folder / "evals.jsonl"))
+    scores = len(jsonl.read(folder / "evals.jsonl"))
     return (trained if phase == "training" else []) + [scores, len(list((folder / "samples").glob(".step-*/*")))]

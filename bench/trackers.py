@@ -121,9 +121,9 @@ class _TensorBoard:
     def __init__(self, folder: Path, resumed_from: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        from bench import metrics
+        from bench import jsonl
 
-        train, evals = metrics.read(folder / "train.jsonl"), metrics.read(folder / "evals.jsonl")
+        train, evals = jsonl.read(folder / "train.jsonl"), jsonl.read(folder / "evals.jsonl")
         self._writer = SummaryWriter(folder / "tensorboard", purge_step=0, flush_secs=10)
         for row in [*(row for row in train if row["step"] <= resumed_from), *evals]:
             self.log(row)

@@ -19,13 +19,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 import models
-from bench import checkpoint, metrics
+from bench import checkpoint, jsonl
 from bench.data import Dataset
-from bench.device import Precision, autocast
-from bench.diffusion import GaussianDiffusion
-from bench.distributed import SINGLE, Ranks
 from bench.errors import RunError
 from bench.flops import training_gmacs
+from bench.objectives.diffusion import GaussianDiffusion
+from bench.parallel import SINGLE, Precision, Ranks, autocast
 from bench.randomness import Stream, generator
 from bench.recipe import Recipe
 from bench.run_folder import weights_path
@@ -147,7 +146,7 @@ class Trainer:
             self.step = step
             self._restore(found[1] if found else checkpoint.load_state(self._checkpoints, step))
         if self._ranks.is_first:
-            metrics.cut_after(self._log, self.step)
+            jsonl.cut_after(self._log, self.step)
 
     def train_until(self, step: int) -> None:
         """Take steps up to and including `step`, saving as the recipe says.
@@ -263,7 +262,7 @@ class Trainer:
             "gmacs_spent": training_gmacs(self._gmacs, batch_size, self.step),
         }
         if self._ranks.is_first:
-            metrics.append(self._log, row)
+            jsonl.append(self._log, row)
             self._on_log(row)
         self._start_window()
 

@@ -4,7 +4,7 @@ Read these first: `registry.py` (names and sizes), `blocks.py` (the designs side
 Importing this package does not import torch; `create_model` and `load_pretrained` do.
 """
 
-from models.pretrained import load_pretrained
 from models.registry import BLOCKS, create_model, list_models
+from models.weights import load_pretrained
 
 __all__ = ["BLOCKS", "create_model", "list_models", "load_pretrained"]

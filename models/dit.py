@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.blocks import DESIGNS
-from models.embeddings import LabelEmbedder, PatchEmbed, TimestepEmbedder, position_table
+from models.layers import LabelEmbedder, PatchEmbed, TimestepEmbedder, position_table
 from models.registry import Architecture
 
 

@@ -24,7 +24,7 @@ from bench.stopping import Stopped, StopRequest
 from sweeps.cluster import Precision
 from sweeps.expand import Sweep, run_folders
 from sweeps.groups import local_slots, work
-from sweeps.status import RunStatus, run_status
+from sweeps.watch.status import RunStatus, run_status
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def work_through(
     """
     import submitit
 
-    from bench.execution import Execution
+    from bench.parallel import Execution
     from bench.run import run
 
     job = submitit.JobEnvironment()

@@ -26,7 +26,7 @@ def status_cost(num_runs: int, num_rows: int, repeats: int) -> dict[str, str]:
     """
     with tempfile.TemporaryDirectory() as folder:
         path = _make_study(Path(folder), num_runs, num_rows)
-        command = [sys.executable, "-c", "from bench.cli import main; main()"]
+        command = [sys.executable, "-c", "from ditbench import main; main()"]
         command += ["sweep", "status", str(path), "--runs", folder]
         seconds = []
         for _ in range(repeats):
@@ -46,7 +46,7 @@ def status_cost(num_runs: int, num_rows: int, repeats: int) -> dict[str, str]:
 
 def _make_study(folder: Path, num_runs: int, num_rows: int) -> Path:
     """A sweep of so many seeds, each with its metric files; every third run is finished."""
-    digits = Path(__file__).parent / "digits.yaml"
+    digits = Path(__file__).parent / "studies" / "digits.yaml"
     content = {
         "extends": os.path.relpath(digits, folder),
         "name": "many",

@@ -14,7 +14,7 @@ from math import prod
 from pathlib import Path
 from typing import Literal
 
-from bench import metrics
+from bench import jsonl
 from bench.closed_form import forward_gmacs, num_parameters
 from bench.errors import InputError
 from bench.flops import training_gmacs
@@ -23,8 +23,8 @@ from bench.run_folder import PHASES, is_finished, is_trained, read_error
 from sweeps.cluster import ClusterProfile, Evaluate, Precision, Resources
 from sweeps.expand import Sweep
 from sweeps.groups import Group, Kind, groups, scores_in_training, training_resources
-from sweeps.run_files import last_row
 from sweeps.speeds import FLOPS_PER_MAC, Speed, expected_speeds
+from sweeps.watch.run_files import last_row
 
 State = Literal["new", "started", "finished", "failed"]
 
@@ -316,7 +316,7 @@ def _run_plan(
 ) -> RunPlan:
     arch, state = recipe.model.architecture(), _state(folder)
     training_job = training_resources(recipe, profile)
-    scored = {row["step"] for row in metrics.read(folder / "evals.jsonl")}
+    scored = {row["step"] for row in jsonl.read(folder / "evals.jsonl")}
     row = last_row(folder / "train.jsonl") or {}
     return RunPlan(
         recipe=recipe,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from bench.text_table import print_table
+from bench.commands.text_table import print_table
 from sweeps.plan import BYTES_PER_WEIGHT, COPIES_IN_STATE, Plan, RunPlan
 from sweeps.speeds import Speed
 

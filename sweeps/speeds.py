@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench import metrics
+from bench import jsonl
 from bench.closed_form import forward_gmacs
 from bench.errors import InputError
 from bench.flops import training_gmacs
@@ -87,9 +87,9 @@ def _missing(profile: ClusterProfile, what: str) -> str:
 
 def _measured(recipe: Recipe, folder: Path, cluster: str, precision: Precision, peak: float) -> Speed | None:
     """Training speed in the run's last session that trained here: the median over its rows of train.jsonl."""
-    logged = [(row["step"], row["images_per_s"]) for row in metrics.read(folder / "train.jsonl")]
+    logged = [(row["step"], row["images_per_s"]) for row in jsonl.read(folder / "train.jsonl")]
     until = recipe.train.steps
-    for session in reversed(metrics.read(folder / "sessions.jsonl")):
+    for session in reversed(jsonl.read(folder / "sessions.jsonl")):
         started, world_size = session.get("resumed_from_step", 0), session.get("world_size", 1)
         rates = [rate for step, rate in logged if started < step <= until]
         if rates and (session.get("cluster"), session.get("precision")) == (cluster, precision):

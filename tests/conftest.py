@@ -20,7 +20,7 @@ def seeded() -> None:
 @pytest.fixture(scope="session")
 def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the digits network, trained once for the whole session."""
-    from bench import digits_cnn
+    from bench.score.extractors import digits_cnn
 
     folder = tmp_path_factory.mktemp("features")
     digits_cnn.trained(folder)

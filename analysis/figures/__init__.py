@@ -13,8 +13,8 @@ from analysis.figures.drawn import Drawn, NothingToDraw
 
 if TYPE_CHECKING:
     from analysis.figures.sources import Source
-    from analysis.style import Width
-    from analysis.tables import Tables
+    from analysis.figures.style import Width
+    from analysis.results.tables import Tables
 
 __all__ = [
     "ALL",

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import style
-from analysis.figures import marks
+from analysis.figures import marks, style
 from analysis.figures.drawn import Drawn, NothingToDraw
 from analysis.figures.scores import MACS, Scores, checked, names, one_study, over_seeds, protocols
 from analysis.figures.sources import Source, from_each
-from analysis.files import write_csv
+from analysis.results.files import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

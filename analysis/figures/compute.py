@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from analysis import style
-from analysis.figures import marks
+from analysis.figures import marks, style
 from analysis.figures.drawn import Drawn
 from analysis.figures.scores import (
     MACS,
@@ -26,9 +25,9 @@ from analysis.figures.scores import (
     titles,
 )
 from analysis.figures.sources import Source, from_each
-from analysis.files import write_csv
-from analysis.fits import log_linear
-from analysis.tables import MIN_MODELS
+from analysis.laws.fits import log_linear
+from analysis.results.files import write_csv
+from analysis.results.tables import MIN_MODELS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

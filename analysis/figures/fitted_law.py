@@ -11,13 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from analysis import style
-from analysis.figures import marks
+from analysis.figures import marks, style
 from analysis.figures.drawn import Drawn, NothingToDraw
 from analysis.figures.scores import MACS, Scores, at_last_shared_step, over_seeds, protocols, scaling_scores
 from analysis.figures.sources import Source, from_each
-from analysis.files import write_csv
-from analysis.fits import power_law
+from analysis.laws.fits import power_law
+from analysis.results.files import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

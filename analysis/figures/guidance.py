@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import style
 from analysis.errors import ResultsError
-from analysis.figures import marks
+from analysis.figures import marks, style
 from analysis.figures.drawn import Drawn
 from analysis.figures.scores import Scores, protocol
 from analysis.figures.sources import Source, from_each
 from analysis.figures.varied import varied
-from analysis.files import write_csv
+from analysis.results.files import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

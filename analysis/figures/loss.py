@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import style
 from analysis.errors import ResultsError
-from analysis.figures import marks
+from analysis.figures import marks, style
 from analysis.figures.drawn import Drawn, NothingToDraw
 from analysis.figures.scores import names, one_study, over_seeds
 from analysis.figures.sources import Source, from_each
-from analysis.files import write_csv
-from analysis.runs import SIZES
+from analysis.results.files import write_csv
+from analysis.results.run_folders import SIZES
 
 WINDOWS = 200  # a line has at most so many points
 NOT_PRINTED = "the paper prints no number of its losses (Fig. 13); needed: a results folder"

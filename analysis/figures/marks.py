@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis import style
+from analysis.figures import style
 from analysis.figures.drawn import NothingToDraw
-from analysis.labels import place_labels
-from analysis.runs import SIZES
+from analysis.figures.labels import place_labels
+from analysis.results.run_folders import SIZES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import style
-from analysis.figures import marks
+from analysis.figures import marks, style
 from analysis.figures.drawn import Drawn, NothingToDraw
 from analysis.figures.scores import MACS, Scores, at_last_shared_step, finite, over_seeds, protocols, scaling_scores
 from analysis.figures.sources import Source, from_each
-from analysis.files import write_csv
-from analysis.fits import log_linear
-from analysis.tables import MIN_MODELS
+from analysis.laws.fits import log_linear
+from analysis.results.files import write_csv
+from analysis.results.tables import MIN_MODELS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

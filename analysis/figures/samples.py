@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from analysis import style
 from analysis.errors import ResultsError
+from analysis.figures import style
 from analysis.figures.drawn import Drawn, NothingToDraw
 from analysis.figures.scores import Scores, protocol, scaling_scores
 from analysis.figures.sources import Source, from_each
-from analysis.files import write_arrays
-from analysis.runs import SIZES
+from analysis.results.files import write_arrays
+from analysis.results.run_folders import SIZES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,8 +12,8 @@ import pandas as pd
 from analysis.errors import ResultsError
 from analysis.figures.drawn import NothingToDraw
 from analysis.figures.sources import Source
-from analysis.published_scores import EVALUATION
-from analysis.tables import comparable, evaluation_keys
+from analysis.results.published import EVALUATION
+from analysis.results.tables import comparable, evaluation_keys
 
 # What the models of a scaling study have in common, for the published tables: those hold other studies too.
 PUBLISHED_STUDY = {"block": "adaln-zero", "data": "imagenet-256-latents"}

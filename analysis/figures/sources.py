@@ -11,9 +11,9 @@ import pandas as pd
 
 from analysis.errors import ResultsError
 from analysis.figures.drawn import NothingToDraw
-from analysis.published_scores import METRICS, published, published_evaluations
-from analysis.runs import EVALS_TYPES, TRAIN_TYPES
-from analysis.tables import RUN_COLUMNS, RUNS_TYPES, Tables, load
+from analysis.results.published import METRICS, published, published_evaluations
+from analysis.results.run_folders import EVALS_TYPES, TRAIN_TYPES
+from analysis.results.tables import RUN_COLUMNS, RUNS_TYPES, Tables, load
 
 PUBLISHED = "published"
 MAX_SOURCES = 4  # as many as there are ways to fill a marker
@@ -23,7 +23,7 @@ Read = TypeVar("Read")
 
 @dataclass(frozen=True)
 class Source:
-    """name: "published" or the results folder's name; tables: as `analysis.tables` describes them."""
+    """name: "published" or the results folder's name; tables: as `analysis.results.tables` describes them."""
 
     name: str
     tables: Tables

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from analysis import style
-from analysis.figures import marks
+from analysis.figures import marks, style
 from analysis.figures.drawn import Drawn
 from analysis.figures.scores import Scores, over_seeds, protocols, scaling_scores, side_by_side, titles
 from analysis.figures.sources import Source, from_each
-from analysis.files import write_csv
-from analysis.runs import SIZES
+from analysis.results.files import write_csv
+from analysis.results.run_folders import SIZES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.figures.drawn import NothingToDraw
 from analysis.figures.scores import Scores, finite
 from analysis.figures.sources import Source
-from analysis.tables import evaluation_keys
+from analysis.results.tables import evaluation_keys
 
 
 def varied(source: Source, setting: str, ignored: tuple[str, ...] = ()) -> list[Scores]:

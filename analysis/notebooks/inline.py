@@ -16,7 +16,7 @@ from analysis import figures
 from analysis.figures.drawn import NothingToDraw
 from analysis.figures.scores import MACS, at_last_shared_step, protocols, scaling_scores
 from analysis.figures.sources import PUBLISHED, Source, from_each, open_sources
-from analysis.table_formats import Column, Table, count, markdown, significant
+from analysis.results.table_formats import Column, Table, count, markdown, significant
 
 RESULTS = Path(__file__).parents[2] / "results"
 COLOURS = 256  # of a committed picture: a third of the bytes, and no marker changes its colour visibly

@@ -2,7 +2,7 @@
 
     python tests/slurm/disturbed_study.py
 
-Needs root and what `tests/slurm/cluster.sh install` installs. Submits sweeps/digits.yaml with the profile slurm-test,
+Needs root and what `tests/slurm/cluster.sh install` installs. Submits the digits study with the profile slurm-test,
 whose time limit is too short for the largest models, and meanwhile requeues, preempts, cancels and kills jobs and takes
 the power from a node. At the end it compares every score, bit for bit, with seed 0 of results/digits, and writes what
 happened to results/slurm/disturbed-digits.csv.
@@ -23,10 +23,10 @@ from pathlib import Path
 import pandas as pd
 from slurm_cluster import SCRIPT, Cluster
 
-sys.path.append(str(Path(__file__).parents[1]))  # studies.py uses the recipes of the tests
+sys.path.append(str(Path(__file__).parents[1] / "support"))  # studies.py uses the recipes of the tests
 from studies import DITBENCH, all_finished, folders, job_ids, last_step, starts
 
-from bench import metrics
+from bench import jsonl
 
 ROOT = Path(__file__).parents[2]
 SWEEP = ROOT / "sweeps" / "digits.yaml"
@@ -130,15 +130,15 @@ def outcome(label: str, folder: Path, disturbances: dict[str, list[str]]) -> dic
     committed = pd.read_csv(ROOT / "results" / "digits" / "evals.csv")
     committed = committed[(committed["label"] == label) & (committed["seed"] == 0)].set_index("step")
     scores = ("fid", "fid_percent", "kid", "kid_std", "inception_score", "precision", "recall")
-    rows = metrics.read(folder / "evals.jsonl")
+    rows = jsonl.read(folder / "evals.jsonl")
     equal = sum(row[name] == committed.loc[row["step"], name] for row in rows for name in scores)
     log = (folder / "log.txt").read_text(encoding="utf-8")
-    steps = [row["step"] for row in metrics.read(folder / "train.jsonl")]
+    steps = [row["step"] for row in jsonl.read(folder / "train.jsonl")]
     return {
         "label": label,
         "starts": len(starts(folder)),
         "stops_on_signal": log.count("stopped on request"),
-        "failed_attempts": len(metrics.read(folder / "failures.jsonl")),
+        "failed_attempts": len(jsonl.read(folder / "failures.jsonl")),
         "disturbances": "; ".join(disturbances[label]),
         "train_rows": len(steps),
         "rows_missing_or_twice": len(steps) - len(set(steps)) + len(set(range(25, 601, 25)) - set(steps)),

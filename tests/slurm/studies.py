@@ -13,12 +13,12 @@ from typing import Any
 import yaml
 from recipes import TINY
 
-from bench import metrics
+from bench import jsonl
 from bench.recipe import Recipe
 from bench.run_folder import write_config
-from sweeps import submissions
 from sweeps.cluster import load_cluster
 from sweeps.expand import load_sweep, run_folders
+from sweeps.slurm import submissions
 
 DITBENCH = Path(sys.executable).with_name("ditbench")
 SPEEDS = ("images_per_s", "sampling_images_per_s")
@@ -80,21 +80,21 @@ def all_finished(path: Path, runs: Path) -> bool:
 
 def results(folder: Path) -> dict[str, Any]:
     """Scores, weights and samples of a run, byte for byte; speeds left out."""
-    rows = [{k: v for k, v in row.items() if k not in SPEEDS} for row in metrics.read(folder / "evals.jsonl")]
+    rows = [{k: v for k, v in row.items() if k not in SPEEDS} for row in jsonl.read(folder / "evals.jsonl")]
     files = [*folder.glob("checkpoints/ema-*"), *folder.glob("samples/*.npy")]
     return {"scores": sorted(rows, key=lambda row: row["step"]), **{path.name: path.read_bytes() for path in files}}
 
 
 def train_rows(folder: Path) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if k not in SPEEDS} for row in metrics.read(folder / "train.jsonl")]
+    return [{k: v for k, v in row.items() if k not in SPEEDS} for row in jsonl.read(folder / "train.jsonl")]
 
 
 def starts(folder: Path) -> list[dict[str, Any]]:
-    return metrics.read(folder / "sessions.jsonl")
+    return jsonl.read(folder / "sessions.jsonl")
 
 
 def last_step(folder: Path) -> int:
-    rows = metrics.read(folder / "train.jsonl")
+    rows = jsonl.read(folder / "train.jsonl")
     return rows[-1]["step"] if rows else 0
 
 

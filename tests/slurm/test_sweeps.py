@@ -27,7 +27,7 @@ from studies import (
     write_sweep,
 )
 
-from bench import metrics
+from bench import jsonl
 from bench.checkpoint import load_tensors
 from bench.run_folder import write_config
 from sweeps.expand import load_sweep
@@ -107,7 +107,7 @@ def test_disturbed_runs_end_like_undisturbed_ones(cluster: Cluster, tmp_path: Pa
         assert [row["step"] for row in train_rows(folder)] == list(range(1, len(train_rows(folder)) + 1)), label
         assert len(starts(folder)) >= 2, label
     assert len(starts(runs["timed-out"])) >= 3
-    assert "SIGKILL" in metrics.read(runs["killed"] / "failures.jsonl")[0]["error"]
+    assert "SIGKILL" in jsonl.read(runs["killed"] / "failures.jsonl")[0]["error"]
     # A signal saves the very step it comes at: nothing is trained twice.
     stopped = [line for line in (runs["timed-out"] / "log.txt").read_text().splitlines() if "saved at step" in line]
     assert len(stopped) >= 2
@@ -146,12 +146,12 @@ def test_two_nodes_with_two_ranks_each_train_like_one_process(cluster: Cluster, 
     assert (start["world_size"], start["node"]) == (4, "n[1-2]")
     assert _distance(_weights(folder), reference) <= 4 * spread
     # Sampling is split over ranks without any sum: the same weights give the same bytes.
-    assert len(metrics.read(folder / "evals.jsonl")) == 2
+    assert len(jsonl.read(folder / "evals.jsonl")) == 2
 
 
 def _final_weights(path: Path, study: Path, micro_batches: int) -> dict[str, Any]:
     """Label -> last weights, trained here with batches split into so many pieces."""
-    from bench.execution import Execution
+    from bench.parallel import Execution
     from bench.run import train
 
     result = {}
@@ -200,7 +200,7 @@ def test_a_run_that_always_fails_is_tried_three_times_and_sinks_nothing(cluster:
     submit(path, profile, tmp_path)
     runs = folders(path, tmp_path)
     cluster.wait_until(lambda: (runs["good"] / "finished.json").exists(), 180, "the good run is scored")
-    failures = metrics.read(runs["bad"] / "failures.jsonl")
+    failures = jsonl.read(runs["bad"] / "failures.jsonl")
     assert len(failures) == 3
     assert len({row["attempt"] for row in failures}) == 3
     assert "not finite at step" in json.loads((runs["bad"] / "error.json").read_text())["error"]
@@ -216,12 +216,12 @@ def test_scoring_begins_while_training_goes_on(cluster: Cluster, tmp_path: Path)
     (folder,) = folders(path, tmp_path).values()
     cluster.wait_until(lambda: last_step(folder) > 40, 120, "the first checkpoints are there")
     pid = freeze(cluster, folder)
-    cluster.wait_until(lambda: metrics.read(folder / "evals.jsonl"), 120, "the first checkpoint is scored")
+    cluster.wait_until(lambda: jsonl.read(folder / "evals.jsonl"), 120, "the first checkpoint is scored")
     assert last_step(folder) < 1500
     os.kill(pid, signal.SIGCONT)
     assert "1 queued or running" in submit(path, write_profile(tmp_path), tmp_path)
     cluster.wait_until(lambda: all_finished(path, tmp_path), 180, "all are scored")
-    assert [row["step"] for row in metrics.read(folder / "evals.jsonl")] == [20, 40, 1500]
+    assert [row["step"] for row in jsonl.read(folder / "evals.jsonl")] == [20, 40, 1500]
     assert len(starts(folder)) == 1
     reference = undisturbed(path, tmp_path / "reference")
     assert results(folder) == next(iter(reference.values()))
@@ -235,7 +235,7 @@ def test_a_failed_evaluation_is_repeated_without_training(cluster: Cluster, tmp_
     (folder,) = folders(path, tmp_path).values()
     cluster.wait_until(lambda: (folder / "scoring-error.json").exists(), 120, "scoring is given up")
     cluster.wait_until(lambda: not cluster.squeue("--noheader").strip(), 60, "its job has left the queue")
-    assert len(metrics.read(folder / "scoring-failures.jsonl")) == 2
+    assert len(jsonl.read(folder / "scoring-failures.jsonl")) == 2
     assert not (folder / "error.json").exists()
     (tmp_path / "unscored" / "features").unlink()
     assert "0 runs to train, 1 to score" in submit(path, write_profile(tmp_path), tmp_path)
@@ -260,7 +260,7 @@ def test_queued_jobs_run_the_code_that_was_submitted(cluster: Cluster, tmp_path:
     profile = write_profile(tmp_path, training=[{"gpus_per_node": 1, "mem_gb": 2}])
     cluster.scontrol("update", "partitionname=low", "state=down")
     try:
-        code = "from bench.cli import main; main()"
+        code = "from ditbench import main; main()"
         arguments = ["sweep", "submit", path, "--cluster", profile, "--runs", tmp_path]
         command = [sys.executable, "-c", code, *map(str, arguments)]
         subprocess.run(command, cwd=checkout, env={**os.environ, "PYTHONPATH": str(checkout)}, check=True)

@@ -1,0 +1,60 @@
+"""`ditbench compare`: two designs at equal compute, with intervals."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from analysis.errors import ResultsError
+
+
+class Source(StrEnum):
+    PUBLISHED = "published"
+
+
+class ReportFormat(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
+
+def compare(
+    results: Annotated[list[Path] | None, typer.Argument(help="Folders that `ditbench collect` made.")] = None,
+    by: Annotated[str, typer.Option(help="The column of runs that tells designs apart, or source: folders.")] = "block",
+    source: Annotated[Source | None, typer.Option(help="Instead of folders: says what the paper lacks.")] = None,
+    between: Annotated[str | None, typer.Option(help="A,B: the two designs, where there are more.")] = None,
+    metric: Annotated[str, typer.Option(help="fid, fid_percent, fid_infinity, sfid, kid or loss.")] = "fid",
+    step: Annotated[int | None, typer.Option(min=1, help="Default: the last that most runs share.")] = None,
+    level: Annotated[float, typer.Option(help="Confidence level.")] = 0.9,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
+    format: Annotated[ReportFormat, typer.Option(help="How to print.")] = ReportFormat.TABLE,
+) -> None:
+    """Compare two designs at equal compute: difference of the scores, and the compute that the better one saves."""
+    import json
+
+    from analysis.compare.collected import collected_designs, refuse_published
+    from analysis.compare.designs import CONVENTION, compare_designs
+    from analysis.results.tables import load
+
+    if bool(results) == (source is not None):
+        raise ResultsError("ditbench compare: accepted: either folders of results or --source published")
+    if not results:
+        refuse_published()
+        return
+    if len({path.resolve() for path in results}) < len(results):
+        raise ResultsError("the same folder twice; needed: different ones")
+    pair = tuple(between.split(",")) if between is not None else None
+    if pair is not None and len(pair) != 2:
+        raise ResultsError(f"--between {between}: accepted: two designs, A,B")
+    tables = {str(path): load(path) for path in results}
+    comparison = compare_designs(collected_designs(tables, by, metric, step, pair), level, seed)
+    if format == ReportFormat.JSON:
+        typer.echo(json.dumps(comparison.to_dict(), indent=1, allow_nan=False))
+        return
+    lines = comparison.table()
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        typer.echo(f"{name.ljust(width)}  {value}")
+    typer.echo(f"\n{CONVENTION}.\n\n{comparison.sentence()}")

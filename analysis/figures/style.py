@@ -1,0 +1,173 @@
+"""How a model looks in every figure, and how figures are laid out and written."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from analysis.results.files import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Width = Literal["one", "two"]
+WIDTHS: dict[Width, float] = {"one": 3.25, "two": 6.75}  # inches: one and two columns of a paper
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; area and line style say the same.
+SIZE_COLOURS = {"S": "#56B4E9", "B": "#E69F00", "L": "#009E73", "XL": "#D55E00"}
+SIZE_AREAS = {"S": 14.0, "B": 27.0, "L": 44.0, "XL": 66.0}  # square points
+SIZE_LINES = {"S": ":", "B": "-.", "L": "--", "XL": "-"}
+# By rank, coarsest first, so that the patch sizes 4, 2, 1 of small images look like the paper's 8, 4, 2.
+PATCH_MARKERS = ("s", "^", "o", "D", "v")
+PATCH_LINES = (":", "--", "-", "-.", "-")
+# Anything else that is told apart in one panel: colour, marker and line style of the first, second, ...
+SERIES = (
+    ("#0072B2", "o", "-"),
+    ("#D55E00", "s", "--"),
+    ("#009E73", "^", "-."),
+    ("#CC79A7", "D", ":"),
+    ("#E69F00", "v", (0, (5, 1, 1, 1, 1, 1))),
+    ("#56B4E9", "P", (0, (1, 3))),
+    ("#000000", "X", (0, (8, 2))),
+)
+# Which source a marker comes from, and a line through its points.
+SOURCE_FILLS = ("full", "none", "left", "bottom")
+SOURCE_LINES = ("-", "--", "-.", ":")
+
+DPI = 200
+SMALL_PRINT = 7.0  # points
+SETTINGS: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 7.5,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.5,
+    "legend.frameon": False,
+    "legend.fontsize": 7,
+    "lines.linewidth": 1.2,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "pdf.fonttype": 42,  # fonts embedded, text stays text
+}
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """The suite's matplotlib settings, for the time of a `with` block."""
+    import matplotlib
+
+    with matplotlib.rc_context(SETTINGS):
+        yield
+
+
+def patch_ranks(patches: list[int]) -> dict[int, int]:
+    """Patch size -> its rank, 0 for the coarsest."""
+    return {patch: rank for rank, patch in enumerate(sorted(set(patches), reverse=True))}
+
+
+def new_figure(width: Width, height: float, small_print: str) -> Figure:
+    """An empty figure: `height` inches of room for panels, and the small print under it, wrapped at its width."""
+    from matplotlib.figure import Figure
+
+    characters = int(18 * WIDTHS[width])  # of the small print's size in so many inches
+    paragraphs = small_print.splitlines()
+    lines = [line for paragraph in paragraphs for line in textwrap.wrap(paragraph, characters, break_on_hyphens=False)]
+    figure = Figure(figsize=(WIDTHS[width], height + 0.15 * len(lines)), layout="constrained")
+    figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=SMALL_PRINT, color="#333333", linespacing=1.3)
+    return figure
+
+
+def panels(figure: Any, count: int, columns: int, share: bool = False) -> list[Axes]:
+    """`count` axes, row by row in so many columns; `share`: all with the same scales."""
+    rows = -(-count // columns)
+    grid = figure.subplots(rows, min(columns, count), sharex=share, sharey=share, squeeze=False)
+    axes = list(grid.flat)
+    for spare in axes[count:]:
+        spare.remove()
+    return axes[:count]
+
+
+def parts(figure: Any, count: int, columns: int) -> list[Any]:
+    """`count` subfigures, row by row in so many columns, for panels with legends of their own."""
+    grid = figure.subfigures(-(-count // columns), min(columns, count), squeeze=False)
+    return list(grid.flat)[:count]
+
+
+def log_ticks(axis: Any, in_decade: tuple[int, ...] = (1, 2, 5)) -> None:
+    """Plain numbers at `in_decade` of each decade of a logarithmic axis; at its decades if these are some more."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    low, high = sorted(axis.get_view_interval())
+    if high / low < 2e4:
+        axis.set_major_locator(LogLocator(subs=in_decade if high / low < 2e3 else (1,)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
+
+
+def plain_ticks(axis: Any, places: tuple[float, ...]) -> None:
+    """Plain numbers at those of `places` that are in view, on a logarithmic axis."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    axis.set_major_locator(FixedLocator(places))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def step_ticks(axes: Axes) -> None:
+    """Training steps as 600, 400K, 7M; logarithmic where they span more than a decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    low, high = axes.dataLim.intervalx
+    axes.set_xlabel("Training steps")
+    if low > 0 and high / low > 10:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: steps_text(value)))
+
+
+def steps_text(steps: float) -> str:
+    """600 -> 600, 400000 -> 400K, 7000000 -> 7M."""
+    for size, letter in ((1e6, "M"), (1e3, "K")):
+        if steps >= size:
+            return f"{steps / size:g}{letter}"
+    return f"{steps:g}"
+
+
+def lay_out(figure: Figure) -> None:
+    """Give everything its place, for good; later calls change nothing."""
+    engine = figure.get_layout_engine()
+    if engine is None:
+        return
+    for _ in range(2):  # the second knows the ticks that the panels' sizes gave in the first
+        engine.execute(figure)
+    figure.set_layout_engine("none")
+
+
+def write_figure(figure: Figure, out: Path, name: str) -> list[Path]:
+    """Write `figure` as NAME.png and NAME.pdf into `out`, without dates: same figure, same bytes."""
+    metadata = {
+        "png": {"Software": None},
+        "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+    }
+    paths = []
+    lay_out(figure)
+    for kind, entries in metadata.items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=entries)
+        paths.append(write_whole(out / f"{name}.{kind}", buffer.getvalue()))
+    return paths

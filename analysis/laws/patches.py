@@ -1,0 +1,98 @@
+"""One power law for each patch size, to set beside a joint law with a token term."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from analysis.errors import ResultsError
+from analysis.laws.fit import Fit, fit
+from analysis.laws.observations import Observations
+from analysis.laws.solver import Objective
+
+
+@dataclass(frozen=True)
+class PatchLaws:
+    """`fits`: patch size, coarsest first -> y = A C^-alpha of its models."""
+
+    fits: Mapping[int, Fit]
+
+    @property
+    def num_parameters(self) -> int:
+        """Of all patch sizes together."""
+        return sum(law.num_parameters for law in self.fits.values())
+
+    @property
+    def loss(self) -> float:
+        """Sum over the patch sizes."""
+        return sum(law.loss for law in self.fits.values())
+
+    @property
+    def aicc(self) -> float:
+        """As `Fit.aicc`, of all laws as one with one variance; NaN for log-huber."""
+        n, k = sum(len(law.observations) for law in self.fits.values()), self.num_parameters + 1
+        if any(law.objective == "log-huber" for law in self.fits.values()):
+            return float("nan")
+        if n <= k + 1:
+            return float("inf")
+        return n * float(np.log(max(self.loss, 1e-300) / n)) + 2 * k + 2 * k * (k + 1) / (n - k - 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "loss": self.loss,
+            "k": self.num_parameters + 1,
+            "aicc": float(self.aicc) if np.isfinite(self.aicc) else None,
+            "patches": {str(patch): law.to_dict() for patch, law in self.fits.items()},
+        }
+
+    def table(self) -> list[list[str]]:
+        """Rows of text: patch, rows, A, alpha, loss, status."""
+        return [
+            [
+                str(patch),
+                str(len(law.observations)),
+                f"{law.parameters['A']:.4g}",
+                f"{law.parameters['alpha']:.4g}",
+                f"{law.loss:.4g}",
+                law.status,
+            ]
+            for patch, law in self.fits.items()
+        ]
+
+    def sentence(self) -> str:
+        """The exponents."""
+        said = [f"{law.parameters['alpha']:.3f} at patch {patch}" for patch, law in self.fits.items()]
+        return f"One law a patch size, y = A C^-alpha: alpha = {', '.join(said)}."
+
+
+def patch_of(model: str) -> int:
+    """Patch size of a model called like S/4.
+
+    Raises:
+        ResultsError: it is called otherwise.
+    """
+    patch = model.rpartition("/")[2]
+    if not patch.isdecimal():
+        raise ResultsError(f"{model}: no patch size in its name; accepted: names such as S/4")
+    return int(patch)
+
+
+def laws_by_patch(rows: Observations, objective: Objective = "logs") -> PatchLaws:
+    """Fit y = A C^-alpha to the models of each patch size.
+
+    Raises:
+        ResultsError: see `fit`; the patch size is named.
+    """
+    patches = [patch_of(model) for model in rows.models]
+    fits = {}
+    for patch in sorted(set(patches), reverse=True):
+        try:
+            its = rows.at(row for row, value in enumerate(patches) if value == patch)
+            fits[patch] = fit(its, "power", objective)
+        except ResultsError as error:
+            raise ResultsError(f"patch {patch}: {error}") from error
+    return PatchLaws(fits)

@@ -1,0 +1,131 @@
+"""What a report says of the runs: their recipe, environment, hours, failures, and what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from analysis.report import page
+from analysis.report.tables import heading_of, names, number, plain_table
+from analysis.results.run_folders import OPTIMISATION_TYPES, SCORE_TYPES
+from analysis.results.run_history import SESSION_FACTS, RunHistory, differing_keys, hours
+from analysis.results.tables import Tables
+
+# What the tables say of the recipe, where there are no run folders to read it from.
+RECIPE_COLUMNS = ("data", "block", "steps", "batch_size", *OPTIMISATION_TYPES)
+
+
+def recipe(tables: Tables, histories: Sequence[RunHistory]) -> str:
+    """What all runs share, as YAML, and where they differ; of `tables` alone, what these say of it."""
+    if not histories:
+        known = tables.runs.loc[:, list(RECIPE_COLUMNS)].dropna(axis="columns", how="all")
+        same = [(str(name), names(known[name])) for name in known.columns]
+        few = page.paragraph("As far as the tables say; the run folders hold it whole.")
+        return few + page.facts(same)
+    shared, differing = differing_keys([history.recipe for history in histories])
+    body = page.paragraph(f"What the {len(histories)} runs share:")
+    body += page.code(yaml.safe_dump(shared, sort_keys=False, allow_unicode=True), "Recipe, as YAML")
+    if differing.columns.empty:
+        return body
+    identity = pd.DataFrame({"label": [history.label for history in histories]})
+    table = identity.assign(run=[history.run for history in histories], **_as_text(differing))
+    shown = plain_table("recipes", "Where the runs' recipes differ", "Keys of the recipe; none: not set.", table)
+    return body + page.table(shown)
+
+
+def environment(tables: Tables, histories: Sequence[RunHistory]) -> str:
+    """Every run with its state and device, and the environments that they were started in."""
+    columns = ["label", "seed", "run", "state", "starts", "started", "finished", "device", "precision", "commit"]
+    conventions = (
+        "Device, precision and commit of the last start; started: the first. A + after a commit: uncommitted changes."
+    )
+    body = page.table(plain_table("runs", "Runs", conventions, tables.runs.loc[:, columns]))
+    if not histories:
+        return body + page.paragraph("Versions and every single start are in the run folders only.")
+    sessions: Any = pd.concat([history.sessions for history in histories], ignore_index=True)
+    kept = [name for name in SESSION_FACTS if name in sessions.dropna(axis="columns", how="all").columns]
+    groups = sessions.loc[:, ["phase", *kept]].groupby(["phase", *kept], dropna=False, sort=True)
+    starts = groups.size().reset_index(name="number of starts")
+    shown = plain_table("sessions", "Environments", "One row for all starts in the same environment.", starts)
+    return body + page.table(shown)
+
+
+def cost(tables: Tables, histories: Sequence[RunHistory], planned: pd.DataFrame | None) -> str:
+    """Hours spent by each run, beside the planned ones if there are any."""
+    spent = hours(tables, list(histories))
+    kinds = ["training_hours", "sampling_hours", "training_device_hours"]
+    if planned is not None:
+        spent = spent.merge(planned, on="run", how="left")
+        kinds += ["planned_training_hours", "planned_scoring_hours"]
+    lines = [f"{heading_of(name).capitalize()}, all runs together: {_total(spent[name])}" for name in kinds]
+    lines += ["No plan was given to set beside them."] if planned is None else _ratio(spent)
+    conventions = (
+        "From logged speeds: training hours are steps × batch / images per second of each row of the log, sampling "
+        "hours samples / images per second of each score; waiting, start-up, repeated steps and the feature network "
+        "are in neither. Device-hours: times the devices of the session, from the run folders. Planned: device-hours."
+    )
+    return page.items(lines) + page.table(plain_table("hours", "Hours of each run", conventions, spent))
+
+
+def _ratio(spent: pd.DataFrame) -> list[str]:
+    """Spent over planned, where both are known."""
+    both = spent.dropna(subset=["training_device_hours", "planned_training_hours"])
+    if both.empty:
+        return ["No run has both planned and spent device-hours."]
+    ratio = both["training_device_hours"].sum() / both["planned_training_hours"].sum()
+    share = f"{len(both)} of {len(spent)} runs"
+    return [f"Training took {ratio:.2f} times the planned device-hours ({share} where both are known)."]
+
+
+def failures(tables: Tables, histories: Sequence[RunHistory], undrawn: Sequence[str]) -> str:
+    """Failed attempts, and what the study lacks; `undrawn`: a line for each figure that it has no data for."""
+    runs = tables.runs
+    body = page.heading("Failed")
+    failed = [f"{_run_name(row)} was given up." for row in _in_state(runs, "failed")] or ["No run was given up."]
+    for history in histories:
+        for row in history.failures.to_dict("records"):
+            failed.append(f"{history.label} ({history.run}), {row['phase']}, {row['time']}: {row['error']}")
+    if histories and all(history.failures.empty for history in histories):
+        failed.append("No attempt failed.")
+    if not histories:
+        failed.append("Attempts that failed and were repeated are recorded in the run folders only.")
+    body += page.items(failed) + page.heading("Missing")
+    missing = [f"{_run_name(row)} has not finished" for row in _in_state(runs, "unfinished")]
+    if not tables.evals.empty:
+        last = max(tables.evals["step"])
+        at_last = tables.evals.loc[tables.evals["step"] == last, "run"].tolist()
+        unscored = runs.loc[~runs["run"].isin(at_last)].to_dict("records")
+        missing += [f"{_run_name(row)} has no score at step {last:,}" for row in unscored]
+        computed = tables.evals.dropna(axis="columns", how="all").columns
+        never = [name for name in SCORE_TYPES if name not in computed]
+        if never:
+            missing.append(f"Computed for no run: {', '.join(never)}")
+    unsampled = len(runs) - len(tables.samples)
+    if unsampled:
+        missing.append(f"{unsampled} of {len(runs)} runs have no samples in the tables")
+    if histories and len(histories) < len(runs):
+        missing.append(f"{len(runs) - len(histories)} of {len(runs)} runs have no run folder any more")
+    return body + page.items([*missing, *undrawn] or ["Nothing."])
+
+
+def _in_state(runs: pd.DataFrame, state: str) -> list[dict[Any, Any]]:
+    return runs.loc[runs["state"] == state].to_dict("records")
+
+
+def _run_name(row: dict[Any, Any]) -> str:
+    return f"{row['label']}, seed {row['seed']} ({row['run']})"
+
+
+def _as_text(table: pd.DataFrame) -> dict[str, list[str]]:
+    return {name: ["none" if value is None else str(value) for value in table[name]] for name in table.columns}
+
+
+def _total(values: Any) -> str:
+    known = values.dropna()
+    if known.empty:
+        return "not known"
+    share = f" ({len(known)} of {len(values)} runs)" if len(known) < len(values) else ""
+    return f"{number(known.sum())}{share}"

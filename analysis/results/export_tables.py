@@ -1,0 +1,278 @@
+"""The tables of a study for papers and pages: its models, published scores beside measured ones, correlations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.results.published import compared, near_misses
+from analysis.results.run_folders import EVALUATION_KEY_TYPES, OPTIMISATION_TYPES, SIZES
+from analysis.results.table_formats import Column, Table, count, fixed, signed, significant
+from analysis.results.tables import ResultsError, Tables, comparable
+from analysis.results.tables import correlations as correlations_of
+
+GMACS = (
+    "GMACs are 10⁹ multiply-accumulates of one forward pass of one image, which the DiT paper calls Gflops; true "
+    "FLOPs are twice as many."
+)
+RANGE = "Where a model has several seeds: the mean, with the lowest and the highest seed."
+LEVEL = 0.9
+# What a model's seeds must share to be one row.
+TRAINING = ("model", "params", "gmacs", "data", "batch_size", *OPTIMISATION_TYPES)
+
+
+def frechet_name(evals: pd.DataFrame) -> str:
+    """ "FID" where Inception's features were used, else "Fréchet distance": a distance of other features is no FID."""
+    inception = not evals.empty and evals["extractor"].astype("str").str.startswith("inception").all()
+    return "FID" if inception else "Fréchet distance"
+
+
+def protocol(tables: Tables) -> str:
+    """The whole evaluation key in one sentence; "" without scores.
+
+    Raises:
+        ResultsError: the evaluations are not `comparable`.
+    """
+    comparable(tables.evals)
+    if tables.evals.empty:
+        return ""
+    key = tables.evals.iloc[0].to_dict()
+    guidance = "no guidance" if key["guidance_scale"] == 1 else f"guidance {key['guidance_scale']:g}"
+    if pd.notna(key["guidance_channels"]):
+        guidance += f" on {key['guidance_channels']} channels"
+    return (
+        f"Scores: {key['weights']} weights, {key['sampler']} sampler, {key['sampling_steps']} steps, {guidance}, "
+        f"denoised images {'clipped' if key['clip_denoised'] else 'not clipped'}, decoder {_or_none(key['decoder'])}, "
+        f"{key['num_samples']:,} samples with {key['labels']} labels against {key['reference']}, features of "
+        f"{key['extractor']}, KID on subsets of {_or_none(key['kid_subset_size'])}."
+    )
+
+
+def summary(tables: Tables) -> Table:
+    """One row a model, at the last step that any of its seeds has a score at.
+
+    Data columns: label, block, params, gmacs, num_seeds (with a score at the step), step, then for loss (the
+    last logged at or before the step) and each score that was computed, fid, fid_percent (of the trace of the
+    real features' covariance), fid_infinity, sfid, kid, inception_score, precision, recall: its mean over the
+    seeds, and as *_min and *_max its range. By size (S, B, L, XL), then patch size, coarsest first.
+
+    Raises:
+        ResultsError: no score, scores that are not `comparable`, several runs of one model and seed, or seeds of
+            a model that were trained differently.
+    """
+    comparable(tables.evals)
+    _refuse_mixed_models(tables)
+    if tables.evals.empty:
+        raise ResultsError("no score to summarise: evals is empty; needed: at least one scored step of one run")
+    frechet = frechet_name(tables.evals)
+    scores = (
+        Column("fid", f"{frechet} ↓", fixed(2)),
+        Column("fid_percent", "% of trace ↓", fixed(1)),
+        Column("fid_infinity", f"{frechet}∞ ↓", fixed(2)),
+        Column("sfid", "sFID ↓", fixed(2)),
+        Column("kid", "KID ↓", significant(4)),
+        Column("inception_score", "IS ↑", fixed(2)),
+        Column("precision", "Precision ↑", fixed(3)),
+        Column("recall", "Recall ↑", fixed(3)),
+    )
+    computed = tables.evals.dropna(axis="columns", how="all").columns
+    scores = tuple(column for column in scores if column.name in computed)
+    names = ["loss", *(column.name for column in scores)]
+    evals = _last_scores(tables)
+    blocks: Any = evals.groupby(["label", "block"], sort=False)
+    rows = [_over_seeds(models, names) for _, models in blocks]
+    several = len(set(evals["block"])) > 1
+    return Table(
+        "summary",
+        "Models at their last scored step",
+        f"{GMACS} Loss: training loss, mean since the log's row before. {RANGE} {protocol(tables)}",
+        (
+            Column("label", "Model", is_number=False),
+            *((Column("block", "Block", is_number=False),) if several else ()),
+            Column("params", "Parameters", count),
+            Column("gmacs", "GMACs", significant(4)),
+            Column("num_seeds", "Seeds", count),
+            Column("step", "Step", count),
+            Column("loss", "Loss ↓", fixed(4)),
+            *scores,
+        ),
+        pd.DataFrame(rows),
+    )
+
+
+def published(tables: Tables) -> Table:
+    """Published scores next to measured ones, where every condition that a paper states is the published one.
+
+    Data columns: label, block, data, step, metric, published, measured (mean over the seeds), measured_min,
+    measured_max, num_seeds, difference (measured - published) with its difference_min and difference_max,
+    difference_90_low and difference_90_high (Student's t interval of the seeds' mean difference, where there are
+    several; the published score is taken as exact), interval (the same as text), relative_percent (of published), the
+    evaluation key, source. See `published_scores.compared`.
+
+    Raises:
+        ResultsError: no score has a published one; the message says in what the nearest differs.
+    """
+    scores = compared(tables)
+    if scores.empty:
+        raise ResultsError(f"no score can stand next to a published one: {_why_not(tables)}")
+    _refuse_mixed_models(tables)
+    by = ["label", "block", "data", "step", "metric", "published", *EVALUATION_KEY_TYPES, "source"]
+    groups: Any = scores.groupby(by, sort=False, dropna=False)
+    rows: Any = groups.agg(
+        measured=("ours", "mean"),
+        measured_min=("ours", "min"),
+        measured_max=("ours", "max"),
+        num_seeds=("seed", "nunique"),
+        difference=("difference", "mean"),
+        difference_min=("difference", "min"),
+        difference_max=("difference", "max"),
+        difference_std=("difference", "std"),
+        relative_percent=("relative_difference", lambda values: 100 * values.mean()),
+    ).reset_index()
+    rows = _with_intervals(rows)
+    found = [name for name in rows.columns if name not in by]
+    return Table(
+        "published",
+        "Published and measured scores under the same conditions",
+        f"Difference: measured - published. {RANGE} Interval: {LEVEL:.0%}, Student's t of the mean difference over the "
+        f"seeds; it says nothing of the published score's own scatter. Guidance 1 is none. {GMACS}",
+        (
+            Column("label", "Model", is_number=False),
+            Column("step", "Step", count),
+            Column("metric", "Score", is_number=False),
+            Column("published", "Published", fixed(2)),
+            Column("measured", "Measured", fixed(2)),
+            Column("num_seeds", "Seeds", count),
+            Column("difference", "Difference", signed(2)),
+            Column("interval", "Interval", is_number=False),
+            Column("relative_percent", "%", signed(1)),
+            Column("guidance_scale", "Guidance", significant(3)),
+            Column("num_samples", "Samples", count),
+            Column("labels", "Labels", is_number=False),
+            Column("decoder", "Decoder", is_number=False),
+            Column("source", "Source", is_number=False),
+        ),
+        rows.loc[:, [*by[:6], *found, *by[6:]]],
+    )
+
+
+def _with_intervals(rows: pd.DataFrame) -> pd.DataFrame:
+    """The columns difference_90_low, difference_90_high and interval, in the place of difference_std."""
+    from scipy.stats import t as student
+
+    several = rows["num_seeds"].where(rows["num_seeds"] > 1)
+    half = student.ppf((1 + LEVEL) / 2, several - 1) * rows["difference_std"] / np.sqrt(several)
+    low, high = rows["difference"] - half, rows["difference"] + half
+    text = [
+        None if np.isnan(start) else f"{start:+,.2f} to {end:+,.2f}".replace("-", "−")
+        for start, end in zip(low, high, strict=True)
+    ]
+    place = rows.columns.tolist().index("difference_std")
+    rows = rows.drop(columns="difference_std")
+    for name, values in (("interval", text), ("difference_90_high", high), ("difference_90_low", low)):
+        rows.insert(place, name, values)
+    return rows
+
+
+def correlations(tables: Tables) -> Table:
+    """How well compute orders the models; data columns as `tables.correlations`.
+
+    Raises:
+        ResultsError: the evaluations are not `comparable`, or no seed and step has three models with a score.
+    """
+    comparable(tables.evals)
+    rows = correlations_of(tables.evals)
+    if rows.empty:
+        raise ResultsError(
+            "no correlation: no seed and step has three models with a positive, finite fid; needed: three models of "
+            "one block design, once each"
+        )
+    frechet = frechet_name(tables.evals)
+    several = len(set(rows["block"])) > 1
+    return Table(
+        "correlations",
+        f"Compute against the {frechet}",
+        f"r: Pearson's correlation of log10 GMACs with the {frechet} over the models of one seed. Power law: "
+        f"{frechet} = coefficient × GMACs^exponent, least squares of the logarithms. Pairs in order: neighbours that "
+        f"differ in patch size, or in size, of which the one with more compute has the lower {frechet}. "
+        f"{GMACS} {protocol(tables)}",
+        (
+            *((Column("block", "Block", is_number=False),) if several else ()),
+            Column("seed", "Seed", count),
+            Column("step", "Step", count),
+            Column("num_models", "Models", count),
+            Column("r", "r", fixed(3)),
+            Column("coefficient", "Coefficient", significant(4)),
+            Column("exponent", "Exponent", fixed(3)),
+            Column("patch_pairs_right", "Patch pairs in order", count),
+            Column("patch_pairs", "Patch pairs", count),
+            Column("size_pairs_right", "Size pairs in order", count),
+            Column("size_pairs", "Size pairs", count),
+        ),
+        rows,
+    )
+
+
+TABLES: dict[str, Callable[[Tables], Table]] = {
+    "summary": summary,
+    "published": published,
+    "correlations": correlations,
+}
+
+
+def _refuse_mixed_models(tables: Tables) -> None:
+    """The runs of a model may differ in their seed, in nothing else."""
+    scored = tables.runs.loc[tables.runs["run"].isin(tables.evals["run"].tolist())]
+    groups: Any = scored.groupby(["label", "block"])
+    for (label, _), runs in groups:
+        for name in TRAINING:
+            values = runs[name].drop_duplicates()
+            if len(values) > 1:
+                shown = ", ".join(str(value) for value in values)
+                raise ResultsError(f"{label}: its runs differ in {name} ({shown}); keep one value, or label them apart")
+        twice = runs.loc[runs["seed"].duplicated(), "seed"]
+        if not twice.empty:
+            raise ResultsError(f"{label}: several runs of seed {twice.iloc[0]}; keep one run of each model and seed")
+
+
+def _last_scores(tables: Tables) -> pd.DataFrame:
+    """A row a run that has a score at its model's last scored step: the scores, and the loss there."""
+    evals = tables.evals
+    evals = evals.loc[evals["step"] == evals.groupby(["label", "block"])["step"].transform("max")]
+    train = tables.train.rename(columns={"step": "logged"}).loc[:, ["run", "logged", "loss"]]
+    joined = evals.loc[:, ["run", "step"]].merge(train, on="run")
+    loss = joined.loc[joined["logged"] <= joined["step"]].groupby("run")["loss"].last()
+    params = tables.runs.set_index("run")["params"]
+    rank = evals["size"].map(SIZES.index)
+    rows = evals.assign(rank=rank, loss=evals["run"].map(loss), params=evals["run"].map(params))
+    return rows.sort_values(["rank", "patch", "block", "seed"], ascending=[True, False, True, True], ignore_index=True)
+
+
+def _over_seeds(models: pd.DataFrame, names: list[str]) -> dict[str, Any]:
+    first = models.iloc[0]
+    row = {name: first[name] for name in ("label", "block", "params", "gmacs")}
+    row |= {"num_seeds": len(models), "step": first["step"]}
+    for name in names:
+        values = models[name].to_numpy(dtype=float, na_value=np.nan)
+        # The mean of seeds of which one has no value would be another quantity: it stays empty.
+        row |= {name: values.mean(), f"{name}_min": values.min(), f"{name}_max": values.max()}
+    return row
+
+
+def _why_not(tables: Tables) -> str:
+    missed = near_misses(tables)
+    if missed.empty:
+        return "none is of a published model, block design and data set; needed: one of results/published's models"
+    scores: list[Any] = [rows for _, rows in missed.groupby(["run", "step"], sort=False)]
+    rows = min(scores, key=len)
+    differing = "; ".join(
+        f"{row['condition']} is {row['ours']}, published {row['published']}" for row in rows.to_dict("records")
+    )
+    return f"{rows['label'].iloc[0]} at step {rows['step'].iloc[0]}: {differing}"
+
+
+def _or_none(value: Any) -> str:
+    return "none" if pd.isna(value) else f"{value}"

@@ -1,0 +1,227 @@
+"""Measured scores beside the published ones, where model, training and evaluation are the published ones in everything.
+
+An evaluation that differs from a published row in any condition is not compared with it; `near_misses` says in which.
+What the papers leave open, the labels of the samples above all, may differ: it stands in the comparison's columns.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from analysis.errors import ResultsError
+from analysis.results.run_folders import EVALUATION_KEY_TYPES, OPTIMISATION_TYPES
+
+if TYPE_CHECKING:
+    from analysis.results.tables import Tables
+
+PUBLISHED = Path(__file__).parents[2] / "results" / "published"
+CONDITIONS_TABLE = "dit_tables_conditions"
+
+METRICS = ("fid", "sfid", "inception_score", "precision", "recall")
+# What was trained, and on what: evaluations of anything else have no published row to be near to.
+SUBJECT = ("model", "block", "data")
+# What else must be as published: of the training (gmacs tells a model whose sizes a recipe overrides), ...
+TRAINING = ("gmacs", "batch_size", *OPTIMISATION_TYPES, "step")
+# ... and of the evaluation.
+EVALUATION = (
+    "weights",
+    "sampler",
+    "sampling_steps",
+    "clip_denoised",
+    "guidance_scale",
+    "guidance_channels",
+    "decoder",
+    "num_samples",
+    "reference",
+    "extractor",
+)
+CONDITIONS = (*TRAINING, *EVALUATION)
+# The released autoencoders that the paper's names mean. The original decoder of its Table 5 is not among them.
+DECODERS = {"ft-mse": "stabilityai/sd-vae-ft-mse", "ft-ema": "stabilityai/sd-vae-ft-ema"}
+GMACS_ROUNDING = 0.01  # the paper prints two decimals, and truncates one of them
+
+IDENTITY = ("label", "run", "seed")
+COMPARED = ["published", "ours", "difference", "relative_difference"]
+TEXT_HEADINGS = ("model", "score", "guidance", "decoder", "source")
+HEADINGS = ["model", "seed", "step", "score", "published", "ours", "difference", "%", "guidance", "decoder", "source"]
+
+
+def published(name: str) -> pd.DataFrame:
+    """Numbers from papers: `results/published/{name}.csv`; the folder's README says what each file holds.
+
+    Raises:
+        ResultsError: there is no such file.
+    """
+    path = PUBLISHED / f"{name}.csv"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in PUBLISHED.glob("*.csv")))
+        raise ResultsError(f"{path}: no such published table; accepted: {known}")
+    return pd.read_csv(path)
+
+
+def published_evaluations() -> pd.DataFrame:
+    """Every published row of a DiT: `SUBJECT`, `CONDITIONS`, `METRICS` (empty where not reported), source.
+
+    The scores are in the tables of `results/published`, with some of their conditions; the others are in
+    dit_tables_conditions.csv. A row that repeats another table's is left out.
+    """
+    conditions = published(CONDITIONS_TABLE).drop(columns="source").to_dict("records")
+    rows: Any = pd.concat([_with_conditions(table) for table in conditions], ignore_index=True)
+    rows["model"] = rows["model"].str.removesuffix("-G")
+    rows = rows.loc[rows["model"].str.startswith("DiT-") & rows["decoder"].isin(list(DECODERS))]
+    guidance_scale = rows["cfg_scale"].fillna(1.0)
+    rows = rows.assign(
+        data="imagenet-" + rows["image_size"].astype(int).astype(str) + "-latents",
+        reference="adm-imagenet-" + rows["image_size"].astype(int).astype(str),
+        step=(1000 * rows["train_steps_k"]).astype(int),
+        guidance_scale=guidance_scale,
+        guidance_channels=rows["guidance_channels"].where(guidance_scale != 1),
+        decoder=rows["decoder"].map(DECODERS),
+    )
+    rows = rows.loc[:, [*SUBJECT, *CONDITIONS, *METRICS, "source"]]
+    return rows.drop_duplicates([*SUBJECT, *CONDITIONS, "fid"], ignore_index=True)
+
+
+def compared(tables: Tables) -> pd.DataFrame:
+    """The scores of `tables` for which there are published ones; see `compared_evaluations`."""
+    return compared_evaluations(_evaluations(tables))
+
+
+def compared_evaluations(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """Measured beside published, a row a score.
+
+    Args:
+        evaluations: a row an evaluation, with the columns `SUBJECT`, `TRAINING`, the evaluation's key and its
+            scores; `IDENTITY` (label, run, seed) may be missing. What is missing of the others counts as unknown,
+            and so not as the published.
+
+    Returns:
+        Columns: label, run, seed, model, block, data, step, metric, published, ours, difference (ours - published),
+        relative_difference (difference / published), the evaluation's whole key, in which everything that a paper
+        states is as published, and source. Scores that one of the two lacks have no row.
+    """
+    paper = published_evaluations().to_dict("records")
+    rows = [
+        {**evaluation, "metric": name, **_difference(row[name], evaluation[name]), "source": row["source"]}
+        for evaluation in _records(evaluations)
+        for row in _of_same_subject(evaluation, paper)
+        if not _differing(evaluation, row)
+        for name in METRICS
+        if pd.notna(row[name]) and pd.notna(evaluation[name])
+    ]
+    columns = [*IDENTITY, *SUBJECT, "step", "metric", *COMPARED, *EVALUATION_KEY_TYPES, "source"]
+    types = {**EVALUATION_KEY_TYPES, "step": "Int64", "seed": "Int64", **dict.fromkeys(COMPARED, "float64")}
+    return pd.DataFrame(rows, columns=columns).astype(types)
+
+
+def near_misses(tables: Tables) -> pd.DataFrame:
+    """Why scores of published models are not compared; see `near_misses_of_evaluations`."""
+    return near_misses_of_evaluations(_evaluations(tables))
+
+
+def near_misses_of_evaluations(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """In what each evaluation of a published model that matches no published row differs from the one nearest to it.
+
+    The nearest row differs in the fewest conditions; among equals, its step is the closest. Models, block designs
+    and data that no paper has scores of are not listed. Argument: as `compared_evaluations`.
+
+    Returns:
+        A row a differing condition. Columns: label, run, seed, model, block, data, step, condition, published,
+        ours (both as text; "unknown" where the row does not say), source.
+    """
+    paper, rows = published_evaluations().to_dict("records"), []
+    for evaluation in _records(evaluations):
+        differing = [(_differing(evaluation, row), row) for row in _of_same_subject(evaluation, paper)]
+        if not differing or not all(conditions for conditions, _ in differing):
+            continue
+        conditions, nearest = min(differing, key=lambda pair: (len(pair[0]), _steps_apart(evaluation, pair[1])))
+        rows += [
+            {
+                **evaluation,
+                "condition": name,
+                "published": _text(name, nearest[name]),
+                "ours": _text(name, evaluation[name]),
+                "source": nearest["source"],
+            }
+            for name in conditions
+        ]
+    columns = [*IDENTITY, *SUBJECT, "step", "condition", "published", "ours", "source"]
+    return pd.DataFrame(rows, columns=columns).astype({"step": "Int64", "seed": "Int64"})
+
+
+def published_table(tables: Tables) -> list[list[str]]:
+    """`compared` as rows of text under `HEADINGS`."""
+    return [
+        [
+            row["label"],
+            str(row["seed"]),
+            f"{row['step']:,}",
+            row["metric"],
+            f"{row['published']:.2f}",
+            f"{row['ours']:.2f}",
+            f"{row['difference']:+.2f}",
+            f"{100 * row['relative_difference']:+.1f}",
+            "none" if row["guidance_scale"] == 1 else f"{row['guidance_scale']:g}",
+            row["decoder"],
+            row["source"],
+        ]
+        for row in compared(tables).to_dict("records")
+    ]
+
+
+def _with_conditions(conditions: dict[str, Any]) -> pd.DataFrame:
+    """A published table, and the conditions of its rows that it has no column for."""
+    table = published(conditions["table"]).rename(columns={"fid50k": "fid"})
+    missing = {name: value for name, value in conditions.items() if name not in table.columns}
+    return table.assign(**missing)
+
+
+def _evaluations(tables: Tables) -> pd.DataFrame:
+    """All evaluations with what they need of their runs."""
+    names = [name for name in (*SUBJECT, *TRAINING) if name in tables.runs.columns and name not in tables.evals.columns]
+    evaluations = [table for table in (tables.evals, tables.other_evals) if not table.empty]
+    joined = pd.concat(evaluations, ignore_index=True) if evaluations else tables.evals
+    return joined.merge(tables.runs.loc[:, ["run", *names]], on="run", how="left", validate="many_to_one")
+
+
+def _records(evaluations: pd.DataFrame) -> list[dict[Any, Any]]:
+    columns = [*IDENTITY, *SUBJECT, *TRAINING, *EVALUATION_KEY_TYPES, *METRICS]
+    return evaluations.reindex(columns=columns).to_dict("records")
+
+
+def _of_same_subject(evaluation: dict[Any, Any], paper: list[dict[Any, Any]]) -> list[dict[Any, Any]]:
+    return [row for row in paper if all(_agrees(name, evaluation[name], row[name]) for name in SUBJECT)]
+
+
+def _differing(evaluation: dict[Any, Any], row: dict[Any, Any]) -> list[str]:
+    return [name for name in CONDITIONS if not _agrees(name, evaluation[name], row[name])]
+
+
+def _agrees(name: str, ours: Any, theirs: Any) -> bool:
+    if pd.isna(ours) or pd.isna(theirs):
+        return bool(pd.isna(ours) and pd.isna(theirs))
+    if name == "gmacs":
+        return abs(ours - theirs) < GMACS_ROUNDING
+    if name == "decoder":  # name@hash of its weights
+        return str(ours).partition("@")[0] == theirs
+    if name in ("reference", "extractor"):  # name-..., ending in a hash
+        return ours == theirs or str(ours).startswith(f"{theirs}-")
+    return bool(ours == theirs)
+
+
+def _steps_apart(evaluation: dict[Any, Any], row: dict[Any, Any]) -> float:
+    return float("inf") if pd.isna(evaluation["step"]) else abs(evaluation["step"] - row["step"])
+
+
+def _difference(theirs: float, ours: float) -> dict[str, float]:
+    values = (theirs, ours, ours - theirs, (ours - theirs) / theirs)
+    return dict(zip(COMPARED, values, strict=True))
+
+
+def _text(name: str, value: Any) -> str:
+    if pd.isna(value):
+        return "none" if name == "guidance_channels" else "unknown"
+    return f"{value:g}" if isinstance(value, float) else str(value)

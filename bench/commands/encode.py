@@ -1,0 +1,179 @@
+"""`ditbench encode`: a folder of images to latents for training. Modules are loaded inside: help is instant."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.commands.options import Device, OfflineOption
+from bench.data import DATASETS, latent_facts
+from bench.errors import InputError
+
+if TYPE_CHECKING:
+    from bench.data.encode import Encoded, Part
+
+WORDNET_ID = re.compile(r"n\d{8}")
+# (number, first number, how many) of an array's task, and (rank, how many) of a process within it.
+ARRAY = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
+RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
+LOCAL_RANKS = ("LOCAL_RANK", "SLURM_LOCALID")
+
+
+class EncodingPrecision(StrEnum):
+    FP32 = "fp32"
+    TF32 = "tf32"
+
+
+def encode(
+    data: Annotated[Path, typer.Argument(help="A folder with a folder of images for each class.")],
+    vae: Annotated[str, typer.Option(help="The autoencoder: its name, or the path of a diffusers AutoencoderKL.")],
+    image_size: Annotated[int, typer.Option(min=1, help="Pixels a side; the paper's are 256 and 512.")] = 256,
+    out: Annotated[
+        Path, typer.Option(help="Where the latents go; default: $DITBENCH_DATA (else data), and a name that says what.")
+    ] = Path(),
+    shard_size: Annotated[int, typer.Option(min=1, help="Images a file.")] = 4096,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at a time.")] = 16,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that decode images; default: one a core, at most 8.")
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where the autoencoder runs.")] = Device.CPU,
+    precision: Annotated[EncodingPrecision, typer.Option(help="tf32 on CUDA only.")] = EncodingPrecision.FP32,
+    part: Annotated[
+        str | None,
+        typer.Option(help="I/N, from 1: every N-th shard; default: from SLURM's array and torchrun's ranks."),
+    ] = None,
+    skip_corrupt: Annotated[
+        bool, typer.Option("--skip-corrupt", help="Leave out images that cannot be read; index.json lists them.")
+    ] = False,
+    offline: OfflineOption = False,
+) -> None:
+    """Encode a folder of images to latents: of each and its mirror image, the posterior that training draws from.
+
+    The crop is ADM's. Interrupted, it continues when the same command runs again; whole, it checks every file. Several
+    processes share the work with --part, in a SLURM array, or under torchrun.
+    """
+    chosen = _parse_part(part) if part else _part_of_environment()
+    from bench.data.image_folder import list_images
+
+    images = list_images(data)
+    out = out if out != Path() else _default_out(data, images.classes, image_size)
+    from bench.data.encode import encode as encode_images
+    from bench.data.vae import load_vae
+    from bench.parallel import prepare_device
+
+    where = prepare_device(device.value, precision.value, _local_rank())
+    autoencoder = load_vae(vae, where, offline)
+    workers = min(8, _cores()) if workers is None else workers
+    with _progress() as on_images:
+        encoded = encode_images(
+            images,
+            out,
+            autoencoder,
+            image_size,
+            precision.value,
+            shard_size,
+            batch_size,
+            workers,
+            chosen,
+            skip_corrupt,
+            on_images,
+        )
+    _report(out, encoded, chosen)
+
+
+def _report(out: Path, encoded: Encoded, part: Part) -> None:
+    whose = f"part {part.index + 1}/{part.count}: " if part.count > 1 else ""
+    typer.echo(f"{out}: {whose}{encoded.made} shards made, {encoded.kept} found whole by their checksums")
+    index = encoded.index
+    if index is None:
+        typer.echo(f"{encoded.missing} shards of other parts are missing; the last part to end writes index.json")
+        return
+    corrupt = f", {len(index.corrupt)} corrupt ones left out" if index.corrupt else ""
+    typer.echo(f"the set is whole: {index.count:,} images of {index.num_classes:,} classes{corrupt}; for a recipe:\n")
+    facts = latent_facts(index.count, index.num_classes, index.image_size)
+    if index.name not in DATASETS:
+        size = f"length: {index.count}, num_classes: {index.num_classes}, image_size: {index.image_size}"
+        typer.echo(f"data: {{name: {index.name}, vae: {index.vae.name}, {size}}}")
+    elif facts == DATASETS[index.name]:
+        typer.echo(f"data: {{name: {index.name}, vae: {index.vae.name}}}")
+    else:
+        typer.echo(f"none: {index.name} has {DATASETS[index.name].length:,} images; give this folder another name")
+
+
+def _default_out(data: Path, classes: tuple[str, ...], image_size: int) -> Path:
+    from bench.data.latents import data_root
+
+    is_imagenet = len(classes) == 1000 and all(WORDNET_ID.fullmatch(name) for name in classes)
+    name = "imagenet" if is_imagenet else re.sub(r"[^A-Za-z0-9._-]+", "-", data.resolve().name).strip("-._")
+    return data_root() / f"{name}-{image_size}-latents"
+
+
+def _parse_part(text: str) -> Part:
+    from bench.data.encode import Part
+
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise InputError(f"--part {text}: accepted: I/N with I from 1 to N, such as 1/4")
+    return Part(int(match[1]) - 1, int(match[2]))
+
+
+def _part_of_environment() -> Part:
+    """The part of this task of a SLURM array and, within it, of this rank of torchrun's or srun's."""
+    from bench.data.encode import Part
+
+    task, tasks = 0, 1
+    if all(name in os.environ for name in ARRAY):
+        number, first, tasks = (_integer(name) for name in ARRAY)
+        task = number - first
+    rank, world = next(
+        ((_integer(mine), _integer(all_)) for mine, all_ in RANKS if mine in os.environ and all_ in os.environ), (0, 1)
+    )
+    if not (0 <= task < tasks and 0 <= rank < world):
+        raise InputError(
+            f"environment: task {task} of {tasks} and rank {rank} of {world} make no part; accepted: an array that "
+            f"counts by ones, or --part I/N"
+        )
+    return Part(task * world + rank, tasks * world)
+
+
+def _local_rank() -> int:
+    return next((_integer(name) for name in LOCAL_RANKS if name in os.environ), 0)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _integer(name: str) -> int:
+    try:
+        return int(os.environ[name])
+    except ValueError:
+        raise InputError(f"environment: {name}: {os.environ[name]!r}; accepted: an integer") from None
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar with images per second on a terminal; nothing elsewhere."""
+    import time
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("encoding", total=None, speed="")
+        started = time.perf_counter()
+
+        def on_images(done: int, total: int) -> None:
+            speed = f"{done / (time.perf_counter() - started):.4g} images/s"
+            bar.update(task, completed=done, total=total, speed=speed)
+
+        yield on_images

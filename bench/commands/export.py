@@ -1,0 +1,24 @@
+"""`ditbench export`: a run's weights for diffusers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    step: Annotated[int | None, typer.Option(min=1, help="Which kept step; default: the last that is there.")] = None,
+    vae: Annotated[
+        str | None, typer.Option(help="Autoencoder to put beside it, by name or folder; default: the recipe's decoder.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Use only files that are in the cache.")] = False,
+) -> None:
+    """Write a run's EMA weights as a diffusers DiTPipeline with a model card: the same latents as the suite's DDIM."""
+    from bench.export.pipeline import export as write
+
+    write(run, out, step, vae, offline)
+    typer.echo(out)

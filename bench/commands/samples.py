@@ -1,0 +1,199 @@
+"""`ditbench sample` and `ditbench evaluate`: samples of any weights, and scores of anyone's samples."""
+
+from __future__ import annotations
+
+import json
+import math
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.commands.options import Device, DeviceOption, OfflineOption, PrecisionChoice, PrecisionOption
+from bench.errors import InputError
+from bench.stopping import StopRequest
+
+
+class SamplerChoice(StrEnum):
+    DDPM = "ddpm"
+    DDIM = "ddim"
+
+
+class LabelsChoice(StrEnum):
+    BALANCED = "balanced"
+    UNIFORM = "uniform"
+
+
+class ExtractorChoice(StrEnum):
+    INCEPTION = "inception-v3-compat"
+    DINOV2 = "dinov2-vitl14"
+    DIGITS = "digits-cnn"
+
+
+def sample(
+    weights: Annotated[
+        str,
+        typer.Argument(help="A run's folder, DiT-XL/2-256, DiT-XL/2-512, a checkpoint file, or a diffusers folder."),
+    ],
+    out: Annotated[Path, typer.Option(help="The array, such as samples.npy: uint8 (N, C, H, W).")],
+    step: Annotated[int | None, typer.Option(min=1, help="Of a run: which kept step; default: the last.")] = None,
+    num_samples: Annotated[int, typer.Option(min=2, help="How many.")] = 50_000,
+    sampler: Annotated[
+        SamplerChoice, typer.Option(help="DDPM with the learned variance, or DDIM.")
+    ] = SamplerChoice.DDPM,
+    sampling_steps: Annotated[int, typer.Option(min=2, help="Network calls a sample.")] = 250,
+    guidance_scale: Annotated[float, typer.Option(min=0, help="1: no guidance.")] = 1.0,
+    guidance_channels: Annotated[int, typer.Option(min=1, help="Guided channels; the paper's code guides 3 of 4.")] = 3,
+    labels: Annotated[LabelsChoice, typer.Option(help="balanced: sample i has class i modulo their number.")] = (
+        LabelsChoice.BALANCED
+    ),
+    decoder: Annotated[
+        str | None, typer.Option(help="Autoencoder, by name or folder; default: a run's own; none for pixels.")
+    ] = None,
+    clip_denoised: Annotated[bool, typer.Option("--clip-denoised", help="Clip x0 to -1 .. 1; for pixels.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Noise and labels are a function of it and the sample's index.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 64,
+    decode_batch_size: Annotated[int, typer.Option(min=1, help="Latents that the decoder takes at a time.")] = 16,
+    device: DeviceOption = Device.CPU,
+    precision: PrecisionOption = PrecisionChoice.FP32,
+    offline: OfflineOption = False,
+) -> None:
+    """Sample any weights into one array, beside which a .json says how. The same command continues.
+
+    Under torchrun its processes share the work; the samples are the same whatever their number.
+    """
+    import signal
+
+    stop = StopRequest().on(signal.SIGUSR2, signal.SIGTERM)
+    if out.suffix != ".npy":
+        raise InputError(f"--out {out}: accepted: a .npy file; `ditbench export-samples` makes .npz and PNG of it")
+    if not math.isfinite(guidance_scale):
+        raise InputError(f"--guidance-scale {guidance_scale}: accepted: a finite number")
+    from bench.data.decoders import load_decoder
+    from bench.parallel import joined, prepare_device
+    from bench.provenance import commit
+    from bench.recipe import EvaluationConfig
+    from bench.sample import Sampling, make_samples
+    from bench.weights import load_weights_of
+
+    with joined(device.value) as ranks:
+        torch_device = prepare_device(device.value, precision.value, ranks.local_rank)
+        source = load_weights_of(weights, step, offline)
+        evaluation = EvaluationConfig(
+            sampler=sampler.value,
+            sampling_steps=sampling_steps,
+            clip_denoised=clip_denoised,
+            guidance_scale=guidance_scale,
+            guidance_channels=guidance_channels if guidance_scale != 1 else None,
+            num_samples=num_samples,
+            labels=labels.value,
+            decoder=decoder or source.decoder,
+            batch_size=batch_size,
+            decode_batch_size=decode_batch_size,
+        )
+        from bench.score.evaluate import sampling_key
+
+        arch = source.model.arch
+        if guidance_scale != 1 and guidance_channels > arch.in_channels:
+            raise InputError(f"--guidance-channels: {guidance_channels} is more than the model's {arch.in_channels}")
+        if sampling_steps > source.timesteps:
+            raise InputError(f"--sampling-steps: {sampling_steps} is more than the {source.timesteps} of the process")
+        decode = load_decoder(evaluation, torch_device, offline)
+        if decode.id == "pixels" and arch.in_channels not in (1, 3):
+            raise InputError(f"--decoder: missing; {weights} makes latents of {arch.in_channels} channels")
+        if decode.latent_channels not in (None, arch.in_channels):
+            given = f"--decoder {decode.id}: is for other latents"
+            raise InputError(
+                f"{given} ({decode.latent_channels} channels); {weights} makes {arch.in_channels} channels"
+            )
+        made_from = {**source.identity, "seed": seed, **sampling_key(evaluation, decode.id), "commit": commit()}
+        speed = make_samples(
+            out,
+            Sampling(evaluation, seed, source.timesteps),
+            made_from,
+            lambda: source.model,
+            decode,
+            torch_device,
+            precision.value,
+            ranks,
+            stop,
+        )
+        if ranks.is_first:
+            made = "were there" if speed is None else f"made, {speed:.3g} images/s"
+            typer.echo(f"{num_samples} samples {made}: {out}")
+
+
+def evaluate(
+    samples: Annotated[Path, typer.Argument(help="A .npy or .npz of uint8 images, or a folder of PNGs.")],
+    reference: Annotated[
+        str | None, typer.Option(help="adm-imagenet-256, adm-imagenet-512, or a .npz, .npy or folder of real images.")
+    ] = None,
+    extractor: Annotated[
+        ExtractorChoice | None, typer.Option(help="The features that are compared; default: inception-v3-compat.")
+    ] = None,
+    num_samples: Annotated[int | None, typer.Option(min=2, help="The first so many; default: all.")] = None,
+    kid_subset_size: Annotated[
+        int | None, typer.Option(min=2, help="Images of each of KID's 100 subsets; default: 1000.")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            help="The run whose weights made the samples: the row is added to its folder, and the reference, the "
+            "features and KID's subsets are its recipe's unless given."
+        ),
+    ] = None,
+    work: Annotated[Path, typer.Option(help="Features and the resulting row go here.")] = Path("runs/evaluations"),
+    format: Annotated[str, typer.Option(help="table or json.")] = "table",
+    device: DeviceOption = Device.CPU,
+    offline: OfflineOption = False,
+) -> None:
+    """Score samples that anyone made: FID, sFID, Inception Score, precision, recall, KID as ADM's protocol has them.
+
+    Under torchrun its processes share the feature extraction. Interrupted, the same command continues.
+    """
+    import signal
+
+    stop = StopRequest().on(signal.SIGUSR2, signal.SIGTERM)
+    if format not in ("table", "json"):
+        raise InputError(f"--format {format}: accepted: table, json")
+    if reference is None and run is None:
+        raise InputError("--reference: missing; accepted: a reference, or --run RUN for that run's own")
+    from bench.parallel import joined, prepare_device
+    from bench.recipe import EvaluationConfig
+    from bench.run_folder import read_config
+    from bench.score.evaluate import reference_of
+    from bench.score.evaluate_samples import add_to_run, evaluate_samples, find_reference
+
+    own = EvaluationConfig() if run is None else read_config(run).evaluation
+    real = reference_of(own, offline) if reference is None else find_reference(reference, offline)
+    with joined(device.value) as ranks:
+        torch_device = prepare_device(device.value, "fp32", ranks.local_rank)
+        row = evaluate_samples(
+            samples,
+            real,
+            extractor.value if extractor else own.extractor,
+            num_samples,
+            kid_subset_size or own.kid_subset_size,
+            work,
+            torch_device,
+            ranks,
+            stop,
+            offline,
+        )
+        if ranks.is_first:
+            if run is not None:
+                add_to_run(row, run)
+            _print(row, format)
+
+
+def _print(row: dict[str, Any], format: str) -> None:
+    if format == "json":
+        typer.echo(json.dumps(row, indent=1))
+        return
+    from bench.commands.text_table import print_table
+
+    lines = [[key, f"{value:.6g}" if isinstance(value, float) else str(value)] for key, value in row.items()]
+    print_table(["", ""], lines, [True, True])
+    if row.get("kid") is None:
+        typer.echo("The reference has no images: KID, precision and recall need them.")

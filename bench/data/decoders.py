@@ -1,0 +1,59 @@
+"""From what a model samples to images: pixels rounded, latents decoded."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from bench.data.latents import LatentIndex, check_decoder
+from bench.data.pixels import to_uint8
+from bench.recipe import EvaluationConfig
+
+
+class Decoder(Protocol):
+    """Model range (N, C, H, W) -> images (N, C', H', W') uint8 on the CPU.
+
+    `id` is part of every score's key; `latent_channels` is C, or None where any will do.
+    """
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def latent_channels(self) -> int | None: ...
+
+    def decode(self, x: Tensor) -> Tensor: ...
+
+
+class Pixels:
+    """For models of pixels."""
+
+    id = "pixels"
+    latent_channels = None
+
+    def decode(self, x: Tensor) -> Tensor:
+        return to_uint8(x).cpu()
+
+
+def load_decoder(
+    evaluation: EvaluationConfig, device: torch.device, offline: bool, latents: LatentIndex | None = None
+) -> Decoder:
+    """The decoder that an evaluation names, or none for pixels.
+
+    Args:
+        latents: what the model was trained on, where that is known.
+
+    Raises:
+        InputError: it is no autoencoder, or has another scale factor or shape than the latents.
+        MissingAsset: it is not in the cache and cannot be fetched.
+    """
+    if evaluation.decoder is None:
+        return Pixels()
+    from bench.data.vae import load_vae
+
+    vae = load_vae(evaluation.decoder, device, offline, evaluation.decode_batch_size)
+    if latents is not None:
+        check_decoder(latents, vae)
+    return vae

@@ -1,0 +1,243 @@
+"""How latents are written: the settings, the shards with their records, and the index at last.
+
+A shard's record is written after the shard, and the index after all records: what has one is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import diffusers
+import numpy as np
+import PIL
+import torch
+from numpy.typing import NDArray
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+
+from bench.atomic import replace, write_json
+from bench.data.latents import (
+    INDEX,
+    LABELS,
+    LOG_VARIANCE_RANGE,
+    Corrupt,
+    Labels,
+    LatentIndex,
+    Sha256,
+    Shard,
+    Stored,
+    StoredVae,
+    file_sha256,
+)
+from bench.data.moments import Moments, open_shard
+from bench.errors import InputError
+from bench.parallel import Precision
+
+SETTINGS = "settings.json"
+PROBED = 256  # images, at most
+SUMMED_AT_A_TIME = 64  # images, as float64
+
+
+class Settings(Stored):
+    """What all processes that encode to one folder must agree on.
+
+    Attributes:
+        images: how many are listed, `images_sha256`: of their paths and classes.
+    """
+
+    vae: StoredVae
+    scale_factor: PositiveFloat
+    latent_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    image_size: PositiveInt
+    precision: Precision
+    images: PositiveInt
+    images_sha256: Sha256
+    shard_size: PositiveInt
+
+    @property
+    def shards(self) -> int:
+        return -(-self.images // self.shard_size)
+
+    def positions(self, shard: int) -> range:
+        """Of a shard's images in the list."""
+        return range(shard * self.shard_size, min((shard + 1) * self.shard_size, self.images))
+
+
+class ShardRecord(Stored):
+    """What is in a shard, and its part of the statistics.
+
+    Attributes:
+        start: position of its first image in the list.
+        count: images in it; of those listed, `corrupt` ones are not.
+        mean_sum, square_sum, variance_sum: over images, flips and pixels, a channel each, of the posterior's means,
+            their squares and its variances; not scaled.
+    """
+
+    start: NonNegativeInt
+    count: NonNegativeInt
+    labels: tuple[NonNegativeInt, ...]
+    sha256: Sha256
+    mean_sum: tuple[float, ...]
+    square_sum: tuple[float, ...]
+    variance_sum: tuple[float, ...]
+    corrupt: tuple[Corrupt, ...]
+    versions: dict[str, str]
+
+
+def agree(out: Path, settings: Settings) -> None:
+    """Write the settings if no process has yet, else compare them with what the first one wrote.
+
+    Raises:
+        InputError: other settings; the key and both values.
+    """
+    path = out / SETTINGS
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=out, prefix=".settings-", encoding="utf-8") as aside:
+        json.dump(settings.model_dump(mode="json"), aside, indent=1)
+        aside.flush()
+        os.fsync(aside.fileno())
+        Path(aside.name).chmod(0o644)
+        with suppress(FileExistsError):
+            os.link(aside.name, path)  # unlike a rename, never over the file of another process
+    stored = _parse(Settings, path)
+    if stored is None:
+        raise InputError(f"{path}: not the settings of `ditbench encode`; choose another --out, or delete the folder")
+    for key, ours in settings:
+        if (theirs := getattr(stored, key)) != ours:
+            raise InputError(f"{path}: {key}: {_short(theirs)} there, {_short(ours)} now; choose another --out")
+
+
+def _short(value: object) -> str:
+    return f"{value.name}@{value.sha256[:8]}" if isinstance(value, StoredVae) else str(value)
+
+
+def shard_path(out: Path, shard: int) -> Path:
+    """Where a shard's moments are."""
+    return out / f"shard-{shard:05d}.npy"
+
+
+def read_record(out: Path, shard: int) -> ShardRecord | None:
+    """The record of a shard, or None if it is not there or not one."""
+    return _parse(ShardRecord, shard_path(out, shard).with_suffix(".json"))
+
+
+def save_shard(
+    out: Path,
+    shard: int,
+    start: int,
+    moments: NDArray[np.float16],
+    labels: list[int],
+    corrupt: list[Corrupt],
+) -> None:
+    """Write a shard and, once it is whole on disk, its record.
+
+    Raises:
+        RunError: the disk is full.
+    """
+    path = shard_path(out, shard)
+    _save_array(path, moments)
+    mean_sum, square_sum, variance_sum = _sums(moments)
+    record = ShardRecord(
+        start=start,
+        count=len(moments),
+        labels=tuple(labels),
+        sha256=file_sha256(path),
+        mean_sum=mean_sum,
+        square_sum=square_sum,
+        variance_sum=variance_sum,
+        corrupt=tuple(corrupt),
+        versions={"torch": torch.__version__, "diffusers": diffusers.__version__, "pillow": PIL.__version__},
+    )
+    write_json(path.with_suffix(".json"), record.model_dump(mode="json"))
+
+
+def write_index(out: Path, settings: Settings, classes: tuple[str, ...], records: list[ShardRecord]) -> LatentIndex:
+    """Write labels.npy and index.json from the records of all shards: the same files whoever writes them.
+
+    Raises:
+        InputError: no image is left.
+    """
+    count = sum(record.count for record in records)
+    if not count:
+        raise InputError(f"{out}: all {settings.images} images are corrupt")
+    shards = tuple(
+        Shard(file=shard_path(out, number).name, count=record.count, sha256=record.sha256)
+        for number, record in enumerate(records)
+        if record.count
+    )
+    labels = np.array([label for record in records for label in record.labels], np.int32)
+    _save_array(out / LABELS, labels)
+    channels, height, width = settings.latent_shape
+    moments_shape = (2, 2 * channels, height, width)
+    moments = Moments([open_shard(out / shard.file, shard.count, moments_shape) for shard in shards])
+    mean, std = _statistics(records, count * 2 * height * width, settings.scale_factor)
+    index = LatentIndex(
+        name=out.resolve().name,
+        count=count,
+        num_classes=len(classes),
+        classes=classes,
+        image_size=settings.image_size,
+        latent_shape=settings.latent_shape,
+        scale_factor=settings.scale_factor,
+        vae=settings.vae,
+        precision=settings.precision,
+        mean=mean,
+        std=std,
+        probe=moments.probe(np.unique(np.linspace(0, count - 1, PROBED).astype(int)).tolist()),
+        shards=shards,
+        labels=Labels(file=LABELS, sha256=file_sha256(out / LABELS)),
+        corrupt=tuple(image for record in records for image in record.corrupt),
+        versions=_joined([record.versions for record in records]),
+    )
+    write_json(out / INDEX, index.model_dump(mode="json"))
+    return index
+
+
+T = TypeVar("T", bound=Stored)
+
+
+def _parse(schema: type[T], path: Path) -> T | None:
+    """A JSON file, or None if it is not there or not one of ours."""
+    try:
+        return schema.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def _save_array(path: Path, array: NDArray[Any]) -> None:
+    def write(aside: Path) -> None:
+        with aside.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+
+    replace(path, write)
+
+
+def _sums(moments: NDArray[np.float16]) -> tuple[tuple[float, ...], ...]:
+    """Of (n, 2, 2C, h, w): sums of the means, of their squares and of the variances, a channel each."""
+    channels = moments.shape[2] // 2
+    sums = np.zeros((3, channels))
+    for start in range(0, len(moments), SUMMED_AT_A_TIME):
+        block = moments[start : start + SUMMED_AT_A_TIME].astype(np.float64)
+        means, log_variances = block[:, :, :channels], block[:, :, channels:]
+        variances = np.exp(log_variances.clip(*LOG_VARIANCE_RANGE))
+        sums += [quantity.sum(axis=(0, 1, 3, 4)) for quantity in (means, means**2, variances)]
+    return tuple(tuple(row) for row in sums.tolist())
+
+
+def _statistics(records: list[ShardRecord], n: int, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of scaled samples of the posteriors, by the law of total variance."""
+    means, squares, variances = (
+        np.sum([getattr(record, key) for record in records], axis=0) / n
+        for key in ("mean_sum", "square_sum", "variance_sum")
+    )
+    std = np.sqrt(squares - means**2 + variances)
+    return tuple((scale * means).tolist()), tuple((scale * std).tolist())
+
+
+def _joined(versions: list[dict[str, str]]) -> dict[str, str]:
+    """Of each package, the versions that made shards."""
+    return {name: ", ".join(sorted({v[name] for v in versions if name in v})) for name in sorted(versions[0])}

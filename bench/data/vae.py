@@ -1,0 +1,144 @@
+"""The autoencoder between images and latents: diffusers' AutoencoderKL, identified by the hash of its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from safetensors import SafetensorError
+from torch import Tensor
+
+from bench.data.pixels import from_uint8, to_uint8
+from bench.errors import InputError
+from models.assets import ASSETS, MissingAsset, locate
+
+# One file, or as many as diffusers splits large weights into; not its fp16 variants.
+WEIGHTS = re.compile(r"diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors")
+
+
+class Autoencoder:
+    """Frozen fp32 weights on a device; a caller may run it under autocast.
+
+    Attributes:
+        name: as it was asked for, or the name of its folder where that was a path.
+        sha256: of its weights' file (of several one after the other).
+        id: `name@` and the first 8 digits of `sha256`.
+        scale_factor: the model's latents are the autoencoder's times this (0.18215 for Stable Diffusion's).
+        latent_channels: C.
+        downsampling: pixels a side for one latent a side.
+        network: diffusers' AutoencoderKL.
+    """
+
+    def __init__(self, network: AutoencoderKL, name: str, sha256: str, decode_batch_size: int) -> None:
+        self.network: Any = network
+        self._decode_batch_size = decode_batch_size
+        config = self.network.config
+        self.name = name
+        self.sha256 = sha256
+        self.id = f"{name}@{sha256[:8]}"
+        self.scale_factor = float(config.scaling_factor)
+        self.latent_channels = int(config.latent_channels)
+        self.downsampling = 2 ** (len(config.block_out_channels) - 1)
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.device
+
+    @torch.no_grad()
+    def moments(self, images: Tensor) -> Tensor:
+        """The posterior of images (N, 3, H, W) uint8: means, then log variances, (N, 2C, h, w) float32, not scaled."""
+        posterior = self.network.encode(from_uint8(images.to(self.device, non_blocking=True)), return_dict=False)
+        return posterior[0].parameters.float()
+
+    @torch.no_grad()
+    def decode(self, x: Tensor) -> Tensor:
+        """The images of scaled latents (N, C, h, w): (N, 3, H, W) uint8 on the CPU, a decoding batch at a time."""
+        latents = x.to(self.device, torch.float32) / self.scale_factor
+        batches = [self.network.decode(part, return_dict=False)[0] for part in latents.split(self._decode_batch_size)]
+        return torch.cat([to_uint8(batch).cpu() for batch in batches])
+
+
+def load_vae(name: str, device: torch.device, offline: bool, decode_batch_size: int = 16) -> Autoencoder:
+    """Load an autoencoder by its name among the assets, its folder's name under <cache>/vae/, or its path.
+
+    Raises:
+        InputError: there is none of that name, or it is no AutoencoderKL whose weights are whole.
+        MissingAsset: an asset that is not in the cache, and `offline`.
+        OSError: an asset that is damaged or could not be fetched.
+    """
+    folder, name = _find(name, offline)
+    _check_config(folder)
+    weights = sorted(path for path in folder.iterdir() if WEIGHTS.fullmatch(path.name))
+    if not weights:
+        raise InputError(f"{folder}: no diffusion_pytorch_model.safetensors; accepted: safetensors weights only")
+    return Autoencoder(_load(folder, device), name, _sha256(weights), decode_batch_size)
+
+
+def _find(name: str, offline: bool) -> tuple[Path, str]:
+    """The folder, and how the autoencoder is named."""
+    if name in ASSETS and ASSETS[name].what != "autoencoder":
+        accepted = ", ".join(key for key, asset in ASSETS.items() if asset.what == "autoencoder")
+        raise InputError(f"{name}: not an autoencoder; accepted: {accepted}, or the path of an AutoencoderKL folder")
+    try:
+        return locate(name, offline), name
+    except MissingAsset as error:
+        if name in ASSETS:
+            raise
+        folder = Path(name)
+        if not folder.is_dir():
+            raise InputError(f"{error}; or the path of a diffusers AutoencoderKL folder") from None
+        return folder, folder.resolve().name
+
+
+def _check_config(folder: Path) -> None:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_bytes())
+        kind = config["_class_name"]
+    except (OSError, ValueError, TypeError, KeyError):
+        raise InputError(f"{folder}: not a diffusers AutoencoderKL folder (no config.json that says so)") from None
+    if kind != "AutoencoderKL":
+        raise InputError(f"{path}: _class_name: {kind!r}; accepted: AutoencoderKL")
+    for key in ("shift_factor", "latents_mean", "latents_std"):
+        if config.get(key) is not None:
+            raise InputError(f"{path}: {key}: {config[key]!r}; accepted: null, latents are only scaled here")
+    for key in ("in_channels", "out_channels"):
+        if config.get(key, 3) != 3:
+            raise InputError(f"{path}: {key}: {config[key]!r}; accepted: 3")
+
+
+def _load(folder: Path, device: torch.device) -> AutoencoderKL:
+    """The network with every weight from the file: diffusers would fill in random ones with a warning."""
+    load: Any = AutoencoderKL.from_pretrained
+    log = logging.getLogger("diffusers")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # what it warns of is an error here
+    try:
+        network, report = load(
+            folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True
+        )
+    except (OSError, RuntimeError, ValueError, TypeError, SafetensorError) as error:
+        problem = " ".join(str(error).split())
+        raise InputError(f"{folder}: the autoencoder cannot be loaded ({problem})") from None
+    finally:
+        log.setLevel(level)
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[problem]:
+            what, first, count = problem.split("_")[0], report[problem][0], len(report[problem])
+            raise InputError(f"{folder}: {count} {what} weights, such as {first}; the file does not fit config.json")
+    return network.to(device).eval().requires_grad_(False)
+
+
+def _sha256(paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

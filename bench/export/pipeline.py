@@ -1,0 +1,144 @@
+"""A run's weights as the folder of a diffusers `DiTPipeline` that samples the same latents as the suite's DDIM.
+
+Plain diffusers would compute something else (see `models/diffusers_transformer.py`, `diffusers_scheduler.py` here), so
+these two files travel with the weights, and the folder is loaded with `trust_remote_code=True`. Without it diffusers
+refuses the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import diffusers
+import torch
+from safetensors import SafetensorError
+
+from bench import jsonl
+from bench.data.latents import check, data_root, read_index
+from bench.data.vae import load_vae
+from bench.errors import InputError, RunError
+from bench.export import diffusers_scheduler
+from bench.export.diffusers_scheduler import RespacedDDIMScheduler
+from bench.export.model_card import model_card
+from bench.objectives.diffusion import linear_betas
+from bench.recipe import Recipe
+from bench.run_folder import read_config
+from bench.weights import load_weights_of
+from models import diffusers_transformer
+from models.diffusers_transformer import PIPELINE_NULL_LABEL, OfficialDiTTransformer2DModel
+from models.diffusers_weights import to_diffusers
+
+# Component of the pipeline -> the class of ours that it is, and the file that holds it.
+SHIPPED: dict[str, tuple[ModuleType, type]] = {
+    "transformer": (diffusers_transformer, OfficialDiTTransformer2DModel),
+    "scheduler": (diffusers_scheduler, RespacedDDIMScheduler),
+}
+
+
+def export(run: Path, out: Path, step: int | None = None, vae: str | None = None, offline: bool = False) -> None:
+    """Write the EMA weights of a run's kept step (default: the last that is there) as a new folder `out`.
+
+    Args:
+        vae: the autoencoder to put beside them, as `bench.data.vae.load_vae` takes it; default: the recipe's decoder.
+
+    Raises:
+        InputError: `out` exists; no run, or no weights of the step; a model that `DiTPipeline` cannot hold (of pixels,
+            of another block design or other sizes than diffusers fixes); or an autoencoder that does not fit it.
+        MissingAsset: the autoencoder is not in the cache and cannot be fetched.
+        RunError: the disk is full or the folder cannot be written; nothing is left of it.
+    """
+    recipe = read_config(run)
+    _check(recipe, run)
+    if out.exists():
+        raise InputError(f"{out}: is there already; give another folder")
+    weights = load_weights_of(str(run), step, offline)
+    try:
+        transformer = to_diffusers(weights.model)
+    except ValueError as error:
+        raise InputError(f"{run}: cannot be exported: {error}") from None
+    autoencoder = load_vae(vae or str(recipe.evaluation.decoder), torch.device("cpu"), offline)
+    channels = weights.model.arch.in_channels
+    if autoencoder.latent_channels != channels:
+        raise InputError(f"{autoencoder.name}: has {autoencoder.latent_channels} latent channels, the model {channels}")
+    step = int(weights.identity["step"])
+    scores = [row for row in jsonl.read(run / "evals.jsonl") if row["step"] == step]
+    card = model_card(recipe, step, autoencoder.id, scores, _commit(run))
+    aside = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        aside.mkdir(parents=True)
+        transformer.save_pretrained(aside / "transformer")
+        scheduler(recipe.diffusion.timesteps).save_pretrained(aside / "scheduler")
+        autoencoder.network.save_pretrained(aside / "vae")
+        for component, (module, _) in SHIPPED.items():
+            shutil.copyfile(str(module.__file__), aside / component / f"{_name(module)}.py")
+        (aside / "model_index.json").write_text(json.dumps(_index(recipe), indent=2) + "\n", encoding="utf-8")
+        (aside / "README.md").write_text(card, encoding="utf-8")
+        aside.rename(out)
+    except (OSError, SafetensorError) as error:  # the latter is how safetensors says that the disk is full
+        raise RunError(f"{out}: could not be written ({error})") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def scheduler(timesteps: int) -> RespacedDDIMScheduler:
+    """The suite's process of that many steps and its DDIM, which ends at alpha_bar = 1 and clips nothing."""
+    betas = linear_betas(timesteps)
+    return RespacedDDIMScheduler(
+        num_train_timesteps=timesteps,
+        beta_start=float(betas[0]),
+        beta_end=float(betas[-1]),
+        beta_schedule="linear",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=0,
+        timestep_spacing="linspace",
+    )
+
+
+def _check(recipe: Recipe, run: Path) -> None:
+    """Refuse what is known to have no place in a DiTPipeline before anything is loaded."""
+    where = run / "config.yaml"
+    if recipe.evaluation.decoder is None:
+        raise InputError(
+            f"{where}: data.name: {recipe.data.name} are pixels; accepted: runs on latents, which DiTPipeline decodes"
+        )
+    if recipe.model.block != "adaln-zero":
+        raise InputError(f"{where}: model.block: {recipe.model.block}; diffusers has adaln-zero only")
+    if recipe.model.num_classes > PIPELINE_NULL_LABEL:
+        raise InputError(
+            f"{where}: model.num_classes: {recipe.model.num_classes} is more than {PIPELINE_NULL_LABEL}; DiTPipeline "
+            f"guides against label {PIPELINE_NULL_LABEL}"
+        )
+
+
+def _index(recipe: Recipe) -> dict[str, Any]:
+    """The content of model_index.json, with the classes' names where the latents are here to tell them."""
+    folder, data = data_root() / recipe.data.name, recipe.data
+    classes: tuple[str, ...] = ()
+    if (folder / "index.json").exists():
+        index = read_index(folder)
+        check(index, data.facts.length, data.facts.num_classes, data.facts.image_shape[1], str(data.vae))
+        classes = index.classes
+    ours = {component: [_name(module), kind.__name__] for component, (module, kind) in SHIPPED.items()}
+    return {
+        "_class_name": "DiTPipeline",
+        "_diffusers_version": diffusers.__version__,
+        **({"id2label": {str(label): name for label, name in enumerate(classes)}} if classes else {}),
+        **ours,
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+
+
+def _name(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]
+
+
+def _commit(run: Path) -> str | None:
+    """The suite's commit at the last start of the run."""
+    sessions = jsonl.read(run / "sessions.jsonl")
+    return sessions[-1].get("commit") if sessions else None

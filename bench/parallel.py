@@ -1,0 +1,205 @@
+"""How a run is carried out: its ranks, their devices and precision. Nothing here decides a result.
+
+Which process computes which slice of every batch, and how all of them agree: data-parallel by torch.distributed, gloo
+on CPUs, NCCL on GPUs. What ranks agree on (to stop, that all is written) always goes by gloo, so that agreeing never
+waits for a GPU. Device and precision are no part of a recipe: both are recorded with every start.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from bench.errors import InputError
+from bench.stopping import StopRequest
+
+# Ranks wait for each other while rank 0 scores; a dead rank is noticed by its closed connection, not by this.
+TIMEOUT = timedelta(hours=24)
+T = TypeVar("T")
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One process among `world_size`; `local_rank` counts on its machine and chooses its GPU."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank writes the run's files."""
+        return self.rank == 0
+
+    def share(self, length: int) -> slice:
+        """This rank's slice of a batch of `length`, which is a multiple of the world size."""
+        size = length // self.world_size
+        return slice(self.rank * size, (self.rank + 1) * size)
+
+    def maximum(self, *values: float) -> list[float]:
+        """The largest of every rank's values, one by one. All ranks must call it."""
+        return self._reduced(values, dist.ReduceOp.MAX)
+
+    def total(self, *values: float) -> list[float]:
+        """The sum over ranks, one by one. All ranks must call it."""
+        return self._reduced(values, dist.ReduceOp.SUM)
+
+    def from_first(self, value: T) -> T:
+        """Rank 0's value, a small Python object, on every rank: ranks of other nodes may see older files."""
+        if self.world_size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, device=torch.device("cpu"))
+        return box[0]
+
+    def do_on_first(self, work: Callable[[], None]) -> None:
+        """Have rank 0 do something. Where it fails, rank 0 raises and the others end with status 2, without a word."""
+        error = None
+        if self.is_first:
+            try:
+                work()
+            except Exception as caught:
+                error = caught
+        failed = self.from_first(error is not None)
+        if error is not None:
+            raise error
+        if failed:
+            raise SystemExit(2)
+
+    def wait_for_all(self) -> None:
+        """Return once every rank has called it."""
+        self.maximum(0.0)
+
+    def average_(self, tensor: Tensor) -> None:
+        """Replace a tensor by its mean over ranks, on its own device. All ranks must call it."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+            tensor /= self.world_size
+
+    def gathered(self, tensor: Tensor) -> Tensor:
+        """Every rank's tensor, stacked by rank, (world size, ...). All ranks must call it."""
+        stacked = tensor.new_zeros((self.world_size, *tensor.shape))
+        stacked[self.rank] = tensor
+        if self.world_size > 1:
+            dist.all_reduce(stacked)  # one summand is not zero: exact
+        return stacked
+
+    def _reduced(self, values: tuple[float, ...], operation: dist.ReduceOp.RedOpType) -> list[float]:
+        if self.world_size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, operation)  # a CPU tensor: gloo
+        return tensor.tolist()
+
+
+SINGLE = Ranks()
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Ranks]:
+    """The ranks that torchrun's environment variables describe, or a single one where WORLD_SIZE is unset or 1.
+
+    Raises:
+        InputError: WORLD_SIZE is given without the others.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield SINGLE
+        return
+    missing = [name for name in VARIABLES if name not in os.environ]
+    if missing:
+        raise InputError(f"environment: WORLD_SIZE is set, but not {', '.join(missing)}; torchrun sets all of them")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
+    finally:
+        dist.destroy_process_group()
+
+
+Precision = Literal["fp32", "tf32", "bf16"]
+
+
+def prepare_device(device: str, precision: Precision, local_rank: int = 0) -> torch.device:
+    """Check that the hardware is there and set matrix precision and determinism for this process.
+
+    A rank takes the GPU of its local rank, or the only one that its launcher lets it see. CUDA runs use deterministic
+    algorithms, so that a resumed run equals an uninterrupted one bit for bit.
+
+    Raises:
+        InputError: no such device here, or a precision that it lacks.
+    """
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise InputError("--device cuda: no CUDA device here; accepted: cpu")
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        index = local_rank if torch.cuda.device_count() > 1 else 0
+        if index >= torch.cuda.device_count():
+            raise InputError(f"--device cuda: local rank {local_rank}, but {torch.cuda.device_count()} GPUs here")
+        torch.cuda.set_device(index)
+    elif precision == "tf32":
+        raise InputError("--precision tf32: only on CUDA devices; accepted on cpu: fp32, bf16")
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"  # of convolutions, which have a switch of their own
+    return torch.device("cuda", torch.cuda.current_device()) if device == "cuda" else torch.device(device)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """No TF32 within: decoders and feature networks compute alike whatever the precision of the model."""
+    matmul, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = convolutions
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """bf16 matrix products with fp32 weights and sums, or nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+OnLog = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Device, ranks, and what to do beside training and scoring.
+
+    Attributes:
+        device: cpu or cuda.
+        precision: fp32, tf32 or bf16.
+        ranks: this process among those that share the run.
+        stop: asked between steps and batches.
+        max_failures: after so many failed attempts the run is given up until `bench.run_folder.clear_error`.
+        lock_wait_s: how long to wait for another process that works on the run.
+        session: recorded in the row of every start: which job, on which node.
+        offline: fetch no file of others that is not in the cache.
+        trackers: names of `bench.trackers.TRACKERS`.
+        on_log: told every row of train.jsonl and evals.jsonl as it is written.
+        on_weights: told every kept step once its weights are whole on disk.
+    """
+
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    ranks: Ranks = SINGLE
+    stop: StopRequest = field(default_factory=StopRequest)
+    max_failures: int = 1
+    lock_wait_s: float = 0
+    session: dict[str, Any] = field(default_factory=dict)
+    offline: bool = False
+    trackers: tuple[str, ...] = ()
+    on_log: OnLog = lambda row: None
+    on_weights: Callable[[int], None] = lambda step: None

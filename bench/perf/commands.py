@@ -1,0 +1,154 @@
+"""`ditbench perf`: what things cost on this machine, as ratios of medians measured in one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.commands.options import Device, DeviceOption
+
+app = typer.Typer(
+    help="What things cost on this machine, as medians of one run.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@app.command("ranks")
+def perf_ranks(
+    sweep: Annotated[Path | None, typer.Argument(help="A sweep's YAML file; default: the digits study.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each way is measured, in turns.")] = 9,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps at a time.")] = 5,
+    out: Annotated[Path, typer.Option(help="Folder for ranks.csv.")] = Path("results/perf"),
+) -> None:
+    """A training step by two processes against one, on CPUs: what the sum of gradients costs, and what is left."""
+    import sweeps
+    from bench.perf.ranks import as_row, ranks_cost
+    from sweeps.expand import load_sweep
+
+    path = sweep or Path(sweeps.__file__).parent / "studies" / "digits.yaml"
+    rows = [as_row(ranks_cost(recipe, rounds, steps)) for recipe in load_sweep(path).recipes]
+    _report(rows, out / "ranks.csv")
+
+
+@app.command("status")
+def perf_status(
+    runs: Annotated[int, typer.Option(min=1, help="Runs of the sweep that is looked at.")] = 1000,
+    rows: Annotated[int, typer.Option(min=1, help="Lines of each run's train.jsonl.")] = 100_000,
+    repeats: Annotated[int, typer.Option(min=1, help="How often `ditbench sweep status` is timed.")] = 5,
+    out: Annotated[Path, typer.Option(help="Folder for status.csv.")] = Path("results/perf"),
+) -> None:
+    """How long `ditbench sweep status` takes for many runs with long metric files."""
+    from sweeps.perf import status_cost
+
+    _report([status_cost(runs, rows, repeats)], out / "status.csv")
+
+
+@app.command("frechet")
+def perf_frechet(
+    dim: Annotated[int, typer.Option(min=2, help="Size of a feature; Inception's is 2048.")] = 2048,
+    num_samples: Annotated[int, typer.Option(min=2, help="Features that each covariance is made of.")] = 10_000,
+    rounds: Annotated[int, typer.Option(min=1, help="How often ours is timed.")] = 5,
+    torch_fidelity_rounds: Annotated[int, typer.Option(min=1, help="How often torch-fidelity's is.")] = 5,
+    sqrtm_rounds: Annotated[int, typer.Option(min=1, help="How often the matrix root is.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder for frechet.csv.")] = Path("results/perf"),
+) -> None:
+    """The Fréchet distance against torch-fidelity's and against scipy's matrix root."""
+    from bench.perf.frechet import frechet_cost
+    from bench.perf.ranks import as_row
+
+    cost = frechet_cost(dim, num_samples, rounds, torch_fidelity_rounds, sqrtm_rounds)
+    _report([as_row(cost)], out / "frechet.csv")
+
+
+@app.command("latents")
+def perf_latents(
+    latents: Annotated[int, typer.Option(min=256, help="Size of the set; 32 KiB each.")] = 16_384,
+    batch_size: Annotated[int, typer.Option(min=1, help="Latents a batch.")] = 256,
+    rounds: Annotated[int, typer.Option(min=1, help="How often the set is read, each way in turn.")] = 7,
+    out: Annotated[Path, typer.Option(help="Folder for latents.csv.")] = Path("results/perf"),
+) -> None:
+    """Reading latents of 32x32x4 from the page cache: latents/s, against a plain copy of the same bytes."""
+    from bench.perf.latents import latents_cost
+    from bench.perf.ranks import as_row
+
+    _report([as_row(latents_cost(latents, batch_size, rounds))], out / "latents.csv")
+
+
+@app.command("vae")
+def perf_vae(
+    vae: Annotated[
+        Path | None, typer.Option(help="An AutoencoderKL's folder; default: Stable Diffusion's, random weights.")
+    ] = None,
+    image_size: Annotated[int, typer.Option(min=8, help="Pixels a side.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 3,
+    device: DeviceOption = Device.CPU,
+    out: Annotated[Path, typer.Option(help="Folder for vae.csv.")] = Path("results/perf"),
+) -> None:
+    """Which share of the time to encode, and to decode, is the autoencoder's."""
+    from bench.parallel import prepare_device
+    from bench.perf.ranks import as_row
+    from bench.perf.vae import vae_cost
+
+    where = prepare_device(device.value, "fp32")
+    _report([as_row(vae_cost(vae, image_size, batch_size, rounds, where))], out / "vae.csv")
+
+
+@app.command("collect")
+def perf_collect(
+    runs: Annotated[int, typer.Option(min=1, help="Run folders that are collected.")] = 1000,
+    rows: Annotated[int, typer.Option(min=1, help="Lines of each run's train.jsonl.")] = 1000,
+    rounds: Annotated[int, typer.Option(min=1, help="How often `ditbench collect` is timed.")] = 5,
+    out: Annotated[Path, typer.Option(help="Folder for collect.csv.")] = Path("results/perf"),
+) -> None:
+    """How long `ditbench collect` takes for many runs."""
+    import sweeps
+    from bench.perf.ranks import as_row
+    from bench.perf.results import collect_cost
+    from sweeps.expand import load_sweep
+
+    models = load_sweep(Path(sweeps.__file__).parent / "studies" / "digits.yaml").recipes
+    _report([as_row(collect_cost(models, runs, rows, rounds))], out / "collect.csv")
+
+
+@app.command("figures")
+def perf_figures(
+    rounds: Annotated[int, typer.Option(min=1, help="How often `ditbench figure all` is timed.")] = 5,
+    out: Annotated[Path, typer.Option(help="Folder for figures.csv.")] = Path("results/perf"),
+) -> None:
+    """How long `ditbench figure all --source published` takes."""
+    from bench.perf.ranks import as_row
+    from bench.perf.results import figures_cost
+
+    _report([as_row(figures_cost(rounds))], out / "figures.csv")
+
+
+@app.command("fits")
+def perf_fits(
+    rows: Annotated[int, typer.Option(min=10, help="Simulated runs.")] = 240,
+    replicates: Annotated[int, typer.Option(min=1, help="Bootstrap refits.")] = 4000,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each objective is timed.")] = 3,
+    out: Annotated[Path, typer.Option(help="Folder for fits.csv.")] = Path("results/perf"),
+) -> None:
+    """Bootstrap refits of L(N, D), by least squares of logs and by the log-Huber loss."""
+    from analysis.perf import fits_cost
+    from bench.perf.ranks import as_row
+
+    costs = [fits_cost(objective, "bootstrap", rows, replicates, rounds) for objective in ("logs", "log-huber")]
+    _report([as_row(cost) for cost in costs], out / "fits.csv")
+
+
+def _report(rows: list[dict[str, str]], path: Path) -> None:
+    """Print a table and write it as csv."""
+    import csv
+
+    from bench.commands.text_table import print_table
+
+    print_table(list(rows[0]), [list(row.values()) for row in rows], [index == 0 for index in range(len(rows[0]))])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    typer.echo(path)

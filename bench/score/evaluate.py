@@ -1,0 +1,138 @@
+"""Score one kept step of a run: EMA weights -> samples -> a row with the score's whole key and its metrics."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import models
+from bench import checkpoint
+from bench.atomic import wait_for_file
+from bench.data import Digits, reference_id
+from bench.data.decoders import load_decoder
+from bench.data.images import ArrayImages, open_images
+from bench.data.latents import data_root, read_index
+from bench.errors import RunError
+from bench.parallel import Execution, Ranks
+from bench.provenance import commit
+from bench.recipe import EvaluationConfig, Recipe
+from bench.run_folder import weights_path
+from bench.sample import Sampling, features_folder, make_samples
+from bench.score.extractors import load_extractor
+from bench.score.fidelity import Scorer
+from bench.score.reference import Reference, open_reference
+from models.assets import locate
+from models.dit import DiT
+
+
+def evaluate(
+    recipe: Recipe, folder: Path, study_folder: Path, step: int, device: torch.device, execution: Execution
+) -> dict[str, Any] | None:
+    """Sample with the EMA weights of a kept step, save the samples in the run's folder, and score them.
+
+    Returns:
+        On rank 0 a row of evals.jsonl: step, the key (sampler, ..., reference, extractor), the metrics of
+        `Scorer.score`, sampling speed (images/s of this session, null if it made none), and the path of the samples
+        inside the folder. None on other ranks.
+
+    Raises:
+        InputError: the decoder, the reference or the feature network is not there, or is not one.
+        RunError: the weights cannot be read, or the disk is full.
+        Stopped: on request; finished batches are kept.
+    """
+    ranks, stop, evaluation = execution.ranks, execution.stop, recipe.evaluation
+    # All that scoring needs is made ready first, before hours of sampling.
+    latents = read_index(data_root() / recipe.data.name) if recipe.data.facts.latents else None
+    decoder = load_decoder(evaluation, device, execution.offline, latents)
+    scorer = _scorer(recipe, study_folder, device, execution)
+    key = {"step": step, "weights": "ema", **sampling_key(evaluation, decoder.id)}
+    path = samples_path(folder, step)
+    speed = make_samples(
+        path,
+        Sampling.of(recipe),
+        {"run": recipe.id, "seed": recipe.seed, **key, "commit": commit()},
+        lambda: _load_model(recipe, folder, step, ranks),
+        decoder,
+        device,
+        execution.precision,
+        ranks,
+        stop,
+    )
+    features = features_folder(path, scorer.key["extractor"])
+    scores = scorer.score(open_images(path), features, stop)
+    if not ranks.is_first:
+        return None
+    shutil.rmtree(features, ignore_errors=True)
+    samples = str(path.relative_to(folder))
+    return {**key, **scorer.key, **scores, "sampling_images_per_s": speed, "samples": samples}
+
+
+def sampling_key(evaluation: EvaluationConfig, decoder: str) -> dict[str, Any]:
+    """The part of a score's key that says how samples are made of weights."""
+    return {
+        "sampler": evaluation.sampler,
+        "sampling_steps": evaluation.sampling_steps,
+        "clip_denoised": evaluation.clip_denoised,
+        "guidance_scale": evaluation.guidance_scale,
+        "guidance_channels": evaluation.guidance_channels if evaluation.guidance_scale != 1 else None,
+        "decoder": decoder,
+        "num_samples": evaluation.num_samples,
+        "labels": evaluation.labels,
+    }
+
+
+def samples_path(folder: Path, step: int) -> Path:
+    """Where the samples of a kept step are: uint8 (N, C, H, W)."""
+    return folder / "samples" / f"step-{step:08d}.npy"
+
+
+def reference_of(evaluation: EvaluationConfig, offline: bool) -> Reference:
+    """What a recipe's samples are compared with.
+
+    Raises:
+        InputError, MissingAsset: it is not there, or is none.
+    """
+    if evaluation.reference is None:
+        return digits_reference()
+    return open_reference(locate(evaluation.reference, offline), evaluation.reference)
+
+
+def digits_reference() -> Reference:
+    """All digits, as what samples of digits are compared with."""
+    images = Digits(torch.device("cpu")).images()
+    return Reference("digits", reference_id("digits", images), ArrayImages(images.numpy()), {})
+
+
+def _load_model(recipe: Recipe, folder: Path, step: int, ranks: Ranks) -> DiT:
+    wait_for_file(weights_path(folder / "checkpoints", step))
+    weights = checkpoint.load_weights(folder / "checkpoints", step)
+    (spoilt,) = ranks.maximum(float(weights is None))
+    if spoilt or weights is None:
+        if ranks.is_first and weights is None:
+            weights_path(folder / "checkpoints", step).unlink(missing_ok=True)  # for training to make it again
+        raise RunError(f"{folder}: the EMA weights of step {step} cannot be read back; submit again to make them again")
+    model = models.create_model(**recipe.model.arguments())
+    model.load_state_dict(weights, strict=True)
+    return model
+
+
+# The scorer of the last evaluation: runs of one study share the reference, whose features are the costly part.
+_last_scorer: dict[tuple[object, ...], Scorer] = {}
+
+
+def _scorer(recipe: Recipe, study_folder: Path, device: torch.device, execution: Execution) -> Scorer:
+    evaluation = recipe.evaluation
+    names = (evaluation.reference, evaluation.extractor, evaluation.kid_subset_size)
+    identity = (*names, recipe.data, study_folder, device, execution.ranks)
+    if identity not in _last_scorer:
+        folder = study_folder / "features"
+        network = load_extractor(evaluation.extractor, folder, execution.offline)
+        reference = reference_of(evaluation, execution.offline)
+        _last_scorer.clear()
+        _last_scorer[identity] = Scorer(
+            reference, network, evaluation.kid_subset_size, folder, device, execution.ranks, execution.stop
+        )
+    return _last_scorer[identity]

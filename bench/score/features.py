@@ -1,0 +1,114 @@
+"""Features of images, extracted by all ranks in fixed chunks, each a file as soon as it is made.
+
+The chunks are the same whatever the number of ranks, so features and statistics are too, and an interruption loses one
+chunk a rank. Statistics stream through the chunks; only what needs all features at once holds them in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+from bench import checkpoint
+from bench.atomic import wait_for_file
+from bench.data.images import Images
+from bench.errors import RunError
+from bench.parallel import Ranks, full_precision
+from bench.score.frechet import Gaussian, RunningGaussian
+from bench.stopping import Stopped, StopRequest
+
+# Images a file, and images a call of the network. Both decide the last bits of a feature: part of every result.
+CHUNK = 512
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features on disk: for each layer of a network, (N, D) float32."""
+
+    folder: Path
+    num_images: int
+
+    def chunks(self, layer: str) -> Iterator[Tensor]:
+        """A layer's features in order, (n, D) a chunk.
+
+        Raises:
+            RunError: a chunk is damaged; it is removed, and the same call of `extract` makes it again.
+        """
+        for start in range(0, self.num_images, CHUNK):
+            path = _chunk_path(self.folder, start)
+            wait_for_file(path)
+            try:
+                yield checkpoint.load_tensors(path)[0][layer]
+            except checkpoint.CorruptCheckpoint as error:
+                path.unlink(missing_ok=True)
+                raise RunError(f"damaged features, removed; the same command makes them again: {error}") from None
+
+    def all(self, layer: str) -> Tensor:
+        """A layer's features, (N, D)."""
+        return torch.cat(list(self.chunks(layer)))
+
+    def gaussian(self, layer: str) -> Gaussian:
+        """Mean and covariance of a layer, in float64."""
+        chunks = self.chunks(layer)
+        first = next(chunks)
+        running = RunningGaussian(first.shape[1])
+        for chunk in chain([first], chunks):
+            running.update(chunk)
+        return running.result()
+
+
+def extract(
+    images: Images,
+    network: FeatureExtractorBase,
+    folder: Path,
+    device: torch.device,
+    ranks: Ranks,
+    stop: StopRequest,
+) -> Features:
+    """Make what is missing of the features of `images` in `folder`; all ranks must call it.
+
+    Grey images are repeated to three channels.
+
+    Raises:
+        Stopped: on request; finished chunks are kept.
+        RunError: the disk is full.
+    """
+    network.to(device)
+    num_images = images.shape[0]
+    for start in range(0, num_images, CHUNK)[ranks.rank :: ranks.world_size]:
+        path = _chunk_path(folder, start)
+        if path.exists():
+            continue
+        if stop:
+            break
+        chunk = _features_of(images, network, start, min(start + CHUNK, num_images), device)
+        checkpoint.save_tensors(path, chunk)
+    (stopped,) = ranks.maximum(float(bool(stop)))
+    if stopped:
+        raise Stopped("stopped on request while extracting features; finished chunks are kept")
+    return Features(folder, num_images)
+
+
+@torch.inference_mode()
+def _features_of(
+    images: Images, network: FeatureExtractorBase, start: int, stop: int, device: torch.device
+) -> dict[str, Tensor]:
+    """Layer -> features (n, D) of images start .. stop - 1."""
+    batches = []
+    for first in range(start, stop, BATCH):
+        batch = images.batch(first, min(first + BATCH, stop))
+        with full_precision():
+            batches.append([layer.cpu() for layer in network(batch.expand(-1, 3, -1, -1).to(device))])
+    layers = [torch.cat(parts) for parts in zip(*batches, strict=True)]
+    return dict(zip(network.features_list, layers, strict=True))
+
+
+def _chunk_path(folder: Path, start: int) -> Path:
+    return folder / f"features-{start:08d}.safetensors"

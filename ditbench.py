@@ -1,0 +1,301 @@
+"""The command line: the one file that knows all packages. They are loaded inside the commands: help is instant."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from analysis.commands.advise import advise
+from analysis.commands.compare import compare
+from analysis.commands.figure import figure
+from analysis.commands.fit import fit
+from analysis.commands.report import report, table
+from analysis.errors import ResultsError
+from bench.commands.assets import doctor, prepare
+from bench.commands.encode import encode
+from bench.commands.export import export
+from bench.commands.images import export_samples
+from bench.commands.options import Device, DeviceOption, OfflineOption, PrecisionChoice, PrecisionOption
+from bench.commands.samples import evaluate, sample
+from bench.errors import InputError, RunError
+from bench.perf.commands import app as perf_app
+from bench.stopping import STOPPED, Stopped
+from models.registry import BLOCKS
+from sweeps.commands import RunsOption, TrackerOption, run_here
+from sweeps.commands import app as sweep_app
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from analysis.results.tables import Tables
+
+app = typer.Typer(
+    help="Scaling-law and ablation benchmarks for Diffusion Transformers.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: loading rich would take half of its time
+    add_completion=False,
+)
+app.add_typer(sweep_app, name="sweep")
+app.add_typer(perf_app, name="perf")
+for command in (
+    prepare,
+    doctor,
+    encode,
+    sample,
+    evaluate,
+    export,
+    export_samples,
+    figure,
+    fit,
+    compare,
+    advise,
+    table,
+    report,
+):
+    app.command()(command)
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+@app.command()
+def flops(
+    names: Annotated[list[str] | None, typer.Argument(help="Model names, such as DiT-XL/2; default: the 12.")] = None,
+    all_models: Annotated[
+        bool, typer.Option("--all", help="The 12 models, the block designs at XL/2, and XL/2 at 512 px.")
+    ] = False,
+    block: Annotated[str, typer.Option(help=f"Block design: {', '.join(BLOCKS)}.")] = "adaln-zero",
+    image_size: Annotated[int, typer.Option(help="Pixels a side; the latent side is an eighth.")] = 256,
+    by_module: Annotated[bool, typer.Option("--by-module", help="Where the multiply-accumulates are spent.")] = False,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="With --steps: training compute.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="With --batch-size: training compute.")] = None,
+    format: Annotated[Format, typer.Option(help="How to print.")] = Format.TABLE,
+) -> None:
+    """Count parameters and GMACs (the paper's "Gflops") of one image, beside the paper's printed figures."""
+    from bench.commands import flops
+    from models import list_models
+
+    if (batch_size is None) != (steps is None):
+        raise InputError("--batch-size and --steps go together: training compute needs both")
+    if all_models and names:
+        raise InputError("--all counts a fixed list; give either names or --all")
+    given = [(name, block, image_size) for name in names or list_models()]
+    chosen = flops.published_rows() if all_models else given
+    costs = flops.count_all(chosen)
+    if by_module:
+        flops.print_modules(costs, format.value)
+    else:
+        flops.print_costs(costs, format.value, batch_size, steps)
+
+
+@app.command("run")
+def run_command(
+    recipe: Annotated[Path, typer.Argument(help="A recipe's YAML file.")],
+    folder: Annotated[Path, typer.Option(help="The run folder; default: runs/single/<label>-<id>.")] = Path(),
+    device: DeviceOption = Device.CPU,
+    precision: PrecisionOption = PrecisionChoice.FP32,
+    tracker: TrackerOption = None,
+    offline: OfflineOption = False,
+) -> None:
+    """Train, sample and score one recipe. Interrupted, it continues when the same command runs again.
+
+    Under torchrun its processes share the run. SIGUSR2 or SIGTERM: it saves its work and ends with status 85.
+    """
+    import signal
+
+    from bench.recipe import load_recipe
+    from bench.run_folder import clear_error, write_config
+    from bench.stopping import StopRequest
+    from bench.trackers import check_installed
+
+    stop = StopRequest().on(signal.SIGUSR2, signal.SIGTERM)
+    loaded = load_recipe(recipe)
+    folder = folder if folder != Path() else Path("runs/single") / loaded.folder_name
+    check_installed(tracker or ())
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from bench.data import check_ready
+    from bench.parallel import Execution, joined
+    from bench.run import run
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[news]}"),
+    )  # fmt: skip
+    with joined(device.value) as ranks:
+
+        def begin() -> None:
+            check_ready(loaded, offline)
+            write_config(loaded, folder)
+            clear_error(folder)
+
+        ranks.do_on_first(begin)
+        console = Console(quiet=not ranks.is_first)
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(loaded.label or loaded.model.name, total=loaded.train.steps, news="")
+
+            def on_log(row: dict[str, float]) -> None:
+                if "fid" in row:
+                    bar.console.print(f"step {row['step']}: Fréchet distance {row['fid']:.4g}", highlight=False)
+                else:
+                    bar.update(task, completed=row["step"], news=f"loss {row['loss']:.4f}")
+
+            how = Execution(
+                device.value,
+                precision.value,
+                ranks,
+                stop,
+                offline=offline,
+                trackers=tuple(tracker or ()),
+                on_log=on_log,
+            )
+            run(folder, folder.parent, how)
+    console.print(f"{folder}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def collect(
+    folder: Annotated[Path, typer.Argument(help="A sweep's folder of runs, such as runs/digits.")],
+    out: Annotated[Path, typer.Option(help="Where the tables go; default: results/<sweep>.")] = Path(),
+) -> None:
+    """Make tidy tables (csv and parquet) from run folders."""
+    from analysis.results import tables
+
+    out = out if out != Path() else Path("results") / folder.resolve().name
+    collected = tables.collect(folder, out)
+    typer.echo(f"{len(collected.runs)} runs, {len(collected.evals)} scores: {out}")
+    _print_published(collected)
+
+
+@app.command()
+def demo(
+    quick: Annotated[bool, typer.Option("--quick", help="Six models instead of twelve.")] = False,
+    runs: RunsOption = Path("runs"),
+    out: Annotated[Path, typer.Option(help="Tables and pictures; default: results/demo, or results/quick.")] = Path(),
+    device: DeviceOption = Device.CPU,
+    precision: PrecisionOption = PrecisionChoice.FP32,
+) -> None:
+    """The paper's scaling study in miniature, on real images, on this machine: train, score, draw, report."""
+    from rich.console import Console
+
+    import sweeps
+
+    console = Console()
+    name = "digits-quick" if quick else "digits"
+    out = out if out != Path() else Path("results") / ("quick" if quick else "demo")
+    path = Path(sweeps.__file__).parent / "studies" / f"{name}.yaml"
+    console.print(
+        "Training small Diffusion Transformers on scikit-learn's digits and scoring their samples.\n"
+        "It can be interrupted: the same command continues.\n",
+        highlight=False,
+    )
+    from sweeps.cluster import ClusterProfile
+    from sweeps.expand import load_sweep
+
+    profile = ClusterProfile(executor="local", device=device.value, precision=precision.value)
+    run_here(load_sweep(path), runs, profile, console)
+    from analysis import figures
+    from analysis.results import tables
+
+    collected = tables.collect(runs / name, out)
+    _print_summary(collected, console)
+    for picture in figures.draw_all(collected, out):
+        console.print(str(picture), soft_wrap=True, highlight=False)
+    from analysis.report.write import write_report
+
+    page = write_report(out, out / "report.html", runs / name)
+    console.print(f"\nEverything on one page, for a browser: {page}", soft_wrap=True, highlight=False)
+
+
+def _print_published(tables: Tables) -> None:
+    """Published scores beside ours, and why a score at a published step is not compared."""
+    from analysis.results import published
+    from bench.commands.text_table import print_table
+
+    rows = published.published_table(tables)
+    if rows:
+        typer.echo("\nPublished and ours, under the same conditions:")
+        text = [heading in published.TEXT_HEADINGS for heading in published.HEADINGS]
+        print_table(list(published.HEADINGS), rows, text)
+    missed = published.near_misses(tables)
+    if missed.empty:
+        return
+    at_published_steps = missed.groupby(["run", "step"]).filter(lambda group: "step" not in set(group["condition"]))
+    for row in at_published_steps.to_dict("records"):
+        typer.echo(
+            f"not compared: {row['label']} at step {row['step']} with {row['source']}: {row['condition']} is "
+            f"{row['ours']}, published {row['published']}"
+        )
+
+
+def _print_summary(tables: Tables, console: Console) -> None:
+    """The scores at the last step, and how they follow compute."""
+    from analysis.results.tables import correlations, summary
+    from bench.commands.text_table import print_table
+
+    rows = [[_cell(column, row[column]) for column in SUMMARY_COLUMNS] for row in summary(tables).to_dict("records")]
+    console.print("\nScores at the last step (EMA weights):", highlight=False)
+    print_table(list(SUMMARY_COLUMNS.values()), rows, [column == "label" for column in SUMMARY_COLUMNS])
+    last = correlations(tables.evals).groupby("seed").last()
+    for seed, row in last.iterrows():
+        console.print(
+            f"\nseed {seed}: correlation of log10 GMACs with the Fréchet distance over {row['num_models']:.0f} models: "
+            f"{row['r']:.3f}; more compute scores better in {row['patch_pairs_right']:.0f} of {row['patch_pairs']:.0f} "
+            f"patch pairs and {row['size_pairs_right']:.0f} of {row['size_pairs']:.0f} size pairs\n",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+SUMMARY_COLUMNS = {
+    "label": "model",
+    "params": "parameters",
+    "gmacs": "MMACs",
+    "loss": "loss",
+    "fid": "Fréchet",
+    "fid_percent": "% of trace",
+    "kid": "KID",
+    "inception_score": "IS",
+    "precision": "precision",
+    "recall": "recall",
+}
+
+
+def _cell(column: str, value: object) -> str:
+    if isinstance(value, float):
+        return f"{1000 * value:.3f}" if column == "gmacs" else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def main() -> None:
+    """The console script: one line on stderr where it ends early.
+
+    Status 2: bad input; 1: a run failed; 85: stopped by a signal, all saved; 130: interrupted by Ctrl-C.
+    """
+    try:
+        app()
+    except Stopped as stopped:
+        _fail(f"{stopped}; the same command continues", STOPPED)
+    except (InputError, RunError) as error:
+        _fail(str(error), 1 if isinstance(error, RunError) else 2)
+    except SystemExit as ended:
+        # typer turns Ctrl-C into status 130 without a word.
+        if ended.code == 130:
+            _fail("interrupted; what was saved stays, and the same command continues", 130)
+        raise
+    except (ResultsError, OSError) as error:
+        _fail(str(error), 2)
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"ditbench: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)

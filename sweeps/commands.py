@@ -1,0 +1,221 @@
+"""`ditbench sweep`: plan, submit, watch, stop. Modules are loaded inside the commands: help is instant."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.commands.options import Device, PrecisionChoice
+from bench.errors import InputError, RunError
+from sweeps.options import RunsOption, SweepArgument
+from sweeps.watch.commands import app as watch_app
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sweeps.cluster import ClusterProfile
+    from sweeps.expand import Sweep
+    from sweeps.plan import Plan
+    from sweeps.watch.status import RunStatus
+
+app = typer.Typer(
+    help="Many runs: plan a study, submit it to a cluster, watch it.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(watch_app)
+
+
+class EvaluateChoice(StrEnum):
+    INLINE = "inline"
+    AFTER = "after"
+    AS_READY = "as-ready"
+
+
+ClusterOption = Annotated[str, typer.Option(help="Profile in sweeps/clusters/, or the path of one.")]
+DeviceOption = Annotated[Device | None, typer.Option(help="Where tensors live; default: the profile's.")]
+PrecisionOption = Annotated[
+    PrecisionChoice | None, typer.Option(help="tf32 on CUDA only, bf16 by autocast; default: the profile's.")
+]
+EvaluateOption = Annotated[
+    EvaluateChoice | None, typer.Option(help="Score in the training job, after it, or as checkpoints appear.")
+]
+MfuOption = Annotated[float | None, typer.Option(help="Share of the peak to plan with, 0 to 1.")]
+BudgetOption = Annotated[float | None, typer.Option(min=0, help="Refuse a plan of more GPU-hours.")]
+TrackerOption = Annotated[list[str] | None, typer.Option(help="tensorboard or wandb, beside the metric files.")]
+
+
+@app.command()
+def plan(
+    sweep: SweepArgument,
+    cluster: ClusterOption = "local",
+    runs: RunsOption = Path("runs"),
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    evaluate: EvaluateOption = None,
+    mfu: MfuOption = None,
+    budget: BudgetOption = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Write out the arithmetic.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """What a sweep will cost: GPU-hours, wall time and storage of what is left of it. Nothing is submitted."""
+    from sweeps import plan_report
+    from sweeps.expand import load_sweep
+    from sweeps.plan import check_budget
+
+    profile = _profile(cluster, device, precision, evaluate)
+    made = _plan(load_sweep(sweep), profile, cluster, runs, mfu)
+    if json:
+        from json import dumps
+
+        print(dumps(plan_report.as_json(made), indent=1))
+    else:
+        plan_report.print_plan(made)
+        if explain:
+            print()
+            plan_report.print_explanation(made)
+    if budget is not None:
+        check_budget(made, budget)
+
+
+@app.command()
+def submit(
+    sweep: SweepArgument,
+    cluster: ClusterOption = "local",
+    runs: RunsOption = Path("runs"),
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    evaluate: EvaluateOption = None,
+    mfu: MfuOption = None,
+    budget: BudgetOption = None,
+    tracker: TrackerOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the sbatch scripts only.")] = False,
+) -> None:
+    """Run what is left of a sweep: finished, queued and running runs are left alone, failed ones are tried again.
+
+    On this machine (`--cluster local`) it shows the progress and returns at the end; on SLURM, once jobs are queued.
+    """
+    from bench.trackers import check_installed
+    from sweeps.expand import load_sweep
+
+    profile = _profile(cluster, device, precision, evaluate)
+    loaded = load_sweep(sweep)
+    trackers = tuple(tracker or ())
+    check_installed(trackers)
+    made = _plan(loaded, profile, cluster, runs, mfu)
+    if budget is not None:
+        from sweeps.plan import check_budget
+
+        check_budget(made, budget)
+    if profile.executor == "slurm":
+        _submit_to_slurm(loaded, sweep, profile, cluster, runs, made, trackers, dry_run)
+        return
+    if dry_run:
+        from sweeps.plan_report import print_plan
+
+        print_plan(made)
+        return
+    from rich.console import Console
+
+    statuses = run_here(loaded, runs, profile, Console(), trackers)
+    folder = statuses[0].folder.parent
+    typer.echo(f"{len(statuses)} runs finished: {folder}; next: ditbench collect {folder}")
+
+
+def run_here(
+    sweep: Sweep, runs: Path, profile: ClusterProfile, console: Console, trackers: tuple[str, ...] = ()
+) -> list[RunStatus]:
+    """Run a sweep on this machine, show its progress, and end with an error if a run failed."""
+    from bench.data import check_ready
+    from sweeps.local import submit as submit_locally
+    from sweeps.watch.progress import progress
+
+    for recipe in sweep.recipes:
+        check_ready(recipe, offline=True)
+    if (profile.device, profile.precision) != ("cpu", "fp32"):
+        from bench.parallel import prepare_device
+
+        prepare_device(profile.device, profile.precision)  # refuse here what every job would fail with
+    with progress(sweep.recipes, console) as on_poll:
+        statuses = submit_locally(sweep, runs, profile.device, profile.precision, on_poll, trackers)
+    failed = [status for status in statuses if status.state == "failed"]
+    if failed:
+        reasons = "; ".join(f"{status.label}: {status.error}" for status in failed)
+        raise RunError(f"{len(failed)} of {len(statuses)} runs failed, the others are finished: {reasons}")
+    return statuses
+
+
+def _submit_to_slurm(
+    sweep: Sweep,
+    path: Path,
+    profile: ClusterProfile,
+    cluster: str,
+    runs: Path,
+    made: Plan,
+    trackers: tuple[str, ...],
+    dry_run: bool,
+) -> None:
+    import shutil
+
+    from sweeps.plan import check_time_limits
+    from sweeps.slurm import client, launch
+
+    check_time_limits(made, profile)
+    if dry_run:
+        from sweeps.plan_report import print_plan
+
+        print_plan(made)
+        if shutil.which("squeue"):
+            jobs = client.queued_jobs()
+        else:
+            jobs = {}
+            print("\nNo squeue here: runs that are queued or running already cannot be told.")
+        for array, script in launch.sbatch_scripts(sweep, runs, launch.todo(sweep, runs, jobs), profile):
+            print(f"\n# ---- {array.kind}: {len(array.group.tasks)} tasks, {_labels(array.group.tasks)}\n{script}")
+        return
+    client.require("sbatch")
+    with launch.submitting(runs / sweep.name):
+        what = launch.todo(sweep, runs, client.queued_jobs())
+        left_alone = f"{what.finished} finished, {what.queued} queued or running"
+        if not what.to_train and not what.to_score:
+            typer.echo(f"nothing to submit: of {len(sweep.recipes)} runs {left_alone}")
+            return
+        submission = launch.submit(sweep, runs, what, profile, cluster, trackers)
+    for array in submission.arrays:
+        tasks = f"an array of {len(array.tasks)}" if len(array.tasks) > 1 else "one job"
+        typer.echo(f"{array.job_id}: {array.kind}, {tasks}, for {sum(map(len, array.tasks))} runs")
+    typer.echo(f"{len(what.to_train)} runs to train, {len(what.to_score)} to score; left alone: {left_alone}")
+    option = "" if runs == Path("runs") else f" --runs {runs}"
+    typer.echo(f"watch them: ditbench sweep status {path}{option} --watch")
+
+
+def _labels(tasks: list[list[Any]]) -> str:
+    return ", ".join(" + ".join(recipe.label for recipe in task) for task in tasks)
+
+
+def _plan(sweep: Sweep, profile: ClusterProfile, cluster: str, runs: Path, mfu: float | None) -> Plan:
+    from sweeps.expand import run_folders
+    from sweeps.plan import plan as make_plan
+
+    if mfu is not None and not 0 < mfu <= 1:
+        raise InputError(f"--mfu: {mfu:g}; accepted: a share of the peak, more than 0 and at most 1")
+    return make_plan(sweep, profile, cluster_name(cluster), run_folders(sweep, runs), mfu)
+
+
+def cluster_name(cluster: str) -> str:
+    """A profile's name, also where its path is given."""
+    return Path(cluster).stem if cluster.endswith((".yaml", ".yml")) else cluster
+
+
+def _profile(
+    cluster: str, device: Device | None, precision: PrecisionChoice | None, evaluate: EvaluateChoice | None
+) -> ClusterProfile:
+    """The profile with what the command line says instead."""
+    from sweeps.cluster import load_cluster
+
+    given = {"device": device, "precision": precision, "evaluate": evaluate}
+    profile = load_cluster(cluster, {key: choice.value for key, choice in given.items() if choice is not None})
+    if evaluate is not None and profile.executor == "local":
+        raise InputError(f"--evaluate {evaluate.value}: only on SLURM; on this machine a run's own job scores it")
+    return profile

@@ -1,0 +1,168 @@
+"""`ditbench sweep status`, `logs`, `why`: looking at a sweep without changing anything; and `cancel`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.errors import InputError, RunError
+from sweeps.options import RunsOption, SweepArgument
+
+if TYPE_CHECKING:
+    from sweeps.expand import Sweep
+    from sweeps.watch.study import Study
+
+# How often a watched table is drawn anew, and how often SLURM is asked for it at most.
+LOOK_SECONDS = 2.0
+ASK_SECONDS = 10.0
+
+app = typer.Typer()
+
+RunArgument = Annotated[str, typer.Argument(help="A run: its label, its recipe's id, or its folder's name.")]
+
+
+@app.command()
+def status(
+    sweep: SweepArgument,
+    runs: RunsOption = Path("runs"),
+    watch: Annotated[bool, typer.Option("--watch", help="Draw it anew until nothing is left to wait for.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="As JSON: a list of runs.")] = False,
+) -> None:
+    """Where every run is: state, step, loss, newest score, speed, time left, restarts, node. Changes nothing."""
+    from sweeps.expand import load_sweep
+    from sweeps.watch.study import Study
+
+    if watch and json:
+        raise InputError("--json is one look, --watch many: accepted: one of them")
+    loaded = load_sweep(sweep)
+    if watch:
+        _watch(loaded, Study(loaded, runs, ASK_SECONDS))
+        return
+    look = Study(loaded, runs).look()
+    if json:
+        from json import dumps
+
+        from sweeps.watch.status_table import as_json
+
+        for note in look.notes:
+            print(note, file=sys.stderr)
+        print(dumps(as_json(look.runs), indent=1))
+        return
+    from sweeps.watch.status_table import print_runs
+
+    print_runs(look.runs, look.notes)
+
+
+def _watch(sweep: Sweep, study: Study) -> None:
+    from rich.console import Console
+
+    from sweeps.watch.progress import watch
+    from sweeps.watch.status_table import counts
+
+    console = Console()
+    try:
+        with watch(sweep.recipes, console) as show:
+            while True:
+                look = study.look()
+                show(look.runs, look.notes)
+                if not look.is_live:
+                    break
+                time.sleep(LOOK_SECONDS)
+        if not console.is_terminal:
+            print(counts(look.runs))
+    except KeyboardInterrupt:
+        return
+
+
+@app.command()
+def logs(
+    sweep: SweepArgument,
+    run: RunArgument,
+    runs: RunsOption = Path("runs"),
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until its job ends.")] = False,
+) -> None:
+    """The log of a run's newest job."""
+    from sweeps.expand import load_sweep
+    from sweeps.watch.logs import JobGoesOn, copy, newest_log
+    from sweeps.watch.named_runs import find_run
+    from sweeps.watch.study import Study
+
+    look = Study(load_sweep(sweep), runs).look()
+    chosen = find_run(look.files, run)
+    log = newest_log(look, chosen)
+    if log is None:
+        raise RunError(f"{chosen.recipe.label}: no log yet: it is {look.status_of(chosen).shown_state}")
+    print(log.path, file=sys.stderr, flush=True)
+    try:
+        if follow:
+            copy(log.path, sys.stdout.buffer, JobGoesOn(log, chosen.folder))
+        else:
+            copy(log.path, sys.stdout.buffer)
+    except KeyboardInterrupt:
+        return
+
+
+@app.command()
+def why(sweep: SweepArgument, run: RunArgument, runs: RunsOption = Path("runs")) -> None:
+    """Why a run is in its state: SLURM's reason, the last error with the log around it, and what to do."""
+    from sweeps.expand import load_sweep
+    from sweeps.watch.named_runs import find_run
+    from sweeps.watch.study import Study
+    from sweeps.watch.why import explain
+
+    look = Study(load_sweep(sweep), runs).look()
+    for line in explain(look, find_run(look.files, run)):
+        print(line)
+
+
+@app.command()
+def cancel(
+    sweep: SweepArgument,
+    named: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs, as `logs` takes them; default: all.")
+    ] = None,
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """End queued and running jobs. What is done stays; the same submission continues it."""
+    from sweeps.expand import load_sweep
+    from sweeps.slurm import submissions
+    from sweeps.watch.cancel import stop_here
+
+    loaded = load_sweep(sweep)
+    study = runs / loaded.name
+    is_on_slurm = bool(submissions.read_all(study))
+    if named and not is_on_slurm:
+        raise InputError(
+            f"{', '.join(named)}: jobs of this machine take runs from one queue and cannot be cancelled one by one; "
+            "accepted: no run, to stop all of them"
+        )
+    if is_on_slurm:
+        _cancel_on_slurm(loaded, runs, named)
+    stopped = 0 if named else stop_here(study)
+    if stopped or not is_on_slurm:
+        typer.echo(f"stopped {stopped} jobs of this machine" if stopped else f"nothing is at work on {study} here")
+
+
+def _cancel_on_slurm(sweep: Sweep, runs: Path, named: list[str] | None) -> None:
+    from sweeps.slurm import submissions
+    from sweeps.slurm.launch import submitting
+    from sweeps.watch.cancel import cancel_on_slurm
+    from sweeps.watch.named_runs import find_run
+    from sweeps.watch.study import read_study
+
+    files = read_study(sweep, runs)
+    names = [find_run(files, name).folder.name for name in named] if named else None
+    with submitting(runs / sweep.name):  # a submission that is under way would be cancelled in part
+        cancelled = cancel_on_slurm(submissions.read_all(runs / sweep.name), files, names)
+    for name, jobs in cancelled.items():
+        label = files[name].recipe.label if name in files else name
+        typer.echo(f"{label}: cancelled {', '.join(f'{kind} {job.id} ({job.state})' for kind, job in jobs)}")
+    for name in names or ():
+        if name not in cancelled:
+            typer.echo(f"{files[name].recipe.label}: no job of it is queued or running")
+    if not names and not cancelled:
+        typer.echo(f"no job of {sweep.name} is queued or running on SLURM")

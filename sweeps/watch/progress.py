@@ -1,0 +1,131 @@
+"""What a person sees while runs are at work: a live table in a terminal, a line for every change elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from bench.recipe import Recipe
+from sweeps.groups import work
+from sweeps.watch.status import LIVE, RunStatus, State
+from sweeps.watch.status_table import MOST_NEEDED, TEXT, cells, counts, duration, states
+
+STYLES: dict[State, str] = {
+    "waiting": "dim", "queued": "dim", "running": "bold", "scoring": "bold", "finished": "green", "failed": "red",
+    "stopped": "red", "trained": "", "unknown": "yellow",
+}  # fmt: skip
+# What a narrow terminal goes without, first to last.
+LEAST_NEEDED = ("node", "restarts", "elapsed", "MFU", "images/s", "left")
+# The table's heads and frame, how many more runs there are, and the cursor's line.
+FRAME_LINES = 6
+
+Show = Callable[[list[RunStatus], Sequence[str]], None]
+
+
+@contextmanager
+def progress(recipes: list[Recipe], console: Console) -> Iterator[Callable[[list[RunStatus]], None]]:
+    """Yield the function to call with every new state of the runs, in the order of `recipes`.
+
+    Without a terminal it prints a line for every score and every failure.
+    """
+    with _shown(recipes, console, lambda run: (run.fid_step, run.error), (None, None)) as show:
+        yield lambda runs: show(runs, ())
+
+
+@contextmanager
+def watch(recipes: list[Recipe], console: Console) -> Iterator[Show]:
+    """As `progress`, with notes to show under the table; without a terminal also a line for every change of state."""
+
+    def news(run: RunStatus) -> object:
+        return run.shown_state, run.fid_step, run.error
+
+    with _shown(recipes, console, news, ("waiting", None, None)) as show:
+        yield show
+
+
+@contextmanager
+def _shown(
+    recipes: list[Recipe], console: Console, news: Callable[[RunStatus], object], no_news: object
+) -> Iterator[Show]:
+    remaining = _TimeLeft(recipes)
+    if not console.is_terminal:
+        yield _Lines(console, news, no_news)
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        yield lambda runs, notes: live.update(_table(runs, remaining(runs), notes, console), refresh=True)
+
+
+class _Lines:
+    """Prints a line whenever there is news of a run, and every note once."""
+
+    def __init__(self, console: Console, news: Callable[[RunStatus], object], no_news: object) -> None:
+        self._console, self._news, self._no_news = console, news, no_news
+        self._seen: dict[object, object] = {}
+
+    def __call__(self, runs: list[RunStatus], notes: Sequence[str]) -> None:
+        for run in runs:
+            news = self._news(run)
+            if news != self._seen.get(run.folder, self._no_news):
+                self._seen[run.folder] = news
+                score = "" if run.fid is None else f"  fid {run.fid:.4g} at {run.fid_step}"
+                text = run.error or f"step {run.step}/{run.steps}{score}"
+                self._print(f"{run.label:8} {run.shown_state:9} {text}")
+        for note in notes:
+            if note not in self._seen:
+                self._seen[note] = note
+                self._print(note)
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class _TimeLeft:
+    """Seconds until the sweep is done, from the work done since the first call; None until some is."""
+
+    def __init__(self, recipes: list[Recipe]) -> None:
+        self._work = [work(recipe) for recipe in recipes]
+        self._start: tuple[float, float] | None = None
+
+    def __call__(self, runs: list[RunStatus]) -> float | None:
+        shares = [(w, run.step / run.steps, run) for w, run in zip(self._work, runs, strict=True)]
+        done = sum(w * share for w, share, _ in shares)
+        left = sum(w * (1 - share) for w, share, run in shares if run.state not in ("failed", "stopped"))
+        now = time.monotonic()
+        if self._start is None:
+            self._start = now, done
+        started, done_then = self._start
+        return left * (now - started) / (done - done_then) if done > done_then else None
+
+
+def _table(runs: list[RunStatus], seconds_left: float | None, notes: Sequence[str], console: Console) -> Group:
+    """The runs in the sweep's order, as far as the terminal has room; what is most needed stays."""
+    left = "; time left: not known yet" if seconds_left is None else f"; about {duration(seconds_left)} left"
+    texts = [counts(runs) + (left if any(run.state in LIVE for run in runs) else ""), *notes]
+    by_need = sorted(range(len(runs)), key=lambda index: MOST_NEEDED.index(runs[index].state))
+    room = max(1, console.height - FRAME_LINES - sum(1 + len(text) // console.width for text in texts))
+    shown, hidden = sorted(by_need[:room]), by_need[room:]
+    rows = [cells(runs[index]) for index in shown]
+    columns = _columns(rows, console.width)
+    table = Table()
+    for column in columns:
+        table.add_column(column, justify="left" if column in TEXT else "right", no_wrap=True)
+    for index, row in zip(shown, rows, strict=True):
+        table.add_row(*(Text(row[column]) for column in columns), style=STYLES[runs[index].state])
+    more = [f"and {len(hidden)} more: {states([runs[index] for index in hidden])}"] if hidden else []
+    return Group(Text(texts[0]), table, *map(Text, [*more, *notes]))
+
+
+def _columns(rows: list[dict[str, str]], width: int) -> list[str]:
+    """The columns that fit, with three characters of frame for each."""
+    columns = [column for column in rows[0] if column in ("model", "state", "step") or any(row[column] for row in rows)]
+    widths = {column: 3 + max(len(column), *(len(row[column]) for row in rows)) for column in columns}
+    for column in LEAST_NEEDED:
+        if sum(widths.values()) + 1 > width:
+            widths.pop(column, None)
+    return list(widths)

@@ -1,0 +1,280 @@
+"""What holds for every figure: bytes, fonts, sizes, marks that do without colour, refusals, speed of the import."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from drawn_figures import seen, sources_of, study
+from matplotlib.axis import Tick
+from matplotlib.image import imread
+from matplotlib.text import Text
+from run_folders import evaluation
+
+from analysis import figures
+from analysis.figures import CATALOGUE, NothingToDraw, style
+from analysis.figures.scores import Scores, side_by_side
+from analysis.figures.sources import Source, measured, open_sources, published_source
+from analysis.results.tables import ResultsError
+
+PUBLISHED = [
+    "bubbles",
+    "blocks",
+    "fid-vs-steps",
+    "gflops-vs-fid",
+    "training-compute",
+    "fitted-law",
+    "residuals",
+    "guidance",
+    "decoders",
+]
+
+
+@pytest.fixture(scope="module")
+def scaling(tmp_path_factory) -> Source:
+    """Twelve models, two seeds."""
+    return study(tmp_path_factory.mktemp("scaling"), seeds=(0, 1))
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory) -> dict[str, Source]:
+    """For each figure a study with data for it."""
+    return sources_of(tmp_path_factory.mktemp("everything"))
+
+
+def test_the_papers_tables_are_drawn_and_the_rest_is_said(tmp_path):
+    drawn = figures.draw_available([published_source()], tmp_path)
+    reasons = {line.split(" is not drawn: ")[0]: line for line in drawn.left_out}
+    assert sorted([*reasons, *PUBLISHED]) == sorted(CATALOGUE)
+    assert all("needed: " in reason for reason in reasons.values())
+    assert len(drawn.files) == 3 * len(PUBLISHED)
+    assert all(path.stat().st_size > 0 for path in drawn.files)
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory, everything) -> dict[tuple[str, str], tuple[Any, list[Path]]]:
+    """Every figure in both widths, as it was written, and its files."""
+    found = {}
+    for name in CATALOGUE:
+        for width in ("one", "two"):
+            with seen() as drawn:
+                files = figures.draw(name, [everything[name]], tmp_path_factory.mktemp(f"{name}-{width}"), width).files
+            found[name, width] = (drawn[0], files)
+    return found
+
+
+def texts_of(figure: Any) -> list[Any]:
+    """All texts but the ticks', some of which are outside of the view and not drawn."""
+    ticks = {id(text) for tick in figure.findobj(Tick) for text in (tick.label1, tick.label2)}
+    return [text for text in figure.findobj(Text) if text.get_text().strip() and id(text) not in ticks]
+
+
+@pytest.mark.parametrize("width", ["one", "two"])
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_figure_has_its_width_and_readable_embedded_fonts(drawings, name, width):
+    figure, files = drawings[name, width]
+    assert figure.get_figwidth() == {"one": 3.25, "two": 6.75}[width]
+    assert [path.suffix for path in files[:2]] == [".png", ".pdf"]
+    assert files[2].suffix in (".csv", ".npz")
+    pdf = files[1].read_bytes()
+    assert b"/FontFile2" in pdf and b"/Type3" not in pdf
+    sizes = [text.get_fontsize() for text in texts_of(figure)]
+    assert min(sizes) >= 7 and max(sizes) <= 9
+    picture = imread(files[0])[..., :3]
+    assert picture.shape[1] == style.DPI * figure.get_figwidth()
+    assert 0.005 < np.mean(picture.min(axis=-1) < 0.9) < 0.9
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_the_conditions_stand_in_small_print(drawings, name):
+    small_print = drawings[name, "two"][0].get_supxlabel().replace("\n", " ")
+    for said in ("batch", "seed") if name == "loss" else ("ema weights", "ddpm sampler", "reference", "samples with"):
+        assert said in small_print
+
+
+@pytest.mark.parametrize("width", ["one", "two"])
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_no_text_leaves_the_picture_or_runs_into_the_small_print(drawings, name, width):
+    figure, _ = drawings[name, width]
+    with style.look():  # ticks are made anew
+        figure.draw_without_rendering()
+    texts = texts_of(figure)
+    boxes = {text.get_text(): text.get_window_extent() for text in texts}
+    small_print = boxes.pop(figure.get_supxlabel())
+    for text, box in {**boxes, "small print": small_print}.items():
+        assert box.x0 >= -2 and box.x1 <= figure.bbox.x1 + 2, text
+        assert box.y0 >= -2 and box.y1 <= figure.bbox.y1 + 2, text
+    for text, box in boxes.items():
+        assert box.y0 >= small_print.y1 - 1, text
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_the_same_tables_give_the_same_bytes(tmp_path, everything, drawings, name):
+    again = figures.draw(name, [everything[name]], tmp_path).files
+    for one, other in zip(drawings[name, "two"][1], again, strict=True):
+        assert one.read_bytes() == other.read_bytes(), one.name
+
+
+def test_marks_do_without_colour():
+    assert len(set(style.SIZE_AREAS.values())) == len(set(style.SIZE_LINES.values())) == 4
+    assert len(set(style.PATCH_MARKERS)) == len(style.PATCH_MARKERS)
+    assert len(set(style.PATCH_LINES[:3])) == 3  # the paper's number of patch sizes
+    assert len({marker for _, marker, _ in style.SERIES}) == len({line for *_, line in style.SERIES}) == 7
+    assert len(set(style.SOURCE_FILLS)) == len(set(style.SOURCE_LINES)) == 4
+
+
+def test_the_published_source_is_the_papers_tables():
+    tables = published_source().tables
+    assert len(tables.evals) == 19
+    best = tables.evals.set_index(["run", "step"]).loc[("XL/2 adaln-zero imagenet-256-latents", 400_000)]
+    assert (best["fid"], best["gmacs"], best["num_samples"], best["sampling_steps"]) == (19.47, 118.64, 50_000, 250)
+    assert tables.evals["decoder"].unique().tolist() == ["stabilityai/sd-vae-ft-mse"]
+    others = tables.other_evals
+    assert sorted(others.loc[others["guidance_scale"] == 1.5, "fid"]) == [2.27, 2.3, 2.46, 3.04]
+    assert tables.samples == {} and tables.train.empty
+
+
+def test_an_unknown_figure_is_refused(tmp_path):
+    with pytest.raises(ResultsError, match="histogram: no such figure; accepted: bubbles, blocks, fid-vs-steps, "):
+        figures.draw("histogram", [published_source()], tmp_path)
+    with pytest.raises(ResultsError, match="histogram: no such figure; accepted: all, bubbles, "):
+        figures.check_name("histogram")
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [
+        ("blocks", "needed: one model with at least two"),
+        ("sampling-compute", "several values of sampling_steps; needed: two scores"),
+        ("isoflop", "needed: models of at least 3 sizes and one patch size"),
+        ("guidance", "several values of guidance_scale; needed: two scores"),
+        ("decoders", "several values of decoder; needed: two scores"),
+    ],
+)
+def test_what_would_be_needed_is_said(tmp_path, scaling, name, needed):
+    with pytest.raises(NothingToDraw, match=needed):
+        figures.draw(name, [scaling], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [("seeds", "needed: at least two of one model"), ("fitted-law", "2 models; needed: at least 5")],
+)
+def test_what_a_small_study_lacks_is_said(tmp_path, name, needed):
+    with pytest.raises(NothingToDraw, match=needed):
+        figures.draw(name, [study(tmp_path, ["S/4", "B/2"])], tmp_path / "out")
+
+
+def test_a_source_without_data_is_named_and_the_other_drawn(tmp_path, scaling):
+    drawn = figures.draw("loss", [published_source(), scaling], tmp_path)
+    assert drawn.left_out == ["published: the paper prints no number of its losses (Fig. 13); needed: a results folder"]
+    assert set(pd.read_csv(tmp_path / "training_loss.csv")["source"]) == {"results"}
+
+
+SCORED = [name for name in CATALOGUE if name != "loss"]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("name", SCORED)
+def test_scores_that_are_not_finite_are_refused(tmp_path, everything, name, bad):
+    source = everything[name]
+    evals = source.tables.evals.copy()
+    row = evals.index[len(evals) // 2]
+    evals.loc[row, "fid"] = bad
+    broken = replace(source, tables=replace(source.tables, evals=evals))
+    where = rf"fid of {evals.loc[row, 'label']} \(run {evals.loc[row, 'run']}, step {evals.loc[row, 'step']}\) is {bad}"
+    with pytest.raises(ResultsError, match=where):
+        figures.draw(name, [broken], tmp_path)
+    with pytest.raises(ResultsError, match=where):
+        figures.draw_available([broken], tmp_path)
+    assert not list(tmp_path.glob(f"{name}*"))
+
+
+def test_a_loss_that_is_not_finite_is_refused(tmp_path, scaling):
+    train = scaling.tables.train.copy()
+    train.loc[3, "loss"] = np.nan
+    with pytest.raises(ResultsError, match=r"loss of S/4 \(run s40, step 400\) is nan"):
+        figures.draw("loss", [replace(scaling, tables=replace(scaling.tables, train=train))], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["bubbles", "fid-vs-steps", "gflops-vs-fid", "training-compute", "metrics", "seeds"])
+def test_mixed_evaluation_keys_are_refused(tmp_path, scaling, name):
+    evals = scaling.tables.evals.copy()
+    evals.loc[0, "num_samples"] = 5000
+    with pytest.raises(ResultsError, match="differ in num_samples: 5000, 1000"):
+        figures.draw(name, [replace(scaling, tables=replace(scaling.tables, evals=evals))], tmp_path)
+
+
+def evaluated(name: str, **changed) -> Scores:
+    """One score of a source, ImageNet as in Table 4 unless `changed`."""
+    tables = published_source().tables
+    row = tables.evals.loc[tables.evals["run"] == "XL/2 adaln-zero imagenet-256-latents"].head(1)
+    return Scores(Source(name, tables), row.assign(labels="balanced").assign(**changed))
+
+
+def test_only_what_may_be_compared_shares_axes():
+    ours = {"decoder": "stabilityai/sd-vae-ft-mse@1234", "reference": "adm-imagenet-256-5678"}
+    paper, same = evaluated("published", labels=None), evaluated("ours", **ours)
+    assert side_by_side([paper, same]) == [[paper, same]]
+    for changed in (
+        {"sampling_steps": 25},
+        {"weights": "raw"},
+        {"reference": "adm-imagenet-512"},
+        {"decoder": "stabilityai/sd-vae-ft-ema@1234"},
+        {"num_samples": 10_000},
+        {"guidance_scale": 1.5},
+    ):
+        other = evaluated("ours", **ours | changed)
+        assert side_by_side([paper, other]) == [[paper], [other]], changed
+    first, second = evaluated("ours", **ours), evaluated("theirs", **ours, labels="uniform")
+    assert side_by_side([first, second]) == [[first], [second]]
+    later = evaluated("ours", **ours, step=800_000)
+    assert side_by_side([paper, later], also=("step",)) == [[paper], [later]]
+
+
+def test_sources_of_one_name_or_too_many_are_refused(tmp_path):
+    with pytest.raises(ResultsError, match="two sources are called published"):
+        open_sources(["published", "published"])
+    with pytest.raises(ResultsError, match="5 sources; accepted: at most 4"):
+        open_sources(["published"] * 5)
+    with pytest.raises(ResultsError, match=r"runs\.parquet is missing; `ditbench collect"):
+        open_sources([str(tmp_path / "nowhere")])
+    with pytest.raises(ResultsError, match="that name stands for the papers' tables"):
+        measured(published_source().tables, "published")
+
+
+def test_more_lines_than_can_be_told_apart_are_refused(tmp_path):
+    with pytest.raises(NothingToDraw, match="more than 7 in one panel"):
+        figures.draw("seeds", [study(tmp_path, ["S/4"], seeds=range(8))], tmp_path / "out")
+
+
+def test_the_catalogue_needs_neither_torch_nor_pandas_nor_matplotlib():
+    code = (
+        "import sys, analysis.commands.figure;"
+        "print(sorted({'torch', 'pandas', 'matplotlib', 'scipy', 'models', 'bench', 'sweeps'} & set(sys.modules)))"
+    )
+    assert run(code) == "[]"
+
+
+def test_drawing_all_published_figures_does_not_import_torch(tmp_path):
+    code = (
+        "import sys, pathlib, analysis.figures as f, analysis.figures.sources as s;"
+        f"f.draw_available(s.open_sources(['published']), pathlib.Path({str(tmp_path)!r}));"
+        "print(sorted({'torch', 'models', 'bench', 'sweeps'} & set(sys.modules)))"
+    )
+    assert run(code) == "[]"
+
+
+def run(code: str) -> str:
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_the_made_up_evaluations_have_the_keys_of_real_ones():
+    assert set(evaluation("S/4", 500)) <= {*published_source().tables.evals.columns}

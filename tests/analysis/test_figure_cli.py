@@ -1,0 +1,61 @@
+"""`ditbench figure` as a command of its own."""
+
+import pytest
+import typer
+from drawn_figures import study
+from typer.testing import CliRunner
+
+from analysis.commands.figure import figure
+from analysis.figures import CATALOGUE
+from analysis.results.tables import ResultsError
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run the command in an empty folder; a refusal comes out as it was raised."""
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer(rich_markup_mode=None)
+    app.command()(figure)
+    return lambda *arguments: CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_help_lists_every_figure(run):
+    lines = [" ".join(line.split()) for line in run("--help").output.splitlines()]
+    for name, entry in CATALOGUE.items():
+        assert f"{name} {entry.shows}" in lines
+
+
+def test_published_is_the_default_and_goes_into_figures(run, tmp_path):
+    done = run("blocks")
+    assert done.output.split() == ["figures/blocks.png", "figures/blocks.pdf", "figures/blocks.csv"]
+    assert (tmp_path / "figures" / "blocks.pdf").is_file()
+
+
+def test_own_figures_go_beside_their_tables(run, tmp_path):
+    study(tmp_path, ["S/4", "B/2"])
+    done = run("loss", "--source", "published", "--source", "results")
+    assert done.stdout.split() == [f"results/training_loss.{kind}" for kind in ("png", "pdf", "csv")]
+    assert done.stderr == "published: the paper prints no number of its losses (Fig. 13); needed: a results folder\n"
+    assert run("loss", "--source", "results", "--out", "there", "--width", "one").exit_code == 0
+    assert (tmp_path / "there" / "training_loss.png").is_file()
+
+
+def test_all_says_what_it_skips(run, tmp_path):
+    study(tmp_path, ["S/4", "B/2"])
+    done = run("all", "--source", "results")
+    skipped = [line.split()[0] for line in done.stderr.splitlines()]
+    assert sorted(skipped) == sorted(
+        ["blocks", "sampling-compute", "fitted-law", "residuals", "isoflop", "seeds", "guidance", "decoders"]
+    )
+    assert len(done.stdout.split()) == 3 * (len(CATALOGUE) - len(skipped))
+
+
+def test_refusals_are_one_line(run):
+    for arguments, message in [
+        (["histogram"], "histogram: no such figure; accepted: all, bubbles, "),
+        (["seeds"], "published: every model has one seed; needed: at least two of one model"),
+        (["all", "--source", "nowhere"], "nowhere/runs.parquet is missing"),
+    ]:
+        with pytest.raises(ResultsError) as refusal:
+            run(*arguments)
+        assert str(refusal.value).startswith(message) and "\n" not in str(refusal.value)

@@ -1,0 +1,384 @@
+"""The command line: help without waiting, one line and a status for what is wrong, numbers that parse."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from recipes import TINY
+
+import sweeps
+from bench.errors import InputError, RunError
+from bench.flops import count
+from ditbench import main
+from models import BLOCKS, list_models
+
+DIGITS = str(Path(sweeps.__file__).parent / "studies" / "digits.yaml")
+SLURM = {
+    "executor": "slurm",
+    "gpu": {"name": "a core", "peak_tflops": {"fp32": 0.05}},
+    "mfu": {"training": 0.2, "sampling": 0.2, "source": "a guess"},
+    "time_limit": "1-00",
+    "evaluate": "inline",
+    "training": [{}],
+}
+COMMANDS = [
+    command.split()
+    for command in ("", "flops", "run", "sweep", "sweep submit", "sweep plan", "sweep status", "sweep logs",
+                    "sweep why", "sweep cancel", "collect", "figure", "demo", "prepare", "doctor", "encode", "sample",
+                    "evaluate", "export", "export-samples", "fit", "compare", "advise", "table", "report", "perf")
+]  # fmt: skip
+# The typer of our lock file loads pydantic by itself.
+HEAVY = (
+    "torch", "torchvision", "numpy", "scipy", "sklearn", "pandas", "pyarrow", "matplotlib", "yaml",
+    "diffusers", "timm", "fvcore", "submitit", "torch_fidelity", "safetensors",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    status: Any
+    out: str
+    err: str
+
+
+@pytest.fixture
+def ditbench(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., Ended]:
+    """Run a command line in an empty folder, as the console script would."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["ditbench", *arguments])
+        status: Any = 0
+        try:
+            main()
+        except SystemExit as ended:
+            status = ended.code or 0
+        captured = capsys.readouterr()
+        return Ended(status, captured.out, captured.err)
+
+    return run
+
+
+def refusal(ended: Ended, status: int = 2) -> str:
+    """The one line on stderr, without the program's name."""
+    assert ended.status == status
+    assert ended.out == ""
+    (line,) = ended.err.splitlines()
+    assert line.startswith("ditbench: ")
+    assert "Traceback" not in line
+    return line.removeprefix("ditbench: ")
+
+
+def fresh_python(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=100)
+
+
+HELP = """
+import json, sys
+from ditbench import main
+ends = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["ditbench", *arguments, "--help"]
+    try:
+        main()
+    except SystemExit as ended:
+        ends.append(ended.code or 0)
+print("REPORT" + json.dumps([ends, sorted({name.partition(".")[0] for name in sys.modules})]))
+"""
+
+
+def test_help_of_every_command_is_there_without_loading_anything_heavy(tmp_path: Path) -> None:
+    done = fresh_python(HELP, json.dumps(COMMANDS), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    text, _, report = done.stdout.partition("REPORT")
+    ends, loaded = json.loads(report)
+    assert ends == [0] * len(COMMANDS)
+    assert not set(HEAVY) & set(loaded)
+    assert text.count("Usage:") == len(COMMANDS)
+    for command in ("flops", "run", "sweep", "collect", "figure", "demo", "submit"):
+        assert command in text
+
+
+IMPORTS = """
+import socket, sys
+def refuse(*arguments, **options):
+    raise AssertionError("a socket was opened")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+socket.socket.__init__ = refuse
+import models, bench, sweeps, analysis
+import ditbench, bench.closed_form, bench.data, bench.jsonl, bench.recipe, bench.provenance, bench.run_folder
+import sweeps.commands, sweeps.expand, sweeps.local, sweeps.plan, sweeps.slurm.after, sweeps.slurm.client
+import sweeps.slurm.job, sweeps.slurm.launch, sweeps.slurm.submissions, sweeps.watch.status
+models.list_models()
+print(sorted({"torch", "submitit", "pandas", "matplotlib"} & set(sys.modules)))
+"""
+
+
+def test_packages_import_neither_torch_nor_open_a_socket(tmp_path: Path) -> None:
+    done = fresh_python(IMPORTS, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+def test_console_script_ends_with_one_line_and_status_two(tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("ditbench")
+    if not script.exists():
+        pytest.skip("the package's console script is not installed beside this Python")
+    done = subprocess.run([script, "run", "none.yaml"], capture_output=True, text=True, cwd=tmp_path, timeout=100)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "ditbench: none.yaml: no such file\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--nope"], "--nope"),
+        (["flop"], "flop"),
+        (["flops", "--image-sise", "256"], "--image-sise"),
+        (["flops", "--image-size", "large"], "--image-size"),
+        (["flops", "--batch-size", "0", "--steps", "1"], "--batch-size"),
+        (["flops", "--format", "xml"], "--format"),
+        (["run"], "recipe"),
+        (["run", "x.yaml", "--device", "tpu"], "--device"),
+        (["run", "x.yaml", "--precision", "fp8"], "--precision"),
+        (["sweep", "submit"], "sweep"),
+        (["figure", "loss", "--width", "three"], "--width"),
+    ],
+)
+def test_mistyped_arguments_are_named_with_status_two(
+    ditbench: Callable[..., Ended], arguments: list[str], named: str
+) -> None:
+    ended = ditbench(*arguments)
+    assert ended.status == 2
+    assert ended.out == ""
+    assert named in ended.err
+    assert "--help" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_mistyped_block_is_told_what_is_accepted(ditbench: Callable[..., Ended]) -> None:
+    shown = refusal(ditbench("flops", "--block", "adaln-one"))
+    assert shown == f"unknown block 'adaln-one'; accepted: {', '.join(BLOCKS)}"
+
+
+def test_no_command_shows_the_help(ditbench: Callable[..., Ended]) -> None:
+    ended = ditbench()
+    assert ended.status == 2
+    assert "Usage:" in ended.err
+    assert "demo" in ended.err
+    assert ended.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["DiT-M/4"], ["unknown model 'DiT-M/4'", *list_models()]),
+        (["dit-s/4"], ["unknown model 'dit-s/4'", *list_models()]),
+        (["DiT-S/8", "DiT-S/16"], ["unknown model 'DiT-S/16'"]),
+        (["DiT-S/8", "--image-size", "100"], ["image_size: 100 is not a multiple of 8"]),
+        (["DiT-S/8", "--image-size", "0"], ["0 is not positive"]),
+        (["DiT-S/8", "--image-size", "72"], ["patch_size: 8 does not divide", "9"]),
+        (["DiT-S/8", "--batch-size", "256"], ["--batch-size and --steps go together"]),
+        (["DiT-S/8", "--steps", "400000"], ["--batch-size and --steps go together"]),
+        (["--all", "DiT-S/8"], ["--all", "names"]),
+    ],
+)
+def test_flops_refuses_in_one_line(ditbench: Callable[..., Ended], arguments: list[str], named: list[str]) -> None:
+    message = refusal(ditbench("flops", *arguments))
+    for fragment in named:
+        assert fragment in message
+
+
+CHOSEN = ("DiT-S/8", "DiT-S/4")
+
+
+def test_flops_csv_is_the_count_and_the_papers_figure(ditbench: Callable[..., Ended]) -> None:
+    ended = ditbench("flops", *CHOSEN, "--format", "csv")
+    assert (ended.status, ended.err) == (0, "")
+    rows = list(csv.DictReader(io.StringIO(ended.out)))
+    assert [row["model"] for row in rows] == list(CHOSEN)
+    for row in rows:
+        cost = count(row["model"])
+        assert int(row["parameters"]) == cost.num_parameters
+        assert int(row["tokens"]) == cost.num_tokens
+        assert float(row["gmacs"]) == round(cost.gmacs, 6)
+        assert (row["block"], row["image_size"], row["agrees"]) == ("adaln-zero", "256", "yes")
+    assert [row["paper"] for row in rows] == ["0.36", "1.41"]
+
+
+def test_flops_json_has_training_compute_when_asked_for(ditbench: Callable[..., Ended]) -> None:
+    arguments = ["--block", "in-context", "--batch-size", "256", "--steps", "400000"]
+    ended = ditbench("flops", "DiT-S/8", *arguments, "--image-size", "128", "--format", "json")
+    assert (ended.status, ended.err) == (0, "")
+    (row,) = json.loads(ended.out)
+    cost = count("DiT-S/8", "in-context", 128)
+    assert row == {
+        "model": "DiT-S/8",
+        "block": "in-context",
+        "image_size": 128,
+        "tokens": 4,
+        "parameters": cost.num_parameters,
+        "gmacs": round(cost.gmacs, 6),
+        "paper": None,
+        "agrees": "not published",
+        "training_gmacs": pytest.approx(cost.gmacs * 3 * 256 * 400_000, rel=1e-12),
+        "training_flops": pytest.approx(cost.gmacs * 2e9 * 3 * 256 * 400_000, rel=1e-12),
+    }
+
+
+def test_flops_by_module_adds_up(ditbench: Callable[..., Ended]) -> None:
+    ended = ditbench("flops", "DiT-S/8", "--by-module", "--format", "json")
+    assert (ended.status, ended.err) == (0, "")
+    macs = {row["module"]: row["macs"] for row in json.loads(ended.out)}
+    assert {"" if module == "(all)" else module: value for module, value in macs.items()} == count("DiT-S/8").by_module
+    top = [value for module, value in macs.items() if "." not in module and module != "(all)"]
+    assert sum(top) == macs["(all)"]
+
+
+def test_flops_table_is_not_cut_to_a_narrow_terminal(
+    ditbench: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    ended = ditbench("flops", "DiT-S/8")
+    assert (ended.status, ended.err) == (0, "")
+    heading, row, *rest = ended.out.splitlines()
+    assert heading.split() == ["model", "block", "image_size", "tokens", "parameters", "gmacs", "paper", "agrees"]
+    assert row.split() == ["DiT-S/8", "adaln-zero", "256", "16", "33,148,160", "0.358", "0.36", "yes"]
+    assert "true FLOPs are twice that" in " ".join(rest)
+
+
+def test_a_recipe_that_cannot_be_run_is_refused_and_leaves_nothing(
+    ditbench: Callable[..., Ended], tmp_path: Path
+) -> None:
+    assert refusal(ditbench("run", "none.yaml")) == "none.yaml: no such file"
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(yaml.safe_dump({**TINY, "data": {"name": "mnist"}}))
+    message = refusal(ditbench("run", "bad.yaml"))
+    assert message.startswith("bad.yaml: data")
+    assert "unknown dataset 'mnist'; accepted: digits" in message
+    bad.write_text("model: {name: DiT\n")
+    assert refusal(ditbench("run", "bad.yaml")).startswith("bad.yaml: line 2: ")
+    assert list(tmp_path.iterdir()) == [bad]
+
+
+def test_a_key_with_a_line_break_still_makes_one_line(ditbench: Callable[..., Ended], tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump({**TINY, "two\nlines": 1}))
+    assert refusal(ditbench("run", "bad.yaml")).startswith("bad.yaml: two lines: unknown key; accepted: label, ")
+
+
+def test_a_run_folder_of_another_recipe_is_refused(ditbench: Callable[..., Ended], tmp_path: Path) -> None:
+    from bench.recipe import parse_recipe
+    from bench.run_folder import write_config
+
+    write_config(parse_recipe({**TINY, "seed": 3}, "x"), tmp_path / "mine")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    message = refusal(ditbench("run", "tiny.yaml", "--folder", "mine"))
+    assert message == "mine: holds a run of another recipe (seed is 3 there, 0 here); give another folder"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["none.yaml"], ["none.yaml: no such file"]),
+        ([DIGITS, "--cluster", "moon"], ["--cluster moon: no such profile", "accepted: local"]),
+        ([DIGITS, "--cluster", "moon.yaml"], ["--cluster moon.yaml: no such profile"]),
+        ([DIGITS, "--cluster", "pbs.yaml"], ["pbs.yaml: executor: ", "'local'", "'slurm'", "got 'pbs'"]),
+        ([DIGITS, "--cluster", "bare.yaml"], ["bare.yaml: training: missing"]),
+        ([DIGITS, "--cluster", "slurm.yaml"], ["sbatch: not found on the PATH", "a login node"]),
+        ([DIGITS, "--cluster", "slurm.yaml", "--evaluate", "after"], ["slurm.yaml: evaluation: missing"]),
+        ([DIGITS, "--cluster", "slurm.yaml", "--device", "cuda"], ["device: cuda, but an entry asks for no gpus"]),
+        ([DIGITS, "--precision", "tf32"], ["precision: tf32", "accepted on cpu: fp32, bf16"]),
+        ([DIGITS, "--tracker", "mlflow"], ["unknown tracker 'mlflow'; accepted: tensorboard, wandb"]),
+        (["latents.yaml"], ["data/imagenet-256-latents", "ditbench encode"]),
+        ([DIGITS, "--runs", "file"], ["file", "cannot be written", "give another folder"]),
+        (["empty.yaml"], ["empty.yaml: a sweep is a mapping with the keys "]),
+    ],
+)
+def test_a_sweep_that_cannot_start_is_refused_and_starts_nothing(
+    ditbench: Callable[..., Ended],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    named: list[str],
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no sbatch there
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "empty.yaml").touch()
+    evaluation = {"decoder": "owner/vae", "reference": "adm-imagenet-256"}
+    data = {"name": "imagenet-256-latents", "vae": "owner/vae"}
+    latents = {"data": data, "model": {"name": "DiT-S/8"}, "evaluation": evaluation}
+    (tmp_path / "latents.yaml").write_text(yaml.safe_dump({"name": "latents", "base": latents}))
+    (tmp_path / "pbs.yaml").write_text("executor: pbs\n")
+    (tmp_path / "bare.yaml").write_text("executor: slurm\n")
+    (tmp_path / "slurm.yaml").write_text(yaml.safe_dump(SLURM))
+    before = set(tmp_path.iterdir())
+    message = refusal(ditbench("sweep", "submit", *arguments))
+    for fragment in named:
+        assert fragment in message
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["collect", "."], [".: no run folder there", "config.yaml"]),
+        (["collect", "none"], ["none: no run folder there"]),
+        (["figure", "all", "--source", "none"], ["none", "runs.parquet is missing", "ditbench collect"]),
+        (["figure", "sample-grid", "--source", "none"], ["none", "runs.parquet is missing", "--out none"]),
+        (["figure", "histogram"], ["histogram", "gflops-vs-fid, training-compute", "all"]),
+        (["figure", "sample-grid", "--source", "published"], ["published: no samples to draw"]),
+        (["table", "summary", "--results", "none"], ["none", "runs.parquet is missing"]),
+        (["report", "none"], ["none", "runs.parquet is missing"]),
+        (["fit", "none"], ["none", "runs.parquet is missing"]),
+    ],
+)
+def test_results_that_are_not_there_are_named(
+    ditbench: Callable[..., Ended], tmp_path: Path, arguments: list[str], named: list[str]
+) -> None:
+    message = refusal(ditbench(*arguments))
+    for fragment in named:
+        assert fragment in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (InputError("recipe.yaml: seed:\n  bad"), 2, "recipe.yaml: seed: bad"),
+        (RunError("diverged at step 7"), 1, "diverged at step 7"),
+        (KeyboardInterrupt(), 130, "interrupted; what was saved stays, and the same command continues"),
+        (FileNotFoundError(2, "No such file", "x.csv"), 2, "[Errno 2] No such file: 'x.csv'"),
+    ],
+)
+def test_each_way_to_end_early_has_its_status(
+    ditbench: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, line: str
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("analysis.results.tables.collect", fail)
+    assert refusal(ditbench("collect", "."), status) == line
+
+
+def test_an_error_in_the_program_is_not_taken_for_one_of_the_user(
+    ditbench: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("analysis.results.tables.collect", fail)
+    with pytest.raises(ZeroDivisionError):
+        ditbench("collect", ".")

@@ -1,0 +1,101 @@
+"""Studies that the figures need, from made-up run folders, and a look at the figures as they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import yaml
+from run_folders import LABELS, STEPS, evaluation, fid_of, gmacs_of, write_lines, write_run
+
+from analysis.figures import CATALOGUE, style
+from analysis.figures.sources import Source, measured
+from analysis.results.tables import collect
+
+SAMPLING_STEPS = (16, 32, 64, 128)
+SCALES = (1.25, 1.5, 4.0)
+DECODERS = ("vae-mse@12", "vae-ema@ab")
+DESIGNS = ("in-context", "adaln", "adaln-zero")
+BUDGETS = (16_000, 64_000)  # in steps of S/2
+
+
+@contextmanager
+def seen() -> Iterator[list[Any]]:
+    """The matplotlib figures that are written inside the `with` block."""
+    drawn: list[Any] = []
+    write = style.write_figure
+
+    def keep(figure: Any, out: Path, name: str) -> list[Path]:
+        drawn.append(figure)
+        return write(figure, out, name)
+
+    with patch.object(style, "write_figure", keep):
+        yield drawn
+
+
+def study(folder: Path, labels: Sequence[str] = LABELS, seeds: Sequence[int] = (0,)) -> Source:
+    """A finished scaling study."""
+    for seed in seeds:
+        for label in labels:
+            write_run(folder / "runs", label, seed)
+    return collected(folder)
+
+
+def sampling_study(folder: Path) -> Source:
+    """Three models, two seeds, scored with other sampling steps, guidance scales and decoders too."""
+    for label in ("S/4", "B/2", "XL/1"):
+        for seed in (0, 1):
+            run = write_run(folder / "runs", label, seed)
+            fid = fid_of(label, 2000, seed)
+            rows = [evaluation(label, 2000, seed, sampling_steps=n, fid=fid * (1 + 20 / n)) for n in SAMPLING_STEPS]
+            rows += [
+                evaluation(label, 2000, seed, guidance_scale=scale, guidance_channels=3, fid=fid / scale)
+                for scale in SCALES
+            ]
+            rows += [evaluation(label, 2000, seed, decoder=name, fid=fid + len(name)) for name in DECODERS]
+            write_lines(run / "other-evals.jsonl", rows)
+    return collected(folder)
+
+
+def block_study(folder: Path) -> Source:
+    """XL/1 in three block designs, two seeds."""
+    for worse, design in enumerate(reversed(DESIGNS)):
+        for seed in (0, 1):
+            run = write_run(folder / design, "XL/1", seed)
+            config = yaml.safe_load((run / "config.yaml").read_text())
+            config["recipe"]["model"]["block"] = design
+            (run / "config.yaml").write_text(yaml.safe_dump(config | {"id": f"{design}-{seed}"}))
+            rows = [evaluation("XL/1", step, seed, fid=fid_of("XL/1", step, seed) + worse) for step in STEPS]
+            write_lines(run / "evals.jsonl", rows)
+            (folder / "runs").mkdir(exist_ok=True)
+            run.rename(folder / "runs" / f"{design}-{seed}")
+    return collected(folder)
+
+
+def isoflop_study(folder: Path) -> Source:
+    """Four sizes of patch size 2 at two training budgets, their steps rounded as whole numbers are."""
+    for label in ("S/2", "B/2", "L/2", "XL/2"):
+        run = write_run(folder / "runs", label)
+        steps = [round(budget * gmacs_of("S/2") / gmacs_of(label)) for budget in BUDGETS]
+        write_lines(run / "evals.jsonl", [evaluation(label, step) for step in steps])
+    return collected(folder)
+
+
+def collected(folder: Path) -> Source:
+    return measured(collect(folder / "runs", folder / "results"), "results")
+
+
+def sources_of(folder: Path) -> dict[str, Source]:
+    """For each figure of the catalogue a source with data for it."""
+    sampling = sampling_study(folder / "sampling")
+    special = {
+        "blocks": block_study(folder / "blocks"),
+        "isoflop": isoflop_study(folder / "isoflop"),
+        "sampling-compute": sampling,
+        "guidance": sampling,
+        "decoders": sampling,
+    }
+    return dict.fromkeys(CATALOGUE, study(folder / "scaling", seeds=(0, 1))) | special

@@ -1,0 +1,428 @@
+"""The end of a job's batch script: what is requeued and what is counted; the record and the copy of code it uses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recipes import tiny
+
+from bench import jsonl
+from bench.errors import InputError
+from bench.flops import count
+from bench.provenance import commit
+from bench.run_folder import (
+    Phase,
+    failed_attempts,
+    phase_file,
+    progress,
+    read_error,
+    record_failure,
+    weights_path,
+    write_config,
+)
+from bench.stopping import STOPPED
+from sweeps.cluster import ClusterProfile
+from sweeps.slurm import after, submissions
+from sweeps.slurm.client import Job
+from sweeps.slurm.snapshot import copy_code
+from sweeps.slurm.submissions import JobArray, Submission
+
+KILLED, TOO_EARLY = 128 + 9, 128 + 12
+RECIPES = [tiny(seed=seed) for seed in range(3)]
+STEPS = RECIPES[0].train.steps
+# What SLURM gives task 1 of array 70, started for the third time.
+ARRAY = {"SLURM_JOB_ID": "72", "SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": "1", "SLURM_RESTART_COUNT": "2"}
+ATTEMPT = "70_1.2"
+
+
+class Study:
+    """A submission of an array, whose task 0 does the first run and task 1 the two others, and a scontrol."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "study"
+        self.calls = folder / "calls"
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        self.scontrol(f'echo "$@" >> "{self.calls}"')
+        self.runs = [self.folder / recipe.folder_name for recipe in RECIPES]
+        for recipe, run in zip(RECIPES, self.runs, strict=True):
+            write_config(recipe, run)
+        self.submit()
+
+    def scontrol(self, script: str) -> None:
+        (self.bin / "scontrol").write_text(f"#!/bin/sh\n{script}\n")
+        (self.bin / "scontrol").chmod(0o755)
+
+    def submit(self, kind: Phase = "training", **profile: Any) -> Path:
+        """Record the submission; its folder."""
+        first, *others = [run.name for run in self.runs]
+        array = JobArray(kind=kind, name="the-array", job_id="70", tasks=((first,), tuple(others)))
+        self.submission = Submission(
+            number=1,
+            time="2026-01-01T00:00:00+0000",
+            sweep="study",
+            cluster="here",
+            profile=slurm_profile(**{"max_failures": 2, **profile}),
+            commit="0123456789ab",
+            trackers=("tensorboard",),
+            arrays=(array,),
+        )
+        return submissions.write(self.folder, self.submission).parent
+
+    def start(self, run: Path, kind: Phase = "training", attempt: str = ATTEMPT) -> None:
+        """What a start leaves in a run's folder."""
+        row = {"attempt": attempt, "progress": progress(run, kind)}
+        jsonl.append(phase_file(run, "sessions.jsonl", kind), row)
+
+    def end(self, status: int, index: int = 1, name: str = "the-array") -> int:
+        """The end of the batch script; its status."""
+        return after.main([str(self.folder / "submissions" / "0001"), name, str(index), str(status)])
+
+    def requeued(self) -> list[str]:
+        """What scontrol was called with."""
+        return self.calls.read_text().splitlines() if self.calls.exists() else []
+
+    def counted(self, kind: Phase = "training") -> list[list[str]]:
+        """The reasons of failed attempts, run by run."""
+        return [[row["error"] for row in failed_attempts(run, kind)] for run in self.runs]
+
+
+def slurm_profile(**keys: Any) -> ClusterProfile:
+    needed = {"executor": "slurm", "time_limit": "01:00:00", "training": [{}], "evaluation": [{"mem_gb": 2.5}]}
+    return ClusterProfile.model_validate({**needed, **keys})
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    made = Study(tmp_path)
+    monkeypatch.setenv("PATH", f"{made.bin}:{os.environ['PATH']}")
+    for name in list(os.environ):
+        if name.startswith("SLURM_"):
+            monkeypatch.delenv(name)
+    for name, value in ARRAY.items():
+        monkeypatch.setenv(name, value)
+    return made
+
+
+def save_state(run: Path, step: int) -> None:
+    path = run / "checkpoints" / f"state-{step:08d}.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+
+
+def train(run: Path) -> None:
+    """As if it were trained."""
+    save_state(run, STEPS)
+    for step in RECIPES[0].train.kept_steps():
+        weights_path(run / "checkpoints", step).touch()
+
+
+def finish(run: Path) -> None:
+    (run / "finished.json").write_text("{}")
+
+
+# Requeueing
+
+
+def test_a_job_that_saved_its_work_is_requeued_and_nothing_is_counted(study: Study, capfd: Any) -> None:
+    study.start(study.runs[1])
+    save_state(study.runs[1], 4)
+    assert study.end(STOPPED) == STOPPED
+    assert study.requeued() == ["requeue 70_1"]
+    assert study.counted() == [[], [], []]
+    assert capfd.readouterr().out == "exit status 85: requeueing, 2 of 2 runs are left\n"
+
+
+def test_a_job_without_an_array_is_requeued_by_its_own_number(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT"):
+        monkeypatch.delenv(name)
+    assert study.end(1, index=0) == 1
+    assert study.requeued() == ["requeue 72"]
+    assert [row["attempt"] for row in failed_attempts(study.runs[0])] == ["72.0"]
+
+
+def test_a_signal_before_anything_began_is_no_failure(study: Study) -> None:
+    assert study.end(TOO_EARLY) == TOO_EARLY
+    assert study.requeued() == ["requeue 70_1"]
+    assert study.counted() == [[], [], []]
+
+
+@pytest.mark.parametrize(("requeue", "status"), [(True, STOPPED), (True, KILLED), (False, STOPPED), (False, 1)])
+def test_nothing_left_is_success_whatever_the_status(study: Study, requeue: bool, status: int) -> None:
+    """The signal, or the death, came after all was done: what waits for this job must not be cancelled."""
+    study.submit(requeue=requeue, evaluate="after")
+    study.start(study.runs[1])
+    train(study.runs[1])
+    finish(study.runs[1])
+    train(study.runs[2])
+    assert study.end(status) == 0
+    assert study.requeued() == []
+    assert study.counted() == [[], [], []]
+
+
+def test_what_is_trained_is_left_only_where_the_job_scores_too(study: Study) -> None:
+    for run in study.runs[1:]:
+        train(run)
+    study.submit(evaluate="inline")
+    assert study.end(STOPPED) == STOPPED
+    assert study.requeued() == ["requeue 70_1"]
+
+
+def test_a_profile_without_requeueing_is_obeyed(study: Study, capfd: Any) -> None:
+    study.submit(requeue=False)
+    study.start(study.runs[1])
+    save_state(study.runs[1], 4)
+    assert study.end(STOPPED) == STOPPED
+    assert study.requeued() == []
+    assert "not requeued" in capfd.readouterr().out
+
+
+# Counting
+
+
+def test_an_attempt_that_failed_is_requeued_until_there_were_too_many(study: Study) -> None:
+    """The run left its reason itself, so none is put down to the one after it."""
+    first, second = study.runs[1:]
+    study.start(first)
+    record_failure(first, "training", "diverged", 2, {"attempt": ATTEMPT})
+    study.start(second)
+    assert study.end(1) == 1
+    assert study.requeued() == ["requeue 70_1"]
+    record_failure(first, "training", "diverged again", 2, {"attempt": "70_1.3"})
+    finish(second)
+    assert study.end(1) == 0, "of two runs, one is finished: what waits for the job can go on with it"
+    assert study.requeued() == ["requeue 70_1"]
+    assert study.counted() == [[], ["diverged", "diverged again"], []]
+
+
+def test_a_job_whose_runs_were_all_given_up_has_failed(study: Study, capfd: Any) -> None:
+    for run in study.runs[1:]:
+        record_failure(run, "training", "diverged", 1, {"attempt": ATTEMPT})
+    assert study.end(1) == 1
+    assert study.requeued() == []
+    assert capfd.readouterr().out == "exit status 1: not requeued\n"
+
+
+def test_a_death_without_a_word_is_counted_once_to_the_run_that_was_at_work(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study.start(study.runs[1], attempt="70_1.1")
+    save_state(study.runs[1], 4)
+    study.start(study.runs[2])
+    assert study.end(KILLED) == KILLED
+    assert study.end(KILLED) == KILLED  # the same attempt
+    (reason,) = study.counted()[2]
+    assert study.counted() == [[], [], [reason]]
+    assert "exit status 137 (SIGKILL: out of memory, most often)" in reason
+    assert study.requeued() == ["requeue 70_1", "requeue 70_1"]
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
+    study.start(study.runs[2], attempt="70_1.3")
+    assert study.end(KILLED) == KILLED
+    assert read_error(study.runs[2]) == reason
+    assert len(study.requeued()) == 3, "the other run is left"
+
+
+def test_a_death_before_any_run_began_is_put_down_to_the_first_that_is_left(study: Study) -> None:
+    finish(study.runs[1])
+    study.start(study.runs[2], attempt="70_1.1")
+    assert study.end(1) == 1
+    (reason,) = study.counted()[2]
+    assert "exit status 1 (an error before the run began, or SLURM's own)" in reason
+    assert study.requeued() == ["requeue 70_1"]
+
+
+def test_a_job_that_never_begins_does_not_go_round_for_ever(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a setup line that fails: two attempts for each of its two runs."""
+    for restart in range(3):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
+        assert study.end(1) == 1
+        assert len(study.requeued()) == restart + 1
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
+    assert study.end(1) == 1
+    assert len(study.requeued()) == 3
+    assert [len(reasons) for reasons in study.counted()] == [0, 2, 2]
+
+
+@pytest.mark.parametrize("kind", ["training", "scoring"])
+def test_stopped_without_having_saved_anything_new_counts(study: Study, kind: Phase) -> None:
+    """With a time limit too short for one checkpoint, or one batch of samples, it would go on for ever."""
+    study.submit(kind, max_failures=1)
+    stuck, moving = study.runs[1:]
+    save_state(stuck, 4)
+    for run in (stuck, moving):
+        study.start(run, kind)
+    save_state(moving, 4)
+    samples = moving / "samples" / ".step-00000006"
+    samples.mkdir(parents=True)
+    (samples / "00000000-00000007.npy").touch()
+    assert study.end(STOPPED) == STOPPED
+    assert "time limit" in str(read_error(stuck, kind))
+    assert read_error(moving, kind) is None
+    assert study.requeued() == ["requeue 70_1"]
+
+
+def test_an_attempt_that_learned_how_little_memory_there_is_was_not_for_nothing(study: Study) -> None:
+    study.start(study.runs[1])
+    (study.runs[1] / "micro_batches.json").write_text('{"micro_batches": 2}')
+    assert study.end(STOPPED) == STOPPED
+    assert study.counted() == [[], [], []]
+
+
+def test_a_training_job_that_sampled_is_not_stuck(study: Study) -> None:
+    study.submit(evaluate="inline")
+    train(study.runs[1])
+    study.start(study.runs[1])
+    samples = study.runs[1] / "samples" / ".step-00000006"
+    samples.mkdir(parents=True)
+    (samples / "00000000-00000007.npy").touch()
+    assert study.end(STOPPED) == STOPPED
+    assert study.counted() == [[], [], []]
+
+
+def test_runs_that_this_attempt_did_not_reach_are_not_stuck(study: Study) -> None:
+    study.start(study.runs[1], attempt="70_1.1")
+    assert study.end(STOPPED) == STOPPED
+    assert study.counted() == [[], [], []]
+
+
+def test_scoring_is_counted_apart(study: Study) -> None:
+    study.submit("scoring", max_failures=1)
+    study.start(study.runs[2], "scoring")
+    assert study.end(KILLED) == KILLED
+    assert read_error(study.runs[2], "scoring")
+    assert study.counted() == [[], [], []]
+    assert study.requeued() == ["requeue 70_1"], "the other run is left"
+
+
+def test_a_scoring_job_that_training_submitted_is_found_by_its_own_record(study: Study) -> None:
+    record = JobArray(kind="scoring", name="early", job_id="80", tasks=((study.runs[0].name,),))
+    submissions.write_early_scoring(study.folder / "submissions" / "0001", record)
+    assert study.end(1, index=0, name="early") == 1
+    assert len(study.counted("scoring")[0]) == 1
+    finish(study.runs[0])
+    assert study.end(1, index=0, name="early") == 0
+
+
+def test_where_slurm_refuses_the_job_says_why_and_ends(study: Study) -> None:
+    study.scontrol("echo 'slurm_requeue error: Requested operation is presently disabled' >&2; exit 1")
+    command = [
+        sys.executable,
+        "-m",
+        "sweeps.slurm.after",
+        str(study.folder / "submissions" / "0001"),
+        "the-array",
+        "1",
+        "85",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "not requeued: scontrol: Requested operation is presently disabled\n"
+    study.scontrol("exit 0")
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (STOPPED, "")
+
+
+# Records
+
+
+def test_a_record_is_read_back_whole(study: Study) -> None:
+    profile = {"gpu": {"name": "A", "peak_tflops": {"bf16": 312.0}}, "precision": "bf16", "sbatch": {"x": True}}
+    folder = study.submit(**profile, device="cuda", training=[{"gpus_per_node": 2}], evaluation=[{"gpus_per_node": 1}])
+    assert submissions.read(folder / "record.json") == study.submission
+    early = JobArray(kind="scoring", name="early", job_id=None, tasks=((study.runs[0].name,),))
+    submissions.write_early_scoring(folder, early)
+    (whole,) = submissions.read_all(study.folder)
+    assert whole.arrays == (*study.submission.arrays, early)
+    submissions.write(study.folder, study.submission.model_copy(update={"number": 12}))
+    assert [one.number for one in submissions.read_all(study.folder)] == [1, 12]
+    assert submissions.read_all(study.folder / "none") == []
+
+
+def test_tasks_and_jobs_find_each_other(study: Study) -> None:
+    (array,) = study.submission.arrays
+    single = array.model_copy(update={"tasks": array.tasks[:1]})
+    assert [array.task_id(0), array.task_id(1), single.task_id(0)] == ["70_0", "70_1", "70"]
+    assert array.model_copy(update={"job_id": None}).task_id(1) is None
+    for one in (array, single):
+        for index in range(len(one.tasks)):
+            assert one.index_of(Job(str(one.task_id(index)), "RUNNING")) == index
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda text: text[:-40], "line"),
+        (lambda text: text.replace('"sweep"', '"swoop"'), "sweep: missing"),
+        (lambda text: text.replace('"number"', '"more": 1, "number"'), "more: unknown key"),
+        (lambda text: text.replace('"training",', '"trainings",'), "arrays.0.kind"),
+        (lambda text: "[]", "mapping"),
+        (lambda text: "", "line 1"),
+    ],
+    ids=["cut short", "missing key", "unknown key", "wrong value", "a list", "empty"],
+)
+def test_a_damaged_record_is_named_with_what_to_do(study: Study, change: Callable[[str], str], named: str) -> None:
+    path = study.folder / "submissions" / "0001" / "record.json"
+    path.write_text(change(path.read_text()))
+    for read in (lambda: submissions.read(path), lambda: submissions.read_all(study.folder)):
+        with pytest.raises(InputError) as caught:
+            read()
+        assert str(caught.value).startswith(f"{path}: not a whole record of a submission (")
+        assert named in str(caught.value)
+        assert "squeue --me" in str(caught.value)
+
+
+# The copy of the code
+
+IMPORTS = """
+import json
+import analysis.results.files, bench.commands.flops, bench.provenance, models, sweeps.slurm.after, sweeps.slurm.job
+costs = bench.commands.flops.count_all([("DiT-S/8", "adaln-zero", 256)])
+print(json.dumps({
+    "files": [m.__file__ for m in (models, bench.commands.flops, sweeps.slurm.job, analysis.results.files)],
+    "commit": bench.provenance.commit(),
+    "gmacs": costs[0].gmacs, "paper": costs[0].published_gmacs,
+}))
+"""
+
+
+def test_jobs_run_the_copy_of_the_code(tmp_path: Path) -> None:
+    """As their batch scripts start them: there, with PYTHONPATH set to it."""
+    code = tmp_path / "submissions" / "0001" / "code"
+    copy_code(code)
+    options = {"cwd": code, "env": {**os.environ, "PYTHONPATH": str(code)}, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "-c", IMPORTS], check=True, **options)
+    found = json.loads(done.stdout)
+    assert [Path(file).parents[1] for file in found["files"]] == [code] * 4
+    assert found["commit"] == commit()
+    assert (found["gmacs"], found["paper"]) == (count("DiT-S/8").gmacs, "0.36")
+    assert not list(code.rglob(".*")), "hidden files are none of the code"
+    (code / "COMMIT").write_text("feedfacecafe\n")
+    (code / "models" / "__init__.py").write_text("raise SystemExit('the copy')\n")
+    done = subprocess.run([sys.executable, "-c", IMPORTS], **options)
+    assert (done.returncode, done.stderr) == (1, "the copy\n")
+
+
+def test_a_copy_of_a_copy_keeps_the_commit(tmp_path: Path) -> None:
+    copy_code(tmp_path / "code")
+    (tmp_path / "code" / "COMMIT").write_text("feedfacecafe\n")
+    copied = str(tmp_path / "b")
+    script = f"from pathlib import Path; from sweeps.slurm.snapshot import copy_code; copy_code(Path({copied!r}))"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "code")}
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path / "code", env=environment)
+    assert (tmp_path / "b" / "COMMIT").read_text() == "feedfacecafe\n"
+
+
+def test_a_folder_that_cannot_take_the_copy_is_named(tmp_path: Path) -> None:
+    copy_code(tmp_path / "code")
+    with pytest.raises(InputError, match=rf"^{tmp_path}/code: the code could not be copied there"):
+        copy_code(tmp_path / "code")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file/code"):
+        copy_code(tmp_path / "file" / "code")
