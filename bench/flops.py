@@ -158,9 +158,10 @@ def count_macs(model: Any, shape: tuple[int, ...], operators: Mapping[str, Any] 
         by_module = {module: int(macs) for module, macs in analysis.by_module().items()}
         uncounted = analysis.unsupported_ops()
     if uncounted:
+        names = ", ".join(f'"{operator}"' for operator in sorted(uncounted))
         raise InputError(
-            f"{type(model).__name__}: nothing counts its operator {', '.join(sorted(uncounted))}; accepted: a handle "
-            "for it in the `operators` of the block design"
+            f"{type(model).__name__}: nothing counts its operators {names}; accepted: `operators` of the block design "
+            "with a handle for each, or None where it costs no multiply-accumulates"
         )
     return by_module
 

@@ -24,6 +24,7 @@ from typing import Any
 from bench.errors import InputError
 from bench.recipe import Recipe, parse_recipe
 from bench.schema import load_yaml
+from models.parts import look_in
 
 KEYS = ("extends", "name", "label", "base", "product", "paired", "runs")
 
@@ -57,6 +58,7 @@ def load_sweep(path: Path) -> Sweep:
     Raises:
         InputError: the file, an axis or a recipe is wrong: with the file, the run and the key.
     """
+    look_in(path.parent)
     content = _load(path, seen=())
     for key in ("name", "base"):
         if key not in content:
