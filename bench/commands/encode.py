@@ -6,15 +6,15 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bench.commands.options import Device, OfflineOption
+from bench.commands.options import OfflineOption
 from bench.data import data_part
 from bench.data.latent_sets import latent_facts
+from bench.device import Device
 from bench.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,11 +25,6 @@ WORDNET_ID = re.compile(r"n\d{8}")
 ARRAY = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
 RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
 LOCAL_RANKS = ("LOCAL_RANK", "SLURM_LOCALID")
-
-
-class EncodingPrecision(StrEnum):
-    FP32 = "fp32"
-    TF32 = "tf32"
 
 
 def encode(
@@ -44,8 +39,8 @@ def encode(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that decode images; default: one a core, at most 8.")
     ] = None,
-    device: Annotated[Device, typer.Option(help="Where the autoencoder runs.")] = Device.CPU,
-    precision: Annotated[EncodingPrecision, typer.Option(help="tf32 on CUDA only.")] = EncodingPrecision.FP32,
+    device: Annotated[Device, typer.Option(help="Where the autoencoder runs.")] = "cpu",
+    precision: Annotated[Literal["fp32", "tf32"], typer.Option(help="tf32 on CUDA only.")] = "fp32",
     part: Annotated[
         str | None,
         typer.Option(help="I/N, from 1: every N-th shard; default: from SLURM's array and torchrun's ranks."),
@@ -69,7 +64,7 @@ def encode(
     from bench.data.vae import load_vae
     from bench.parallel import prepare_device
 
-    where = prepare_device(device.value, precision.value, _local_rank())
+    where = prepare_device(device, precision, _local_rank())
     autoencoder = load_vae(vae, where, offline)
     workers = min(8, _cores()) if workers is None else workers
     with _progress() as on_images:
@@ -78,7 +73,7 @@ def encode(
             out,
             autoencoder,
             image_size,
-            precision.value,
+            precision,
             shard_size,
             batch_size,
             workers,

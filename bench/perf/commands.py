@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import Device, DeviceOption
+from bench.commands.options import DeviceOption
 
 app = typer.Typer(
     help="What things cost on this machine, as medians of one run.", no_args_is_help=True, rich_markup_mode=None
@@ -83,7 +83,7 @@ def perf_vae(
     image_size: Annotated[int, typer.Option(min=8, help="Pixels a side.")] = 256,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 4,
     rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 3,
-    device: DeviceOption = Device.CPU,
+    device: DeviceOption = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for vae.csv.")] = Path("results/perf"),
 ) -> None:
     """Which share of the time to encode, and to decode, is the autoencoder's."""
@@ -91,7 +91,7 @@ def perf_vae(
     from bench.perf.ranks import as_row
     from bench.perf.vae import vae_cost
 
-    where = prepare_device(device.value, "fp32")
+    where = prepare_device(device, "fp32")
     _report([as_row(vae_cost(vae, image_size, batch_size, rounds, where))], out / "vae.csv")
 
 
