@@ -128,7 +128,7 @@ def locate(name: str, offline: bool) -> Path:
         if status.state == "damaged":
             raise DamagedAsset(f"{status.path}: {status.problem}; `{command(name)}` gets it again")
         if status.state == "missing" and offline:
-            raise MissingAsset(f"{status.path}: missing; {_how_to_get(name)}")
+            raise MissingAsset(f"{status.path}: missing; {how_to_get(name)}")
         if status.state == "missing":
             log.info("fetching %s", file.url)
             _fetch(name, file, None)
@@ -162,13 +162,14 @@ def prepare(name: str, offline: bool, progress: Progress | None = None) -> list[
     ]
 
 
-def command(name: str) -> str:
-    """What to type to get an asset."""
-    return f"ditbench prepare {name}"
+def command(*names: str) -> str:
+    """What to type to get assets."""
+    return f"ditbench prepare {' '.join(names)}"
 
 
-def _how_to_get(name: str) -> str:
-    return f"`{command(name)}` on a machine with a network and the same DITBENCH_CACHE gets it"
+def how_to_get(*names: str) -> str:
+    """The end of an error about assets that are not here."""
+    return f"`{command(*names)}` on a machine with a network and the same DITBENCH_CACHE fetches what is missing"
 
 
 def _put_by_hand(name: str) -> Path:
@@ -251,7 +252,7 @@ def _fetch(name: str, file: AssetFile, progress: Progress | None) -> FileStatus:
             status = _status(file, entry, verify=True)
             return _fetched(file, target, entry, progress) if status.state in ("missing", "damaged") else status
     except Unreachable as error:
-        raise FetchError(f"{error}; {_how_to_get(name)}") from None
+        raise FetchError(f"{error}; {how_to_get(name)}") from None
     except (FetchError, DamagedAsset):
         raise
     except OSError as error:

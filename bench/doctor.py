@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import importlib
-import json
 import os
 import platform
 import shutil
@@ -20,7 +19,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bench.data.latents import data_root
+from bench.data.latents import INDEX, data_root, read_index
+from bench.errors import InputError
 from models.assets import ASSETS, DamagedAsset, cache_folder, check, command
 
 COMMAND_TIMEOUT = 5.0  # seconds; sinfo waits much longer for a controller that is down
@@ -209,16 +209,17 @@ def _cache(verify: bool) -> Iterator[Finding]:
 
 def _latents() -> Iterator[Finding]:
     root = data_root()
-    found = sorted(root.glob("*/index.json"))
+    found = sorted(root.glob(f"*/{INDEX}"))
     if not found:
         yield Finding("data", f"{root}: no latents", "ditbench encode IMAGES --vae NAME --image-size 256")
     for path in found:
         try:
-            index = json.loads(path.read_bytes())
-            about = f"{index['count']:,} images of {index['image_size']} px, {index['vae']['name']}"
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            yield Finding(str(path), f"damaged: {_reason(error)}", "the same `ditbench encode` makes it again")
+            index = read_index(path.parent)
+        except InputError as error:
+            problem = str(error).removeprefix(f"{path}: ")
+            yield Finding(str(path), f"damaged: {_one_line(problem)}", "the same `ditbench encode` makes it again")
         else:
+            about = f"{index.count:,} images of {index.image_size} px, {index.vae.name}"
             yield Finding(str(path.parent), about)
 
 
