@@ -1,6 +1,6 @@
 """What is ready on a machine: packages, devices, SLURM, the cache of fetched files, latents, file locks.
 
-It reports and mends nothing: every check ends with a finding, whatever it meets.
+It reports and repairs nothing: every check ends with a finding, whatever it meets.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Finding:
 
 
 def examine(verify: bool) -> list[Finding]:
-    """All findings, in the order in which they matter; `verify` computes the checksums of the cache's files too.
+    """All findings, the most important first; `verify` computes the checksums of the cache's files too.
 
     Nothing is left on the disk. Needs neither a GPU, SLURM, a network nor a cache.
     """
@@ -152,7 +152,7 @@ def _slurm() -> Iterator[Finding]:
 
 
 def _ask(arguments: list[str]) -> tuple[bool, str]:
-    """Whether a command ends well in time, and what it prints, or why not."""
+    """Whether a command succeeds in time, and what it prints, or why it does not."""
     if shutil.which(arguments[0]) is None:
         return False, "not found on the PATH"
     try:

@@ -41,11 +41,11 @@ FIDELITY = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0"
 
 
 class MissingAsset(FileNotFoundError):
-    """Something is not in the cache, or no such thing is known. One line, with the command that gets it."""
+    """A file is not in the cache, or an asset is unknown. One line, with the command that fetches it."""
 
 
 class DamagedAsset(OSError):
-    """A file of the cache is not what was fetched. One line, with the command that gets it again."""
+    """A file in the cache is not what was fetched. One line, with the command that fetches it again."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class AssetFile:
 
 @dataclass(frozen=True)
 class Asset:
-    """`path` under the cache is what users of it open: a file, or a folder of several."""
+    """`path` under the cache is what its users open: a file, or a folder of several."""
 
     what: str
     path: str
@@ -126,7 +126,7 @@ def locate(name: str, offline: bool) -> Path:
         return _put_by_hand(name)
     for file, status in zip(ASSETS[name].files, check(name, verify=False), strict=True):
         if status.state == "damaged":
-            raise DamagedAsset(f"{status.path}: {status.problem}; `{command(name)}` gets it again")
+            raise DamagedAsset(f"{status.path}: {status.problem}; `{command(name)}` fetches it again")
         if status.state == "missing" and offline:
             raise MissingAsset(f"{status.path}: missing; {how_to_get(name)}")
         if status.state == "missing":
@@ -200,7 +200,7 @@ def _status(file: AssetFile, entry: dict[str, Any] | None, verify: bool) -> File
 
 
 def _mismatch(digest: str, file: AssetFile, entry: dict[str, Any] | None, server: str | None = None) -> str | None:
-    """What is wrong with a file's SHA-256: not the published one, the recorded one, or the server's, if any."""
+    """How a file's SHA-256 differs from the published one, the recorded one or the server's, if any."""
     recorded = entry["sha256"] if entry else None
     for whose, expected in (("as published", file.sha256), ("in manifest.json", recorded), ("by the server", server)):
         if expected and not digest.startswith(expected):

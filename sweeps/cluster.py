@@ -48,7 +48,7 @@ TimeLimit = Annotated[str, BeforeValidator(_checked_time_limit)]
 
 
 class Gpu(Section):
-    """What one device can do: `peak_tflops` are dense peaks in true TFLOP/s (2 a multiply-accumulate) by precision.
+    """What one device can do: `peak_tflops` are dense peaks in true TFLOP/s (2 per multiply-accumulate) by precision.
 
     `request_as` is the type in SLURM's `--gpus-per-node=TYPE:N`, where the cluster wants one.
     """

@@ -163,7 +163,7 @@ def _submit_to_slurm(
             jobs = client.queued_jobs()
         else:
             jobs = {}
-            print("\nNo squeue here: runs that are queued or running already cannot be told.")
+            print("\nNo squeue here: runs that are already queued or running cannot be recognised.")
         for array, script in launch.sbatch_scripts(sweep, runs, launch.todo(sweep, runs, jobs), profile):
             print(f"\n# ---- {array.kind}: {len(array.group.tasks)} tasks, {_labels(array.group.tasks)}\n{script}")
         return

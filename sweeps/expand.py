@@ -33,7 +33,7 @@ KEYS = ("extends", "name", "label", "base", "product", "paired", "runs")
 
 @dataclass(frozen=True)
 class Sweep:
-    """A named list of recipes, no two alike."""
+    """A named list of recipes, all different."""
 
     name: str
     recipes: list[Recipe]
@@ -132,7 +132,7 @@ def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _choices(content: dict[str, Any], path: Path) -> list[_Choice]:
-    """One choice a run: the product of the axes, or the explicit runs."""
+    """One choice per run: the product of the axes, or the explicit runs."""
     if "runs" in content:
         if "product" in content or "paired" in content:
             raise InputError(f"{path}: runs: give either runs, or product and paired")

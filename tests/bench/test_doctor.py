@@ -276,8 +276,7 @@ def test_a_cache_that_cannot_be_written(
 def test_latents_whole_and_damaged(
     examine: Callable[..., Report], empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sha256 = "0" * 64
-    channels = {"mean": (0.0,) * 4, "std": (1.0,) * 4}
+    sha256, mean, std = "0" * 64, (0.0,) * 4, (1.0,) * 4
     index = LatentIndex(
         name="imagenet",
         count=1_281_167,
@@ -288,8 +287,9 @@ def test_latents_whole_and_damaged(
         scale_factor=0.18215,
         vae=StoredVae(name="stabilityai/sd-vae-ft-ema", sha256=sha256),
         precision="fp32",
-        **channels,
-        probe=Probe(indices=(0,), **channels),
+        mean=mean,
+        std=std,
+        probe=Probe(indices=(0,), mean=mean, std=std),
         shards=(Shard(file="shard-00000.npy", count=1_281_167, sha256=sha256),),
         labels=Labels(file="labels.npy", sha256=sha256),
         corrupt=(),
