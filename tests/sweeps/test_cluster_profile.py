@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from bench.closed_form import forward_gmacs
 from recipes import tiny
 
 from bench.errors import InputError
+from bench.flops import forward_gmacs
 from bench.recipe import Recipe
 from sweeps.cluster import CLUSTERS, ClusterProfile, Resources, load_cluster, minutes
 from sweeps.expand import STUDIES, load_sweep
@@ -174,7 +174,7 @@ def test_a_local_profile_with_keys_of_slurm(tmp_path: Path, key: str) -> None:
 def test_no_entry_fits(tmp_path: Path) -> None:
     profile = loaded(tmp_path, slurm(training=[{"max_gmacs": 1e-9}], evaluation=[{"models": ["DiT-*"]}]))
     recipe = tiny(label="big")
-    gmacs = f"{forward_gmacs(recipe.model.architecture()):.4g}"
+    gmacs = f"{forward_gmacs(recipe.model):.4g}"
     for key, choose in (("training", profile.training_resources), ("evaluation", profile.evaluation_resources)):
         with pytest.raises(InputError) as caught:
             choose(recipe)

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recipes import TINY
 
-from bench.data import DATASETS
 from bench.errors import InputError
 from bench.recipe import Recipe
 from sweeps.expand import STUDIES, find_study, load_sweep
@@ -70,7 +69,7 @@ def test_digits_is_the_papers_twelve_models_in_miniature() -> None:
 def test_digits_trains_and_scores_as_its_description_says() -> None:
     for recipe in load_sweep("digits").recipes:
         assert recipe.data.name == "digits"
-        assert recipe.model.architecture().input_size == DATASETS["digits"].shape[1]
+        assert recipe.model.architecture().input_shape == recipe.data.facts.shape == (1, 8, 8)
         assert recipe.train.kept_steps() == [150, 300, 450, 600]
         assert recipe.evaluation.extractor == "digits-cnn"
         assert recipe.seed == 0
