@@ -13,7 +13,6 @@ from analysis.laws.intervals import Interval
 from analysis.laws.observed import collected_observations
 from analysis.laws.report import FitReport, fit_report
 from analysis.laws.solver import OBJECTIVES
-from analysis.report import page
 from analysis.report.tables import names, number, table_or_reason
 from analysis.results.export_tables import correlations, frechet_name
 from analysis.results.table_formats import Column, Table, count, fixed, signed
@@ -23,27 +22,21 @@ from analysis.results.tables import correlations as correlations_of
 LEVEL = 0.9
 
 
-def laws(tables: Tables) -> str:
-    """Correlations and fits as HTML."""
-    body = page.heading("Order by compute")
+def laws(tables: Tables) -> dict[str, Any]:
+    """Correlations and fits."""
     lines = correlations_in_words(tables)
-    if lines:
-        body += page.items(lines) + table_or_reason(correlations, tables)
-    else:
-        body += page.paragraph(
-            f"Nothing to correlate: no seed and step has {MIN_MODELS} models with a positive, finite distance."
-        )
-    body += page.heading("Scaling laws")
+    none = f"Nothing to correlate: no seed and step has {MIN_MODELS} models with a positive, finite distance."
+    table = table_or_reason(correlations, tables) if lines else none
+    content: dict[str, Any] = {"correlations": lines, "correlation_table": table, "refused": None}
     try:
         found = fitted(tables)
     except ResultsError as error:
-        return body + page.paragraph(f"No law was fitted: {error}.")
-    body += page.items([_minus(line) for line in _findings(found)]) + page.table(forms_table(found))
-    if found.patches:
-        body += page.table(patches_table(found))
-    if found.held_out:
-        body += page.table(held_out_table(found))
-    return body + page.folded("All of it in words", page.items(_minus(found.sentence()).splitlines()))
+        return content | {"refused": f"No law was fitted: {error}."}
+    tests = [forms_table(found)]
+    tests += [patches_table(found)] if found.patches else []
+    tests += [held_out_table(found)] if found.held_out else []
+    findings = [_minus(line) for line in _findings(found)]
+    return content | {"findings": findings, "tables": tests, "sentences": _minus(found.sentence()).splitlines()}
 
 
 def correlations_in_words(tables: Tables) -> list[str]:

@@ -47,6 +47,23 @@ class Table:
         return [[_cell(column, row) for column in self.columns] for row in self.data.to_dict("records")]
 
 
+def columns_of(data: pd.DataFrame, number: Callable[[Any], str]) -> tuple[Column, ...]:
+    """All columns of `data`: whole numbers in full, other numbers printed by `number`, anything else as text."""
+    columns = []
+    for label, values in data.items():
+        name = str(label)
+        if pd.api.types.is_bool_dtype(values) or not pd.api.types.is_numeric_dtype(values):
+            columns.append(Column(name, heading_of(name), is_number=False))
+        else:
+            columns.append(Column(name, heading_of(name), count if pd.api.types.is_integer_dtype(values) else number))
+    return tuple(columns)
+
+
+def heading_of(column: str) -> str:
+    """num_seeds -> num seeds."""
+    return column.replace("_", " ")
+
+
 def fixed(decimals: int) -> Callable[[Any], str]:
     """Print with so many decimals."""
     return lambda value: f"{value:,.{decimals}f}"
