@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from analysis.errors import ResultsError
+from analysis.laws.choices import Objective
 from analysis.laws.fit import Fit, fit
 from analysis.laws.observations import Observations
-from analysis.laws.solver import Objective
 
 CURVES = "curves"
 JOINT = ("product", "sum")  # forms of compute, tokens and images

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from analysis.errors import ResultsError
+from analysis.laws.choices import Method
 from analysis.laws.fit import AGREEMENT, Fit, Problem, problem_of, projected_starts
 from analysis.laws.forms import Array
 from analysis.laws.intervals import Interval, Prediction, check_level
 from analysis.laws.observations import Observations
 from analysis.laws.solver import Solutions, solve
-
-Method = Literal["bootstrap", "residual"]
 
 METHODS: dict[Method, str] = {
     "bootstrap": "models, and seeds across models, drawn with replacement, with all their rows",

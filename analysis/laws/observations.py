@@ -15,7 +15,7 @@ from analysis.laws.forms import Array
 
 @dataclass(frozen=True)
 class Observations:
-    """Scores and what they are explained by, a row an evaluation.
+    """Scores and what they are explained by: one row per evaluation.
 
     Attributes:
         metric: name of the score; lower is better, and every value is positive.
@@ -45,9 +45,9 @@ class Observations:
                 if not (np.isfinite(value) and value > 0):
                     what = self.metric if name == "score" else name
                     raise ResultsError(f"{row}: {what} is {value:g}; a law needs finite, positive values")
-        twins = sorted({name for name in self.names if self.names.count(name) > 1})
-        if twins:
-            raise ResultsError(f"{twins[0]} is there {self.names.count(twins[0])} times; needed: one run of each")
+        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+        if repeated:
+            raise ResultsError(f"{repeated[0]} is there {self.names.count(repeated[0])} times; needed: one run of each")
 
     def __len__(self) -> int:
         return len(self.names)

@@ -63,14 +63,14 @@ def collected_observations(
     all_steps: bool = False,
     patch: int | None = None,
 ) -> Observations:
-    """The scores of a sweep's runs, a row a model and seed, at one step or at all.
+    """The scores of a sweep's runs, one row per model and seed, at one step or at all.
 
     Args:
         tables: of the sweep.
         metric: one of `METRICS`.
         step: default: the last at which at least half as many runs have a score as at any.
         compute: a name of `COMPUTE`.
-        all_steps: a row a step, as L(N, D) needs them; then `step` is the last one.
+        all_steps: one row per step, as L(N, D) needs them; then `step` is the last one.
         patch: keep one patch size.
 
     Raises:

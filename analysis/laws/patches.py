@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from analysis.errors import ResultsError
-from analysis.laws.fit import Fit, fit
+from analysis.laws.choices import Objective
+from analysis.laws.fit import Fit, akaike, few_rows_correction, fit
 from analysis.laws.observations import Observations
-from analysis.laws.solver import Objective
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,9 @@ class PatchLaws:
     @property
     def aicc(self) -> float:
         """As `Fit.aicc`, of all laws as one with one variance; NaN for log-huber."""
-        n, k = sum(len(law.observations) for law in self.fits.values()), self.num_parameters + 1
-        if any(law.objective == "log-huber" for law in self.fits.values()):
-            return float("nan")
-        if n <= k + 1:
-            return float("inf")
-        return n * float(np.log(max(self.loss, 1e-300) / n)) + 2 * k + 2 * k * (k + 1) / (n - k - 1)
+        rows, k = sum(len(law.observations) for law in self.fits.values()), self.num_parameters
+        objective = next(iter(self.fits.values())).objective
+        return akaike(self.loss, rows, k, objective) + few_rows_correction(rows, k)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

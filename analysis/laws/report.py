@@ -10,10 +10,10 @@ import numpy as np
 
 from analysis.errors import ResultsError
 from analysis.laws.bootstrap import Bootstrap
+from analysis.laws.choices import Intervals, Objective
 from analysis.laws.held_out import (
     Comparison,
     HeldOut,
-    Intervals,
     compare,
     intervals_of,
     leave_largest_out,
@@ -23,7 +23,6 @@ from analysis.laws.intervals import Interval, check_level
 from analysis.laws.observations import Observations
 from analysis.laws.patches import PatchLaws, laws_by_patch, patch_of
 from analysis.laws.profile_likelihood import Profile
-from analysis.laws.solver import Objective
 
 COMPARED_FORMS = ("power", "power-floor", "tokens", "tokens-floor")
 """The laws of scores at one step."""
@@ -39,7 +38,7 @@ class FitReport:
         comparison: of the forms, best first.
         level: of all intervals.
         intervals: of each of the comparison's fits: how, and parameter -> interval.
-        patches: a law a patch size; None where the rows do not allow it.
+        patches: one law per patch size; None where the rows do not allow it.
         held_out: by each form; then by the law of the largest model's patch size, if there is one. Empty unless asked.
         refused: what could not be done, and why.
     """

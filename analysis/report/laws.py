@@ -67,7 +67,7 @@ def fitted(tables: Tables) -> FitReport:
 
 
 def forms_table(found: FitReport) -> Table:
-    """One row a form, best AICc first.
+    """One row per form, best AICc first.
 
     Data columns: form, formula, parameters (text, with intervals), k, loss, aicc, held_out_percent, status.
     """
@@ -113,7 +113,7 @@ def forms_table(found: FitReport) -> Table:
 
 
 def patches_table(found: FitReport) -> Table:
-    """One row a patch size, coarsest first. Data columns: patch, rows, models, A, alpha, loss, status."""
+    """One row per patch size, coarsest first. Data columns: patch, rows, models, A, alpha, loss, status."""
     assert found.patches
     rows = [
         {
@@ -145,7 +145,7 @@ def patches_table(found: FitReport) -> Table:
 
 
 def held_out_table(found: FitReport) -> Table:
-    """One row a law and model held out.
+    """One row per law and model held out.
 
     Data columns: formula, fitted (to what), model, predicted, true (mean over its runs), error_percent, law and
     new_run (intervals, as text), inside (whether the truth lies in the law's, and how many runs in a new run's).

@@ -47,7 +47,7 @@ class Table:
     data: pd.DataFrame
 
     def rows(self) -> list[list[Cell]]:
-        """The printed cells, a list a row; missing values are empty."""
+        """The printed cells, one list per row; missing values are empty."""
         return [[_cell(column, row) for column in self.columns] for row in self.data.to_dict("records")]
 
 

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -294,5 +294,5 @@ def test_the_command_prints_or_writes_the_table(app: typer.Typer, tmp_path: Path
 def test_the_command_offers_every_table_and_every_format() -> None:
     from analysis.results.export_tables import TABLES
 
-    assert [name.value for name in report.TableName] == list(TABLES)
-    assert {name.value for name in report.TableFormat} == set(FORMATS)
+    assert list(get_args(report.TableName)) == list(TABLES)
+    assert list(get_args(report.TableFormat)) == list(FORMATS)

@@ -105,7 +105,7 @@ def test_a_study_without_scores_has_a_report(tmp_path: Path) -> None:
     (write_run(tmp_path / "runs", "S/4") / "evals.jsonl").unlink()
     page = parsed(report(collected(tmp_path / "runs")))
     assert [image.attributes["alt"].partition(".")[0] for image in page.all("img")] == [
-        "Lines of the training loss over the steps, a panel a patch size"
+        "Lines of the training loss over the steps, one panel per patch size"
     ]
     assert "There is no score yet." in by_id(page, "scores").text
     assert "No law was fitted: no score yet" in by_id(page, "laws").text

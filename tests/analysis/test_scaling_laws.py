@@ -105,7 +105,9 @@ def test_derivatives_agree_with_finite_differences(form, objective):
     residuals = [(design.residuals(at + s, scores) - design.residuals(at - s, scores))[0] / 2e-6 for s in shifts]
     assert design.jacobian(at)[0] == pytest.approx(np.array(residuals), rel=1e-5, abs=1e-8)
     slopes = [(design.jacobian(at + s)[0] - design.jacobian(at - s)[0]) @ weights[0] / 2e-6 for s in shifts]
-    assert design.bending(at, design.jacobian(at), weights)[0] == pytest.approx(np.array(slopes), rel=1e-5, abs=1e-7)
+    assert design.residual_curvature(at, design.jacobian(at), weights)[0] == pytest.approx(
+        np.array(slopes), rel=1e-5, abs=1e-7
+    )
 
 
 def test_a_law_far_from_its_rows_is_fitted_to_the_end():
