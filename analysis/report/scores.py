@@ -69,7 +69,9 @@ def scores(tables: Tables) -> dict[str, Any]:
     if not missed.empty:
         columns = ["label", "seed", "step", "condition", "ours", "published", "source"]
         caption = "Scores of published models that are not compared, and the conditions in which they differ"
-        found["near_misses"] = plain_table("near-misses", caption, "Of the nearest published row.", missed[columns])
+        found["near_misses"] = plain_table(
+            "near-misses", caption, "Of the nearest published row.", missed.loc[:, columns]
+        )
     if not others.empty:
         caption = "Scores of samples that were made with other settings than the recipe's"
         found["others"] = plain_table("other-evals", caption, f"Not to be compared with the others. {GMACS}", others)

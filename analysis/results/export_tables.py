@@ -166,7 +166,7 @@ def published(tables: Tables) -> Table:
     )
 
 
-def _half_interval(spread: pd.Series, num_seeds: pd.Series) -> pd.Series:
+def _half_interval(spread: pd.Series, num_seeds: pd.Series) -> Any:
     """Half of the Student's t interval of a mean over seeds of standard deviation `spread`; NaN for one seed."""
     from scipy.stats import t as student
 
