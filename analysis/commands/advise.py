@@ -15,6 +15,7 @@ from analysis.commands.options import (
     SeedOption,
     Source,
     print_columns,
+    print_result,
 )
 from analysis.errors import ResultsError
 from analysis.laws.choices import Method
@@ -49,13 +50,10 @@ def advise(
     out: JsonOption = None,
 ) -> None:
     """Advise on a training budget: which size, patch and steps, the expected score, and how far that is a guess."""
-    import json
-
     from analysis.advice.advise import advise as advice_of
     from analysis.advice.laws import LAWS
     from analysis.advice.report import sentence
     from analysis.laws.observed import collected_observations, published_observations
-    from analysis.results.files import write_whole
     from analysis.results.tables import load
 
     if (results is None) == (source is None):
@@ -70,13 +68,7 @@ def advise(
     laws = LAWS if law == "tested" else (law,)
     advice = advice_of(rows, budget, batch_size, laws, intervals or default, level=level, seed=seed)
     said = {"source": name} | advice.to_dict() | {"sentences": sentence(advice).splitlines()}
-    content = json.dumps(said, indent=1, allow_nan=False) + "\n"
-    if out is not None:
-        write_whole(out, content.encode())
-    if format == "json":
-        typer.echo(content, nl=False)
-    else:
-        _print(name, rows, advice)
+    print_result(said, format, out, lambda: _print(name, rows, advice))
 
 
 def _print(name: str, rows: Observations, advice: Advice) -> None:

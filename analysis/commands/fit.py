@@ -16,6 +16,7 @@ from analysis.commands.options import (
     Source,
     StepOption,
     print_columns,
+    print_result,
 )
 from analysis.errors import ResultsError
 from analysis.laws.choices import Intervals, Objective
@@ -56,11 +57,8 @@ def fit(
     out: JsonOption = None,
 ) -> None:
     """Fit a scaling law: score against compute, tokens, or parameters and data; with intervals."""
-    import json
-
     from analysis.laws.observed import collected_observations, published_observations
     from analysis.laws.report import COMPARED_FORMS, fit_report
-    from analysis.results.files import write_whole
 
     if (results is None) == (source is None):
         raise ResultsError("ditbench fit: accepted: either a folder of results or --source published")
@@ -89,13 +87,7 @@ def fit(
         held_out is not None,
         by_patch=form in ("all", "by-patch"),
     )
-    content = json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n"
-    if out is not None:
-        write_whole(out, content.encode())
-    if format == "json":
-        typer.echo(content, nl=False)
-    else:
-        _print(report)
+    print_result(report.to_dict(), format, out, lambda: _print(report))
 
 
 def _print(report: FitReport) -> None:
