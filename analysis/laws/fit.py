@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import nnls
 
 from analysis.errors import ResultsError
-from analysis.laws.choices import Objective
+from analysis.laws.choices import Objective, check_known
 from analysis.laws.forms import FORMS, Array, Form
 from analysis.laws.intervals import Interval
 from analysis.laws.observations import Observations
@@ -231,10 +231,8 @@ def checked(rows: Observations, form: str, objective: str) -> Form:
     Raises:
         ResultsError: see `fit`.
     """
-    if form not in FORMS:
-        raise ResultsError(f"form {form}: unknown; accepted: {', '.join(FORMS)}")
-    if objective not in OBJECTIVES:
-        raise ResultsError(f"objective {objective}: unknown; accepted: {', '.join(OBJECTIVES)}")
+    check_known("form", form, FORMS)
+    check_known("objective", objective, OBJECTIVES)
     law = FORMS[form]
     parameters = len(law.parameters)
     if len(rows) <= parameters:

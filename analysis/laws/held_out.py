@@ -10,7 +10,7 @@ import numpy as np
 
 from analysis.errors import ResultsError
 from analysis.laws import bootstrap
-from analysis.laws.choices import Intervals, Objective
+from analysis.laws.choices import Intervals, Objective, check_known
 from analysis.laws.fit import Fit, fit
 from analysis.laws.forms import Array, Form
 from analysis.laws.intervals import Prediction
@@ -22,8 +22,7 @@ FEW_NAMES = 4  # so many models are named in a sentence
 
 def intervals_of(law: Fit, method: Intervals, seed: int = 0) -> bootstrap.Bootstrap | Profile:
     """The intervals of `law` by the method of that name."""
-    if method not in get_args(Intervals):
-        raise ResultsError(f"intervals {method}: unknown; accepted: {', '.join(get_args(Intervals))}")
+    check_known("intervals", method, get_args(Intervals))
     return Profile(law) if method == "profile" else bootstrap.bootstrap(law, method, seed=seed)
 
 

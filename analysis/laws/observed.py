@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import ResultsError
+from analysis.laws.choices import check_known
 from analysis.laws.compute import COMPUTE, Compute
 from analysis.laws.observations import Observations
 from analysis.results.published import published
@@ -145,8 +146,7 @@ def _observations(rows: Any, metric: str, compute: Compute, left_out: tuple[str,
 
 
 def _convention(compute: str) -> Compute:
-    if compute not in COMPUTE:
-        raise ResultsError(f"compute {compute}: unknown; accepted: {', '.join(COMPUTE)}")
+    check_known("compute", compute, COMPUTE)
     return COMPUTE[compute]
 
 
