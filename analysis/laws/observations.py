@@ -26,6 +26,7 @@ class Observations:
         seeds: (n,) the training seed of each row: what is resampled together across models; empty if not known.
         compute: the convention of the variable compute.
         left_out: rows of the tables that are not here, and why.
+        patches: (n,) the patch size of each row's model; empty if not known, or if a model has none.
     """
 
     metric: str
@@ -36,6 +37,7 @@ class Observations:
     seeds: tuple[str, ...] = ()
     compute: Compute = COMPUTE["forward"]
     left_out: tuple[str, ...] = ()
+    patches: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name, values in (("score", self.score), *self.variables.items()):
@@ -62,6 +64,7 @@ class Observations:
             models=tuple(self.models[row] for row in chosen),
             names=tuple(self.names[row] for row in chosen),
             seeds=tuple(self.seeds[row] for row in chosen) if self.seeds else (),
+            patches=tuple(self.patches[row] for row in chosen) if self.patches else (),
         )
 
 

@@ -47,6 +47,7 @@ def published_observations(metric: str = "fid", compute: str = "forward", all_st
     side = table["image_size"].map(LATENT_SIDE)
     rows = table.assign(
         label=label,
+        patch=patch,
         name=label + " step " + (1000 * table["train_steps_k"]).astype(str) if all_steps else label,
         tokens=(side // patch) ** 2,
         params=1e6 * table["params_m"],
@@ -142,6 +143,7 @@ def _observations(rows: Any, metric: str, compute: Compute, left_out: tuple[str,
         tuple(rows["seed"].astype(str)) if "seed" in rows.columns else (),
         compute,
         left_out,
+        tuple(map(int, rows["patch"])) if rows["patch"].notna().all() else (),
     )
 
 

@@ -66,29 +66,18 @@ class PatchLaws:
         return f"One law a patch size, y = A C^-alpha: alpha = {', '.join(said)}."
 
 
-def patch_of(model: str) -> int:
-    """Patch size of a model called like S/4.
-
-    Raises:
-        ResultsError: it is called otherwise.
-    """
-    patch = model.rpartition("/")[2]
-    if not patch.isdecimal():
-        raise ResultsError(f"{model}: no patch size in its name; accepted: names such as S/4")
-    return int(patch)
-
-
 def laws_by_patch(rows: Observations, objective: Objective = "logs") -> PatchLaws:
     """Fit y = A C^-alpha to the models of each patch size.
 
     Raises:
-        ResultsError: see `fit`; the patch size is named.
+        ResultsError: a model without a patch size; or see `fit`: the patch size is named.
     """
-    patches = [patch_of(model) for model in rows.models]
+    if not rows.patches:
+        raise ResultsError("not every model has a patch size")
     fits = {}
-    for patch in sorted(set(patches), reverse=True):
+    for patch in sorted(set(rows.patches), reverse=True):
         try:
-            its = rows.at(row for row, value in enumerate(patches) if value == patch)
+            its = rows.at(row for row, value in enumerate(rows.patches) if value == patch)
             fits[patch] = fit(its, "power", objective)
         except ResultsError as error:
             raise ResultsError(f"patch {patch}: {error}") from error

@@ -21,7 +21,7 @@ from analysis.laws.held_out import (
 )
 from analysis.laws.intervals import Interval, check_level
 from analysis.laws.observations import Observations
-from analysis.laws.patches import PatchLaws, laws_by_patch, patch_of
+from analysis.laws.patches import PatchLaws, laws_by_patch
 from analysis.laws.profile_likelihood import Profile
 
 COMPARED_FORMS = ("power", "power-floor", "tokens", "tokens-floor")
@@ -146,8 +146,8 @@ def fit_report(
     if held_out:
         subsets = [(law.form.name, rows) for law in comparison.fits]
         if patches and len(patches.fits) > 1:
-            largest = rows.models[int(np.argmax(rows.variables["compute"]))]
-            its = [row for row, model in enumerate(rows.models) if patch_of(model) == patch_of(largest)]
+            largest = rows.patches[int(np.argmax(rows.variables["compute"]))]
+            its = [row for row, patch in enumerate(rows.patches) if patch == largest]
             subsets.append(("power", rows.at(its)))
         for name, subset in subsets:
             try:

@@ -57,7 +57,8 @@ def summary(tables: Tables) -> Table:
     Data columns: label, block, params, gmacs, num_seeds (with a score at the step), step, then for loss (the
     last logged at or before the step) and each score that was computed, fid, fid_percent (of the trace of the
     real features' covariance), fid_infinity, sfid, kid, inception_score, precision, recall: its mean over the
-    seeds, and as *_min and *_max its range. By size (S, B, L, XL), then patch size, coarsest first.
+    seeds, and as *_min and *_max its range. By size (S, B, L, XL, others by compute), then patch size,
+    coarsest first.
 
     Raises:
         ResultsError: no score, scores that are not `comparable`, several runs of one model and seed, or seeds of
@@ -243,7 +244,11 @@ def _last_scores(tables: Tables) -> pd.DataFrame:
     joined = evals.loc[:, ["run", "step"]].merge(train, on="run")
     loss = joined.loc[joined["logged"] <= joined["step"]].groupby("run")["loss"].last()
     params = tables.runs.set_index("run")["params"]
-    rank = evals["size"].map(SIZES.index)
+    # Sizes that are not the paper's come last, by their compute.
+    rank = [
+        SIZES.index(size) if size in SIZES else len(SIZES) + gmacs
+        for size, gmacs in zip(evals["size"], evals["gmacs"], strict=True)
+    ]
     rows = evals.assign(rank=rank, loss=evals["run"].map(loss), params=evals["run"].map(params))
     return rows.sort_values(["rank", "patch", "block", "seed"], ascending=[True, False, True, True], ignore_index=True)
 

@@ -294,3 +294,11 @@ def test_duplicated_rows_are_refused():
 def test_an_unknown_objective_is_refused():
     with pytest.raises(ResultsError, match="objective mae: unknown; accepted: values, logs, log-huber"):
         fit(rows_of("power", 3, 0.1), "power", "mae")  # pyright: ignore[reportArgumentType]
+
+
+def test_the_patch_size_is_a_column_and_no_part_of_the_name():
+    rows = collected_observations(load(DIGITS))
+    renamed = replace(rows, models=tuple(f"mine {name.replace('/', ' ')}" for name in rows.models))
+    assert laws_by_patch(renamed).fits[2].parameters == laws_by_patch(rows).fits[2].parameters
+    with pytest.raises(ResultsError, match="not every model has a patch size"):
+        laws_by_patch(replace(rows, patches=()))
