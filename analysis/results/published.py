@@ -1,7 +1,7 @@
 """Measured scores beside the published ones, where model, training and evaluation are the published ones in everything.
 
 An evaluation that differs from a published row in any condition is not compared with it; `near_misses` says in which.
-What the papers leave open, the labels of the samples above all, may differ: it stands in the comparison's columns.
+What the papers leave open, such as the size of KID's subsets, may differ: it stands in the comparison's columns.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ EVALUATION = (
     "guidance_channels",
     "decoder",
     "num_samples",
+    "labels",  # drawn at random by the authors' sampler; as many of each class give a lower FID
     "reference",
     "extractor",
 )
