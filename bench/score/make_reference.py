@@ -34,7 +34,7 @@ class CroppedImages(Images):
 
     def pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
         with ThreadPoolExecutor(DECODING_THREADS) as threads:  # PIL decodes and resizes without Python's lock
-            return np.stack(list(threads.map(self._read, self._folder.paths[start:stop])))
+            return np.ascontiguousarray(np.stack(list(threads.map(self._read, self._folder.paths[start:stop]))))
 
     def _read(self, path: str) -> NDArray[np.uint8]:
         try:
