@@ -164,8 +164,9 @@ def evaluate(
     from bench.recipe import EvaluationConfig
     from bench.run_folder import read_config
     from bench.score.evaluate import reference_of
-    from bench.score.evaluate_samples import add_to_run, evaluate_samples, find_reference
+    from bench.score.evaluate_samples import add_to_run, evaluate_samples
     from bench.score.fidelity import OF_THE_FILE
+    from bench.score.reference import find_reference
 
     recipe = None if run is None else read_config(run)
     own = EvaluationConfig() if recipe is None else recipe.evaluation

@@ -13,6 +13,7 @@ from bench.atomic import replace
 from bench.data.images import Images, NpzArray, npz_arrays, npz_images, open_images
 from bench.errors import InputError
 from bench.score.frechet import Gaussian
+from models.assets import ASSETS, locate
 
 # layer -> names of mean and covariance in ADM's reference files, and the size of the feature: Inception's pool (FID)
 # and the first 7 channels of mixed_6 at 17 x 17 positions (sFID). openai/guided-diffusion, evaluations.
@@ -72,6 +73,19 @@ def open_reference(path: Path, name: str | None = None) -> Reference:
         name = path.resolve().name if path.is_dir() else path.stem
     size = "statistics" if images is None else len(images)
     return Reference(name, f"{name}-{size}-{_digest(images, gaussians)[:8]}", images, gaussians, extractor)
+
+
+def find_reference(name: str, offline: bool) -> Reference:
+    """The reference of a name of `models.assets.ASSETS`, of a path, or of a name of the cache's references.
+
+    Raises:
+        InputError: it is none.
+        MissingAsset: it is not in the cache and cannot be fetched.
+    """
+    path = Path(name)
+    if name not in ASSETS and path.exists():
+        return open_reference(path)
+    return open_reference(locate(name, offline), name)
 
 
 def write_statistics(

@@ -21,7 +21,8 @@ from bench.data.images import ArrayImages, open_images, write_npz, write_pngs
 from bench.errors import InputError
 from bench.parallel import SINGLE
 from bench.score.evaluate import digits_reference
-from bench.score.evaluate_samples import add_to_run, evaluate_samples, find_reference
+from bench.score.evaluate_samples import add_to_run, evaluate_samples
+from bench.score.reference import find_reference
 from bench.stopping import StopRequest
 from bench.weights import load_weights_of
 from ditbench import main

@@ -18,7 +18,8 @@ from bench.data.image_folder import read_image
 from bench.data.images import ArrayImages, open_images, write_pngs
 from bench.errors import InputError, RunError
 from bench.parallel import SINGLE
-from bench.score.evaluate import digits_reference
+from bench.recipe import EvaluationConfig
+from bench.score.evaluate import digits_reference, reference_of
 from bench.score.extractors import Extractor, digits_cnn, load_extractor
 from bench.score.features import CHUNK, extract
 from bench.score.fidelity import Scorer
@@ -220,6 +221,17 @@ def test_the_command_makes_what_evaluate_takes(
     ours, theirs = (json.loads(ditbench(*score, reference)[0]) for reference in (out, real))
     assert ours["fid"] == theirs["fid"]
     assert (ours["reference_statistics"], theirs["reference_statistics"]) == ("of the file", "of its 1797 images")
+
+
+def test_a_recipe_names_them_by_path_or_in_the_cache(
+    make: Callable[..., Path], real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DITBENCH_CACHE", str(tmp_path))
+    (tmp_path / "references").mkdir()
+    path = make(real, "references/mine.npz")
+    by_path, by_name = (reference_of(EvaluationConfig(reference=name), offline=True) for name in (str(path), "mine"))
+    assert by_path.id == by_name.id
+    assert by_path.extractor == by_name.extractor == open_reference(path).extractor is not None
 
 
 def test_fd_dinov2_against_images_is_said_not_to_be_comparable(
