@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from bench.commands.options import Device, DeviceOption, OfflineOption
-from bench.commands.samples import ExtractorChoice
 from bench.errors import InputError
+from bench.score.extractors import EXTRACTORS
 from bench.stopping import StopRequest
 
 
@@ -17,8 +17,8 @@ def reference(
     images: Annotated[Path, typer.Argument(help="A folder of images, or a .npy or .npz of uint8 images.")],
     out: Annotated[Path, typer.Option(help="The statistics, a .npz for --reference.")],
     extractor: Annotated[
-        ExtractorChoice, typer.Option(help="Whose features the statistics are of.")
-    ] = ExtractorChoice.INCEPTION,
+        str, typer.Option(help=f"Whose features: {', '.join(EXTRACTORS.builtin)}, or the path of your own.")
+    ] = "inception-v3-compat",
     image_size: Annotated[
         int | None,
         typer.Option(min=1, help="Crop a folder with a folder for each class to this, as ADM does; default: no crop."),
@@ -38,13 +38,17 @@ def reference(
     stop = StopRequest().on(signal.SIGUSR2, signal.SIGTERM)
     if out.suffix != ".npz":
         raise InputError(f"--out {out}: accepted: a .npz file")
+    try:
+        EXTRACTORS.find(extractor)
+    except ValueError as error:
+        raise InputError(f"--extractor {extractor}: {error}") from None
     from bench.parallel import joined, prepare_device
     from bench.score.extractors import load_extractor
     from bench.score.make_reference import make_reference
 
     with joined(device.value) as ranks:
         torch_device = prepare_device(device.value, "fp32", ranks.local_rank)
-        network = load_extractor(extractor.value, work, offline)
+        network = load_extractor(extractor, work, offline)
         count = make_reference(images, image_size, network, out, work, torch_device, ranks, stop)
         if ranks.is_first:
             typer.echo(f"statistics of {network.id} features of {count:,} images: {out}")

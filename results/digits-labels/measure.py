@@ -49,7 +49,7 @@ def _scores(model: str, folder: Path, seed: int, labels: str) -> list[dict[str, 
     from bench.data.images import ArrayImages
     from bench.run_folder import read_config
     from bench.sample import Sampling, sample
-    from bench.score.evaluate import digits_reference
+    from bench.score.evaluate import reference_of
     from bench.score.extractors import load_extractor
     from bench.score.fidelity import Scorer
     from bench.weights import load_weights_of
@@ -62,7 +62,7 @@ def _scores(model: str, folder: Path, seed: int, labels: str) -> list[dict[str, 
     batches = [sample(weights.model, sampling, decoder, *batch, device, "fp32") for batch in sampling.batches()]
     images, features = torch.cat(batches).numpy(), folder.parent / "features"
     extractor = load_extractor(evaluation.extractor, features, offline=True)
-    scorer = Scorer(digits_reference(), extractor, evaluation.kid_subset_size, features, device)
+    scorer = Scorer(reference_of(recipe, offline=True), extractor, evaluation.kid_subset_size, features, device)
     rows = []
     for count in MODELS[model]:
         with tempfile.TemporaryDirectory() as work:

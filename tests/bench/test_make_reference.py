@@ -14,24 +14,23 @@ import torch
 from numpy.typing import NDArray
 from photos import PATHS, make_images
 
+from bench.data.digits import DIGITS, DigitsOptions
 from bench.data.image_folder import read_image
 from bench.data.images import ArrayImages, open_images, write_pngs
 from bench.errors import InputError, RunError
 from bench.parallel import SINGLE
-from bench.recipe import EvaluationConfig
-from bench.score.evaluate import digits_reference, reference_of
 from bench.score.extractors import Extractor, digits_cnn, load_extractor
 from bench.score.features import CHUNK, extract
 from bench.score.fidelity import Scorer
 from bench.score.make_reference import make_reference
-from bench.score.reference import open_reference
+from bench.score.reference import find_reference, open_reference
 from bench.stopping import Stopped, StopRequest
 from ditbench import main
 
 CPU = torch.device("cpu")
-DIGITS = digits_reference()
-assert DIGITS.images is not None
-PIXELS = DIGITS.images.pixels(0, 1797)
+REAL = DIGITS.reference("digits", DigitsOptions())
+assert REAL.images is not None
+PIXELS = REAL.images.pixels(0, 1797)
 SAMPLES = ArrayImages((255 - PIXELS[::9].astype(np.int64) // 2).astype(np.uint8))
 
 
@@ -116,7 +115,7 @@ def test_a_score_against_them_is_the_score_against_the_images(
     assert reference.id.startswith("all-digits-statistics-")
     assert reference.gaussians["64"].count == 1797
     by_statistics = Scorer(reference, network, 50, tmp_path / "a", CPU)
-    by_images = Scorer(DIGITS, network, 50, tmp_path / "b", CPU)
+    by_images = Scorer(REAL, network, 50, tmp_path / "b", CPU)
     ours, theirs = by_statistics.score(SAMPLES, tmp_path / "c"), by_images.score(SAMPLES, tmp_path / "c")
     assert ours == {name: theirs[name] for name in ours}
     assert set(theirs) - set(ours) == {"kid", "kid_std", "precision", "recall"}
@@ -214,6 +213,8 @@ def test_the_command_makes_what_evaluate_takes(
     command = ("reference", real, "--extractor", "digits-cnn", "--work", features)
     assert "of 1,797 images" in ditbench(*command, "--out", out)[0]
     assert "is there already" in ditbench(*command, "--out", out, status=2)[1]
+    unknown = ditbench(*command, "--extractor", "vgg", "--out", tmp_path / "other.npz", status=2)[1]
+    assert "--extractor vgg: unknown extractor 'vgg'; accepted: inception-v3-compat, dinov2-vitl14" in unknown
     assert "accepted: a .npz file" in ditbench(*command, "--out", tmp_path / "digits.npy", status=2)[1]
     np.save(tmp_path / "samples.npy", open_images(real).pixels(0, 200))
     score = ("evaluate", tmp_path / "samples.npy", "--work", features, "--kid-subset-size", 20, "--format", "json")
@@ -223,13 +224,13 @@ def test_the_command_makes_what_evaluate_takes(
     assert (ours["reference_statistics"], theirs["reference_statistics"]) == ("of the file", "of its 1797 images")
 
 
-def test_a_recipe_names_them_by_path_or_in_the_cache(
+def test_they_are_found_by_path_or_in_the_cache(
     make: Callable[..., Path], real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DITBENCH_CACHE", str(tmp_path))
     (tmp_path / "references").mkdir()
     path = make(real, "references/mine.npz")
-    by_path, by_name = (reference_of(EvaluationConfig(reference=name), offline=True) for name in (str(path), "mine"))
+    by_path, by_name = (find_reference(name, offline=True) for name in (str(path), "mine"))
     assert by_path.id == by_name.id
     assert by_path.extractor == by_name.extractor == open_reference(path).extractor is not None
 
