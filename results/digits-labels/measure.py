@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def _scores(model: str, folder: Path, seed: int, labels: str) -> list[dict[str, 
     device, recipe = torch.device("cpu"), read_config(folder)
     weights = load_weights_of(str(folder), None, offline=True)
     evaluation = recipe.evaluation.model_copy(update={"labels": labels, "num_samples": max(MODELS[model])})
-    sampling = Sampling(evaluation, seed, weights.timesteps)
+    sampling = replace(Sampling.of(recipe), evaluation=evaluation, seed=seed)
     decoder = load_decoder(evaluation, device, offline=True)
     batches = [sample(weights.model, sampling, decoder, *batch, device, "fp32") for batch in sampling.batches()]
     images, features = torch.cat(batches).numpy(), folder.parent / "features"
