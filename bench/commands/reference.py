@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import Device, DeviceOption, OfflineOption
+from bench.commands.options import DeviceOption, OfflineOption
 from bench.errors import InputError
 from bench.score.extractors import EXTRACTORS
 from bench.stopping import StopRequest
@@ -26,7 +26,7 @@ def reference(
     work: Annotated[Path, typer.Option(help="Features go here until the statistics are written.")] = Path(
         "runs/references"
     ),
-    device: DeviceOption = Device.CPU,
+    device: DeviceOption = "cpu",
     offline: OfflineOption = False,
 ) -> None:
     """Compute the mean and covariance of images' features, such as a whole training set's, to score samples against.
@@ -46,8 +46,8 @@ def reference(
     from bench.score.extractors import load_extractor
     from bench.score.make_reference import make_reference
 
-    with joined(device.value) as ranks:
-        torch_device = prepare_device(device.value, "fp32", ranks.local_rank)
+    with joined(device) as ranks:
+        torch_device = prepare_device(device, "fp32", ranks.local_rank)
         network = load_extractor(extractor, work, offline)
         count = make_reference(images, image_size, network, out, work, torch_device, ranks, stop)
         if ranks.is_first:

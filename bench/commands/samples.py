@@ -47,7 +47,7 @@ def sample(
     guidance_channels: Annotated[int, typer.Option(min=1, help="Guided channels; the paper's code guides 3 of 4.")] = 3,
     labels: Annotated[
         LabelsChoice, typer.Option(help="balanced: sample i has class i modulo their number; uniform: random.")
-    ] = (LabelsChoice.BALANCED),
+    ] = LabelsChoice.BALANCED,
     decoder: Annotated[
         str | None, typer.Option(help="Autoencoder, by name or folder; default: a run's own; none for pixels.")
     ] = None,
