@@ -45,9 +45,9 @@ def sample(
     sampling_steps: Annotated[int, typer.Option(min=2, help="Network calls a sample.")] = 250,
     guidance_scale: Annotated[float, typer.Option(min=0, help="1: no guidance.")] = 1.0,
     guidance_channels: Annotated[int, typer.Option(min=1, help="Guided channels; the paper's code guides 3 of 4.")] = 3,
-    labels: Annotated[LabelsChoice, typer.Option(help="balanced: sample i has class i modulo their number.")] = (
-        LabelsChoice.BALANCED
-    ),
+    labels: Annotated[
+        LabelsChoice, typer.Option(help="balanced: sample i has class i modulo their number; uniform: random.")
+    ] = LabelsChoice.BALANCED,
     decoder: Annotated[
         str | None, typer.Option(help="Autoencoder, by name or folder; default: a run's own; none for pixels.")
     ] = None,
@@ -124,7 +124,11 @@ def sample(
 def evaluate(
     samples: Annotated[Path, typer.Argument(help="A .npy or .npz of uint8 images, or a folder of PNGs.")],
     reference: Annotated[
-        str | None, typer.Option(help="adm-imagenet-256, adm-imagenet-512, or a .npz, .npy or folder of real images.")
+        str | None,
+        typer.Option(
+            help="adm-imagenet-256, adm-imagenet-512, statistics of `ditbench reference`, or a .npz, .npy or folder "
+            "of real images."
+        ),
     ] = None,
     extractor: Annotated[
         ExtractorChoice | None, typer.Option(help="The features that are compared; default: inception-v3-compat.")
@@ -160,7 +164,9 @@ def evaluate(
     from bench.recipe import EvaluationConfig
     from bench.run_folder import read_config
     from bench.score.evaluate import reference_of
-    from bench.score.evaluate_samples import add_to_run, evaluate_samples, find_reference
+    from bench.score.evaluate_samples import add_to_run, evaluate_samples
+    from bench.score.fidelity import OF_THE_FILE
+    from bench.score.reference import find_reference
 
     recipe = None if run is None else read_config(run)
     own = EvaluationConfig() if recipe is None else recipe.evaluation
@@ -187,6 +193,12 @@ def evaluate(
             if run is not None:
                 add_to_run(row, run)
             _print(row, format)
+            if row["extractor"].startswith(ExtractorChoice.DINOV2.value) and row["reference_statistics"] != OF_THE_FILE:
+                typer.echo(
+                    f"The reference's statistics are {row['reference_statistics']}: not comparable with published "
+                    "FD-DINOv2, which has the whole training set's; `ditbench reference` makes those.",
+                    err=True,
+                )
 
 
 def _print(row: dict[str, Any], format: str) -> None:
