@@ -70,11 +70,21 @@ def read_config(folder: Path) -> Recipe:
     Raises:
         InputError: no run folder, or its config.yaml does not hold a valid recipe.
     """
+    content = read_content(folder)
+    return parse_recipe({**content["recipe"], "label": content.get("label", "")}, str(folder / "config.yaml"))
+
+
+def read_content(folder: Path) -> dict[str, Any]:
+    """config.yaml as it is, its recipe unchecked: that of an earlier version may lack keys of today's.
+
+    Raises:
+        InputError: no run folder, or not YAML of this form.
+    """
     path = folder / "config.yaml"
     content = load_yaml(path)
     if not isinstance(content, dict) or not isinstance(content.get("recipe"), dict):
         raise InputError(f"{path}: not a run's configuration (keys id, label, recipe)")
-    return parse_recipe({**content["recipe"], "label": content.get("label", "")}, str(path))
+    return content
 
 
 def _check_same(recipe: Recipe, other: Recipe, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 import pyarrow
 
 from analysis.laws import fits
-from analysis.results.files import write_arrays, write_csv, write_whole
+from analysis.results.files import write_arrays, write_csv, write_table
 from analysis.results.published import compared, published
 from analysis.results.run_folders import (
     DIT,
@@ -22,6 +23,7 @@ from analysis.results.run_folders import (
     TRAIN_TYPES,
     ResultsError,
     Run,
+    RunRecord,
     read_run,
 )
 
@@ -111,8 +113,8 @@ class Tables:
     other_evals: pd.DataFrame
 
 
-def collect(sweep_folder: Path, out: Path) -> Tables:
-    """Gather the run folders in `sweep_folder` (those with a config.yaml), as far as their runs have come.
+def collect(records: Iterable[RunRecord], out: Path) -> Tables:
+    """Make tables of the run folders of a sweep, at least one, as far as their runs have come.
 
     Writes `runs`, `train` and `evals` as .csv and .parquet, `correlations.csv` and `samples.npz` into `out`, and, where
     there are any, `other_evals.csv` and the scores that published ones can be compared with, `published.csv`
@@ -120,12 +122,17 @@ def collect(sweep_folder: Path, out: Path) -> Tables:
     A run whose sample file has been cleared away has no entry in `samples`.
 
     Raises:
-        ResultsError: no run folder is there, a file is damaged, or two folders hold the same run.
+        ResultsError: a file is damaged, or two folders hold the same run.
     """
-    folders = sorted(path.parent for path in sweep_folder.glob("*/config.yaml"))
-    if not folders:
-        raise ResultsError(f"{sweep_folder}: no run folder there; accepted: folders with a config.yaml")
-    runs = [read_run(folder) for folder in folders]
+    runs: list[Run] = []
+    folders: dict[str, Path] = {}
+    for record in records:
+        runs.append(read_run(record))
+        run, folder = runs[-1].row["run"], record.folder
+        if run in folders:
+            both = f"{folders[run].name} and {folder.name}"
+            raise ResultsError(f"{folder.parent}: two folders hold the run {run}, {both}; accepted: one each")
+        folders[run] = folder
     tables = Tables(
         runs=_runs_table(runs),
         train=_joined(runs, [run.train for run in runs], TRAIN_TYPES),
@@ -133,11 +140,8 @@ def collect(sweep_folder: Path, out: Path) -> Tables:
         samples={run.row["run"]: run.samples for run in runs if run.samples is not None},
         other_evals=_joined(runs, [run.other_evals for run in runs], EVALS_TYPES),
     )
-    _refuse_twins(tables.runs, sweep_folder)
     for name in ("runs", "train", "evals"):
-        table: pd.DataFrame = getattr(tables, name)
-        write_csv(out / f"{name}.csv", table)
-        write_whole(out / f"{name}.parquet", table.to_parquet(path=None, index=False))
+        write_table(out / name, getattr(tables, name))
     write_csv(out / "correlations.csv", correlations(tables.evals))
     for name, table in (("other_evals", tables.other_evals), ("published", compared(tables))):
         if table.empty:
@@ -288,12 +292,6 @@ def _joined(runs: list[Run], lines: list[pd.DataFrame], types: dict[str, str]) -
     others = [name for name in joined.columns if name not in identity and name not in types]
     joined = joined.loc[:, [*identity, *types, *others]].astype(identity | types)
     return joined.sort_values([*ORDER, "step"], ignore_index=True, kind="stable")
-
-
-def _refuse_twins(runs: pd.DataFrame, sweep_folder: Path) -> None:
-    twins = runs.loc[runs["run"].duplicated(), "run"]
-    if not twins.empty:
-        raise ResultsError(f"{sweep_folder}: two folders hold the run {twins.iloc[0]}; accepted: one each")
 
 
 def _existing(path: Path) -> Path:

@@ -16,14 +16,14 @@ import typer
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from run_folders import evaluation, fid_of, gmacs_of, write_lines, write_run
+from run_folders import collect, evaluation, fid_of, gmacs_of, write_lines, write_run
 from test_published_scores import PAPERS_EVALUATION, run
 from typer.testing import CliRunner
 
 from analysis.commands import report
 from analysis.results.export_tables import correlations, frechet_name, published, summary
 from analysis.results.table_formats import FORMATS, Column, Table, csv, fixed, latex, markdown, significant
-from analysis.results.tables import ResultsError, Tables, collect, load
+from analysis.results.tables import ResultsError, Tables, load
 
 DIGITS = Path(__file__).parents[2] / "results" / "digits"
 

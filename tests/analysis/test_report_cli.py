@@ -9,10 +9,10 @@ from pathlib import Path
 import typer
 from report_html import ROOT, parsed
 from report_sweep import plan_of, write_sweep
+from run_folders import collect
 from typer.testing import CliRunner
 
 from analysis.commands import report
-from analysis.results.tables import collect
 
 
 def test_a_report_needs_neither_torch_nor_the_code_that_made_the_runs() -> None:

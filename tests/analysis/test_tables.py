@@ -8,18 +8,10 @@ import pandas as pd
 import pytest
 import yaml
 from pandas.testing import assert_frame_equal
-from run_folders import LABELS, STEPS, config, evaluation, fid_of, gmacs_of, write_lines, write_run
+from run_folders import LABELS, STEPS, collect, config, evaluation, fid_of, gmacs_of, write_lines, write_run
 
-from analysis.results.tables import (
-    ResultsError,
-    collect,
-    comparable,
-    correlations,
-    evaluation_keys,
-    load,
-    published,
-    summary,
-)
+from analysis.results.tables import ResultsError, comparable, correlations, evaluation_keys, load, published, summary
+from bench.errors import InputError
 
 TABLES = ("runs", "train", "evals")
 
@@ -211,6 +203,34 @@ def test_a_missing_key_of_the_configuration_is_named(sweep, tmp_path):
         collect(sweep, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.yaml", "id: [", r"config\.yaml: line 1: "),
+        ("config.yaml", "id: s40\n", r"config\.yaml: not a run's configuration"),
+        ("model.json", '{"params": ', r"model\.json: cannot be read"),
+        ("model.json", "[]", r"model\.json: not a mapping"),
+        ("model.json", '{"params": 1}', r"model\.json: no key 'gmacs'"),
+        ("finished.json", "{}", r"finished\.json: no key 'time'"),
+        ("samples/2000.npy", "\x93NUMPY", r"2000\.npy: not a whole \.npy array"),
+    ],
+)
+def test_a_damaged_file_is_named(sweep, tmp_path, name, content, message):
+    (write_run(sweep, "S/4") / name).write_text(content, encoding="latin-1")
+    with pytest.raises((InputError, ResultsError), match=message) as caught:
+        collect(sweep, tmp_path / "results")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "results").exists()
+
+
+def test_samples_of_another_form_are_refused(sweep, tmp_path):
+    np.save(write_run(sweep, "S/4") / "samples" / "2000.npy", np.zeros((20, 8, 8), np.float32))
+    with pytest.raises(
+        InputError, match=r"2000\.npy: shape \(20, 8, 8\) of float32; accepted: \(N, C, H, W\) of uint8"
+    ):
+        collect(sweep, tmp_path)
+
+
 def test_a_run_without_a_label_is_named_after_its_model(sweep, tmp_path):
     path = write_run(sweep, "S/4") / "config.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"label": ""}))
@@ -304,7 +324,7 @@ def test_two_folders_of_one_run_are_refused(sweep, tmp_path):
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):
-    with pytest.raises(ResultsError, match="no run folder there"):
+    with pytest.raises(InputError, match="no run folder there"):
         collect(tmp_path / "nowhere", tmp_path / "results")
     assert not (tmp_path / "results").exists()
 
