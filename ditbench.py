@@ -13,7 +13,7 @@ from analysis.commands.advise import advise
 from analysis.commands.compare import compare
 from analysis.commands.figure import figure
 from analysis.commands.fit import fit
-from analysis.commands.report import table
+from analysis.commands.table import table
 from analysis.errors import ResultsError
 from bench.commands.assets import doctor, prepare
 from bench.commands.encode import encode

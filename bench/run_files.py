@@ -75,7 +75,9 @@ class RunFiles:
 def read_ends(recipe: Recipe, folder: Path) -> RunFiles:
     """The ends of a run's files; one without a folder was never started."""
     finished = is_finished(folder)
-    sessions = {kind: jsonl.whole_lines(phase_file(folder, "sessions.jsonl", kind)) for kind in PHASES}
+    sessions: dict[Phase, list[bytes]] = {
+        kind: jsonl.whole_lines(phase_file(folder, "sessions.jsonl", kind)) for kind in PHASES
+    }
     errors: dict[Phase, str] = {}
     for kind in PHASES:
         if not finished and (error := read_error(folder, kind)) is not None:

@@ -207,7 +207,9 @@ def _row(record: RunRecord) -> dict[str, Any]:
     path, config, model = record.folder / "config.yaml", record.config, record.model
     name = str(value_of(path, config, "recipe.model.name"))
     label = str(value_of(path, config, "label")) or name.removeprefix("DiT-")
-    cost = {key: value_of(record.folder / "model.json", model, key) if model else None for key in COST_KEYS}
+    cost: dict[str, Any] = {
+        key: value_of(record.folder / "model.json", model, key) if model else None for key in COST_KEYS
+    }
     steps = int(value_of(path, config, "recipe.train.steps"))
     batch_size = int(value_of(path, config, "recipe.train.batch_size"))
     sessions = table_of_lines(record, "sessions.jsonl", SESSIONS_TYPES)

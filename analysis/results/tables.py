@@ -193,7 +193,9 @@ def summary(tables: Tables) -> pd.DataFrame:
     last_loss = tables.train.groupby("run")["loss"].last()
     last_scores = tables.evals.groupby("run").tail(1).set_index("run")[["step", *scores]]
     identity = ["run", "label", "block", "seed", "params", "gmacs"]
-    rank = tables.runs["size"].map({size: rank for rank, size in enumerate(SIZES)}).fillna(len(SIZES))
+    rank = pd.Series(
+        [SIZES.index(size) if size in SIZES else len(SIZES) for size in tables.runs["size"]], tables.runs.index
+    )
     others = tables.runs["gmacs"].where(rank == len(SIZES), 0)
     runs = tables.runs.assign(rank=rank, others=others).sort_values(
         ["seed", "rank", "others", "patch", "run"], ascending=[True, True, True, False, True], ignore_index=True
