@@ -82,8 +82,9 @@ def read_content(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.yaml"
     content = load_yaml(path)
-    if not isinstance(content, dict) or not isinstance(content.get("recipe"), dict):
-        raise InputError(f"{path}: not a run's configuration (keys id, label, recipe)")
+    sections = (content, content.get("recipe"), content.get("axes", {})) if isinstance(content, dict) else (content,)
+    if not all(isinstance(section, dict) for section in sections):
+        raise InputError(f"{path}: not a run's configuration (keys id, label, recipe and, of a sweep's run, axes)")
     return content
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.errors import ResultsError
 
-DIT = "dit"  # the one family of earlier versions, whose run folders and tables do not name it
+DIT = "DiT"  # the one family of earlier versions, whose run folders and tables do not name it
 # Smallest first; Table 1 of the DiT paper.
 SIZES = ("S", "B", "L", "XL")
 
@@ -217,11 +217,11 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "run": str(value_of(path, config, "id")),
         "sweep": record.folder.parent.name,
         "label": label,
-        "family": model.get("family") or config["recipe"]["model"].get("family") or DIT,
+        "family": model.get("family") or DIT,
         "size": _size(config, model, label, name),
         "patch": model.get("patch_size"),
         "model": name,
-        "block": config["recipe"]["model"].get("block") or "",
+        "block": config["recipe"]["model"].get("block") or model.get("block") or "",
         **cost,
         **{key: model.get(key) for key in SHAPE_KEYS},
         "data": value_of(path, config, "recipe.data.name"),
@@ -229,7 +229,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "steps": steps,
         "batch_size": batch_size,
         **{key: config["recipe"]["train"].get(key) for key in OPTIMISATION_TYPES},
-        "state": "finished" if record.finished else "failed" if record.is_failed else "unfinished",
+        "state": "finished" if record.finished is not None else "failed" if record.is_failed else "unfinished",
         "device": None if sessions.empty else sessions["device"].iloc[-1],
         "precision": None if sessions.empty else sessions["precision"].iloc[-1],
         "commit": None if sessions.empty else sessions["commit"].iloc[-1],
@@ -243,8 +243,9 @@ def _row(record: RunRecord) -> dict[str, Any]:
 
 def _size(config: dict[str, Any], model: dict[str, Any], label: str, name: str) -> str:
     """The sweep's choice of a size, else the model's own, else that of its preset ("DiT-XL/2"); "" if none says one."""
-    axes = config.get("axes") or {}
-    size = axes.get("size") or model.get("size") or name.partition("-")[2].partition("/")[0]
+    # A preset of a family of one's own is `my_file:FAMILY/small`.
+    preset = name.partition("/")[2] if ":" in name else name.partition("-")[2].partition("/")[0]
+    size = config.get("axes", {}).get("size") or model.get("size") or preset
     if size:
         return str(size)
     # Run folders of earlier versions have no axes, and the digits studies' sizes are named nowhere but in labels.

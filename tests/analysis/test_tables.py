@@ -45,7 +45,7 @@ def test_one_row_says_everything_about_a_run(sweep, tmp_path):
         "run": "xl13",
         "sweep": "digits",
         "label": "XL/1",
-        "family": "dit",
+        "family": "DiT",
         "size": "XL",
         "patch": 1,
         "model": "DiT-XL/1",
@@ -208,6 +208,7 @@ def test_a_missing_key_of_the_configuration_is_named(sweep, tmp_path):
     [
         ("config.yaml", "id: [", r"config\.yaml: line 1: "),
         ("config.yaml", "id: s40\n", r"config\.yaml: not a run's configuration"),
+        ("config.yaml", "recipe: {}\naxes: S\n", r"config\.yaml: not a run's configuration"),
         ("model.json", '{"params": ', r"model\.json: cannot be read"),
         ("model.json", "[]", r"model\.json: not a mapping"),
         ("model.json", '{"params": 1}', r"model\.json: no key 'gmacs'"),
@@ -262,6 +263,8 @@ def test_a_label_is_free_text(sweep, tmp_path, label):
     [
         ({"size": "tiny", "patch_size": "4"}, "DiT-S/4", "S/4", "tiny"),
         ({"block": "adaln"}, "DiT-XL/2", "B/4 adaln", "XL"),
+        ({"seed": "0"}, "my_file:FAMILY/very-small", "mine", "very-small"),
+        ({"seed": "0"}, "my_file:FAMILY", "mine", ""),
         (None, "DiT", "XL/1", "XL"),  # of an earlier version
         (None, "DiT", "B", "B"),
     ],
@@ -275,16 +278,16 @@ def test_the_size_is_the_sweeps_choice_or_the_presets(sweep, tmp_path, axes, nam
 
 def test_a_family_without_blocks_patches_and_heads_is_collected(sweep, tmp_path):
     folder = write_run(sweep, "S/4")
-    recipe = config("S/4")["recipe"] | {"model": {"name": "UNet-64", "family": "unet"}}
+    recipe = config("S/4")["recipe"] | {"model": {"name": "UNet-64"}}
     rewrite_config(folder, label="U-Net/64", recipe=recipe)
-    (folder / "model.json").write_text(json.dumps({"params": 10, "gmacs": 2.0}))
+    (folder / "model.json").write_text(json.dumps({"family": "U-Net", "params": 10, "gmacs": 2.0}))
     write_run(sweep, "B/4")
     collected = collect(sweep, tmp_path)
     for tables in (collected, load(tmp_path)):
         row = tables.runs.set_index("run").loc["s40"]
-        assert (row["family"], row["size"], row["block"], row["params"]) == ("unet", "64", "", 10)
+        assert (row["family"], row["size"], row["block"], row["params"]) == ("U-Net", "64", "", 10)
         assert row[["patch", "hidden_size", "depth", "num_heads"]].isna().all()
-        assert tables.train.groupby("family").size().to_dict() == {"dit": 20, "unet": 20}
+        assert tables.train.groupby("family").size().to_dict() == {"DiT": 20, "U-Net": 20}
 
 
 def test_sizes_that_the_paper_does_not_name_come_last_by_compute(sweep, tmp_path):
@@ -399,7 +402,7 @@ def test_correlations_of_the_papers_models():
     evals = evals.assign(
         seed=0,
         label="free text",
-        family="dit",
+        family="DiT",
         model=models["model"].tolist(),
         hidden_size=None,
         depth=None,
