@@ -20,7 +20,7 @@ from run_folders import collect, evaluation, fid_of, gmacs_of, write_lines, writ
 from test_published_scores import PAPERS_EVALUATION, run
 from typer.testing import CliRunner
 
-from analysis.commands import report
+from analysis.commands import table as table_command
 from analysis.results.export_tables import correlations, frechet_name, published, summary
 from analysis.results.table_formats import FORMATS, Column, Table, csv, fixed, latex, markdown, significant
 from analysis.results.tables import ResultsError, Tables, load
@@ -280,7 +280,7 @@ def test_why_nothing_can_stand_beside_published_scores(tmp_path: Path) -> None:
 @pytest.fixture
 def app() -> typer.Typer:
     made = typer.Typer()
-    made.command()(report.table)
+    made.command()(table_command.table)
     return made
 
 
@@ -296,5 +296,5 @@ def test_the_command_prints_or_writes_the_table(app: typer.Typer, tmp_path: Path
 def test_the_command_offers_every_table_and_every_format() -> None:
     from analysis.results.export_tables import TABLES
 
-    assert [name.value for name in report.TableName] == list(TABLES)
-    assert {name.value for name in report.TableFormat} == set(FORMATS)
+    assert [name.value for name in table_command.TableName] == list(TABLES)
+    assert {name.value for name in table_command.TableFormat} == set(FORMATS)
