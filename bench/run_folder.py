@@ -1,10 +1,10 @@
 """A run's folder: whose it is, whether it is done, and who works on it.
 
-config.yaml      the recipe and its id                    train.jsonl   a row every log_every steps
-model.json       parameters and GMACs                     evals.jsonl   a row a score: its whole key, its metrics
-sessions.jsonl   a row a start: device, precision, ...    checkpoints/  state-*: to resume; ema-*: kept weights
-failures.jsonl   a row a failed attempt                   samples/      uint8 arrays and their provenance
-finished.json    when complete; error.json if given up    log.txt       starts, resumptions, spoilt checkpoints
+config.yaml      the recipe, its id, its sweep's axes    train.jsonl   one row per log_every steps
+model.json       parameters and GMACs                     evals.jsonl   one row per score: its whole key, its metrics
+sessions.jsonl   one row per start: device, precision     checkpoints/  state-*: to resume; ema-*: kept weights
+failures.jsonl   one row per failed attempt               samples/      uint8 arrays and their provenance
+finished.json    when complete; error.json if given up    log.txt       starts, resumptions, damaged checkpoints
 
 Scoring by a job of its own may go on beside training: it has its own lock, and its sessions, failures, error and log
 are in files whose names begin with `scoring-`.
@@ -84,7 +84,7 @@ def read_content(folder: Path) -> dict[str, Any]:
     content = load_yaml(path)
     sections = (content, content.get("recipe"), content.get("axes", {})) if isinstance(content, dict) else (content,)
     if not all(isinstance(section, dict) for section in sections):
-        raise InputError(f"{path}: not a run's configuration (keys id, label, recipe and, of a sweep's run, axes)")
+        raise InputError(f"{path}: not a run's configuration (keys id, label, recipe)")
     return content
 
 
