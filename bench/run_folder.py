@@ -1,6 +1,6 @@
 """A run's folder: whose it is, whether it is done, and who works on it.
 
-config.yaml      the recipe, its id, its sweep's axes    train.jsonl   one row per log_every steps
+config.yaml      the recipe, its id, its sweep's axes     train.jsonl   one row per log_every steps
 model.json       parameters and GMACs                     evals.jsonl   one row per score: its whole key, its metrics
 sessions.jsonl   one row per start: device, precision     checkpoints/  state-*: to resume; ema-*: kept weights
 failures.jsonl   one row per failed attempt               samples/      uint8 arrays and their provenance
