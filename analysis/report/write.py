@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -14,15 +14,15 @@ from analysis.report.page import Section, page
 from analysis.report.scores import lead, scores, study
 from analysis.report.tables import names
 from analysis.results.files import write_whole
-from analysis.results.run_history import RunHistory, read_histories, read_plan
+from analysis.results.run_history import RunHistory, RunRecord, read_histories, read_plan
 from analysis.results.tables import Tables, comparable, load
 
 
-def write_report(results: Path, out: Path, runs: Path | None = None, plan: Path | None = None) -> Path:
+def write_report(results: Path, out: Path, runs: Iterable[RunRecord] | None = None, plan: Path | None = None) -> Path:
     """Write the page of the collected tables in `results` to the file `out`; returns `out`.
 
     Args:
-        runs: the folder that the tables were collected from, for recipes, versions, device-hours and failures.
+        runs: the run folders that the tables were collected from, for recipes, versions, device-hours and failures.
         plan: what `ditbench sweep plan --json` printed before the first start, to set beside the hours spent.
 
     The same tables, run folders and plan give the same bytes: the page has no dates but those in the data, and what the

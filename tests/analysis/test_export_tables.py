@@ -16,14 +16,14 @@ import typer
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from run_folders import evaluation, fid_of, gmacs_of, write_lines, write_run
+from run_folders import collect, evaluation, fid_of, gmacs_of, write_lines, write_run
 from test_published_scores import PAPERS_EVALUATION, run
 from typer.testing import CliRunner
 
-from analysis.commands import report
+from analysis.commands import table as table_command
 from analysis.results.export_tables import correlations, frechet_name, published, summary
 from analysis.results.table_formats import FORMATS, Column, Table, csv, fixed, latex, markdown, significant
-from analysis.results.tables import ResultsError, Tables, collect, load
+from analysis.results.tables import ResultsError, Tables, load
 
 DIGITS = Path(__file__).parents[2] / "results" / "digits"
 
@@ -278,7 +278,7 @@ def test_why_nothing_can_stand_beside_published_scores(tmp_path: Path) -> None:
 @pytest.fixture
 def app() -> typer.Typer:
     made = typer.Typer()
-    made.command()(report.table)
+    made.command()(table_command.table)
     return made
 
 
@@ -294,5 +294,5 @@ def test_the_command_prints_or_writes_the_table(app: typer.Typer, tmp_path: Path
 def test_the_command_offers_every_table_and_every_format() -> None:
     from analysis.results.export_tables import TABLES
 
-    assert list(get_args(report.TableName)) == list(TABLES)
-    assert list(get_args(report.TableFormat)) == list(FORMATS)
+    assert list(get_args(table_command.TableName)) == list(TABLES)
+    assert list(get_args(table_command.TableFormat)) == list(FORMATS)

@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
-from run_folders import evaluation, write_lines, write_run
+from run_folders import collect, evaluation, write_lines, write_run
 
 import sweeps
 from analysis.results.published import (
@@ -30,7 +30,7 @@ from analysis.results.published import (
     published_evaluations,
     published_table,
 )
-from analysis.results.tables import Tables, collect, load
+from analysis.results.tables import Tables, load
 from bench.flops import forward_gmacs
 from bench.recipe import Recipe
 from sweeps.cluster import load_cluster

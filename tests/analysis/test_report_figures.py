@@ -13,14 +13,14 @@ import pytest
 from drawn_figures import DECODERS, DESIGNS, SAMPLING_STEPS, SCALES, sources_of
 from PIL import Image
 from report_html import DIGITS, Element, by_id, digits_html, parsed, section
-from run_folders import fid_of, gmacs_of, write_run
+from run_folders import collect, fid_of, gmacs_of, write_run
 
 from analysis.figures import CATALOGUE, draw
 from analysis.figures.sources import Source
 from analysis.figures.style import DPI, WIDTHS
 from analysis.report.figures import figures
 from analysis.report.pictures import PICTURES
-from analysis.results.tables import collect, load
+from analysis.results.tables import load
 
 # What a study of sizes, patch sizes and seeds, scored in one way, has no data for.
 OTHER_STUDIES = {"blocks", "sampling-compute", "isoflop", "guidance", "decoders"}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from drawn_figures import block_study, study
 from report_html import DIGITS, Element, by_id, column, digits_html, parsed, section
-from run_folders import write_run
+from run_folders import collect, write_run
 
 from analysis.report.laws import correlations_in_words, laws
-from analysis.results.tables import collect, load
+from analysis.results.tables import load
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,13 @@ import pytest
 import yaml
 from report_html import Element, by_id, column, digits_html, parsed, section
 from report_sweep import plan_of, write_sweep
-from run_folders import evaluation, write_lines, write_run
+from run_folders import collect, evaluation, read_histories, write_lines, write_run
 
 from analysis.report import runs
 from analysis.report.write import report, write_report
-from analysis.results.run_history import differing_keys, hours, read_histories, read_plan
-from analysis.results.tables import Tables, collect
+from analysis.results.run_history import differing_keys, hours, read_plan
+from analysis.results.tables import Tables
+from bench.run_files import read_records
 
 
 @pytest.fixture
@@ -56,7 +57,9 @@ def test_the_page_has_recipe_environment_and_failures_of_the_run_folders_and_is_
     write_lines(folder / "scoring-failures.jsonl", [{"time": "t4", "error": "no samples", "attempt": "c"}])
     collected(sweep)
     pages = [
-        write_report(sweep.parent / "results", sweep.parent / name, sweep, plan_of(sweep)).read_text(encoding="utf-8")
+        write_report(sweep.parent / "results", sweep.parent / name, read_records(sweep), plan_of(sweep)).read_text(
+            encoding="utf-8"
+        )
         for name in ("one.html", "two.html")
     ]
     assert pages[0] == pages[1]  # the intervals are drawn, from a seed

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import yaml
 from report_html import DIGITS, Element, by_id, column, digits_html, parsed, section
-from run_folders import evaluation, write_lines, write_run
+from run_folders import collect, evaluation, write_lines, write_run
 from scipy.stats import t as student
 from test_published_scores import run
 
 from analysis.report.scores import scores
 from analysis.results.export_tables import published, summary
-from analysis.results.tables import Tables, collect, load
+from analysis.results.tables import Tables, load
 
 
 @pytest.fixture(scope="module")

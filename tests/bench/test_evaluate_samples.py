@@ -178,8 +178,9 @@ def test_a_run_s_weights_are_sampled_otherwise_and_the_score_goes_to_its_folder(
     assert own["reference"] != row["reference"]  # the same images in a file have another id
 
     from analysis.results import tables
+    from bench.run_files import read_records
 
-    collected = tables.collect(folder.parent, tmp_path / "results")
+    collected = tables.collect(read_records(folder.parent), tmp_path / "results")
     assert len(collected.evals) == 2
     assert collected.other_evals["guidance_scale"].tolist() == [3000.0, 3000.0]
     again = tables.load(tmp_path / "results").other_evals

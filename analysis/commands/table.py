@@ -1,4 +1,4 @@
-"""`ditbench report` and `ditbench table`: a study as a page, and its tables for papers."""
+"""`ditbench table`: a study's tables for papers."""
 
 from __future__ import annotations
 
@@ -28,19 +28,3 @@ def table(
         typer.echo(text, nl=False)
     else:
         typer.echo(write_whole(out, text.encode()))
-
-
-def report(
-    results: Annotated[Path, typer.Argument(help="A folder that `ditbench collect` made.")],
-    runs: Annotated[
-        Path | None, typer.Option(help="The folder it was collected from: recipes, versions, hours, failures.")
-    ] = None,
-    plan: Annotated[
-        Path | None, typer.Option(help="What `ditbench sweep plan --json` printed before the first start.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="The file to write; default: report.html beside the tables.")] = None,
-) -> None:
-    """A study as one HTML page to send: figures, tables, fits, recipe, environment, hours, what failed."""
-    from analysis.report.write import write_report
-
-    typer.echo(write_report(results, out or results / "report.html", runs, plan))
