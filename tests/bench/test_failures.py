@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ranks import on_ranks
 from recipes import tiny
-from test_distributed import on_ranks
-from test_run import finished, results, start
+from runs import StudyFolder, finished, results, start
 
 from bench import jsonl
 from bench.errors import RunError
@@ -27,7 +26,6 @@ from bench.run_folder import (
     weights_path,
 )
 
-StudyFolder = Callable[[str], Path]
 PHASES: tuple[Phase, ...] = ("training", "scoring")
 DIVERGES = tiny(train={"learning_rate": 1e18})
 

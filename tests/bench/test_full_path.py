@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from full_path import VAE, Settings, full_path, make_images, make_inception, make_vae
+from ranks import on_ranks
 from recipes import LATENTS, recipe
-from test_distributed import on_ranks
 from test_train import assert_same
 
 from bench import checkpoint
@@ -56,6 +56,7 @@ def on_photos(**changes: Any) -> Recipe:
     return recipe({**LATENTS, **own, **small, "evaluation.decoder": VAE, **changes})
 
 
+@pytest.mark.slow
 def test_the_whole_path_in_small(tmp_path: Path) -> None:
     """Encode, train, sample with guidance, decode, score by Inception, export: see tests/support/full_path.py."""
     settings = Settings("DiT-S/8", 4, 4, 2, 2, 4, "cpu", "fp32", small=True)

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from ranks import on_ranks
 from recipes import tiny
-from test_distributed import assert_equal_but_for_the_order_of_sums, last_state, on_ranks, trained
-from test_run import start
+from runs import StudyFolder, start
 from torch import Tensor
+from trainings import assert_equal_but_for_the_order_of_sums, last_state, trained
 
 import bench.run
 from bench import jsonl
@@ -25,8 +26,6 @@ from bench.run import run, train
 from bench.run_folder import failed_attempts, is_finished, is_trained, read_error
 from bench.stopping import Stopped
 from models.dit import DiT
-
-StudyFolder = Callable[[str], Path]
 
 
 def pieces(folder: Path) -> int:

@@ -8,46 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from recipes import tiny
+from runs import StudyFolder, finished, last_step, results, start
 
 from bench import jsonl
 from bench.errors import InputError, RunError
 from bench.parallel import Execution
-from bench.recipe import Recipe
 from bench.run import run
 from bench.run_folder import RunLocked, clear_error, is_finished, is_locked, locked, read_config, write_config
-
-StudyFolder = Callable[[str], Path]
-
-
-def start(recipe: Recipe, study: Path) -> Path:
-    folder = study / recipe.folder_name
-    write_config(recipe, folder)
-    return folder
-
-
-def finished(recipe: Recipe, study: Path) -> Path:
-    folder = start(recipe, study)
-    run(folder, study)
-    return folder
-
-
-def results(folder: Path) -> dict[str, Any]:
-    """Everything a run measured, and its weights' bytes; speeds left out."""
-    speeds = ("images_per_s", "sampling_images_per_s")
-    content: dict[str, Any] = {
-        name: [{k: v for k, v in row.items() if k not in speeds} for row in jsonl.read(folder / name)]
-        for name in ("train.jsonl", "evals.jsonl")
-    }
-    for pattern in ("checkpoints/*.safetensors", "samples/*.npy"):
-        content |= {path.name: path.read_bytes() for path in sorted(folder.glob(pattern))}
-    return content
 
 
 def test_a_run_leaves_what_the_readme_says(study: StudyFolder) -> None:
@@ -114,9 +86,7 @@ def test_a_killed_run_continues_to_the_same_result(study: StudyFolder) -> None:
     code += "run(Path(sys.argv[1]), Path(sys.argv[2]))"
     for progress in (20, 60):
         process = subprocess.Popen([sys.executable, "-c", code, str(folder), str(home)])
-        while process.poll() is None and max((r["step"] for r in jsonl.read(folder / "train.jsonl")), default=0) < (
-            progress
-        ):
+        while process.poll() is None and last_step(folder) < progress:
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from ranks import CONTEXT, HANG_SECONDS
 from recipes import tiny
-from test_distributed import CONTEXT, HANG_SECONDS
-from test_run import finished, results, start
+from runs import StudyFolder, finished, last_step, results, start
 from torch import Tensor
 
 import bench.run
@@ -30,7 +30,6 @@ from bench.score.features import Features
 from bench.score.fidelity import Scorer
 from bench.stopping import Stopped, StopRequest
 
-StudyFolder = Callable[[str], Path]
 CPU = torch.device("cpu")
 
 
@@ -200,10 +199,6 @@ def test_a_signal_from_outside_at_any_moment_loses_nothing(study: StudyFolder) -
     run(folder, home)
     assert [row["resumed_from_step"] for row in jsonl.read(folder / "sessions.jsonl")] == starts
     assert results(folder) == expected
-
-
-def last_step(folder: Path) -> int:
-    return max((row["step"] for row in jsonl.read(folder / "train.jsonl")), default=0)
 
 
 SMALL_BATCHES = tiny(train={"checkpoint_steps": []}, evaluation={"batch_size": 7})

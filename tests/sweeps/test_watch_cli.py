@@ -19,22 +19,6 @@ from sweeps.watch import logs, progress
 from sweeps.watch.status import RunStatus
 from sweeps.watch.study import Study
 
-
-@pytest.fixture
-def slurm(tmp_path: Path) -> FakeSlurm:
-    return FakeSlurm(tmp_path / "bin")
-
-
-@pytest.fixture
-def fake(tmp_path: Path) -> FakeStudy:
-    return FakeStudy(tmp_path)
-
-
-@pytest.fixture
-def sweep(slurm: FakeSlurm, fake: FakeStudy) -> SweepCommands:
-    return SweepCommands(slurm, fake)
-
-
 # --- status ---
 
 
