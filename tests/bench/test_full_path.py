@@ -20,7 +20,6 @@ from bench import checkpoint
 from bench.data import check_ready, load_dataset
 from bench.data.encode import encode
 from bench.data.image_folder import list_images
-from bench.data.latents import Latents
 from bench.data.vae import load_vae
 from bench.errors import InputError
 from bench.parallel import SINGLE, Ranks
@@ -154,9 +153,3 @@ def test_a_decoder_of_another_scale_is_refused(here: Path, tmp_path: Path, monke
     evaluation = on_photos(**{"evaluation.decoder": "other"}).evaluation
     with pytest.raises(InputError, match=r"evaluation\.decoder: other@.* scale factor of 0\.5, .* of 0\.18215"):
         load_decoder(evaluation, CPU, offline=True, latents=read_index(here / "data/photos"))
-
-
-def test_latents_are_opened_as_the_recipe_names_them(here: Path) -> None:
-    dataset = load_dataset(on_photos(), CPU)
-    assert isinstance(dataset, Latents)
-    assert (len(dataset), dataset.num_classes) == (COUNT, 2)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from command_line import Ended, ditbench
 from sweep_files import DITBENCH, FOUR, SIZE_AND_PATCH, write_sweep
 
 from bench.run_folder import lock_path, phase_file, weights_path
@@ -167,17 +168,12 @@ class SweepCommands:
 
     def __call__(self, verb: str, *more: str, status: int = 0) -> str:
         """What it prints; the last line of stderr where a `status` other than 0 is expected."""
-        done = subprocess.run(
-            self.arguments(verb, *more),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            env=self.slurm.environment,
-        )
-        assert done.returncode == status, done.stderr
-        assert "Traceback (most recent call last):\n  File" not in done.stderr
-        return done.stderr if status else done.stdout
+        done = self.ended(verb, *more)
+        assert done.status == status, done.err
+        return done.err if status else done.out
+
+    def ended(self, verb: str, *more: str) -> Ended:
+        return ditbench(*self.arguments(verb, *more)[1:], PATH=str(self.slurm.folder))
 
     def start(self, verb: str, *more: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

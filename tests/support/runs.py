@@ -11,7 +11,9 @@ from bench.recipe import Recipe
 from bench.run import run
 from bench.run_folder import write_config
 
+# The fixtures `study` and `undisturbed`.
 StudyFolder = Callable[[str], Path]
+Undisturbed = Callable[[Recipe], dict[str, Any]]
 SPEEDS = ("images_per_s", "sampling_images_per_s")
 
 
