@@ -24,7 +24,7 @@ from bench.commands.samples import evaluate, sample
 from bench.errors import InputError, RunError
 from bench.perf.commands import app as perf_app
 from bench.stopping import STOPPED, Stopped
-from models.registry import BLOCKS
+from models import BLOCKS
 from sweeps.commands import RunsOption, TrackerOption, run_here
 from sweeps.commands import app as sweep_app
 
@@ -123,8 +123,8 @@ def run_command(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from bench.data import check_ready
     from bench.parallel import Execution, joined
+    from bench.ready import check_ready
     from bench.run import run
 
     columns = (

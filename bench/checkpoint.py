@@ -18,12 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.atomic import replace, wait_for_file
-from bench.run_folder import weights_path
+from bench.run_folder import STATES_KEPT, weights_path
 
 log = logging.getLogger(__name__)
-
-# Older training states are removed once this many newer ones are whole.
-STATES_KEPT = 2
 
 # The key of our metadata in a safetensors header.
 HEADER = "ditbench"

@@ -14,10 +14,15 @@ import csv
 import logging
 import warnings
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from math import floor, prod
 from pathlib import Path
 from typing import Any
+
+from bench.errors import InputError
+from models.registry import Count, configure, family_of
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published" / "dit_table4.csv"
 
@@ -27,10 +32,6 @@ TRAINING_FACTOR = 3
 # Elementwise, lookup and shape operators, which the paper's numbers leave out. An operator neither here nor counted
 # by a handle is an error, so that a new design cannot hide cost.
 UNCOUNTED_OPERATORS = ("add", "mul", "div", "exp", "cos", "sin", "silu", "gelu", "embedding", "unflatten")
-
-
-class UncountedOperatorError(Exception):
-    """The network uses operators that no handle counts."""
 
 
 @dataclass(frozen=True)
@@ -71,37 +72,72 @@ def training_gmacs(gmacs: float, batch_size: int, steps: int) -> float:
     return gmacs * TRAINING_FACTOR * batch_size * steps
 
 
-def count(name: str, block: str = "adaln-zero", image_size: int = 256, in_channels: int = 4, **options: Any) -> Cost:
+def cost_of(name: str, arch: Any) -> Count:
+    """GMACs and parameters of a configuration: in closed form where its parts state one, else counted.
+
+    The one way by which plans, queues and tables learn what a model costs. Without torch, if all parts state it.
+
+    Raises:
+        InputError: a part computes with an operator that nothing counts.
+    """
+    return family_of(name).count(arch) or _counted(name, arch)
+
+
+def forward_gmacs(model: Any) -> float:
+    """Multiply-accumulates of one forward pass of one image in 1e9, of a recipe's `model`."""
+    return cost_of(model.name, model.architecture()).macs / 1e9
+
+
+@cache
+def _counted(name: str, arch: Any) -> Count:
+    model, by_module = _count(name, arch)
+    parameters = list(model.parameters())
+    fixed = sum(p.numel() for p in parameters if not p.requires_grad)
+    return Count(by_module[""], sum(p.numel() for p in parameters), fixed)
+
+
+def _count(name: str, arch: Any) -> tuple[Any, dict[str, int]]:
+    import torch
+
+    with torch.device("meta"):
+        model = family_of(name).build(arch).eval()
+    design = getattr(arch, "design", None)
+    return model, count_macs(model, (1, *arch.input_shape), getattr(design, "operators", {}))
+
+
+def count(name: str, **options: Any) -> Cost:
     """Count a model on the meta device: nothing is allocated, no weight is initialised.
 
     Arguments as for `models.create_model`. The label dropout and the loss are not part of a forward pass.
 
     Raises:
         ValueError: see `models.create_model`.
-        UncountedOperatorError: the network uses an operator this module does not know.
+        InputError: the network uses an operator that nothing counts.
     """
-    import torch
-
-    import models
-
-    with torch.device("meta"):
-        model = models.create_model(name, block, image_size, in_channels, **options).eval()
-    arch = model.arch
-    by_module = count_macs(model, (1, arch.in_channels, arch.input_size, arch.input_size))
+    arch = configure(name, **options)
+    model, by_module = _count(name, arch)
+    asked = {"block": "adaln-zero", "image_size": 256, **options}
+    is_published = set(options) <= {"block", "image_size"}
     return Cost(
         name=name,
-        block=block,
-        image_size=image_size,
+        block=arch.columns.get("block", ""),
+        image_size=asked["image_size"],
         num_tokens=arch.num_tokens,
         num_parameters=sum(p.numel() for p in model.parameters()),
         gmacs=by_module[""] / 1e9,
         by_module=by_module,
-        published_gmacs=None if options or in_channels != 4 else published_gmacs(name, block, image_size),
+        published_gmacs=published_gmacs(name, asked["block"], asked["image_size"]) if is_published else None,
     )
 
 
-def count_macs(model: Any, shape: tuple[int, int, int, int]) -> dict[str, int]:
-    """MACs of one forward pass of a DiT on the meta device, by module name ("" is the whole), for x of `shape`."""
+def count_macs(model: Any, shape: tuple[int, ...], operators: Mapping[str, Any] | None = None) -> dict[str, int]:
+    """MACs of one forward pass of a network on the meta device, by module name ("" is the whole), for x of `shape`.
+
+    operators: further handles, as a block design states them.
+
+    Raises:
+        InputError: the network uses an operator that nothing counts.
+    """
     import torch
 
     with warnings.catch_warnings():
@@ -116,11 +152,16 @@ def count_macs(model: Any, shape: tuple[int, int, int, int]) -> dict[str, int]:
         analysis.set_op_handle("aten::layer_norm", _layer_norm_macs)
         for operator in UNCOUNTED_OPERATORS:
             analysis.set_op_handle(f"aten::{operator}", None)
+        for operator, handle in (operators or {}).items():
+            analysis.set_op_handle(operator, handle)
         logging.getLogger("fvcore").setLevel(logging.ERROR)
         by_module = {module: int(macs) for module, macs in analysis.by_module().items()}
         uncounted = analysis.unsupported_ops()
     if uncounted:
-        raise UncountedOperatorError(f"no handle counts {', '.join(sorted(uncounted))}: add one in bench/flops.py")
+        raise InputError(
+            f"{type(model).__name__}: nothing counts its operator {', '.join(sorted(uncounted))}; accepted: a handle "
+            "for it in the `operators` of the block design"
+        )
     return by_module
 
 

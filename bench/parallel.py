@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from bench.errors import InputError
 from bench.stopping import StopRequest
@@ -172,6 +173,34 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 OnLog = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """This process's rank, device and precision, and what follows from them for training.
+
+    Data-parallel training averages gradients over ranks on the way back (DistributedDataParallel).
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    precision: Precision = "fp32"
+    ranks: Ranks = SINGLE
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """What a training step calls instead of the model."""
+        if self.ranks.world_size == 1:
+            return model
+        device_ids = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
+
+    def accumulating(self, network: nn.Module, is_last: bool) -> AbstractContextManager[object]:
+        """Within, gradients of a piece of a batch are added up; ranks average them with the last piece."""
+        if isinstance(network, DistributedDataParallel) and not is_last:
+            return network.no_sync()
+        return nullcontext()
+
+    def autocast(self) -> AbstractContextManager[object]:
+        return autocast(self.device, self.precision)
 
 
 @dataclass(frozen=True)

@@ -9,51 +9,33 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Hashable
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from bench.data import DATASETS, DatasetFacts, latent_facts
+from bench.data import Dataset, DatasetFacts, data_part
 from bench.errors import InputError
-from models.registry import OVERRIDES, VAE_DOWNSAMPLING, Architecture, architecture
+from bench.objectives import OBJECTIVES
+from bench.samplers import SAMPLERS, sampler_id
+from bench.schema import PartSection, Section, check_options, describe, load_yaml
+from bench.score.extractors import EXTRACTORS
+from models.parts import look_in
+from models.registry import FAMILIES, configure, family_of
+
+if TYPE_CHECKING:
+    import torch
 
 
-class Section(BaseModel):
-    """Frozen, strictly typed, unknown keys and infinities refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class ModelConfig(Section):
-    """Arguments of `models.create_model`."""
+class ModelConfig(PartSection):
+    """A network: a preset, a family or a dotted path, and the options of its family (`models.dit.DiTOptions`)."""
 
     name: str
-    block: str = "adaln-zero"
-    image_size: PositiveInt = 256
-    in_channels: PositiveInt = 4
-    num_classes: PositiveInt = 1000
-    learn_sigma: bool = True
-    depth: PositiveInt | None = None
-    hidden_size: PositiveInt | None = None
-    num_heads: PositiveInt | None = None
-    patch_size: PositiveInt | None = None
-    input_size: PositiveInt | None = None
-    mlp_ratio: PositiveFloat | None = None
-    frequency_embedding_size: PositiveInt | None = None
-    label_init_std: PositiveFloat | None = None
-    timestep_init_std: PositiveFloat | None = None
+
+    @classmethod
+    def options_type(cls, name: str) -> type:
+        return family_of(name).options
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -62,61 +44,54 @@ class ModelConfig(Section):
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments for `models.create_model` and `bench.flops.count`."""
-        return {k: v for k, v in self.model_dump().items() if not (k in OVERRIDES and v is None)}
+        return {key: value for key, value in self.model_dump().items() if value is not None}
 
-    def architecture(self) -> Architecture:
-        return architecture(**self.arguments())
+    def architecture(self) -> Any:
+        """What fixes the network's shape (`models.registry.Config`), however it was named."""
+        return configure(self.name, self.options)
+
+    def identity(self) -> dict[str, Any]:
+        """What the network is, for the recipe's id: what is not default, and a family other than DiT."""
+        arch, family = self.architecture(), family_of(self.name)
+        content = {f.name: getattr(arch, f.name) for f in fields(arch) if getattr(arch, f.name) != f.default}
+        is_default = family is FAMILIES.find(next(iter(FAMILIES.builtin)))
+        return content if is_default else {**content, "family": self.name.partition("/")[0]}
 
 
-class DataConfig(Section):
-    """The training data.
-
-    Latents are in the folder `name` of the data root; `vae` is the autoencoder that made them. Latents of one's own
-    images, or of a part of ImageNet, need all keys; of the data sets with a name, the others are known.
-    """
+class DataConfig(PartSection):
+    """The training data: a data set's name or dotted path, and its options (see `bench.data`)."""
 
     name: str
-    vae: str | None = None
-    length: PositiveInt | None = None
-    num_classes: PositiveInt | None = None
-    image_size: PositiveInt | None = None
+
+    @classmethod
+    def options_type(cls, name: str) -> type:
+        return data_part(name).options
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        known, facts = DATASETS.get(self.name), ("length", "num_classes", "image_size")
-        given = [key for key in facts if getattr(self, key) is not None]
-        if known is not None and given:
-            raise ValueError(f"{given[0]}: {self.name} is known; latents of other images need another name")
-        if known is not None and not known.latents:
-            if self.vae is not None:
-                raise ValueError(f"vae: {self.name} are pixels; this key is for latents")
-            return self
-        if known is None and len(given) < len(facts):
-            missing = ", ".join(key for key in facts if key not in given)
-            raise ValueError(
-                f"name: unknown dataset {self.name!r}; accepted: {', '.join(DATASETS)}, or latents of your own images "
-                f"with {missing}"
-            )
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise ValueError(f"name: {self.name!r} is no folder name of letters, digits, dots, underscores and hyphens")
-        if self.vae is None:
-            raise ValueError("vae: missing; latents name the autoencoder that made them")
-        if self.facts.image_shape[1] % VAE_DOWNSAMPLING:
-            raise ValueError(f"image_size: {self.image_size} is not a multiple of {VAE_DOWNSAMPLING} (the autoencoder)")
+        _ = self.facts
         return self
 
     @property
     def facts(self) -> DatasetFacts:
         """What is known of the data without reading them."""
-        if self.name in DATASETS:
-            return DATASETS[self.name]
-        return latent_facts(self.length or 0, self.num_classes or 0, self.image_size or 0)
+        return data_part(self.name).facts(self.name, self.options)
+
+    def load(self, device: torch.device) -> Dataset:
+        """The data; errors as `DataPart.load`."""
+        return data_part(self.name).load(self.name, self.options, device)
 
 
-class DiffusionConfig(Section):
-    """The forward process: linear betas, learned range variance if the model has `learn_sigma`."""
+class DiffusionConfig(PartSection):
+    """What is learned of the noised data: an objective's name or dotted path, and its options."""
 
-    timesteps: int = Field(default=1000, ge=21)  # fewer linear steps reach beta = 1
+    NAME = "objective"
+
+    objective: str = "iddpm"
+
+    @classmethod
+    def options_type(cls, name: str) -> type:
+        return OBJECTIVES.find(name).options
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -152,7 +127,7 @@ class TrainConfig(Section):
         return sorted({*self.checkpoint_steps, self.steps})
 
 
-ExtractorName = Literal["inception-v3-compat", "dinov2-vitl14", "digits-cnn"]
+Labels = Literal["balanced", "uniform"]
 
 
 class EvaluationConfig(Section):
@@ -162,19 +137,38 @@ class EvaluationConfig(Section):
     samples of pixels are compared with the training images.
     """
 
-    sampler: Literal["ddpm", "ddim"] = "ddpm"
+    sampler: str = "ddpm"
+    sampler_options: dict[str, Any] = Field(default={})
     sampling_steps: int = Field(default=250, ge=2)
     clip_denoised: bool = False
     guidance_scale: float = Field(default=1.0, ge=0)
     guidance_channels: PositiveInt | None = 3
     num_samples: PositiveInt = 50_000
-    labels: Literal["balanced", "uniform"] = "balanced"
+    labels: Labels = "balanced"
     decoder: str | None = None
     reference: str | None = None
-    extractor: ExtractorName = "inception-v3-compat"
+    extractor: str = "inception-v3-compat"
     kid_subset_size: PositiveInt = 1000
     batch_size: PositiveInt = 64
     decode_batch_size: PositiveInt = 16
+
+    @model_validator(mode="after")
+    def _parts_known(self) -> Self:
+        try:
+            check_options(SAMPLERS.find(self.sampler).options, self.sampler_options)
+        except ValueError as error:
+            key = "sampler_options." if re.match(r"[a-z_]+: ", str(error)) else "sampler: "
+            raise ValueError(f"{key}{error}") from None
+        try:
+            EXTRACTORS.find(self.extractor)
+        except ValueError as error:
+            raise ValueError(f"extractor: {error}") from None
+        return self
+
+    @property
+    def sampler_id(self) -> str:
+        """The sampler and its options, as in a score's key: "ddim", "ddim eta=0.5"."""
+        return sampler_id(self.sampler, self.sampler_options)
 
 
 class Recipe(Section):
@@ -191,24 +185,30 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         facts, arch = self.data.facts, self.model.architecture()
-        shape = (arch.in_channels, arch.input_size, arch.input_size)
-        if shape != facts.shape:
+        if arch.input_shape != facts.shape:
             raise ValueError(
-                f"model: in_channels and input_size give {shape}, but data.name {self.data.name} has {facts.shape}"
+                f"model: {self.model.name} takes {arch.input_shape} (in_channels, input_size), but data.name "
+                f"{self.data.name} has {facts.shape}"
             )
         if arch.num_classes != facts.num_classes:
             raise ValueError(f"model.num_classes: {arch.num_classes}, but {self.data.name} has {facts.num_classes}")
         if self.train.batch_size > facts.length:
             size = self.train.batch_size
             raise ValueError(f"train.batch_size: {size} is larger than the dataset {self.data.name} ({facts.length})")
-        if self.evaluation.sampling_steps > self.diffusion.timesteps:
+        OBJECTIVES.find(self.diffusion.objective).check(self.diffusion.options, facts.shape[0], arch.out_channels)
+        try:
+            check_sampling(self.evaluation, self.diffusion)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        taken = EXTRACTORS.find(self.evaluation.extractor).image_shape
+        if taken is not None and taken != facts.image_shape:
             raise ValueError(
-                f"evaluation.sampling_steps: {self.evaluation.sampling_steps} is more than diffusion.timesteps "
-                f"({self.diffusion.timesteps})"
+                f"evaluation.extractor: {self.evaluation.extractor} takes images {taken}, those of {self.data.name} "
+                f"are {facts.image_shape} (C, H, W)"
             )
         for key in ("decoder", "reference"):
             if (getattr(self.evaluation, key) is not None) != facts.latents:
-                problem = "missing; latents need one" if facts.latents else f"{self.data.name} are pixels and need none"
+                problem = "missing; latents need one" if facts.latents else f"{self.data.name} brings its own"
                 raise ValueError(f"evaluation.{key}: {problem}")
         if self.evaluation.kid_subset_size > min(self.evaluation.num_samples, facts.length):
             raise ValueError(
@@ -216,9 +216,9 @@ class Recipe(Section):
                 f"({self.evaluation.num_samples}) or the reference images ({facts.length})"
             )
         channels = self.evaluation.guidance_channels
-        if self.evaluation.guidance_scale != 1 and channels is not None and channels > arch.in_channels:
+        if self.evaluation.guidance_scale != 1 and channels is not None and channels > facts.shape[0]:
             raise ValueError(
-                f"evaluation.guidance_channels: {channels} is more than the model's {arch.in_channels}; null is all"
+                f"evaluation.guidance_channels: {channels} is more than the model's {facts.shape[0]}; null is all"
             )
         return self
 
@@ -226,9 +226,13 @@ class Recipe(Section):
     def id(self) -> str:
         """Ten hex digits of the SHA-256 of the non-default, result-bearing fields."""
         content = self.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_RESULT_BEARING)
-        arch = self.model.architecture()
-        # What the network is, however it was named.
-        content["model"] = {f.name: getattr(arch, f.name) for f in fields(arch) if getattr(arch, f.name) != f.default}
+        content["model"] = self.model.identity()
+        content["data"] = {"name": self.data.name, **self.data.non_default()}
+        diffusion = self.diffusion.non_default()
+        if self.diffusion.objective != DiffusionConfig.model_fields["objective"].default:
+            diffusion["objective"] = self.diffusion.objective
+        if diffusion:
+            content["diffusion"] = diffusion
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
     @property
@@ -240,10 +244,31 @@ class Recipe(Section):
 
 _NOT_RESULT_BEARING: Any = {
     "label": True,
-    "model": True,  # its resolved architecture stands for it
+    **dict.fromkeys(("model", "data", "diffusion"), True),  # parts say themselves what they are
     "train": {"log_every": True, "save_every": True, "allow_accumulation": True},
     "evaluation": {"batch_size": True, "decode_batch_size": True},
 }
+
+
+def check_sampling(evaluation: EvaluationConfig, diffusion: DiffusionConfig) -> None:
+    """Refuse a sampler that does not serve the objective's process, or more steps than that has.
+
+    Raises:
+        InputError: says which are accepted.
+    """
+    objective, sampler = OBJECTIVES.find(diffusion.objective), SAMPLERS.find(evaluation.sampler)
+    if objective.process not in sampler.serves:
+        serving = [name for name in SAMPLERS.builtin if objective.process in SAMPLERS.find(name).serves]
+        raise InputError(
+            f"evaluation.sampler: {evaluation.sampler} samples {' and '.join(sampler.serves)} processes, objective "
+            f"{diffusion.objective} is a {objective.process} one; accepted: {', '.join(serving) or 'one of your own'}"
+        )
+    most = objective.most_sampling_steps(diffusion.options)
+    if most is not None and evaluation.sampling_steps > most:
+        raise InputError(
+            f"evaluation.sampling_steps: {evaluation.sampling_steps} is more than the {most} steps of the process "
+            "(diffusion.timesteps)"
+        )
 
 
 def parse_recipe(content: Any, where: str) -> Recipe:
@@ -260,83 +285,10 @@ def parse_recipe(content: Any, where: str) -> Recipe:
         raise InputError(f"{where}: {describe(error, Recipe)}") from None
 
 
-def describe(error: ValidationError, schema: type[BaseModel]) -> str:
-    """The first problem of a validation error as `key: what is wrong` (and how many more there are)."""
-    first, *more = error.errors()
-    path = [str(part) for part in first["loc"]]
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = f"unknown key; accepted: {', '.join(_fields_at(schema, path[:-1]))}"
-    elif first["type"] == "missing":
-        message = "missing"
-    elif first["type"] == "model_type":
-        message = f"expected a mapping with the keys {', '.join(_fields_at(schema, path))}, got {first['input']!r}"
-    elif first["type"] == "tuple_type":
-        message = f"expected a list, got {first['input']!r}"
-    elif first["type"] != "value_error":
-        message = f"{message}, got {first['input']!r}"
-    others = f" (and {len(more)} more)" if more else ""
-    if not path:
-        return f"{message}{others}"
-    # A section's own check begins its message with the key, as `patch_size: ...`.
-    separator = "." if first["type"] == "value_error" and re.match(r"[a-z_]+: ", message) else ": "
-    return f"{'.'.join(path)}{separator}{message}{others}"
-
-
-def _fields_at(schema: type[BaseModel], path: list[str]) -> list[str]:
-    for part in path:
-        if part in schema.model_fields:  # else the position in a list
-            annotation = schema.model_fields[part].annotation
-            inner = (annotation, *get_args(annotation))  # of `Section | None` and `tuple[Section, ...]`
-            sections = [a for a in inner if isinstance(a, type) and issubclass(a, BaseModel)]
-            if not sections:
-                break
-            schema = sections[0]
-    return list(schema.model_fields)
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe loading that reads 1e-4 as a number (YAML 1.1 wants 1.0e-4) and refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is no key", key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def load_yaml(path: Path) -> Any:
-    """Read a YAML file safely.
-
-    Raises:
-        InputError: no such file, or not YAML, with the line.
-    """
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        problem = ", ".join(part for part in (error.context, error.problem) if part)
-        raise InputError(f"{path}: line {line}: {problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
-
-
 def load_recipe(path: Path) -> Recipe:
-    """Read one recipe from a YAML file; errors as `parse_recipe` and `load_yaml`."""
+    """Read one recipe from a YAML file; errors as `parse_recipe` and `load_yaml`.
+
+    Parts of one's own are looked for beside it first.
+    """
+    look_in(path.parent)
     return parse_recipe(load_yaml(path), str(path))

@@ -19,12 +19,17 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
-from bench import checkpoint, flops, jsonl, provenance
+import models
+from bench import checkpoint, jsonl, provenance
 from bench.atomic import write_json
-from bench.data import load_dataset
+from bench.data import Dataset
 from bench.errors import InputError, RunError
-from bench.parallel import Execution, prepare_device
+from bench.flops import cost_of
+from bench.objectives import OBJECTIVES
+from bench.parallel import Execution, OnLog, Parallel, prepare_device
+from bench.randomness import Stream, generator
 from bench.recipe import Recipe
 from bench.run_folder import (
     Phase,
@@ -38,10 +43,11 @@ from bench.run_folder import (
     read_micro_batches,
     record_failure,
     weights_path,
+    write_model,
 )
 from bench.sample import forget_samples
 from bench.score.evaluate import evaluate, samples_path
-from bench.stopping import Stopped
+from bench.stopping import Stopped, StopRequest
 from bench.trackers import Tracker, open_trackers
 from bench.train import Trainer
 from models.assets import DamagedAsset, FetchError, MissingAsset
@@ -174,9 +180,9 @@ def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: E
     ranks = execution.ranks
     if ranks.from_first(is_finished(folder)):
         return
-    device = _device(execution)
-    dataset = load_dataset(recipe, device)
-    cost = flops.count(**recipe.model.arguments())
+    parallel = Parallel(_device(execution), execution.precision, ranks)
+    dataset = recipe.data.load(parallel.device)
+    cost = cost_of(recipe.model.name, recipe.model.architecture())
     micro_batches = ranks.from_first(read_micro_batches(folder))
     _check_batch(recipe, ranks.world_size, micro_batches)
     if ranks.is_first and study_folder:
@@ -190,14 +196,12 @@ def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: E
         for tracker in trackers:
             tracker.log(row)
 
-    trainer = Trainer(
-        recipe, dataset, folder, cost.gmacs, device, execution.precision, on_log, ranks, execution.stop, micro_batches
-    )
+    trainer = build_trainer(recipe, dataset, folder, cost.macs / 1e9, parallel, on_log, execution.stop, micro_batches)
     trainer.resume(at_most=usable)
     if ranks.is_first:
-        _write_model(recipe, folder, cost)
+        write_model(recipe, folder)
         facts = {"resumed_from_step": trainer.step, "micro_batches": micro_batches}
-        jsonl.append(folder / "sessions.jsonl", {**_session(device, execution), **facts})
+        jsonl.append(folder / "sessions.jsonl", {**_session(parallel.device, execution), **facts})
     log.info("%s from step %d", "resumed" if trainer.step else "started", trainer.step)
     with _trackers(recipe, folder, trainer.step, execution) as opened:
         trackers += opened
@@ -205,7 +209,7 @@ def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: E
             trainer.train_until(step)
             execution.on_weights(step)
             if study_folder:
-                _score_step(recipe, folder, study_folder, step, device, execution, trackers)
+                _score_step(recipe, folder, study_folder, step, parallel.device, execution, trackers)
         trainer.train_until(recipe.train.steps)
     if ranks.is_first and study_folder:
         _finish(recipe, folder)
@@ -312,18 +316,34 @@ def _with_less_memory(recipe: Recipe, folder: Path, execution: Execution, work: 
             torch.cuda.empty_cache()
 
 
-def _write_model(recipe: Recipe, folder: Path, cost: flops.Cost) -> None:
-    arch = recipe.model.architecture()
-    content: dict[str, object] = {
-        "name": recipe.model.name,
-        "block": arch.block,
-        "params": cost.num_parameters,
-        "gmacs": cost.gmacs,
-        "tokens": arch.num_tokens,
-        "patch_size": arch.patch_size,
-        "hidden_size": arch.hidden_size,
-        "depth": arch.depth,
-        "num_heads": arch.num_heads,
-        "input_size": arch.input_size,
-    }
-    write_json(folder / "model.json", content)
+def build_model(recipe: Recipe, device: torch.device) -> nn.Module:
+    """A freshly initialised model: a function of the recipe's seed alone, whatever the device."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(recipe.seed, Stream.INIT, 0).initial_seed())
+        return models.create_model(**recipe.model.arguments()).to(device)
+
+
+def build_trainer(
+    recipe: Recipe,
+    dataset: Dataset,
+    folder: Path,
+    gmacs: float,
+    parallel: Parallel,
+    on_log: OnLog = lambda row: None,
+    stop: StopRequest | None = None,
+    micro_batches: int = 1,
+) -> Trainer:
+    """A trainer of the parts that a recipe names; arguments as `Trainer`."""
+    return Trainer(
+        build_model(recipe, parallel.device),
+        OBJECTIVES.find(recipe.diffusion.objective)(recipe.diffusion.options, parallel.device),
+        dataset,
+        parallel,
+        recipe.train,
+        recipe.seed,
+        folder,
+        gmacs,
+        on_log,
+        stop,
+        micro_batches,
+    )

@@ -24,14 +24,20 @@ from typing import IO, Any, Literal
 import yaml
 
 from bench import jsonl
+from bench.atomic import write_json
 from bench.errors import InputError, RunError
-from bench.recipe import Recipe, load_yaml, parse_recipe
+from bench.flops import cost_of
+from bench.recipe import Recipe, parse_recipe
+from bench.schema import load_yaml
+from models.registry import family_of
 
 log = logging.getLogger(__name__)
 
 Phase = Literal["training", "scoring"]
 PHASES: tuple[Phase, ...] = ("training", "scoring")
 LOCK_POLL_SECONDS = 1.0
+# Older training states are removed once this many newer ones are whole.
+STATES_KEPT = 2
 
 
 class RunLocked(Exception):
@@ -69,6 +75,21 @@ def read_config(folder: Path) -> Recipe:
     if not isinstance(content, dict) or not isinstance(content.get("recipe"), dict):
         raise InputError(f"{path}: not a run's configuration (keys id, label, recipe)")
     return parse_recipe({**content["recipe"], "label": content.get("label", "")}, str(path))
+
+
+def write_model(recipe: Recipe, folder: Path) -> None:
+    """Write model.json: what the recipe's network is, and what it costs."""
+    arch = recipe.model.architecture()
+    cost = cost_of(recipe.model.name, arch)
+    content = {
+        "name": recipe.model.name,
+        "family": family_of(recipe.model.name).name,
+        "params": cost.parameters,
+        "gmacs": cost.macs / 1e9,
+        "tokens": arch.num_tokens,
+        **arch.columns,
+    }
+    write_json(folder / "model.json", content)
 
 
 def _check_same(recipe: Recipe, other: Recipe, folder: Path) -> None:

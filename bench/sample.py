@@ -17,18 +17,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.atomic import replace, wait_for_file, write_json
 from bench.data.decoders import Decoder
 from bench.errors import InputError
-from bench.objectives.diffusion import GaussianDiffusion
+from bench.objectives import OBJECTIVES
 from bench.parallel import Precision, Ranks, autocast, full_precision
 from bench.randomness import Stream, generator
-from bench.recipe import EvaluationConfig, Recipe
-from bench.samplers import guided, sample_ddim, sample_ddpm
+from bench.recipe import DiffusionConfig, EvaluationConfig, Recipe
+from bench.samplers import SAMPLERS
+from bench.samplers.guidance import guided
 from bench.stopping import Stopped, StopRequest
-from models.dit import DiT
 
 # Noise and labels are drawn for this many consecutive sample indices at a time. Part of every result: never change.
 CHUNK = 50
@@ -36,20 +36,25 @@ CHUNK = 50
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which samples: what `evaluation` says of sampler, steps, guidance and labels, for one seed and process.
+    """Which samples: what `evaluation` says of sampler, steps, guidance and labels, for one seed.
 
     Attributes:
-        timesteps: of the forward process that the model was trained with.
+        diffusion: the objective that the model was trained with.
+        shape: (C, *spatial) of a sample in the model's range.
+        num_classes: of the labels; label `num_classes` is the null label.
     """
 
     evaluation: EvaluationConfig
     seed: int
-    timesteps: int
+    diffusion: DiffusionConfig
+    shape: tuple[int, ...]
+    num_classes: int
 
     @classmethod
     def of(cls, recipe: Recipe) -> Sampling:
         """The samples that a recipe asks for."""
-        return cls(recipe.evaluation, recipe.seed, recipe.diffusion.timesteps)
+        arch = recipe.model.architecture()
+        return cls(recipe.evaluation, recipe.seed, recipe.diffusion, arch.input_shape, arch.num_classes)
 
     def batches(self) -> Iterator[tuple[int, int]]:
         """The (start, stop) of every batch, in order, `batch_size` samples each."""
@@ -84,26 +89,33 @@ class ChunkedNoise:
 
 @torch.inference_mode()
 def sample(
-    model: DiT, sampling: Sampling, decoder: Decoder, start: int, stop: int, device: torch.device, precision: Precision
+    model: nn.Module,
+    sampling: Sampling,
+    decoder: Decoder,
+    start: int,
+    stop: int,
+    device: torch.device,
+    precision: Precision,
 ) -> Tensor:
     """Samples start .. stop - 1 of a model in evaluation mode, (N, C, H, W) uint8 on the CPU.
 
     Labels are `index % num_classes` (balanced) or uniformly random. All indices form one batch. The decoder computes
     in full precision, in batches of its own.
     """
-    evaluation, arch = sampling.evaluation, model.arch
-    draw = ChunkedNoise(sampling.seed, start, stop, (arch.in_channels, arch.input_size, arch.input_size), device)
+    evaluation = sampling.evaluation
+    draw = ChunkedNoise(sampling.seed, start, stop, sampling.shape, device)
     if evaluation.labels == "balanced":
-        y = torch.arange(start, stop, device=device) % arch.num_classes
+        labels = torch.arange(start, stop, device=device) % sampling.num_classes
     else:
-        y = draw.labels(arch.num_classes)
-    diffusion = GaussianDiffusion.linear(sampling.timesteps, device).respace(evaluation.sampling_steps)
-    network = guided(model, y, evaluation.guidance_scale, evaluation.guidance_channels)
+        labels = draw.labels(sampling.num_classes)
+    scale, channels = evaluation.guidance_scale, evaluation.guidance_channels
+    network = guided(model, labels, sampling.num_classes, sampling.shape[0], scale, channels)
+    objective = OBJECTIVES.find(sampling.diffusion.objective)(sampling.diffusion.options, device)
+    sampler = SAMPLERS.find(evaluation.sampler)
+    options = sampler.options(**evaluation.sampler_options)
     with autocast(device, precision):
-        if evaluation.sampler == "ddpm":
-            x = sample_ddpm(network, diffusion, draw(), draw, evaluation.clip_denoised)
-        else:
-            x = sample_ddim(network, diffusion, draw(), evaluation.clip_denoised)
+        denoiser = objective.denoiser(network, evaluation.clip_denoised)
+        x = sampler.sample(denoiser, draw(), evaluation.sampling_steps, draw, options)
     with full_precision():
         return decoder.decode(x)
 
@@ -112,7 +124,7 @@ def make_samples(
     path: Path,
     sampling: Sampling,
     made_from: dict[str, Any],
-    load_model: Callable[[], DiT],
+    load_model: Callable[[], nn.Module],
     decoder: Decoder,
     device: torch.device,
     precision: Precision,

@@ -9,39 +9,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-import models
 from bench import checkpoint, jsonl
 from bench.data import Dataset
 from bench.errors import RunError
 from bench.flops import training_gmacs
-from bench.objectives.diffusion import GaussianDiffusion
-from bench.parallel import SINGLE, Precision, Ranks, autocast
+from bench.objectives import Objective
+from bench.parallel import Parallel
 from bench.randomness import Stream, generator
-from bench.recipe import Recipe
+from bench.recipe import TrainConfig
 from bench.run_folder import weights_path
 from bench.stopping import Stopped, StopRequest
-from models.dit import DiT
 
 # Ranks ask each other whether to stop about once in this many seconds.
 SECONDS_BETWEEN_AGREEMENTS = 1.0
 # Data of this many coming steps are being read while a step computes.
 STEPS_READ_AHEAD = 2
-
-
-def build_model(recipe: Recipe, device: torch.device) -> DiT:
-    """A freshly initialised model: a function of the recipe's seed alone, whatever the device."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(recipe.seed, Stream.INIT, 0).initial_seed())
-        return models.create_model(**recipe.model.arguments()).to(device)
 
 
 class BatchSampler:
@@ -51,51 +40,54 @@ class BatchSampler:
     not fill a batch.
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device, ranks: Ranks = SINGLE) -> None:
-        self._recipe = recipe
-        self._dataset = dataset
-        self._device = device
-        self._share = ranks.share(recipe.train.batch_size)
+    def __init__(
+        self, objective: Objective, dataset: Dataset, train: TrainConfig, seed: int, parallel: Parallel
+    ) -> None:
+        self._objective, self._dataset = objective, dataset
+        self._train, self._seed = train, seed
+        self._device = parallel.device
+        self._share = parallel.ranks.share(train.batch_size)
         self._order: dict[int, Tensor] = {}
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """This rank's share of the batch of step 0, 1, ...: x0 (N, C, H, W), t (N,), y (N,), noise like x0.
+    def __call__(self, step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """This rank's share of the batch of step 0, 1, ...: x0 (N, C, *spatial), labels (N,), what the objective drew.
 
         Dropped labels are null. What is random is drawn for the whole batch on every rank.
         """
-        recipe, batch_size, share = self._recipe, self._recipe.train.batch_size, self._share
-        random = generator(recipe.seed, Stream.STEP, step, self._device)
-        x0, y = self._dataset.batch(self._indices(step), share, random)
-        for coming in range(step + 1, min(step + 1 + STEPS_READ_AHEAD, recipe.train.steps)):
+        train, share = self._train, self._share
+        random = generator(self._seed, Stream.STEP, step, self._device)
+        x0, labels = self._dataset.batch(self._indices(step), share, random)
+        for coming in range(step + 1, min(step + 1 + STEPS_READ_AHEAD, train.steps)):
             self._dataset.read_ahead(self._indices(coming)[share])
-        t = torch.randint(recipe.diffusion.timesteps, (batch_size,), generator=random, device=self._device)
-        noise = torch.randn((batch_size, *x0.shape[1:]), generator=random, device=self._device)
-        dropped = torch.rand(batch_size, generator=random, device=self._device) < recipe.train.label_dropout
-        return x0, t[share], torch.where(dropped[share], self._dataset.num_classes, y), noise[share]
+        drawn = self._objective.draw((train.batch_size, *x0.shape[1:]), random)
+        dropped = torch.rand(train.batch_size, generator=random, device=self._device) < train.label_dropout
+        labels = torch.where(dropped[share], self._dataset.num_classes, labels)
+        return x0, labels, {name: values[share] for name, values in drawn.items()}
 
     def _indices(self, step: int) -> Tensor:
-        batch_size = self._recipe.train.batch_size
+        batch_size = self._train.batch_size
         epoch, position = divmod(step, len(self._dataset) // batch_size)
         if epoch not in self._order:
-            random = generator(self._recipe.seed, Stream.EPOCH, epoch)
+            random = generator(self._seed, Stream.EPOCH, epoch)
             self._order = {e: order for e, order in self._order.items() if e == epoch - 1}
             self._order[epoch] = torch.randperm(len(self._dataset), generator=random)
         return self._order[epoch][position * batch_size : (position + 1) * batch_size]
 
 
 class Trainer:
-    """Model, EMA, optimiser and step of one run, and the loop that moves them on."""
+    """Model, EMA, optimiser and step of one run, and the loop that moves them on. It builds none of its parts."""
 
     def __init__(
         self,
-        recipe: Recipe,
+        model: nn.Module,
+        objective: Objective,
         dataset: Dataset,
+        parallel: Parallel,
+        train: TrainConfig,
+        seed: int,
         folder: Path,
         gmacs: float,
-        device: torch.device,
-        precision: Precision,
         on_log: Callable[[dict[str, Any]], None] = lambda row: None,
-        ranks: Ranks = SINGLE,
         stop: StopRequest | None = None,
         micro_batches: int = 1,
     ) -> None:
@@ -103,37 +95,31 @@ class Trainer:
 
         The batch size is a multiple of ranks x `micro_batches`.
         """
-        self.recipe = recipe
+        self.model = model.train()
         self.folder = folder
         self.step = 0
+        self._objective = objective
+        self._train = train
         self._gmacs = gmacs
-        self._device = device
-        self._precision: Precision = precision
+        self._parallel, self._ranks, self._device = parallel, parallel.ranks, parallel.device
         self._on_log = on_log
         self._checkpoints = folder / "checkpoints"
         self._log = folder / "train.jsonl"
-        self._ranks = ranks
         self._stop = StopRequest() if stop is None else stop
         self._next_agreement = 0
         self._micro_batches = micro_batches
-        self._batches = BatchSampler(recipe, dataset, device, ranks)
-        self._diffusion = GaussianDiffusion.linear(recipe.diffusion.timesteps, device)
-        self.model = build_model(recipe, device).train()
-        self._network: nn.Module = self.model  # what a step calls: gradients are averaged over ranks on the way back
-        if ranks.world_size > 1:
-            self._network = DistributedDataParallel(
-                self.model, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True
-            )
+        self._batches = BatchSampler(objective, dataset, train, seed, parallel)
+        self._network = parallel.wrap(self.model)
         self._parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self._ema = {name: p.detach().clone() for name, p in self._parameters.items()}
         self._averaged = list(self._ema.values())
         self._current = [p.detach() for p in self._parameters.values()]  # share memory with the parameters
-        self._update_ema = get_ema_multi_avg_fn(recipe.train.ema_decay)
+        self._update_ema = get_ema_multi_avg_fn(train.ema_decay)
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(),
-            lr=recipe.train.learning_rate,
-            betas=recipe.train.betas,
-            weight_decay=recipe.train.weight_decay,
+            lr=train.learning_rate,
+            betas=train.betas,
+            weight_decay=train.weight_decay,
             fused=True,
         )
         self._start_window()
@@ -155,7 +141,7 @@ class Trainer:
             RunError: the loss or its gradient is not finite, or the disk is full.
             Stopped: on request, after the step that all ranks agreed on was saved.
         """
-        train = self.recipe.train
+        train = self._train
         kept = set(train.kept_steps())
         self._start_timing()
         while self.step < step:
@@ -196,7 +182,7 @@ class Trainer:
         if self.step < self._next_agreement:
             return False
         rate = (self.step - self._timed_from) / (time.perf_counter() - self._window_time)
-        interval = min(self.recipe.train.log_every, rate * SECONDS_BETWEEN_AGREEMENTS) if self._ranks.is_first else 0
+        interval = min(self._train.log_every, rate * SECONDS_BETWEEN_AGREEMENTS) if self._ranks.is_first else 0
         requested, interval = self._ranks.maximum(float(bool(self._stop)), interval)
         self._next_agreement = self.step + max(1, int(interval))
         return requested > 0
@@ -207,9 +193,15 @@ class Trainer:
 
     def take_step(self) -> None:
         """One step of the optimiser and the average, on one batch. All ranks must call it."""
-        batch = self._batches(self.step)
-        pieces = list(zip(*(part.chunk(self._micro_batches) for part in batch), strict=True))
-        means = torch.stack([self._accumulate(*piece, last=piece is pieces[-1]) for piece in pieces]).sum(0)
+        x0, labels, drawn = self._batches(self.step)
+        pieces = self._micro_batches
+        split = {name: values.chunk(pieces) for name, values in drawn.items()}
+        means = torch.stack(
+            [
+                self._accumulate(x, y, {name: values[k] for name, values in split.items()}, is_last=k == pieces - 1)
+                for k, (x, y) in enumerate(zip(x0.chunk(pieces), labels.chunk(pieces), strict=True))
+            ]
+        ).sum(0)
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         self._optimizer.step()
@@ -219,18 +211,18 @@ class Trainer:
         self._sums += torch.stack([*means, norm, finite])
         self.step += 1
 
-    def _accumulate(self, x0: Tensor, t: Tensor, y: Tensor, noise: Tensor, last: bool) -> Tensor:
-        """Add the gradient of one piece of the batch; return its part of the means (loss, mse, vb), (3,)."""
-        ddp = self._network if isinstance(self._network, DistributedDataParallel) else None
-        with ddp.no_sync() if ddp and not last else nullcontext():
-            with autocast(self._device, self._precision):
-                losses = self._diffusion.losses(self._network, x0, t, y, noise)
-            means = [losses[name].mean() / self._micro_batches for name in ("loss", "mse", "vb")]
+    def _accumulate(self, x0: Tensor, labels: Tensor, drawn: dict[str, Tensor], is_last: bool) -> Tensor:
+        """Add the gradient of one piece of the batch; return its part of the means of the objective's columns."""
+        with self._parallel.accumulating(self._network, is_last):
+            with self._parallel.autocast():
+                losses = self._objective.losses(self._network, x0, labels, drawn)
+            means = [losses[name].mean() / self._micro_batches for name in self._objective.columns]
             means[0].backward()
         return torch.stack([mean.detach() for mean in means])
 
     def _start_window(self) -> None:
-        self._sums = torch.zeros(5, device=self._device)
+        # The objective's losses, the norm of the gradient, whether both are finite.
+        self._sums = torch.zeros(len(self._objective.columns) + 2, device=self._device)
         self._window_step = self.step
         self._start_timing()
 
@@ -242,21 +234,19 @@ class Trainer:
         """Append the means since the last row; this is where the device is waited for."""
         count = self.step - self._window_step
         self._ranks.average_(self._sums)
-        loss, mse, vb, norm, finite = (self._sums / count).tolist()
+        *losses, norm, finite = (self._sums / count).tolist()
         if finite < 1:
             # Once one is not finite, the weights and all later losses are not either.
             first = self._window_step + round(finite * count) + 1
             raise RunError(
                 f"{self.folder}: the loss or its gradient is not finite at step {first}; checkpoints and metrics "
-                f"up to step {self._window_step} are kept (train.learning_rate is {self.recipe.train.learning_rate:g})"
+                f"up to step {self._window_step} are kept (train.learning_rate is {self._train.learning_rate:g})"
             )
-        batch_size = self.recipe.train.batch_size
+        batch_size = self._train.batch_size
         row = {
             "step": self.step,
-            "loss": loss,
-            "mse": mse,
-            "vb": vb,
-            "lr": self.recipe.train.learning_rate,
+            **dict(zip(self._objective.columns, losses, strict=True)),
+            "lr": self._train.learning_rate,
             "grad_norm": norm,
             "images_per_s": (self.step - self._timed_from) * batch_size / (time.perf_counter() - self._window_time),
             "gmacs_spent": training_gmacs(self._gmacs, batch_size, self.step),

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 import models
 from bench import checkpoint
 from bench.errors import InputError
+from bench.recipe import DiffusionConfig
 from bench.run_folder import read_config, weights_path
-from models.dit import DiT
 
 
 @dataclass(frozen=True)
@@ -20,13 +22,16 @@ class Weights:
 
     Attributes:
         identity: a run's id and step, or the name and a hash of the parameters.
-        timesteps: of the forward process that it was trained with; the paper's 1000 where nothing says.
+        shape, num_classes: (C, *spatial) of x, and the number of labels.
+        diffusion: the objective that it was trained with; the paper's where nothing says.
         decoder: the autoencoder that a run's recipe names.
     """
 
-    model: DiT
+    model: nn.Module
     identity: dict[str, Any]
-    timesteps: int = 1000
+    shape: tuple[int, ...]
+    num_classes: int
+    diffusion: DiffusionConfig
     decoder: str | None = None
 
 
@@ -46,7 +51,9 @@ def load_weights_of(name: str, step: int | None, offline: bool) -> Weights:
         model = models.load_pretrained(name, offline=offline)
     except ValueError as error:
         raise InputError(str(error)) from None
-    return Weights(model, {"weights": f"{folder.name}-{_digest(model)}"})
+    arch = model.arch
+    identity = {"weights": f"{folder.name}-{_digest(model)}"}
+    return Weights(model, identity, arch.input_shape, arch.num_classes, DiffusionConfig())
 
 
 def _of_run(folder: Path, step: int | None) -> Weights:
@@ -63,10 +70,11 @@ def _of_run(folder: Path, step: int | None) -> Weights:
     model = models.create_model(**recipe.model.arguments())
     model.load_state_dict(tensors, strict=True)
     identity = {"run": recipe.id, "step": chosen, "weights": "ema"}
-    return Weights(model.eval(), identity, recipe.diffusion.timesteps, recipe.evaluation.decoder)
+    arch, decoder = recipe.model.architecture(), recipe.evaluation.decoder
+    return Weights(model.eval(), identity, arch.input_shape, arch.num_classes, recipe.diffusion, decoder)
 
 
-def _digest(model: DiT) -> str:
+def _digest(model: nn.Module) -> str:
     """The first eight hex digits of a SHA-256 over names and bytes of the parameters."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

@@ -1,10 +1,13 @@
-"""Diffusion Transformers: the paper's 12 configurations and five block designs.
+"""Networks: model families by name, the paper's 12 Diffusion Transformers and five block designs among them.
 
-Read these first: `registry.py` (names and sizes), `blocks.py` (the designs side by side), `dit.py` (the model).
-Importing this package does not import torch; `create_model` and `load_pretrained` do.
+Read these first: `dit.py` (sizes and cost), `designs.py` and `blocks.py` (the designs side by side), `transformer.py`
+(the network). Importing this package does not import torch; `create_model` and `load_pretrained` do.
 """
 
-from models.registry import BLOCKS, create_model, list_models
+from models.designs import DESIGNS
+from models.registry import create_model, list_models
 from models.weights import load_pretrained
+
+BLOCKS = tuple(DESIGNS.builtin)
 
 __all__ = ["BLOCKS", "create_model", "list_models", "load_pretrained"]

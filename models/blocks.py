@@ -1,12 +1,10 @@
 """The block designs side by side (paper Sec. 3.2 and Fig. 3; adaLN-single: PixArt, arXiv 2310.00426 Sec. 2.3).
 
-Shapes: x (N, T, D) tokens; t and y (N, D), the embedded timestep and label. A design is three modules:
-conditioning (t, y) -> (what every block receives, what the final layer receives), the block, the final layer.
+Shapes: x (N, T, D) tokens; t and y (N, D), the embedded timestep and label. Which condition, block and final layer make
+a design, and what it costs, is in `designs.py`.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +37,16 @@ def _modulation(dim: int, num_vectors: int) -> nn.Sequential:
     return nn.Sequential(nn.SiLU(), nn.Linear(dim, num_vectors * dim))
 
 
-class AdaLNZeroBlock(nn.Module):
+class _ZeroModulation(nn.Module):
+    """Modulations start at zero, and a final layer's map too: blocks begin as the identity or near it (Sec. 3.2)."""
+
+    def initialize(self, std: float) -> None:
+        for name, parameter in self.named_parameters():
+            if name.startswith(("adaLN_modulation", "linear")):
+                nn.init.zeros_(parameter)
+
+
+class AdaLNZeroBlock(_ZeroModulation):
     """Shift, scale and gate from t + y; gates start at zero, so the block starts as the identity."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
@@ -56,7 +63,7 @@ class AdaLNZeroBlock(nn.Module):
         return x + gate2.unsqueeze(1) * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
 
-class AdaLNBlock(nn.Module):
+class AdaLNBlock(_ZeroModulation):
     """Shift and scale from t + y, no gate: the residual branches are open from the start."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
@@ -169,11 +176,16 @@ class SharedModulation(nn.Module):
         super().__init__()
         self.t_block = _modulation(dim, 6)
 
+    def initialize(self, std: float) -> None:
+        for name, parameter in self.named_parameters():
+            if name.endswith("weight"):
+                nn.init.normal_(parameter, std=std)
+
     def forward(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return self.t_block(t + y), t + y
 
 
-class FinalLayer(nn.Module):
+class FinalLayer(_ZeroModulation):
     """LayerNorm and a linear map to patch pixels, for the designs without adaptive normalisation."""
 
     def __init__(self, dim: int, out_features: int) -> None:
@@ -185,7 +197,7 @@ class FinalLayer(nn.Module):
         return self.linear(self.norm_final(x))
 
 
-class AdaLNFinalLayer(nn.Module):
+class AdaLNFinalLayer(_ZeroModulation):
     """Shift and scale from t + y, then a linear map to patch pixels."""
 
     def __init__(self, dim: int, out_features: int) -> None:
@@ -199,7 +211,7 @@ class AdaLNFinalLayer(nn.Module):
         return self.linear(modulate(self.norm_final(x), shift, scale))
 
 
-class AdaLNSingleFinalLayer(nn.Module):
+class AdaLNSingleFinalLayer(_ZeroModulation):
     """Shift and scale are t + y plus a table of the layer's own."""
 
     def __init__(self, dim: int, out_features: int) -> None:
@@ -211,22 +223,3 @@ class AdaLNSingleFinalLayer(nn.Module):
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         shift, scale = (self.scale_shift_table + c.unsqueeze(1)).unbind(1)
         return self.linear(modulate(self.norm_final(x), shift, scale))
-
-
-@dataclass(frozen=True)
-class BlockDesign:
-    """The three modules of a design, and whether its condition joins the image tokens."""
-
-    condition: type[nn.Module]
-    block: type[nn.Module]
-    final_layer: type[nn.Module]
-    condition_as_tokens: bool = False
-
-
-DESIGNS = {
-    "adaln-zero": BlockDesign(SumCondition, AdaLNZeroBlock, AdaLNFinalLayer),
-    "adaln": BlockDesign(SumCondition, AdaLNBlock, AdaLNFinalLayer),
-    "adaln-single": BlockDesign(SharedModulation, AdaLNSingleBlock, AdaLNSingleFinalLayer),
-    "cross-attention": BlockDesign(SequenceCondition, CrossAttentionBlock, FinalLayer),
-    "in-context": BlockDesign(SequenceCondition, InContextBlock, FinalLayer, condition_as_tokens=True),
-}

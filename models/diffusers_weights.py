@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from models.dit import DiT
-from models.registry import Architecture
+from models.dit import DiTConfig
+from models.transformer import DiT
 
 if TYPE_CHECKING:
     from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
@@ -144,7 +144,7 @@ def from_diffusers(transformer: DiTTransformer2DModel) -> DiT:
         ValueError: blocks that do not share one timestep and label embedder.
     """
     config = transformer.config
-    arch = Architecture(
+    arch = DiTConfig(
         block="adaln-zero",
         depth=config["num_layers"],
         hidden_size=config["num_attention_heads"] * config["attention_head_dim"],

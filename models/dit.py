@@ -1,111 +1,214 @@
-"""The Diffusion Transformer (Peebles & Xie 2022, arXiv 2212.09748)."""
+"""The DiT family (Peebles & Xie 2022, arXiv 2212.09748): presets, configuration, cost. Imports no torch.
+
+The network is in `transformer.py`, its block designs in `designs.py` and `blocks.py`.
+"""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
-from models.blocks import DESIGNS
-from models.layers import LabelEmbedder, PatchEmbed, TimestepEmbedder, position_table
-from models.registry import Architecture
+from models.designs import DESIGNS, BlockDesign, DesignCost
+from models.registry import Count, Family
+
+if TYPE_CHECKING:
+    from models.transformer import DiT
+
+# Table 1 of the paper.           depth  hidden_size  num_heads
+SIZES: dict[str, tuple[int, int, int]] = {
+    "S": (12, 384, 6),
+    "B": (12, 768, 12),
+    "L": (24, 1024, 16),
+    "XL": (28, 1152, 16),
+}
+PATCH_SIZES = (8, 4, 2)
+
+# The autoencoder of the paper (sd-vae) maps 8 x 8 pixels to one latent position.
+VAE_DOWNSAMPLING = 8
 
 
-class DiT(nn.Module):
-    """Predicts the noise (and the variance, if `learn_sigma`) in a noised latent.
+@dataclass(frozen=True)
+class DiTOptions:
+    """What a recipe may say of a DiT beside its name; what is None comes from the preset.
 
-    Parameter names and shapes of the adaln-zero design equal the official release's, so that its checkpoints
-    load with `strict=True`.
+    Attributes:
+        block: a design of `models.designs.DESIGNS`, or the dotted path of one's own.
+        image_size: pixels a side; the latent side is image_size / 8 unless `input_size` overrides it.
+        in_channels: latent (or image) channels C.
+        num_classes: labels 0 .. num_classes - 1; label num_classes is the null label of guidance.
+        learn_sigma: predict 2C channels (noise and variance) instead of C.
+        input_size: latent pixels a side.
     """
 
-    def __init__(self, arch: Architecture) -> None:
-        super().__init__()
-        self.arch = arch
-        self.out_channels = arch.in_channels * (2 if arch.learn_sigma else 1)
-        self.null_label = arch.num_classes
-        dim = arch.hidden_size
-        design = DESIGNS[arch.block]
+    block: str = "adaln-zero"
+    image_size: int = 256
+    in_channels: int = 4
+    num_classes: int = 1000
+    learn_sigma: bool = True
+    depth: int | None = None
+    hidden_size: int | None = None
+    num_heads: int | None = None
+    patch_size: int | None = None
+    input_size: int | None = None
+    mlp_ratio: float | None = None
+    frequency_embedding_size: int | None = None
+    label_init_std: float | None = None
+    timestep_init_std: float | None = None
 
-        self.x_embedder = PatchEmbed(arch.input_size, arch.patch_size, arch.in_channels, dim)
-        self.t_embedder = TimestepEmbedder(dim, arch.frequency_embedding_size)
-        self.y_embedder = LabelEmbedder(arch.num_classes, dim)
-        table = position_table(dim, arch.input_size // arch.patch_size).to(self.x_embedder.proj.weight.device)
-        self.pos_embed = nn.Parameter(table, requires_grad=False)
-        self.condition = design.condition(dim)
-        self.condition_as_tokens = design.condition_as_tokens
-        self.blocks = nn.ModuleList([design.block(dim, arch.num_heads, arch.mlp_ratio) for _ in range(arch.depth)])
-        self.final_layer = design.final_layer(dim, arch.patch_size**2 * self.out_channels)
-        self._initialize_weights()
 
-    def _initialize_weights(self) -> None:
-        """Xavier for linear maps, normal for embeddings, zero for modulations and the output (Sec. 3.2)."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-        nn.init.xavier_uniform_(self.x_embedder.proj.weight.view(self.arch.hidden_size, -1))
-        nn.init.normal_(self.y_embedder.embedding_table.weight, std=self.arch.label_init_std)
-        for name, parameter in self.named_parameters():
-            if "adaLN_modulation" in name or name.startswith(("final_layer.linear", "x_embedder.proj.bias")):
-                nn.init.zeros_(parameter)
-            elif name.startswith(("t_embedder", "condition")) and name.endswith("weight"):
-                nn.init.normal_(parameter, std=self.arch.timestep_init_std)
+@dataclass(frozen=True)
+class DiTConfig:
+    """Everything that fixes a DiT's shape. Lengths in tokens or channels; `input_size` in latent pixels."""
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """x (N, C, H, W), timesteps t (N,), labels y (N,) int64 -> (N, 2C, H, W), or (N, C, H, W)."""
-        tokens = self.x_embedder(x) + self.pos_embed
-        num_tokens = tokens.shape[1]
-        for_blocks, for_final = self.condition(self.t_embedder(t), self.y_embedder(y))
-        if self.condition_as_tokens:
-            tokens = torch.cat([tokens, for_blocks], dim=1)
-        for block in self.blocks:
-            tokens = block(tokens, for_blocks)
-        return self.unpatchify(self.final_layer(tokens[:, :num_tokens], for_final))
+    block: str
+    depth: int
+    hidden_size: int
+    num_heads: int
+    patch_size: int
+    input_size: int
+    in_channels: int
+    num_classes: int
+    learn_sigma: bool
+    mlp_ratio: float = 4.0
+    frequency_embedding_size: int = 256
+    label_init_std: float = 0.02
+    timestep_init_std: float = 0.02
 
-    def forward_with_cfg(
-        self,
-        x: Tensor,
-        t: Tensor,
-        y: Tensor,
-        cfg_scale: float,
-        channels: int | None = 3,
-        batch_doubled: bool = True,
-    ) -> Tensor:
-        """Classifier-free guidance: null + cfg_scale * (class - null) on the first `channels` noise channels.
+    @property
+    def design(self) -> BlockDesign:
+        return DESIGNS.find(self.block)
 
-        Args:
-            x, t, y: the official signature, batch [half; half] with labels [class; null], where only the first
-                half of x is read; with `batch_doubled=False` a plain batch that the model doubles itself.
-            channels: 3, as in the paper's code (Table 4's latents have 4), or None for all noise channels.
-                The other channels, and the variance, are the unguided prediction.
+    @property
+    def num_tokens(self) -> int:
+        """Image tokens T = (input_size / patch_size)^2."""
+        return (self.input_size // self.patch_size) ** 2
 
-        Returns:
-            (2N, 2C, H, W) with both halves guided alike if `batch_doubled` (the unguided channels differ:
-            class, then null), else the first half, (N, 2C, H, W).
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of x."""
+        return self.in_channels, self.input_size, self.input_size
 
-        Raises:
-            ValueError: more guided channels than the model predicts, or an odd doubled batch.
-        """
-        channels = self.arch.in_channels if channels is None else channels
-        if not 0 < channels <= self.arch.in_channels:
-            raise ValueError(f"channels: {channels} is not in 1 .. {self.arch.in_channels}, the model's noise channels")
-        if batch_doubled:
-            if len(x) % 2:
-                raise ValueError(f"a batch of {len(x)} is not [half; half]; batch_doubled=False takes a plain batch")
-            half = x[: len(x) // 2]
-        else:
-            half = x
-            t = torch.cat([t, t])
-            y = torch.cat([y, torch.full_like(y, self.null_label)])
-        out = self(torch.cat([half, half]), t, y)
-        noise, rest = out[:, :channels], out[:, channels:]
-        conditional, unconditional = noise.chunk(2)
-        guided = unconditional + cfg_scale * (conditional - unconditional)
-        if batch_doubled:
-            return torch.cat([torch.cat([guided, guided]), rest], dim=1)
-        return torch.cat([guided, rest.chunk(2)[0]], dim=1)
+    @property
+    def out_channels(self) -> int:
+        return self.in_channels * (2 if self.learn_sigma else 1)
 
-    def unpatchify(self, tokens: Tensor) -> Tensor:
-        """(N, T, p*p*C) -> (N, C, H, W)."""
-        p, grid = self.arch.patch_size, self.arch.input_size // self.arch.patch_size
-        x = tokens.reshape(-1, grid, grid, p, p, self.out_channels)
-        return x.permute(0, 5, 1, 3, 2, 4).reshape(-1, self.out_channels, grid * p, grid * p)
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What tables say of it beside its name and cost."""
+        names = ("block", "patch_size", "hidden_size", "depth", "num_heads", "input_size")
+        return {name: getattr(self, name) for name in names}
+
+
+def resolve(preset: dict[str, Any], options: DiTOptions) -> DiTConfig:
+    """The numbers that define a network, from a preset's and what overrides it.
+
+    Raises:
+        ValueError: an unknown block, missing sizes, or sizes that do not fit together.
+    """
+    given = {name: value for name, value in asdict(options).items() if value is not None}
+    image_size = given.pop("image_size")
+    shape = dict(preset)
+    if options.input_size is None:
+        if image_size % VAE_DOWNSAMPLING:
+            raise ValueError(f"image_size: {image_size} is not a multiple of {VAE_DOWNSAMPLING} (the autoencoder)")
+        shape["input_size"] = image_size // VAE_DOWNSAMPLING
+    shape.update(given)
+    missing = [key for key in ("depth", "hidden_size", "num_heads", "patch_size") if key not in shape]
+    if missing:
+        raise ValueError(f"model 'DiT' has no preset sizes: give {', '.join(missing)}")
+    config = DiTConfig(**shape)
+    _check_block(config)
+    _check_sizes(config)
+    return config
+
+
+def build(config: DiTConfig) -> DiT:
+    """A DiT with freshly initialised weights."""
+    from models.transformer import DiT
+
+    return DiT(config)
+
+
+def count(config: DiTConfig) -> Count | None:
+    """In closed form what `bench.flops` counts operator by operator; None where the block design does not say."""
+    cost = config.design.cost
+    return None if cost is None else Count(_macs(config, cost), _parameters(config, cost), _position_table(config))
+
+
+def _macs(config: DiTConfig, cost: DesignCost) -> int:
+    """Multiply-accumulates of one forward pass of one image, by the convention of `bench.flops`."""
+    dim, image_tokens = config.hidden_size, config.num_tokens
+    tokens = image_tokens + (cost.condition_tokens if config.design.condition_as_tokens else 0)
+    attention = 4 * tokens * dim**2 + 2 * tokens**2 * dim
+    mlp = 2 * tokens * dim * int(dim * config.mlp_ratio)
+    norms = 2 * tokens * dim
+    cross = 0
+    if cost.cross_attention:
+        attended = cost.condition_tokens
+        cross = 2 * tokens * dim**2 + 2 * attended * dim**2 + 2 * tokens * attended * dim
+    block = attention + mlp + norms + cross + cost.in_block * dim**2
+    patch = config.patch_size**2 * dim * image_tokens
+    embed = patch * config.in_channels + config.frequency_embedding_size * dim + dim**2
+    final = patch * config.out_channels + cost.in_final * dim**2
+    return config.depth * block + cost.shared * dim**2 + embed + final
+
+
+def _parameters(config: DiTConfig, cost: DesignCost) -> int:
+    """Trainable parameters and the fixed position table."""
+    dim, hidden = config.hidden_size, int(config.hidden_size * config.mlp_ratio)
+    linear = dim**2 + dim  # D -> D
+    affine = 2 * dim if cost.affine_norms else 0
+    mlp = 2 * dim * hidden + hidden + dim
+    cross = 4 * linear if cost.cross_attention else 0
+    block = 4 * linear + mlp + cross + 2 * affine + cost.in_block * linear + cost.block_table * dim
+    patch_in = config.patch_size**2 * config.in_channels * dim + dim
+    timestep = config.frequency_embedding_size * dim + dim + linear
+    labels = (config.num_classes + 1) * dim
+    out_features = config.patch_size**2 * config.out_channels
+    final = dim * out_features + out_features + affine + cost.in_final * linear + cost.final_table * dim
+    embed = patch_in + timestep + labels + _position_table(config)
+    return config.depth * block + cost.shared * linear + embed + final
+
+
+def _position_table(config: DiTConfig) -> int:
+    return config.num_tokens * config.hidden_size
+
+
+def _check_block(config: DiTConfig) -> None:
+    try:
+        DESIGNS.find(config.block)
+    except ValueError as error:
+        raise ValueError(f"block: {error}") from None
+
+
+def _check_sizes(config: DiTConfig) -> None:
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.type == "int" and not isinstance(value, int):
+            raise ValueError(f"{field.name}: {value!r} is not a whole number")
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
+            raise ValueError(f"{field.name}: {value} is not positive; accepted: greater than 0")
+    if config.input_size % config.patch_size:
+        raise ValueError(f"patch_size: {config.patch_size} does not divide the input size {config.input_size}")
+    if config.hidden_size % config.num_heads:
+        raise ValueError(f"num_heads: {config.num_heads} does not divide hidden_size {config.hidden_size}")
+    if config.hidden_size % 4:
+        raise ValueError(f"hidden_size: {config.hidden_size} is not a multiple of 4 (two sine-cosine axes)")
+    if config.frequency_embedding_size % 2:
+        raise ValueError(f"frequency_embedding_size: {config.frequency_embedding_size} is odd (sine-cosine pairs)")
+
+
+FAMILY = Family(
+    name="DiT",
+    presets={
+        f"DiT-{size}/{patch}": dict(
+            zip(("depth", "hidden_size", "num_heads", "patch_size"), (*shape, patch), strict=True)
+        )
+        for size, shape in SIZES.items()
+        for patch in PATCH_SIZES
+    },
+    options=DiTOptions,
+    resolve=resolve,
+    build=build,
+    count=count,
+)

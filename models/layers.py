@@ -1,4 +1,4 @@
-"""What enters the transformer: patches, timestep, class label, positions."""
+"""What networks share: embeddings of patches, timestep, class label and positions; and classifier-free guidance."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(frequency_embedding_size, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
         )
+
+    def initialize(self, std: float) -> None:
+        for name, parameter in self.named_parameters():
+            if name.endswith("weight"):
+                nn.init.normal_(parameter, std=std)
 
     def forward(self, t: Tensor) -> Tensor:
         """Timesteps (N,), integer or fractional -> (N, D)."""
@@ -73,3 +78,21 @@ def position_table(hidden_size: int, grid_size: int) -> Tensor:
     columns = axis[None, :, :].expand(grid_size, -1, -1)
     rows = axis[:, None, :].expand(-1, grid_size, -1)
     return torch.cat([columns, rows], dim=-1).reshape(1, grid_size**2, hidden_size).float()
+
+
+def guided_channels(channels: int | None, in_channels: int) -> int:
+    """How many noise channels are guided; None: all.
+
+    Raises:
+        ValueError: more than there are.
+    """
+    channels = in_channels if channels is None else channels
+    if not 0 < channels <= in_channels:
+        raise ValueError(f"channels: {channels} is not in 1 .. {in_channels}, the model's noise channels")
+    return channels
+
+
+def classifier_free(prediction: Tensor, scale: float) -> Tensor:
+    """null + scale * (class - null), (N, ...), of predictions [class; null], (2N, ...) (Ho & Salimans 2022, Eq. 6)."""
+    conditional, unconditional = prediction.chunk(2)
+    return unconditional + scale * (conditional - unconditional)

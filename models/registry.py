@@ -1,155 +1,132 @@
-"""Names, sizes and block designs: what `create_model` accepts, checked without importing torch."""
+"""Model families: what a recipe's `model.name` may be, and how a name becomes a network. Imports no torch.
+
+A name is a preset ("DiT-XL/2"), a family ("DiT", sizes given), or the dotted path of a family of one's own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from models.parts import Seam
 
 if TYPE_CHECKING:
-    from models.dit import DiT
+    from models.transformer import DiT
 
-# Table 1 of the paper.           depth  hidden_size  num_heads
-SIZES: dict[str, tuple[int, int, int]] = {
-    "S": (12, 384, 6),
-    "B": (12, 768, 12),
-    "L": (24, 1024, 16),
-    "XL": (28, 1152, 16),
-}
-PATCH_SIZES = (8, 4, 2)
-BLOCKS = ("adaln-zero", "adaln", "adaln-single", "cross-attention", "in-context")
 
-# The autoencoder of the paper (sd-vae) maps 8 x 8 pixels to one latent position.
-VAE_DOWNSAMPLING = 8
+class Count(NamedTuple):
+    """Cost of a network: multiply-accumulates of one forward pass of one image, parameters, and how many are fixed."""
+
+    macs: int
+    parameters: int
+    fixed_parameters: int = 0
+
+
+class Config(Protocol):
+    """What every family's frozen, hashable configuration says.
+
+    `input_shape`: (C, *spatial) of x; `out_channels`: of the prediction; label `num_classes` is the null label;
+    `num_tokens`: what attention sees of an image; `depth`: blocks one after the other; `columns`: for the tables.
+    """
+
+    @property
+    def input_shape(self) -> tuple[int, ...]: ...
+    @property
+    def out_channels(self) -> int: ...
+    @property
+    def num_classes(self) -> int: ...
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def columns(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """Everything that fixes a network's shape. Lengths in tokens or channels; `input_size` in latent pixels."""
+class Family:
+    """A kind of network.
 
-    block: str
-    depth: int
-    hidden_size: int
-    num_heads: int
-    patch_size: int
-    input_size: int
-    in_channels: int
-    num_classes: int
-    learn_sigma: bool
-    mlp_ratio: float = 4.0
-    frequency_embedding_size: int = 256
-    label_init_std: float = 0.02
-    timestep_init_std: float = 0.02
+    Attributes:
+        name: for people and tables.
+        presets: name -> values for `resolve`, such as "DiT-XL/2".
+        options: a frozen dataclass: the keys of a recipe's `model` beside its name, with defaults.
+        resolve: (preset or {}, options) -> a `Config`; raises ValueError("key: what is wrong").
+        build: Config -> a module, `forward(x (N, C, *spatial), t (N,), labels (N,)) -> (N, C_out, *spatial)`.
+        count: Config -> its cost in closed form, or None, where it is to be counted operator by operator.
+    """
 
-    @property
-    def num_tokens(self) -> int:
-        """Image tokens T = (input_size / patch_size)^2."""
-        return (self.input_size // self.patch_size) ** 2
+    name: str
+    presets: Mapping[str, Mapping[str, Any]]
+    options: type
+    resolve: Callable[[Any, Any], Any]
+    build: Callable[[Any], Any]
+    count: Callable[[Any], Count | None] = lambda config: None
 
 
-OVERRIDES = (
-    "depth",
-    "hidden_size",
-    "num_heads",
-    "patch_size",
-    "input_size",
-    "mlp_ratio",
-    "frequency_embedding_size",
-    "label_init_std",
-    "timestep_init_std",
+FAMILIES = Seam(
+    noun="model",
+    key="model.name",
+    builtin={"DiT": "models.dit:FAMILY"},
+    contract=tuple(field.name for field in fields(Family)),
 )
 
 
-def list_models() -> list[str]:
-    """The paper's 12 configurations, smallest first: `DiT-S/8` to `DiT-XL/2`."""
-    return [f"DiT-{size}/{patch}" for size in SIZES for patch in PATCH_SIZES]
-
-
-def architecture(
-    name: str,
-    block: str = "adaln-zero",
-    image_size: int = 256,
-    in_channels: int = 4,
-    num_classes: int = 1000,
-    learn_sigma: bool = True,
-    **overrides: Any,
-) -> Architecture:
-    """Resolve a model's name and overrides to the numbers that define it; see `create_model`.
+def family_of(name: str) -> Family:
+    """The family of a preset's name, a family's name, or a dotted path, which may name a preset: `my_file:NET/small`.
 
     Raises:
-        ValueError: unknown name, block or override, or sizes that do not fit together.
+        ValueError: there is none, with the accepted names.
     """
-    _check_names(name, block, overrides)
-    shape: dict[str, Any] = {}
-    if name != "DiT":
-        size, patch = name.removeprefix("DiT-").split("/")
-        depth, hidden_size, num_heads = SIZES[size]
-        shape = {"depth": depth, "hidden_size": hidden_size, "num_heads": num_heads, "patch_size": int(patch)}
-    if "input_size" not in overrides:
-        if image_size % VAE_DOWNSAMPLING:
-            raise ValueError(f"image_size: {image_size} is not a multiple of {VAE_DOWNSAMPLING} (the autoencoder)")
-        shape["input_size"] = image_size // VAE_DOWNSAMPLING
-    shape.update(overrides)
-    missing = [key for key in ("depth", "hidden_size", "num_heads", "patch_size") if key not in shape]
-    if missing:
-        raise ValueError(f"model 'DiT' has no preset sizes: give {', '.join(missing)}")
-    arch = Architecture(block=block, in_channels=in_channels, num_classes=num_classes, learn_sigma=learn_sigma, **shape)
-    _check_sizes(arch)
-    return arch
+    for builtin in FAMILIES.builtin:
+        family = FAMILIES.find(builtin)
+        if name == builtin or name in family.presets:
+            return family
+    if ":" in name:
+        return FAMILIES.find(name.partition("/")[0])
+    families = " or ".join(FAMILIES.builtin)
+    raise ValueError(
+        f"unknown model {name!r}; accepted: {', '.join(list_models())}, or {families} with its sizes given, or the "
+        "path of your own family, such as my_module:FAMILY"
+    )
 
 
-def create_model(
-    name: str,
-    block: str = "adaln-zero",
-    image_size: int = 256,
-    in_channels: int = 4,
-    num_classes: int = 1000,
-    learn_sigma: bool = True,
-    **overrides: Any,
-) -> DiT:
-    """Build a DiT with freshly initialised weights.
+def configure(name: str, options: Any = None, **given: Any) -> Any:
+    """The configuration of a name and its options (an instance of the family's `options`, or keywords).
+
+    Raises:
+        ValueError: an unknown name, preset or option, or values that do not fit together.
+    """
+    family = family_of(name)
+    preset: Mapping[str, Any] = family.presets.get(name, {})
+    if ":" in name and "/" in name:
+        short = name.partition("/")[2]
+        if short not in family.presets:
+            raise ValueError(f"unknown preset {short!r} of {family.name}; accepted: {', '.join(family.presets)}")
+        preset = family.presets[short]
+    if options is None:
+        accepted = [field.name for field in fields(family.options)]
+        unknown = sorted(set(given) - set(accepted))
+        if unknown:
+            raise ValueError(f"unknown option {', '.join(unknown)} of {family.name}; accepted: {', '.join(accepted)}")
+        options = family.options(**given)
+    return family.resolve(dict(preset), options)
+
+
+def list_models() -> list[str]:
+    """All presets of the suite's own families; the paper's 12 configurations are DiT-S/8 to DiT-XL/2."""
+    return [name for family in FAMILIES.builtin for name in FAMILIES.find(family).presets]
+
+
+def create_model(name: str, **options: Any) -> DiT:
+    """Build a network with freshly initialised weights.
 
     Args:
-        name: one of `list_models()`, or `DiT` for a custom size (then depth, hidden_size, num_heads and
-            patch_size are required overrides).
-        block: one of `BLOCKS` (paper Sec. 3.2; adaln-single is PixArt's, arXiv 2310.00426 Sec. 2.3).
-        image_size: pixels a side; the latent side is image_size / 8 unless `input_size` overrides it.
-        in_channels: latent (or image) channels C.
-        num_classes: labels 0 .. num_classes - 1; label num_classes is the null label of guidance.
-        learn_sigma: predict 2C channels (noise and variance) instead of C.
-        **overrides: any of depth, hidden_size, num_heads, patch_size, input_size (latent pixels a side),
-            mlp_ratio, frequency_embedding_size, label_init_std, timestep_init_std.
+        name: one of `list_models()`, a family's name with its sizes as options, or the dotted path of a family.
+        **options: of the family; for DiT see `models.dit.DiTOptions`.
 
     Raises:
-        ValueError: unknown name, block or override, or sizes that do not fit together.
+        ValueError: unknown name or option, or sizes that do not fit together.
     """
-    arch = architecture(name, block, image_size, in_channels, num_classes, learn_sigma, **overrides)
-    from models.dit import DiT
-
-    return DiT(arch)
-
-
-def _check_names(name: str, block: str, overrides: dict[str, Any]) -> None:
-    if name != "DiT" and name not in list_models():
-        raise ValueError(f"unknown model {name!r}; accepted: {', '.join(list_models())}, or DiT with its sizes given")
-    if block not in BLOCKS:
-        raise ValueError(f"unknown block {block!r}; accepted: {', '.join(BLOCKS)}")
-    unknown = sorted(set(overrides) - set(OVERRIDES))
-    if unknown:
-        raise ValueError(f"unknown override {', '.join(unknown)}; accepted: {', '.join(OVERRIDES)}")
-
-
-def _check_sizes(arch: Architecture) -> None:
-    for field in fields(arch):
-        value = getattr(arch, field.name)
-        if field.type == "int" and not isinstance(value, int):
-            raise ValueError(f"{field.name}: {value!r} is not a whole number")
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
-            raise ValueError(f"{field.name}: {value} is not positive")
-    if arch.input_size % arch.patch_size:
-        raise ValueError(f"patch_size: {arch.patch_size} does not divide the input size {arch.input_size}")
-    if arch.hidden_size % arch.num_heads:
-        raise ValueError(f"num_heads: {arch.num_heads} does not divide hidden_size {arch.hidden_size}")
-    if arch.hidden_size % 4:
-        raise ValueError(f"hidden_size: {arch.hidden_size} is not a multiple of 4 (two sine-cosine axes)")
-    if arch.frequency_embedding_size % 2:
-        raise ValueError(f"frequency_embedding_size: {arch.frequency_embedding_size} is odd (sine-cosine pairs)")
+    return family_of(name).build(configure(name, **options))

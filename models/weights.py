@@ -13,12 +13,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.registry import SIZES, Architecture, architecture
+from models.dit import SIZES, DiTConfig
+from models.registry import configure
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from models.dit import DiT
+    from models.transformer import DiT
 
 OFFICIAL = ("DiT-XL/2-256", "DiT-XL/2-512")
 DIFFUSERS_CLASSES = ("DiTTransformer2DModel", "OfficialDiTTransformer2DModel", "Transformer2DModel")
@@ -63,7 +64,7 @@ def load_pretrained(name_or_path: str | Path, offline: bool = False, num_heads: 
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
 
 
-def infer_architecture(weights: dict[str, Tensor], num_heads: int | None = None) -> Architecture:
+def infer_architecture(weights: dict[str, Tensor], num_heads: int | None = None) -> DiTConfig:
     """The architecture whose tensors these are, by their names and shapes.
 
     Raises:
@@ -87,7 +88,7 @@ def infer_architecture(weights: dict[str, Tensor], num_heads: int | None = None)
     label_rows, _ = _shape(weights, "y_embedder.embedding_table.weight", 2)
     _, frequencies = _shape(weights, "t_embedder.mlp.0.weight", 2)
     mlp_width, _ = _shape(weights, "blocks.0.mlp.fc1.weight", 2)
-    return architecture(
+    return configure(
         "DiT",
         block=_block_design(weights, hidden_size),
         in_channels=in_channels,
@@ -152,10 +153,10 @@ def _mlp_ratio(mlp_width: int, hidden_size: int) -> float:
     return ratio if int(hidden_size * ratio) == mlp_width else math.nextafter(ratio, math.inf)
 
 
-def _build(arch: Architecture, weights: dict[str, Tensor]) -> DiT:
+def _build(arch: DiTConfig, weights: dict[str, Tensor]) -> DiT:
     import torch
 
-    from models.dit import DiT
+    from models.transformer import DiT
 
     with torch.device("meta"):  # no time is spent on initial values
         model = DiT(arch)

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, PrivateAttr, ValidationError, model_validator
 
-from bench.closed_form import forward_gmacs
 from bench.errors import InputError
-from bench.recipe import Recipe, Section, describe, load_yaml
+from bench.flops import forward_gmacs
+from bench.recipe import Recipe
+from bench.schema import Section, describe, load_yaml
 
 CLUSTERS = Path(__file__).parent / "clusters"
 
@@ -116,7 +117,7 @@ class Resources(Section):
         names = (recipe.model.name, recipe.label)
         if self.models is not None and not any(fnmatchcase(name, p) for name in names for p in self.models):
             return False
-        return self.max_gmacs is None or forward_gmacs(recipe.model.architecture()) <= self.max_gmacs
+        return self.max_gmacs is None or forward_gmacs(recipe.model) <= self.max_gmacs
 
 
 _SLURM_ONLY = (
@@ -199,7 +200,7 @@ class ClusterProfile(Section):
         for entry in getattr(self, key):
             if entry.fit(recipe):
                 return entry
-        gmacs = forward_gmacs(recipe.model.architecture())
+        gmacs = forward_gmacs(recipe.model)
         raise InputError(
             f"{self.where}: {key}: no entry fits {recipe.label} ({recipe.model.name}, {gmacs:.4g} GMACs); end the list "
             "with one without models and max_gmacs"

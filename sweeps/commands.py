@@ -127,7 +127,7 @@ def run_here(
     sweep: Sweep, runs: Path, profile: ClusterProfile, console: Console, trackers: tuple[str, ...] = ()
 ) -> list[RunStatus]:
     """Run a sweep on this machine, show its progress, and end with an error if a run failed."""
-    from bench.data import check_ready
+    from bench.ready import check_ready
     from sweeps.local import submit as submit_locally
     from sweeps.watch.progress import progress
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError
-from bench.recipe import Recipe, load_yaml, parse_recipe
+from bench.recipe import Recipe, parse_recipe
+from bench.schema import load_yaml
 
 KEYS = ("extends", "name", "label", "base", "product", "paired", "runs")
 

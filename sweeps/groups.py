@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.closed_form import forward_gmacs
-from bench.flops import TRAINING_FACTOR
+from bench.flops import forward_gmacs, training_gmacs
 from bench.recipe import Recipe
+from bench.samplers import forward_passes
 from sweeps.cluster import ClusterProfile, Resources
 
 Kind = Literal["training", "evaluation"]
@@ -78,12 +78,13 @@ def local_slots(device: str) -> int:
 
 def work(recipe: Recipe) -> float:
     """A whole run's cost in multiply-accumulates, training and sampling, for the order of tasks and time left."""
-    train, evaluation, arch = recipe.train, recipe.evaluation, recipe.model.architecture()
-    macs = 1e9 * forward_gmacs(arch)
-    training = train.steps * (TRAINING_FACTOR * train.batch_size * macs + arch.depth * OVERHEAD_MACS_PER_BLOCK)
-    guidance = 2 if evaluation.guidance_scale != 1 else 1
-    calls = len(train.kept_steps()) * evaluation.sampling_steps * evaluation.num_samples * guidance
-    return training + calls * macs
+    train, depth = recipe.train, recipe.model.architecture().depth
+    gmacs = forward_gmacs(recipe.model)
+    training = (
+        1e9 * training_gmacs(gmacs, train.batch_size, train.steps) + train.steps * depth * OVERHEAD_MACS_PER_BLOCK
+    )
+    passes = len(train.kept_steps()) * recipe.evaluation.num_samples * forward_passes(recipe.evaluation)
+    return training + 1e9 * gmacs * passes
 
 
 def _max_parallel(resources: Resources, profile: ClusterProfile) -> int:

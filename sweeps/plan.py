@@ -1,6 +1,6 @@
 """What a sweep will cost, before anything is submitted: GPU-hours, wall time and storage of every run.
 
-Compute is exact (`bench.closed_form`); time is compute over peak x MFU, the share of the peak that is expected. Runs
+Compute is exact (`bench.flops.cost_of`); time is compute over peak x MFU, the share of the peak that is expected. Runs
 that exist cost what is left of them. Nothing here imports torch, asks SLURM, or changes a file.
 """
 
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Literal
 
 from bench import jsonl
-from bench.closed_form import forward_gmacs, num_parameters
 from bench.errors import InputError
-from bench.flops import training_gmacs
+from bench.flops import cost_of, training_gmacs
 from bench.recipe import Recipe
-from bench.run_folder import PHASES, is_finished, is_trained, read_error
+from bench.run_folder import PHASES, STATES_KEPT, is_finished, is_trained, read_error
+from bench.samplers import forward_passes
 from sweeps.cluster import ClusterProfile, Evaluate, Precision, Resources
 from sweeps.expand import Sweep
 from sweeps.groups import Group, Kind, groups, scores_in_training, training_resources
@@ -31,8 +31,6 @@ State = Literal["new", "started", "finished", "failed"]
 BYTES_PER_WEIGHT = 4
 # In a training state, fp32: weights, their average, two moments of AdamW.
 COPIES_IN_STATE = 4
-# As `bench.checkpoint` has it, which loads torch.
-STATES_KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,7 @@ class RunPlan:
     scores_left: int
     gmacs: float
     parameters: int
+    fixed_parameters: int
     training_job: Resources
     scoring_job: Resources
     training: Speed | None
@@ -69,9 +68,8 @@ class RunPlan:
 
     @property
     def forward_passes(self) -> int:
-        """Forward passes of one image that one score needs; guidance takes two for each step."""
-        evaluation = self.recipe.evaluation
-        return evaluation.num_samples * evaluation.sampling_steps * (2 if evaluation.guidance_scale != 1 else 1)
+        """Forward passes of one image that one score needs."""
+        return self.recipe.evaluation.num_samples * forward_passes(self.recipe.evaluation)
 
     @property
     def score_tflop(self) -> float:
@@ -133,8 +131,7 @@ class RunPlan:
     @property
     def trained_weights(self) -> int:
         """Parameters less the position table, which is fixed and not in a training state."""
-        arch = self.recipe.model.architecture()
-        return self.parameters - arch.num_tokens * arch.hidden_size
+        return self.parameters - self.fixed_parameters
 
     @property
     def state_bytes(self) -> int:
@@ -314,7 +311,7 @@ def _limit(job: Resources, profile: ClusterProfile) -> str:
 def _run_plan(
     recipe: Recipe, folder: Path, profile: ClusterProfile, speeds: tuple[Speed, Speed] | tuple[None, None]
 ) -> RunPlan:
-    arch, state = recipe.model.architecture(), _state(folder)
+    cost, state = cost_of(recipe.model.name, recipe.model.architecture()), _state(folder)
     training_job = training_resources(recipe, profile)
     scored = {row["step"] for row in jsonl.read(folder / "evals.jsonl")}
     row = last_row(folder / "train.jsonl") or {}
@@ -323,8 +320,9 @@ def _run_plan(
         state=state,
         step=recipe.train.steps if is_trained(recipe, folder) else row.get("step", 0),
         scores_left=0 if state == "finished" else sum(step not in scored for step in recipe.train.kept_steps()),
-        gmacs=forward_gmacs(arch),
-        parameters=num_parameters(arch),
+        gmacs=cost.macs / 1e9,
+        parameters=cost.parameters,
+        fixed_parameters=cost.fixed_parameters,
         training_job=training_job,
         scoring_job=training_job if scores_in_training(profile) else profile.evaluation_resources(recipe),
         training=speeds[0],

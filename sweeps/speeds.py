@@ -7,9 +7,8 @@ from pathlib import Path
 from statistics import median
 
 from bench import jsonl
-from bench.closed_form import forward_gmacs
 from bench.errors import InputError
-from bench.flops import training_gmacs
+from bench.flops import forward_gmacs, training_gmacs
 from bench.recipe import Recipe
 from sweeps.cluster import ClusterProfile, Precision
 from sweeps.expand import Sweep
@@ -93,7 +92,7 @@ def _measured(recipe: Recipe, folder: Path, cluster: str, precision: Precision, 
         started, world_size = session.get("resumed_from_step", 0), session.get("world_size", 1)
         rates = [rate for step, rate in logged if started < step <= until]
         if rates and (session.get("cluster"), session.get("precision")) == (cluster, precision):
-            tflop = FLOPS_PER_MAC * training_gmacs(forward_gmacs(recipe.model.architecture()), 1, 1) / 1e3
+            tflop = FLOPS_PER_MAC * training_gmacs(forward_gmacs(recipe.model), 1, 1) / 1e3
             ranks = f"{world_size} rank{'s' if world_size > 1 else ''}"
             source = f"measured: {recipe.label} on {ranks}, median of {len(rates)} rows of train.jsonl"
             return Speed(peak, median(rates) * tflop / (world_size * peak), source)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.commands.options import Device, OfflineOption
-from bench.data import DATASETS, latent_facts
+from bench.data import data_part
+from bench.data.latent_sets import latent_facts
 from bench.errors import InputError
 
 if TYPE_CHECKING:
@@ -98,13 +99,14 @@ def _report(out: Path, encoded: Encoded, part: Part) -> None:
     corrupt = f", {len(index.corrupt)} corrupt ones left out" if index.corrupt else ""
     typer.echo(f"the set is whole: {index.count:,} images of {index.num_classes:,} classes{corrupt}; for a recipe:\n")
     facts = latent_facts(index.count, index.num_classes, index.image_size)
-    if index.name not in DATASETS:
+    known = data_part(index.name).known
+    if known is None:
         size = f"length: {index.count}, num_classes: {index.num_classes}, image_size: {index.image_size}"
         typer.echo(f"data: {{name: {index.name}, vae: {index.vae.name}, {size}}}")
-    elif facts == DATASETS[index.name]:
+    elif facts == known:
         typer.echo(f"data: {{name: {index.name}, vae: {index.vae.name}}}")
     else:
-        typer.echo(f"none: {index.name} has {DATASETS[index.name].length:,} images; give this folder another name")
+        typer.echo(f"none: {index.name} has {known.length:,} images; give this folder another name")
 
 
 def _default_out(data: Path, classes: tuple[str, ...], image_size: int) -> Path:

@@ -33,7 +33,7 @@ def count_all(models: list[tuple[str, str, int]]) -> list[Cost]:
         InputError: a name, block or size that is not accepted.
     """
     try:
-        return [count(name, block, image_size) for name, block, image_size in models]
+        return [count(name, block=block, image_size=image_size) for name, block, image_size in models]
     except ValueError as error:
         raise InputError(str(error)) from None
 

@@ -73,7 +73,7 @@ def sample(
     from bench.data.decoders import load_decoder
     from bench.parallel import joined, prepare_device
     from bench.provenance import commit
-    from bench.recipe import EvaluationConfig
+    from bench.recipe import EvaluationConfig, check_sampling
     from bench.sample import Sampling, make_samples
     from bench.weights import load_weights_of
 
@@ -94,23 +94,20 @@ def sample(
         )
         from bench.score.evaluate import sampling_key
 
-        arch = source.model.arch
-        if guidance_scale != 1 and guidance_channels > arch.in_channels:
-            raise InputError(f"--guidance-channels: {guidance_channels} is more than the model's {arch.in_channels}")
-        if sampling_steps > source.timesteps:
-            raise InputError(f"--sampling-steps: {sampling_steps} is more than the {source.timesteps} of the process")
+        channels = source.shape[0]
+        if guidance_scale != 1 and guidance_channels > channels:
+            raise InputError(f"--guidance-channels: {guidance_channels} is more than the model's {channels}")
+        check_sampling(evaluation, source.diffusion)
         decode = load_decoder(evaluation, torch_device, offline)
-        if decode.id == "pixels" and arch.in_channels not in (1, 3):
-            raise InputError(f"--decoder: missing; {weights} makes latents of {arch.in_channels} channels")
-        if decode.latent_channels not in (None, arch.in_channels):
+        if decode.id == "pixels" and channels not in (1, 3):
+            raise InputError(f"--decoder: missing; {weights} makes latents of {channels} channels")
+        if decode.latent_channels not in (None, channels):
             given = f"--decoder {decode.id}: is for other latents"
-            raise InputError(
-                f"{given} ({decode.latent_channels} channels); {weights} makes {arch.in_channels} channels"
-            )
+            raise InputError(f"{given} ({decode.latent_channels} channels); {weights} makes {channels} channels")
         made_from = {**source.identity, "seed": seed, **sampling_key(evaluation, decode.id), "commit": commit()}
         speed = make_samples(
             out,
-            Sampling(evaluation, seed, source.timesteps),
+            Sampling(evaluation, seed, source.diffusion, source.shape, source.num_classes),
             made_from,
             lambda: source.model,
             decode,
@@ -165,8 +162,13 @@ def evaluate(
     from bench.score.evaluate import reference_of
     from bench.score.evaluate_samples import add_to_run, evaluate_samples, find_reference
 
-    own = EvaluationConfig() if run is None else read_config(run).evaluation
-    real = reference_of(own, offline) if reference is None else find_reference(reference, offline)
+    recipe = None if run is None else read_config(run)
+    own = EvaluationConfig() if recipe is None else recipe.evaluation
+    if reference is not None:
+        real = find_reference(reference, offline)
+    else:
+        assert recipe is not None  # one of the two was given
+        real = reference_of(recipe, offline)
     with joined(device.value) as ranks:
         torch_device = prepare_device(device.value, "fp32", ranks.local_rank)
         row = evaluate_samples(

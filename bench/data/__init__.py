@@ -1,25 +1,34 @@
-"""Training data: index -> (tensor, label), and what is known of a data set before it is loaded.
+"""Data sets: index -> (x, label), what is known of one before it is loaded, and what its samples are compared with.
 
-Latents of images are made by `ditbench encode` and declared in a recipe; to add data of another kind, write a class
-with the interface of `Dataset`, and a line in `DATASETS` and in `PIXELS`. Importing this module does not import torch.
+Read `digits.py`; one of your own is named in a recipe as `data.name: my_file:Name`. A name that is neither is a folder
+of latents that `ditbench encode` made. Importing this package imports no torch.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from models.registry import VAE_DOWNSAMPLING
+from models.parts import Seam
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from bench.recipe import Recipe
+    from bench.score.reference import Reference
 
-LATENT_CHANNELS = 4  # of the paper's autoencoder
+
+class DatasetFacts(NamedTuple):
+    """What recipes and plans are checked against.
+
+    `shape` is (C, *spatial) as the model sees it, `image_shape` (C, H, W) of a sample as it is stored; `latents` need
+    an autoencoder between the two, and a reference that the recipe names.
+    """
+
+    length: int
+    shape: tuple[int, ...]
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    latents: bool = False
 
 
 class Dataset(Protocol):
@@ -30,7 +39,7 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """x (N, C, H, W) float32 and labels (N,) int64 on the data set's device, for `indices[share]`.
+        """x (N, C, *spatial) float32 and labels (N,) int64 on the data set's device, for `indices[share]`.
 
         Args:
             indices: of the whole batch, (B,) int64 on the CPU.
@@ -44,112 +53,45 @@ class Dataset(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class DatasetFacts:
-    """What recipes and plans are checked against.
+class DataPart(Protocol):
+    """A data set as a recipe names it; `options`: a frozen dataclass, the keys of `data` beside `name`."""
 
-    `shape` is (C, H, W) as the model sees it, `image_shape` of a sample as it is stored; `latents` need an
-    autoencoder between the two.
-    """
+    options: type
 
-    length: int
-    shape: tuple[int, int, int]
-    image_shape: tuple[int, int, int]
-    num_classes: int
-    latents: bool
+    def facts(self, name: str, options: Any) -> DatasetFacts:
+        """What is known without reading the data; raises ValueError("key: what is wrong")."""
+        ...
 
+    def load(self, name: str, options: Any, device: torch.device) -> Dataset:
+        """The data; raises InputError where they are not there, damaged, or not those that the options say."""
+        ...
 
-def latent_facts(length: int, num_classes: int, image_size: int) -> DatasetFacts:
-    """Latents of `length` colour images of `image_size` pixels a side."""
-    side = image_size // VAE_DOWNSAMPLING
-    return DatasetFacts(length, (LATENT_CHANNELS, side, side), (3, image_size, image_size), num_classes, latents=True)
+    def reference(self, name: str, options: Any) -> Reference:
+        """What samples are compared with: its own images (not asked for latents)."""
+        ...
 
-
-DATASETS = {
-    "digits": DatasetFacts(1797, shape=(1, 8, 8), image_shape=(1, 8, 8), num_classes=10, latents=False),
-    "imagenet-256-latents": latent_facts(1_281_167, num_classes=1000, image_size=256),
-    "imagenet-512-latents": latent_facts(1_281_167, num_classes=1000, image_size=512),
-}
+    def check_ready(self, name: str, options: Any) -> None:
+        """Refuse, before it costs anything, what `load` would refuse."""
+        ...
 
 
-class Digits:
-    """scikit-learn's handwritten digits: 1,797 real 8x8 images with 17 grey levels, 10 classes, no download.
-
-    Pixels 0 .. 16 become x / 8 - 1. Held whole on the device.
-    """
-
-    num_classes = 10
-
-    def __init__(self, device: torch.device) -> None:
-        import torch
-        from sklearn.datasets import load_digits
-
-        pixels, labels = load_digits(return_X_y=True)
-        self._x = torch.tensor(pixels, dtype=torch.float32, device=device).view(-1, 1, 8, 8) / 8 - 1
-        self._y = torch.tensor(labels, dtype=torch.int64, device=device)
-
-    def __len__(self) -> int:
-        return len(self._x)
-
-    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        own = indices[share].to(self._x.device)
-        return self._x[own], self._y[own]
-
-    def read_ahead(self, indices: Tensor) -> None:
-        """All of it is read already."""
-
-    def images(self) -> Tensor:
-        """All of them, (1797, 1, 8, 8) uint8 on the CPU: what samples are compared with."""
-        from bench.data.pixels import to_uint8
-
-        return to_uint8(self._x).cpu()
-
-    def examples(self) -> tuple[Tensor, Tensor]:
-        """All x (1797, 1, 8, 8) and labels (1797,), for training the feature network."""
-        return self._x, self._y
+DATA = Seam(
+    noun="data set",
+    key="data.name",
+    builtin={
+        "digits": "bench.data.digits:DIGITS",
+        "imagenet-256-latents": "bench.data.latent_sets:IMAGENET_256",
+        "imagenet-512-latents": "bench.data.latent_sets:IMAGENET_512",
+        "latents": "bench.data.latent_sets:OWN",
+    },
+    contract=("options", "facts", "load", "reference", "check_ready"),
+)
 
 
-PIXELS: dict[str, Callable[[torch.device], Dataset]] = {"digits": Digits}
-
-
-def load_dataset(recipe: Recipe, device: torch.device) -> Dataset:
-    """The data that a recipe trains on.
+def data_part(name: str) -> Any:
+    """The data set of a name: a built-in, a dotted path, or else a folder of latents of one's own.
 
     Raises:
-        InputError: latents that are not there, damaged, or not those that the recipe names.
+        ValueError: a dotted path that is no data set.
     """
-    if not recipe.data.facts.latents:
-        return PIXELS[recipe.data.name](device)
-    from bench.data.latents import Latents, check, data_root, read_index
-
-    folder, data = data_root() / recipe.data.name, recipe.data
-    index = read_index(folder)
-    check(index, data.facts.length, data.facts.num_classes, data.facts.image_shape[1], str(data.vae))
-    return Latents(folder, device)
-
-
-def check_ready(recipe: Recipe, offline: bool) -> None:
-    """Refuse a recipe that lacks its latents, autoencoder, feature network or reference here, before it costs anything.
-
-    Unless `offline`, files of others that are missing are fetched.
-
-    Raises:
-        InputError: latents that are not there or not those of the recipe.
-        MissingAsset: a file of others that is not in the cache, with the command that gets it.
-    """
-    if not recipe.data.facts.latents:
-        return
-    from bench.data.latents import check, data_root, read_index
-    from models.assets import locate
-
-    data, evaluation = recipe.data, recipe.evaluation
-    index = read_index(data_root() / data.name)
-    check(index, data.facts.length, data.facts.num_classes, data.facts.image_shape[1], str(data.vae))
-    for name in (evaluation.decoder, evaluation.reference, evaluation.extractor):
-        locate(str(name), offline)
-
-
-def reference_id(name: str, images: Tensor) -> str:
-    """`digits-1797-0123abcd`: name, number of images and a hash of their bytes, part of every score's key."""
-    digest = hashlib.sha256(images.cpu().contiguous().numpy().tobytes()).hexdigest()[:8]
-    return f"{name}-{len(images)}-{digest}"
+    return DATA.find(name if name in DATA.builtin or ":" in name else "latents")

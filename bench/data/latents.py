@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from bench.errors import InputError
+from bench.schema import describe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,8 +151,6 @@ def read_index(folder: Path) -> LatentIndex:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except ValidationError as error:
-        from bench.recipe import describe
-
         raise InputError(f"{path}: {describe(error, LatentIndex)}") from None
     if sum(shard.count for shard in index.shards) != index.count:
         raise InputError(f"{path}: count: {index.count}, but its shards hold {sum(s.count for s in index.shards)}")

@@ -32,6 +32,7 @@ from bench.weights import load_weights_of
 from models import diffusers_transformer
 from models.diffusers_transformer import PIPELINE_NULL_LABEL, OfficialDiTTransformer2DModel
 from models.diffusers_weights import to_diffusers
+from models.transformer import DiT
 
 # Component of the pipeline -> the class of ours that it is, and the file that holds it.
 SHIPPED: dict[str, tuple[ModuleType, type]] = {
@@ -58,11 +59,13 @@ def export(run: Path, out: Path, step: int | None = None, vae: str | None = None
         raise InputError(f"{out}: is there already; give another folder")
     weights = load_weights_of(str(run), step, offline)
     try:
+        if not isinstance(weights.model, DiT):
+            raise ValueError(f"{type(weights.model).__name__} is no DiT")
         transformer = to_diffusers(weights.model)
     except ValueError as error:
         raise InputError(f"{run}: cannot be exported: {error}") from None
     autoencoder = load_vae(vae or str(recipe.evaluation.decoder), torch.device("cpu"), offline)
-    channels = weights.model.arch.in_channels
+    channels = weights.shape[0]
     if autoencoder.latent_channels != channels:
         raise InputError(f"{autoencoder.name}: has {autoencoder.latent_channels} latent channels, the model {channels}")
     step = int(weights.identity["step"])

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from bench.objectives.discrete import MIN_TIMESTEPS
 
 LOG_2 = math.log(2.0)
-MIN_TIMESTEPS = 21
 
 
 def linear_betas(timesteps: int) -> Tensor:
@@ -102,21 +103,13 @@ class GaussianDiffusion:
         fraction = (v + 1) / 2
         return fraction * _at(self.log_betas, t) + (1 - fraction) * _at(self.posterior_log_variance, t)
 
-    def losses(self, model: nn.Module, x0: Tensor, t: Tensor, y: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """Training losses, each (N,): `mse` of the noise, `vb` in bits per dimension, `loss` their sum.
+    def velocity(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x_0 (Salimans & Ho 2022, arXiv 2202.00512, Sec. 4)."""
+        return _at(self.sqrt_alphas_bar, t) * noise - _at(self.sqrt_one_minus_alphas_bar, t) * x0
 
-        L_simple + 0.001 L_vlb (IDDPM Eq. 16): L_vlb sums T = 1000 terms of which one is drawn, so the term enters
-        with weight 0.001 x 1000 = 1. Its mean is detached: it trains the variance only (IDDPM Sec. 3.1).
-        """
-        xt = self.q_sample(x0, t, noise)
-        output = model(xt, self.timesteps[t], y).float()
-        if output.shape[1] == x0.shape[1]:
-            mse = _mean(output - noise)
-            return {"loss": mse, "mse": mse, "vb": torch.zeros_like(mse)}
-        predicted, v = output.chunk(2, dim=1)
-        mse = _mean(predicted - noise)
-        vb = self.vb_terms(x0, xt, t, predicted.detach(), v)
-        return {"loss": mse + vb, "mse": mse, "vb": vb}
+    def noise_from_velocity(self, xt: Tensor, t: Tensor, velocity: Tensor) -> Tensor:
+        """The noise of x_t whose velocity this is."""
+        return _at(self.sqrt_one_minus_alphas_bar, t) * xt + _at(self.sqrt_alphas_bar, t) * velocity
 
     def vb_terms(self, x0: Tensor, xt: Tensor, t: Tensor, noise: Tensor, v: Tensor) -> Tensor:
         """One term of the variational bound, (N,) bits per dimension: KL for t > 0, decoder NLL at t = 0.
@@ -135,11 +128,6 @@ class GaussianDiffusion:
 def _at(table: Tensor, t: Tensor) -> Tensor:
     """Values of a (T,) table at steps t (N,), as (N, 1, 1, 1)."""
     return table[t].view(-1, 1, 1, 1)
-
-
-def _mean(x: Tensor) -> Tensor:
-    """Mean square over all but the first dimension."""
-    return x.square().flatten(1).mean(1)
 
 
 def gaussian_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:

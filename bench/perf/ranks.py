@@ -16,10 +16,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from bench.closed_form import forward_gmacs
-from bench.data import load_dataset
-from bench.parallel import SINGLE, Ranks, joined
+from bench.flops import forward_gmacs
+from bench.parallel import SINGLE, Parallel, Ranks, joined
 from bench.recipe import Recipe
+from bench.run import build_trainer
 from bench.train import Trainer
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _measure(rank: int, recipe: Recipe, rounds: int, steps: int, results: mp.Sim
             results.put(
                 RanksCost(
                     model=recipe.label,
-                    gmacs=forward_gmacs(recipe.model.architecture()),
+                    gmacs=forward_gmacs(recipe.model),
                     batch_size=recipe.train.batch_size,
                     gradient_mb=gradient.numel() * 4 / 1e6,
                     **medians,
@@ -120,8 +120,7 @@ def _measure(rank: int, recipe: Recipe, rounds: int, steps: int, results: mp.Sim
 
 
 def _trainer(recipe: Recipe, folder: Path, ranks: Ranks) -> Trainer:
-    dataset = load_dataset(recipe, CPU)
-    return Trainer(recipe, dataset, folder, forward_gmacs(recipe.model.architecture()), CPU, "fp32", ranks=ranks)
+    return build_trainer(recipe, recipe.data.load(CPU), folder, forward_gmacs(recipe.model), Parallel(CPU, ranks=ranks))
 
 
 def as_row(cost: DataclassInstance) -> dict[str, str]:

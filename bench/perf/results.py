@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.closed_form import forward_gmacs, num_parameters
+from bench.flops import forward_gmacs
 from bench.recipe import Recipe
-from bench.run_folder import write_config
+from bench.run_folder import write_config, write_model
 from bench.score.evaluate import sampling_key
 
 COMMAND = [sys.executable, "-c", "from ditbench import main; main()"]
@@ -114,13 +114,9 @@ def _write_run(folder: Path, recipe: Recipe, num_rows: int) -> None:
     """A finished run as `bench.run` writes it, with random numbers in the place of measured ones."""
     write_config(recipe, folder)
     random = np.random.default_rng([recipe.seed, *recipe.label.encode()])
-    arch = recipe.model.architecture()
-    names = ("num_heads", "depth", "hidden_size", "input_size", "patch_size", "block")
-    model = {name: getattr(arch, name) for name in names}
-    gmacs = forward_gmacs(arch)
-    model |= {"name": recipe.model.name, "params": num_parameters(arch), "gmacs": gmacs, "tokens": arch.num_tokens}
+    write_model(recipe, folder)
+    gmacs = forward_gmacs(recipe.model)
     session = {"time": "2026-01-01T00:00:00+0000", "device": "cpu x86_64", "precision": "fp32", "commit": "0" * 12}
-    _write_lines(folder / "model.json", [model])
     _write_lines(folder / "sessions.jsonl", [{**session, "host": "n1", "world_size": 1, "resumed_from_step": 0}])
     steps = recipe.train.log_every * np.arange(1, num_rows + 1)
     mse, vb, grad_norm, speed = random.random((4, num_rows)).tolist()
@@ -142,7 +138,7 @@ def _write_run(folder: Path, recipe: Recipe, num_rows: int) -> None:
     )
     (folder / "samples").mkdir()
     _write_lines(folder / "evals.jsonl", [_evaluation(recipe, step, random) for step in recipe.train.kept_steps()])
-    samples = random.integers(0, 256, (250, arch.in_channels, arch.input_size, arch.input_size), dtype=np.uint8)
+    samples = random.integers(0, 256, (250, *recipe.data.facts.image_shape), dtype=np.uint8)
     np.save(folder / f"samples/{recipe.train.steps}.npy", samples)
     _write_lines(folder / "finished.json", [{"step": recipe.train.steps, "time": "2026-01-01T01:00:00+0000"}])
 

@@ -1,74 +1,67 @@
-"""Samplers: from noise to images. Nothing in these loops waits for the device."""
+"""Samplers: from noise to samples, and what that costs.
+
+A sampler is an object; read `ddpm.py`. One of your own is named in a recipe as `evaluation.sampler: my_file:Name`.
+Importing this package imports no torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor
+from models.parts import Seam
 
-from bench.objectives.diffusion import GaussianDiffusion
-from models.dit import DiT
-
-# (x, timesteps (N,)) -> network output (N, 2C, H, W) or (N, C, H, W); labels and guidance are bound by the caller.
-Network = Callable[[Tensor, Tensor], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def sample_ddpm(
-    network: Network, diffusion: GaussianDiffusion, x: Tensor, draw: Callable[[], Tensor], clip: bool
-) -> Tensor:
-    """Ancestral sampling (DDPM Alg. 2) with the learned variance.
+class Sampler(Protocol):
+    """What every sampler says and does.
 
-    Args:
-        network: predicts noise and variance.
-        diffusion: the respaced process; one network call a step.
-        x: initial noise (N, C, H, W).
-        draw: fresh standard normal noise like x, called once a step except the last.
-        clip: clip the predicted x_0 to [-1, 1] (pixel space; never for latents).
+    `options`: a frozen dataclass, the keys of `evaluation.sampler_options`; `serves`: the kinds of processes
+    (`Objective.process`) that it samples.
     """
-    for step in reversed(range(diffusion.num_steps)):
-        output = network(x, diffusion.timesteps[step].expand(len(x)))
-        x0, _ = _predictions(output, diffusion, x, step, clip)
-        mean = diffusion.posterior_mean_x0[step] * x0 + diffusion.posterior_mean_xt[step] * x
-        if step == 0:
-            return mean
-        x = mean + (0.5 * _log_variance(output, diffusion, x, step)).exp() * draw()
-    raise AssertionError("a process has at least two steps")
+
+    options: type
+    serves: tuple[str, ...]
+
+    def network_calls(self, num_steps: int, options: Any) -> int:
+        """Calls of the network for one sample in `num_steps` steps, without guidance."""
+        ...
+
+    def sample(self, denoiser: Any, x: Tensor, num_steps: int, draw: Callable[[], Tensor], options: Any) -> Tensor:
+        """Samples (N, C, *spatial) from noise x of the same shape. Nothing in here waits for the device.
+
+        denoiser: of the objective (`Objective.denoiser`); draw: fresh standard normal noise like x.
+        """
+        ...
 
 
-def sample_ddim(network: Network, diffusion: GaussianDiffusion, x: Tensor, clip: bool) -> Tensor:
-    """Deterministic DDIM (Song et al. 2020, arXiv 2010.02502, Eq. 12 with sigma = 0). Arguments as `sample_ddpm`."""
-    for step in reversed(range(diffusion.num_steps)):
-        output = network(x, diffusion.timesteps[step].expand(len(x)))
-        x0, noise = _predictions(output, diffusion, x, step, clip)
-        previous = diffusion.alphas_bar_previous[step]
-        x = previous.sqrt() * x0 + (1 - previous).sqrt() * noise
-    return x
+@dataclass(frozen=True)
+class NoOptions:
+    """Of a sampler that has none."""
 
 
-def _predictions(
-    output: Tensor, diffusion: GaussianDiffusion, x: Tensor, step: int, clip: bool
-) -> tuple[Tensor, Tensor]:
-    """Predicted x_0 and noise; after clipping x_0 the noise is the one that leads from x to it."""
-    noise = output[:, : x.shape[1]]
-    x0 = diffusion.x0_from_xt[step] * x - diffusion.x0_from_noise[step] * noise
-    if clip:
-        x0 = x0.clamp(-1, 1)
-        noise = (diffusion.x0_from_xt[step] * x - x0) / diffusion.x0_from_noise[step]
-    return x0, noise
+SAMPLERS = Seam(
+    noun="sampler",
+    key="evaluation.sampler",
+    builtin={"ddpm": "bench.samplers.ddpm:DDPM", "ddim": "bench.samplers.ddim:DDIM"},
+    contract=("options", "serves", "network_calls", "sample"),
+)
 
 
-def _log_variance(output: Tensor, diffusion: GaussianDiffusion, x: Tensor, step: int) -> Tensor:
-    """The learned log variance; a network without one samples with the larger fixed choice, beta."""
-    if output.shape[1] == x.shape[1]:
-        return diffusion.log_betas[step]
-    fraction = (output[:, x.shape[1] :] + 1) / 2
-    return fraction * diffusion.log_betas[step] + (1 - fraction) * diffusion.posterior_log_variance[step]
+def sampler_id(name: str, options: Mapping[str, Any]) -> str:
+    """A sampler and its options as one text, part of every score's key: "ddim", "ddim eta=0.5"."""
+    return " ".join([name, *(f"{key}={value}" for key, value in sorted(options.items()))])
 
 
-def guided(model: DiT, y: Tensor, guidance_scale: float, guidance_channels: int | None) -> Network:
-    """Bind labels y (N,) and guidance to a model; scale 1 is no guidance and costs one forward pass, not two."""
-    if guidance_scale == 1.0:
-        return lambda x, t: model(x, t, y).float()
-    return lambda x, t: model.forward_with_cfg(
-        x, t, y, guidance_scale, channels=guidance_channels, batch_doubled=False
-    ).float()
+def forward_passes(evaluation: Any) -> int:
+    """Forward passes of one sample for a recipe's `evaluation`: the sampler's calls, twice as many with guidance.
+
+    The one place that says so: plans, queues and figures of sampling compute ask here.
+    """
+    sampler = SAMPLERS.find(evaluation.sampler)
+    options = sampler.options(**evaluation.sampler_options)
+    calls = sampler.network_calls(evaluation.sampling_steps, options)
+    return calls * (2 if evaluation.guidance_scale != 1 else 1)

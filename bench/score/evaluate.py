@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import models
 from bench import checkpoint
 from bench.atomic import wait_for_file
-from bench.data import Digits, reference_id
+from bench.data import data_part
 from bench.data.decoders import load_decoder
-from bench.data.images import ArrayImages, open_images
+from bench.data.images import open_images
 from bench.data.latents import data_root, read_index
-from bench.errors import RunError
+from bench.errors import InputError, RunError
 from bench.parallel import Execution, Ranks
 from bench.provenance import commit
 from bench.recipe import EvaluationConfig, Recipe
@@ -25,7 +26,6 @@ from bench.score.extractors import load_extractor
 from bench.score.fidelity import Scorer
 from bench.score.reference import Reference, open_reference
 from models.assets import locate
-from models.dit import DiT
 
 
 def evaluate(
@@ -73,7 +73,7 @@ def evaluate(
 def sampling_key(evaluation: EvaluationConfig, decoder: str) -> dict[str, Any]:
     """The part of a score's key that says how samples are made of weights."""
     return {
-        "sampler": evaluation.sampler,
+        "sampler": evaluation.sampler_id,
         "sampling_steps": evaluation.sampling_steps,
         "clip_denoised": evaluation.clip_denoised,
         "guidance_scale": evaluation.guidance_scale,
@@ -89,28 +89,30 @@ def samples_path(folder: Path, step: int) -> Path:
     return folder / "samples" / f"step-{step:08d}.npy"
 
 
-def reference_of(evaluation: EvaluationConfig, offline: bool) -> Reference:
-    """What a recipe's samples are compared with.
+def reference_of(recipe: Recipe, offline: bool) -> Reference:
+    """What a recipe's samples are compared with: the data set's own images, or what the recipe names for latents.
 
     Raises:
-        InputError, MissingAsset: it is not there, or is none.
+        InputError, MissingAsset: it is not there, is none, or has images of another size than the samples.
     """
-    if evaluation.reference is None:
-        return digits_reference()
-    return open_reference(locate(evaluation.reference, offline), evaluation.reference)
+    data, name = recipe.data, recipe.evaluation.reference
+    if name is None:
+        reference = data_part(data.name).reference(data.name, data.options)
+    else:
+        reference = open_reference(locate(name, offline), name)
+    if reference.images is not None and tuple(reference.images.shape[1:]) != data.facts.image_shape:
+        raise InputError(
+            f"{reference.name}: its images are {tuple(reference.images.shape[1:])}, samples of {data.name} are "
+            f"{data.facts.image_shape} (C, H, W)"
+        )
+    return reference
 
 
-def digits_reference() -> Reference:
-    """All digits, as what samples of digits are compared with."""
-    images = Digits(torch.device("cpu")).images()
-    return Reference("digits", reference_id("digits", images), ArrayImages(images.numpy()), {})
-
-
-def _load_model(recipe: Recipe, folder: Path, step: int, ranks: Ranks) -> DiT:
+def _load_model(recipe: Recipe, folder: Path, step: int, ranks: Ranks) -> nn.Module:
     wait_for_file(weights_path(folder / "checkpoints", step))
     weights = checkpoint.load_weights(folder / "checkpoints", step)
-    (spoilt,) = ranks.maximum(float(weights is None))
-    if spoilt or weights is None:
+    (damaged,) = ranks.maximum(float(weights is None))
+    if damaged or weights is None:
         if ranks.is_first and weights is None:
             weights_path(folder / "checkpoints", step).unlink(missing_ok=True)  # for training to make it again
         raise RunError(f"{folder}: the EMA weights of step {step} cannot be read back; submit again to make them again")
@@ -130,7 +132,7 @@ def _scorer(recipe: Recipe, study_folder: Path, device: torch.device, execution:
     if identity not in _last_scorer:
         folder = study_folder / "features"
         network = load_extractor(evaluation.extractor, folder, execution.offline)
-        reference = reference_of(evaluation, execution.offline)
+        reference = reference_of(recipe, execution.offline)
         _last_scorer.clear()
         _last_scorer[identity] = Scorer(
             reference, network, evaluation.kid_subset_size, folder, device, execution.ranks, execution.stop

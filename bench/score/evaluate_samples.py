@@ -15,7 +15,6 @@ from bench.data.images import Images, open_images
 from bench.errors import InputError
 from bench.parallel import Ranks
 from bench.provenance import commit
-from bench.recipe import ExtractorName
 from bench.run_folder import read_config
 from bench.sample import read_made_from
 from bench.score.extractors import load_extractor
@@ -39,7 +38,7 @@ class First(Images):
 def evaluate_samples(
     samples: Path,
     real: Reference,
-    extractor: ExtractorName,
+    extractor: str,
     num_samples: int | None,
     kid_subset_size: int,
     work: Path,

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.data import check_ready
 from bench.errors import InputError, RunError
 from bench.jsonl import now
 from bench.provenance import commit
+from bench.ready import check_ready
 from bench.recipe import Recipe
 from bench.run_folder import clear_error, is_finished, is_trained, try_lock, write_config
 from sweeps.cluster import ClusterProfile, Resources

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bench.atomic import write_json
 from bench.errors import InputError
-from bench.recipe import describe
+from bench.schema import describe
 from sweeps.cluster import ClusterProfile
 from sweeps.slurm.client import Job
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bench.closed_form import forward_gmacs
-from bench.flops import training_gmacs
+from bench.flops import forward_gmacs, training_gmacs
 from bench.recipe import Recipe
 from bench.run_folder import is_locked, lock_path
 from sweeps.slurm.submissions import Kind
@@ -156,7 +155,7 @@ def _status(files: RunFiles, state: State, job: RunJob | None, peak_tflops: floa
 
 def _mfu(files: RunFiles, peak_tflops: float) -> float:
     """True FLOP/s of training over the peak of all ranks."""
-    gmacs = training_gmacs(forward_gmacs(files.recipe.model.architecture()), 1, 1)
+    gmacs = training_gmacs(forward_gmacs(files.recipe.model), 1, 1)
     flops = FLOPS_PER_MAC * 1e9 * gmacs * files.train["images_per_s"]
     return flops / (files.newest["training"].get("world_size", 1) * 1e12 * peak_tflops)
 

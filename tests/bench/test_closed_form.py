@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from bench.closed_form import forward_gmacs, num_parameters
 
 from bench import flops
-from bench.closed_form import forward_gmacs, num_parameters
 from models import list_models
 from models.registry import BLOCKS, architecture
 

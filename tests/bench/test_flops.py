@@ -27,7 +27,7 @@ from bench.flops import (
     training_gmacs,
 )
 from models import BLOCKS, create_model, list_models
-from models.registry import Architecture, architecture
+from models.registry import DiTConfig, architecture
 
 
 @cache
@@ -50,7 +50,7 @@ def published_figures() -> list[tuple[str, str, int, str]]:
     return list(dict.fromkeys(rows))
 
 
-def expected_macs(arch: Architecture) -> int:
+def expected_macs(arch: DiTConfig) -> int:
     """The rule by hand: linear maps, attention products, one per element of the blocks' LayerNorms."""
     d, hidden, image_tokens = arch.hidden_size, int(arch.hidden_size * arch.mlp_ratio), arch.num_tokens
     pixels = arch.patch_size**2 * arch.in_channels

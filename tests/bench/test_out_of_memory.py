@@ -25,7 +25,7 @@ from bench.recipe import Recipe
 from bench.run import run, train
 from bench.run_folder import failed_attempts, is_finished, is_trained, read_error
 from bench.stopping import Stopped
-from models.dit import DiT
+from models.transformer import DiT
 
 
 def pieces(folder: Path) -> int:

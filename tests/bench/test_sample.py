@@ -13,7 +13,7 @@ from bench.data.decoders import Pixels
 from bench.recipe import Recipe
 from bench.sample import CHUNK, ChunkedNoise, Sampling, sample
 from bench.train import build_model
-from models.dit import DiT
+from models.transformer import DiT
 
 CPU = torch.device("cpu")
 

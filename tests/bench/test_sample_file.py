@@ -26,7 +26,7 @@ from bench.score.extractors import load_extractor
 from bench.score.features import extract
 from bench.stopping import StopRequest
 from bench.train import build_model
-from models.dit import DiT
+from models.transformer import DiT
 
 CPU = torch.device("cpu")
 RECIPE = tiny(evaluation={"batch_size": 25, "num_samples": 110})

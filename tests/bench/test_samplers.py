@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.objectives.diffusion import GaussianDiffusion
 from bench.samplers import Network, guided, sample_ddim, sample_ddpm
 from models import BLOCKS, create_model
-from models.dit import DiT
+from models.transformer import DiT
 
 PROCESS = GaussianDiffusion.linear()
 # alpha_bar by the network's timestep, for networks that know the noise level.

@@ -23,8 +23,8 @@ from models.blocks import (
     SharedModulation,
     modulate,
 )
-from models.dit import DiT
 from models.layers import PatchEmbed, TimestepEmbedder, position_table, timestep_features
+from models.transformer import DiT
 
 DIM, HEADS = 16, 4
 

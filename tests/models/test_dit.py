@@ -15,8 +15,8 @@ from torch import Tensor
 
 from bench.flops import PUBLISHED
 from models import BLOCKS, create_model, list_models
-from models.dit import DiT
 from models.layers import timestep_features
+from models.transformer import DiT
 
 # Every tensor, the fixed position table included; of these T x d are not trained.
 PARAMETERS = {

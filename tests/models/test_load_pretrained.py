@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from bench import checkpoint
 from models import BLOCKS, create_model, load_pretrained
 from models.diffusers_weights import to_diffusers
-from models.dit import DiT
+from models.transformer import DiT
 from models.weights import infer_architecture
 
 

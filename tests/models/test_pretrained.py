@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models import BLOCKS, create_model
 from models.diffusers_weights import from_diffusers, state_dict_from_diffusers, state_dict_to_diffusers, to_diffusers
-from models.dit import DiT
+from models.transformer import DiT
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ import models
 from bench import checkpoint
 from bench.recipe import Recipe, parse_recipe
 from bench.run_folder import weights_path, write_config
-from models.dit import DiT
+from models.transformer import DiT
 
 MODEL = {"name": "DiT", "depth": 2, "hidden_size": 32, "num_heads": 4, "patch_size": 2, "image_size": 64}
 

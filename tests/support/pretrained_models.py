@@ -8,7 +8,7 @@ import torch
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 
 from models import create_model
-from models.dit import DiT
+from models.transformer import DiT
 
 
 def small(block: str = "adaln-zero", **options: Any) -> DiT:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from bench.closed_form import forward_gmacs
 from recipes import tiny
 
 import sweeps
-from bench.closed_form import forward_gmacs
 from bench.errors import InputError
 from bench.recipe import Recipe
 from sweeps.cluster import CLUSTERS, ClusterProfile, Resources, load_cluster, minutes

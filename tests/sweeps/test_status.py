@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from bench.closed_form import forward_gmacs
 from fake_slurm import FakeSlurm, FakeStudy, append
 
-from bench.closed_form import forward_gmacs
 from bench.errors import InputError
 from sweeps.slurm import submissions
 from sweeps.slurm.submissions import JobArray

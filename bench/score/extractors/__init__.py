@@ -1,13 +1,18 @@
-"""Feature networks by name: what samples and real images are compared in."""
+"""Feature networks by name or dotted path: what samples and real images are compared in.
+
+A network is a part with `asset`, `image_shape` and `load`; see `builtin.py`. Importing this package imports no torch.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from models.parts import Seam
 
-from bench.recipe import ExtractorName
+if TYPE_CHECKING:
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 
 @dataclass(frozen=True)
@@ -33,51 +38,23 @@ class Extractor:
     test_accuracy: float | None = None
 
 
-# ADM's protocol (Dhariwal & Nichol 2021, arXiv 2105.05233): the Inception Score over splits of 5,000 samples.
-ADM_SPLIT_SIZE = 5000
+EXTRACTORS = Seam(
+    noun="extractor",
+    key="evaluation.extractor",
+    builtin={
+        "inception-v3-compat": "bench.score.extractors.builtin:INCEPTION",
+        "dinov2-vitl14": "bench.score.extractors.builtin:DINOV2",
+        "digits-cnn": "bench.score.extractors.builtin:DIGITS_CNN",
+    },
+    contract=("asset", "image_shape", "load"),
+)
 
 
-def load_extractor(name: ExtractorName, folder: Path, offline: bool) -> Extractor:
-    """The extractor of a recipe, on the CPU; the digits network is trained in `folder` if it is not there yet.
+def load_extractor(name: str, folder: Path, offline: bool) -> Extractor:
+    """The extractor of a recipe, on the CPU; one that the suite trains itself is trained in `folder` if need be.
 
     Raises:
         InputError: the weights are not those of the network.
         MissingAsset: they are not in the cache and cannot be fetched.
     """
-    # Only the one that is used: some take seconds to import.
-    if name == "digits-cnn":
-        from bench.score.extractors import digits_cnn
-
-        trained = digits_cnn.trained(folder)
-        layers = [digits_cnn.FEATURES, digits_cnn.LOGITS]
-        network = digits_cnn.DigitsFeatures(name, layers, feature_extractor_weights_path=str(trained.path))
-        return Extractor(
-            f"{name}-{trained.digest}",
-            network.requires_grad_(False).eval(),
-            features=digits_cnn.FEATURES,
-            logits=digits_cnn.LOGITS,
-            test_accuracy=trained.test_accuracy,
-        )
-    from bench.score.extractors.weights import weights_digest
-    from models.assets import locate
-
-    path = locate(name, offline)
-    if name == "dinov2-vitl14":
-        from bench.score.extractors import dinov2
-
-        network = dinov2.DINOv2Features(dinov2.NAME, [dinov2.FEATURES], feature_extractor_weights_path=str(path))
-        return Extractor(
-            f"{name}-{weights_digest(path)}", network.requires_grad_(False).eval(), features=dinov2.FEATURES
-        )
-    from bench.score.extractors import inception
-
-    layers = [inception.FEATURES, inception.SPATIAL, inception.LOGITS]
-    network = inception.InceptionFeatures(inception.NAME, layers, feature_extractor_weights_path=str(path))
-    return Extractor(
-        f"{name}-{weights_digest(path)}",
-        network.requires_grad_(False).eval(),
-        features=inception.FEATURES,
-        spatial=inception.SPATIAL,
-        logits=inception.LOGITS,
-        split_size=ADM_SPLIT_SIZE,
-    )
+    return EXTRACTORS.find(name).load(name, folder, offline)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from bench import checkpoint
-from bench.data import Digits
+from bench.data.digits import Digits
 from bench.randomness import Stream, generator
 
 NAME = "digits-cnn"

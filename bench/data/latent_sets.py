@@ -1,0 +1,93 @@
+"""Latents as a recipe names them: ImageNet's, of which all is known, or those of one's own images."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench.data import DATA, DatasetFacts
+from models.dit import VAE_DOWNSAMPLING
+
+if TYPE_CHECKING:
+    import torch
+
+    from bench.data.latents import Latents
+    from bench.score.reference import Reference
+
+LATENT_CHANNELS = 4  # of the paper's autoencoder
+
+
+def latent_facts(length: int, num_classes: int, image_size: int) -> DatasetFacts:
+    """Latents of `length` colour images of `image_size` pixels a side."""
+    side = image_size // VAE_DOWNSAMPLING
+    return DatasetFacts(length, (LATENT_CHANNELS, side, side), (3, image_size, image_size), num_classes, latents=True)
+
+
+@dataclass(frozen=True)
+class LatentOptions:
+    """Latents are in the folder `name` of the data root; `vae` is the autoencoder that made them.
+
+    Those of one's own images, or of a part of ImageNet, need all keys; of the data sets with a name, the others are
+    known.
+    """
+
+    vae: str | None = None
+    length: int | None = None
+    num_classes: int | None = None
+    image_size: int | None = None
+
+
+@dataclass(frozen=True)
+class LatentSet:
+    """`known`: of a data set with a name."""
+
+    known: DatasetFacts | None = None
+    options: type = LatentOptions
+
+    def facts(self, name: str, options: LatentOptions) -> DatasetFacts:
+        self._check(name, options)
+        return self.known or latent_facts(options.length or 0, options.num_classes or 0, options.image_size or 0)
+
+    def load(self, name: str, options: LatentOptions, device: torch.device) -> Latents:
+        from bench.data.latents import Latents, data_root
+
+        self.check_ready(name, options)
+        return Latents(data_root() / name, device)
+
+    def reference(self, name: str, options: LatentOptions) -> Reference:
+        raise AssertionError("samples of latents are compared with the reference that the recipe names")
+
+    def check_ready(self, name: str, options: LatentOptions) -> None:
+        from bench.data.latents import check, data_root, read_index
+
+        facts = self.facts(name, options)
+        check(read_index(data_root() / name), facts.length, facts.num_classes, facts.image_shape[1], str(options.vae))
+
+    def _check(self, name: str, options: LatentOptions) -> None:
+        sizes: dict[str, Any] = {key: getattr(options, key) for key in ("length", "num_classes", "image_size")}
+        given = [key for key, value in sizes.items() if value is not None]
+        if self.known is not None and given:
+            raise ValueError(f"{given[0]}: {name} is known; latents of other images need another name")
+        if self.known is None and len(given) < len(sizes):
+            missing = ", ".join(key for key in sizes if key not in given)
+            raise ValueError(
+                f"name: unknown dataset {name!r}; accepted: {', '.join(DATA.builtin)}, the path of your own such as "
+                f"my_module:Name, or latents of your own images with {missing}"
+            )
+        for key in given:
+            if sizes[key] <= 0:
+                raise ValueError(f"{key}: {sizes[key]}; accepted: greater than 0")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError(f"name: {name!r} is no folder name of letters, digits, dots, underscores and hyphens")
+        if options.vae is None:
+            raise ValueError("vae: missing; latents name the autoencoder that made them")
+        if (options.image_size or 0) % VAE_DOWNSAMPLING:
+            raise ValueError(
+                f"image_size: {options.image_size} is not a multiple of {VAE_DOWNSAMPLING} (the autoencoder)"
+            )
+
+
+IMAGENET_256 = LatentSet(latent_facts(1_281_167, num_classes=1000, image_size=256))
+IMAGENET_512 = LatentSet(latent_facts(1_281_167, num_classes=1000, image_size=512))
+OWN = LatentSet()

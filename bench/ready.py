@@ -1,0 +1,25 @@
+"""What a recipe needs on this machine, made sure of before anything is spent. Imports no torch."""
+
+from __future__ import annotations
+
+from bench.data import data_part
+from bench.recipe import Recipe
+from bench.score.extractors import EXTRACTORS
+
+
+def check_ready(recipe: Recipe, offline: bool) -> None:
+    """Refuse a recipe that lacks its data, autoencoder, feature network or reference here.
+
+    Unless `offline`, files of others that are missing are fetched.
+
+    Raises:
+        InputError: data that are not there or not those of the recipe.
+        MissingAsset: a file of others that is not in the cache, with the command that gets it.
+    """
+    from models.assets import locate
+
+    data_part(recipe.data.name).check_ready(recipe.data.name, recipe.data.options)
+    evaluation = recipe.evaluation
+    for name in (evaluation.decoder, evaluation.reference, EXTRACTORS.find(evaluation.extractor).asset):
+        if name is not None:
+            locate(name, offline)

@@ -1,0 +1,184 @@
+"""How YAML becomes checked, frozen sections: strict types, unknown keys refused, errors in one line.
+
+A section whose keys depend on the part that it names (a model family, an objective, a data set) is a `PartSection`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from dataclasses import MISSING, asdict, fields
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from bench.errors import InputError
+
+
+class Section(BaseModel):
+    """Frozen, strictly typed, unknown keys and infinities refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class PartSection(Section):
+    """A section whose other keys are the options of the part that it names: a frozen dataclass with defaults."""
+
+    model_config = ConfigDict(extra="allow")
+    # The key that names the part.
+    NAME: ClassVar[str] = "name"
+
+    @classmethod
+    def options_type(cls, name: str) -> type:
+        """The dataclass of a part's options.
+
+        Raises:
+            ValueError: no such part.
+        """
+        raise NotImplementedError
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_options(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        name = content.get(cls.NAME, cls.model_fields[cls.NAME].default)
+        if not isinstance(name, str):
+            return content  # missing, or of another type: pydantic says so
+        try:
+            kind = cls.options_type(name)
+        except ValueError as error:
+            raise ValueError(f"{cls.NAME}: {error}") from None
+        given = {key: value for key, value in content.items() if key != cls.NAME}
+        return {cls.NAME: name, **asdict(check_options(kind, given, cls.NAME))}
+
+    @property
+    def options(self) -> Any:
+        """The part's options, an instance of its dataclass."""
+        given = self.model_dump()
+        name = given.pop(self.NAME)
+        return self.options_type(name)(**given)
+
+    def non_default(self) -> dict[str, Any]:
+        """The options that are not the part's defaults: what belongs into a hash."""
+        options = self.options
+        return {f.name: getattr(options, f.name) for f in fields(options) if getattr(options, f.name) != f.default}
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+
+def check_options(kind: type, given: dict[Any, Any], *also: str) -> Any:
+    """Options as an instance of the dataclass `kind`, strictly typed.
+
+    `also`: further keys of the section, for the message.
+
+    Raises:
+        ValueError: `key: what is wrong`.
+    """
+    names = [field.name for field in fields(kind)]
+    unknown = [str(key) for key in given if key not in names]
+    if unknown:
+        raise ValueError(f"{unknown[0]}: unknown key; accepted: {', '.join([*also, *names])}")
+    try:
+        checked = _checker(kind).model_validate(given)
+        return kind(**{name: getattr(checked, name) for name in names})
+    except ValidationError as error:
+        first, *more = error.errors()
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            raise ValueError(f"{key}: missing") from None
+        others = f" (and {len(more)} more)" if more else ""
+        raise ValueError(f"{key}: {first['msg']}, got {first['input']!r}{others}") from None
+
+
+@cache
+def _checker(kind: type) -> type[BaseModel]:
+    """The dataclass as a strict pydantic model."""
+    types = get_type_hints(kind, include_extras=True)
+    columns: Any = {
+        field.name: (types[field.name], ... if field.default is MISSING else field.default) for field in fields(kind)
+    }
+    return pydantic.create_model(kind.__name__, __base__=Section, **columns)
+
+
+def describe(error: ValidationError, schema: type[BaseModel]) -> str:
+    """The first problem of a validation error as `key: what is wrong` (and how many more there are)."""
+    first, *more = error.errors()
+    path = [str(part) for part in first["loc"]]
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = f"unknown key; accepted: {', '.join(_fields_at(schema, path[:-1]))}"
+    elif first["type"] == "missing":
+        message = "missing"
+    elif first["type"] == "model_type":
+        message = f"expected a mapping with the keys {', '.join(_fields_at(schema, path))}, got {first['input']!r}"
+    elif first["type"] == "tuple_type":
+        message = f"expected a list, got {first['input']!r}"
+    elif first["type"] != "value_error":
+        message = f"{message}, got {first['input']!r}"
+    others = f" (and {len(more)} more)" if more else ""
+    if not path:
+        return f"{message}{others}"
+    # A section's own check begins its message with the key, as `patch_size: ...`.
+    separator = "." if first["type"] == "value_error" and re.match(r"[a-z_]+: ", message) else ": "
+    return f"{'.'.join(path)}{separator}{message}{others}"
+
+
+def _fields_at(schema: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        if part in schema.model_fields:  # else the position in a list
+            annotation = schema.model_fields[part].annotation
+            inner = (annotation, *get_args(annotation))  # of `Section | None` and `tuple[Section, ...]`
+            sections = [a for a in inner if isinstance(a, type) and issubclass(a, BaseModel)]
+            if not sections:
+                break
+            schema = sections[0]
+    return list(schema.model_fields)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loading that reads 1e-4 as a number (YAML 1.1 wants 1.0e-4) and refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is no key", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def load_yaml(path: Path) -> Any:
+    """Read a YAML file safely.
+
+    Raises:
+        InputError: no such file, or not YAML, with the line.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        problem = ", ".join(part for part in (error.context, error.problem) if part)
+        raise InputError(f"{path}: line {line}: {problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
