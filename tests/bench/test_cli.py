@@ -95,7 +95,7 @@ def refuse(*arguments, **options):
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 socket.socket.__init__ = refuse
 import models, bench, sweeps, analysis
-import ditbench, bench.closed_form, bench.data, bench.jsonl, bench.recipe, bench.provenance, bench.run_folder
+import ditbench, bench.data, bench.jsonl, bench.objectives, bench.ready, bench.recipe, bench.samplers, bench.provenance, bench.run_folder
 import sweeps.commands, sweeps.expand, sweeps.local, sweeps.plan, sweeps.slurm.after, sweeps.slurm.client
 import sweeps.slurm.job, sweeps.slurm.launch, sweeps.slurm.submissions, sweeps.watch.status
 models.list_models()
@@ -142,8 +142,8 @@ def test_mistyped_arguments_are_named_with_status_two(arguments: list[str], name
 
 
 def test_a_mistyped_block_is_told_what_is_accepted() -> None:
-    shown = refusal(ditbench("flops", "--block", "adaln-one"))
-    assert shown == f"unknown block 'adaln-one'; accepted: {', '.join(BLOCKS)}"
+    message = refusal(ditbench("flops", "--block", "adaln-one"))
+    assert f"unknown block 'adaln-one'; accepted: {', '.join(BLOCKS)}" in message
 
 
 def test_no_command_shows_the_help() -> None:
@@ -196,7 +196,7 @@ def test_flops_json_has_training_compute_when_asked_for() -> None:
     ended = ditbench("flops", "DiT-S/8", *arguments, "--image-size", "128", "--format", "json")
     assert (ended.status, ended.err) == (0, "")
     (row,) = json.loads(ended.out)
-    cost = count("DiT-S/8", "in-context", 128)
+    cost = count("DiT-S/8", block="in-context", image_size=128)
     assert row == {
         "model": "DiT-S/8",
         "block": "in-context",

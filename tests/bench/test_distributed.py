@@ -19,19 +19,18 @@ from ranks import HANG_SECONDS, on_ranks
 from recipes import tiny
 from runs import StudyFolder, results, start
 from torch import Tensor
-from trainings import assert_equal_but_for_the_order_of_sums, last_state, trained
+from trainings import assert_equal_but_for_the_order_of_sums, batches_of, last_state, trained, trainer_of
 
 import bench.run
 import bench.train
 from bench import checkpoint, jsonl
-from bench.data import Digits
+from bench.data.digits import DIGITS, Digits
 from bench.errors import InputError, RunError
 from bench.parallel import SINGLE, Execution, Ranks, joined
 from bench.recipe import Recipe
 from bench.run_folder import RunLocked, failed_attempts, is_finished, locked, read_error, record_failure
 from bench.score.fidelity import Scorer
 from bench.stopping import Stopped, StopRequest
-from bench.train import BatchSampler, Trainer
 
 CPU = torch.device("cpu")
 
@@ -128,8 +127,8 @@ def test_what_the_first_rank_is_refused_ends_the_others_without_a_word() -> None
 @pytest.mark.parametrize("world_size", [2, 4, 8])
 def test_shares_of_all_ranks_are_the_batch_bit_for_bit(world_size: int) -> None:
     recipe, digits = tiny(train={"label_dropout": 0.5}), Digits(CPU)
-    whole = BatchSampler(recipe, digits, CPU)
-    parts = [BatchSampler(recipe, digits, CPU, Ranks(rank, world_size)) for rank in range(world_size)]
+    whole = batches_of(recipe, digits)
+    parts = [batches_of(recipe, digits, Ranks(rank, world_size)) for rank in range(world_size)]
     for step in (0, 1, 55, 56, 200):
         shares = [part(step) for part in parts]
         for tensor, *pieces in zip(whole(step), *shares, strict=True):
@@ -154,7 +153,7 @@ def _train_and_stop(ranks: Ranks, recipe: Recipe, folder: Path, step: int) -> No
     bench.train.SECONDS_BETWEEN_AGREEMENTS = 0
     stop = StopRequest()
     digits = Interrupting(step, lambda: setattr(stop, "signal", signal.SIGUSR2))
-    trainer = Trainer(recipe, digits, folder, 0.5, CPU, "fp32", ranks=ranks, stop=stop)
+    trainer = trainer_of(recipe, folder, ranks, dataset=digits, stop=stop)
     with pytest.raises(Stopped):
         trainer.train_until(recipe.train.steps)
 
@@ -213,11 +212,16 @@ class Interrupting(Digits):
         return super().batch(indices, share, random)
 
 
+def read_instead(digits: Digits) -> None:
+    """Have the runs of this process read them."""
+    pytest.MonkeyPatch().setattr(DIGITS, "load", lambda name, options, device: digits)
+
+
 def _run(ranks: Ranks, folder: Path, study: Path, signalled: int, seconds_between: float) -> int | None:
     """Run; rank 1 gets a signal while it reads its batch number `signalled`. The step at which it stopped."""
     if ranks.rank == 1:
         digits = Interrupting(signalled, lambda: os.kill(os.getpid(), signal.SIGUSR2))
-        bench.run.load_dataset = lambda recipe, device: digits
+        read_instead(digits)
     bench.train.SECONDS_BETWEEN_AGREEMENTS = seconds_between
     execution = Execution(ranks=ranks, stop=StopRequest().on(signal.SIGUSR2))
     try:
@@ -274,7 +278,7 @@ def _run_with_a_fault(ranks: Ranks, folder: Path, study: Path, faulty: int | Non
 
     if ranks.rank == faulty:
         digits = Interrupting(5, fail)
-        bench.run.load_dataset = lambda recipe, device: digits
+        read_instead(digits)
     bench.run.run(folder, study, Execution(ranks=ranks))
 
 
@@ -301,7 +305,7 @@ def _run_with_a_death(ranks: Ranks, folder: Path, study: Path, explained: bool) 
 
     if ranks.rank == 1:
         digits = Interrupting(5, die)
-        bench.run.load_dataset = lambda recipe, device: digits
+        read_instead(digits)
     bench.run.PEER_SECONDS = 5
     bench.run.run(folder, study, Execution(ranks=ranks, session={"attempt": "7.0"}))
 

@@ -17,11 +17,10 @@ from recipes import tiny
 from runs import StudyFolder, Undisturbed, last_step, results, start
 from torch import Tensor
 
-import bench.run
 import bench.score.evaluate
 from bench import checkpoint, jsonl
-from bench.data import Digits
 from bench.data.decoders import Pixels
+from bench.data.digits import DIGITS, Digits
 from bench.parallel import Execution
 from bench.recipe import Recipe
 from bench.run import run, score, train
@@ -78,7 +77,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Watched], Watched]:
     """Have runs read this data set, and decode with it."""
 
     def patch(dataset: Watched) -> Watched:
-        monkeypatch.setattr(bench.run, "load_dataset", lambda recipe, device: dataset)
+        monkeypatch.setattr(DIGITS, "load", lambda name, options, device: dataset)
         monkeypatch.setattr(bench.score.evaluate, "load_decoder", lambda evaluation, device, offline, latents: dataset)
         return dataset
 

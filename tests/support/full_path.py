@@ -212,8 +212,9 @@ def pipeline_difference(folder: Path, settings: Settings) -> float:
     """
     from diffusers.pipelines.dit.pipeline_dit import DiTPipeline
 
-    from bench.objectives.diffusion import GaussianDiffusion
-    from bench.samplers import guided, sample_ddim
+    from bench.objectives.iddpm import IDDPM, IDDPMOptions
+    from bench.samplers.ddim import DDIM, DDIMOptions
+    from bench.samplers.guidance import guided
     from bench.weights import load_weights_of
 
     labels, num_steps, scale = [0, 1], settings.sampling_steps, 4.0
@@ -225,11 +226,12 @@ def pipeline_difference(folder: Path, settings: Settings) -> float:
     pipeline(labels, guidance_scale=scale, num_inference_steps=num_steps, generator=torch.Generator().manual_seed(1))
     theirs = decoded[0] * pipeline.vae.config.scaling_factor
 
-    model = load_weights_of(str(folder / "run"), None, offline=True).model
+    weights = load_weights_of(str(folder / "run"), None, offline=True)
     noise = torch.randn(theirs.shape, generator=torch.Generator().manual_seed(1))
-    diffusion = GaussianDiffusion.linear(1000, torch.device("cpu")).respace(num_steps)
+    network = guided(weights.model, torch.tensor(labels), weights.num_classes, theirs.shape[1], scale, None)
+    denoiser = IDDPM(IDDPMOptions(), torch.device("cpu")).denoiser(network, clip=False)
     with torch.inference_mode():
-        ours = sample_ddim(guided(model, torch.tensor(labels), scale, None), diffusion, noise, clip=False)
+        ours = DDIM.sample(denoiser, noise, num_steps, noise.clone, DDIMOptions())
     return float((ours - theirs).abs().max() / ours.std())
 
 

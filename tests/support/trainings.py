@@ -1,26 +1,54 @@
-"""Training apart from runs: the last state, and how far two may differ that sum in another order."""
+"""Training apart from runs: batches, the last state, and how far two may differ that sum in another order."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from bench import checkpoint, jsonl
-from bench.data import Digits
-from bench.parallel import SINGLE, Ranks
+from bench.data import Dataset
+from bench.objectives import OBJECTIVES
+from bench.parallel import SINGLE, Parallel, Ranks
 from bench.recipe import Recipe
-from bench.train import Trainer
+from bench.run import build_trainer
+from bench.stopping import StopRequest
+from bench.train import BatchSampler, Trainer
 
 CPU = torch.device("cpu")
+
+
+def batches_of(recipe: Recipe, dataset: Dataset, ranks: Ranks = SINGLE) -> Callable[[int], list[Tensor]]:
+    """Step -> x0, labels, and what the objective drew."""
+    objective = OBJECTIVES.find(recipe.diffusion.objective)(recipe.diffusion.options, CPU)
+    sampler = BatchSampler(objective, dataset, recipe.train, recipe.seed, Parallel(CPU, ranks=ranks))
+
+    def batch(step: int) -> list[Tensor]:
+        x0, labels, drawn = sampler(step)
+        return [x0, labels, *drawn.values()]
+
+    return batch
+
+
+def trainer_of(
+    recipe: Recipe,
+    folder: Path,
+    ranks: Ranks = SINGLE,
+    micro_batches: int = 1,
+    dataset: Dataset | None = None,
+    stop: StopRequest | None = None,
+) -> Trainer:
+    dataset = dataset or recipe.data.load(CPU)
+    parallel = Parallel(CPU, ranks=ranks)
+    return build_trainer(recipe, dataset, folder, 0.5, parallel, stop=stop, micro_batches=micro_batches)
 
 
 def trained(recipe: Recipe, folder: Path, micro_batches: int, ranks: Ranks = SINGLE) -> dict[str, Tensor]:
     """The last training state, with the logged values beside it."""
     folder.mkdir(exist_ok=True)
-    digits = Digits(CPU)
-    trainer = Trainer(recipe, digits, folder, 0.5, CPU, "fp32", ranks=ranks, micro_batches=micro_batches)
+    trainer = trainer_of(recipe, folder, ranks, micro_batches)
     trainer.resume(recipe.train.steps)
     trainer.train_until(recipe.train.steps)
     return last_state(recipe, folder)
@@ -31,6 +59,12 @@ def last_state(recipe: Recipe, folder: Path) -> dict[str, Tensor]:
     rows = jsonl.read(folder / "train.jsonl")
     logged = [[row[key] for row in rows] for key in ("loss", "mse", "vb", "grad_norm")]
     return {**checkpoint.load_tensors(path)[0], "logged": torch.tensor(logged, dtype=torch.float64)}
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
 
 
 def assert_equal_but_for_the_order_of_sums(
