@@ -122,11 +122,10 @@ def test_a_wrong_digit_row_or_word_is_a_difference() -> None:
 
 
 def test_committed_tables_and_figures_are_those_of_the_committed_scores() -> None:
+    columns = ["seed", "step", "r"]
     for path in sorted(measured.RESULTS.glob("*/correlations.csv")):
-        expected: Any = correlations(load(path.parent).evals)
-        pd.testing.assert_frame_equal(
-            pd.read_csv(path)[["seed", "step", "r"]], expected[["seed", "step", "r"]], check_dtype=False
-        )
+        table, expected = (frame[columns] for frame in (pd.read_csv(path), correlations(load(path.parent).evals)))
+        pd.testing.assert_frame_equal(pd.DataFrame(table), pd.DataFrame(expected), check_dtype=False)
     drawn = measured.csv("digits/gflops_vs_fid.csv").query("panel == 'measured'").set_index("label").fid
     assert drawn.to_dict() == pytest.approx(measured.scores("digits").mean(axis=1).to_dict())
 
