@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from batches import batches_of, tensors
 from ranks import HANG_SECONDS, on_ranks
 from recipes import tiny
 from runs import StudyFolder, results, start
 from torch import Tensor
-from trainings import assert_equal_but_for_the_order_of_sums, batches_of, last_state, trained, trainer_of
+from trainings import assert_equal_but_for_the_order_of_sums, last_state, trained, trainer_of
 
 import bench.run
 import bench.train
@@ -130,8 +131,8 @@ def test_shares_of_all_ranks_are_the_batch_bit_for_bit(world_size: int) -> None:
     whole = batches_of(recipe, digits)
     parts = [batches_of(recipe, digits, Ranks(rank, world_size)) for rank in range(world_size)]
     for step in (0, 1, 55, 56, 200):
-        shares = [part(step) for part in parts]
-        for tensor, *pieces in zip(whole(step), *shares, strict=True):
+        shares = [tensors(part(step)) for part in parts]
+        for tensor, *pieces in zip(tensors(whole(step)), *shares, strict=True):
             assert all(len(piece) == 32 // world_size for piece in pieces)
             assert torch.equal(tensor, torch.cat(pieces))
 

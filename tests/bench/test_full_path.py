@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batches import batches_of, tensors
 from full_path import VAE, Settings, full_path, make_images, make_inception, make_vae
 from ranks import on_ranks
 from recipes import LATENTS, recipe
-from trainings import assert_same, batches_of, trainer_of
+from trainings import assert_same, trainer_of
 
 from bench import checkpoint
 from bench.data.encode import encode
@@ -98,7 +99,7 @@ def test_every_epoch_draws_anew_from_the_posteriors(here: Path) -> None:
 def _shares(ranks: Ranks, step: int, data: Path) -> list[bytes]:
     os.environ["DITBENCH_DATA"] = str(data)  # ranks may be copies of a process that began before
     what = on_photos()
-    return [part.numpy().tobytes() for part in batches_of(what, what.data.load(CPU), ranks)(step)]
+    return [part.numpy().tobytes() for part in tensors(batches_of(what, what.data.load(CPU), ranks)(step))]
 
 
 def test_ranks_share_a_batch_of_latents_bit_for_bit(here: Path) -> None:

@@ -211,9 +211,8 @@ def pipeline_difference(folder: Path, settings: Settings) -> float:
     The same noise and weights, DDIM, guidance on all four channels, which is what diffusers' pipeline does.
     """
     from diffusers.pipelines.dit.pipeline_dit import DiTPipeline
+    from sampled import sample_ddim
 
-    from bench.objectives.iddpm import IDDPM, IDDPMOptions
-    from bench.samplers.ddim import DDIM, DDIMOptions
     from bench.samplers.guidance import guided
     from bench.weights import load_weights_of
 
@@ -229,9 +228,8 @@ def pipeline_difference(folder: Path, settings: Settings) -> float:
     weights = load_weights_of(str(folder / "run"), None, offline=True)
     noise = torch.randn(theirs.shape, generator=torch.Generator().manual_seed(1))
     network = guided(weights.model, torch.tensor(labels), weights.num_classes, theirs.shape[1], scale, None)
-    denoiser = IDDPM(IDDPMOptions(), torch.device("cpu")).denoiser(network, clip=False)
     with torch.inference_mode():
-        ours = DDIM.sample(denoiser, noise, num_steps, noise.clone, DDIMOptions())
+        ours = sample_ddim(network, num_steps, noise, clip=False)
     return float((ours - theirs).abs().max() / ours.std())
 
 

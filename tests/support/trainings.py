@@ -1,8 +1,7 @@
-"""Training apart from runs: batches, the last state, and how far two may differ that sum in another order."""
+"""Training apart from runs: the last state, and how far two may differ that sum in another order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,26 +9,13 @@ from torch import Tensor
 
 from bench import checkpoint, jsonl
 from bench.data import Dataset
-from bench.objectives import OBJECTIVES
 from bench.parallel import SINGLE, Parallel, Ranks
 from bench.recipe import Recipe
 from bench.run import build_trainer
 from bench.stopping import StopRequest
-from bench.train import BatchSampler, Trainer
+from bench.train import Trainer
 
 CPU = torch.device("cpu")
-
-
-def batches_of(recipe: Recipe, dataset: Dataset, ranks: Ranks = SINGLE) -> Callable[[int], list[Tensor]]:
-    """Step -> x0, labels, and what the objective drew."""
-    objective = OBJECTIVES.find(recipe.diffusion.objective)(recipe.diffusion.options, CPU)
-    sampler = BatchSampler(objective, dataset, recipe.train, recipe.seed, Parallel(CPU, ranks=ranks))
-
-    def batch(step: int) -> list[Tensor]:
-        x0, labels, drawn = sampler(step)
-        return [x0, labels, *drawn.values()]
-
-    return batch
 
 
 def trainer_of(
