@@ -19,7 +19,7 @@ test: install
 # none). The cluster's own jobs take both cores.
 test-others: install
 	$(BIN)/pytest $(PARALLEL) -m "slow or notebooks or chromium"
-	$(BIN)/pytest -m slurm
+	$(BIN)/pytest tests/slurm
 
 test-all: test test-others
 

@@ -20,6 +20,7 @@ from bench.commands.encode import encode
 from bench.commands.export import export
 from bench.commands.images import export_samples
 from bench.commands.options import DeviceOption, OfflineOption, PrecisionOption
+from bench.commands.reference import reference
 from bench.commands.samples import evaluate, sample
 from bench.errors import InputError, RunError
 from bench.perf.commands import app as perf_app
@@ -48,6 +49,7 @@ for command in (
     encode,
     sample,
     evaluate,
+    reference,
     export,
     export_samples,
     figure,

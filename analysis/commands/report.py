@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-
-class TableName(StrEnum):
-    SUMMARY = "summary"
-    PUBLISHED = "published"
-    CORRELATIONS = "correlations"
-
-
-class TableFormat(StrEnum):
-    MARKDOWN = "markdown"
-    LATEX = "latex"
-    CSV = "csv"
+TableName = Literal["summary", "published", "correlations"]
+TableFormat = Literal["markdown", "latex", "csv"]
 
 
 def table(
     name: Annotated[TableName, typer.Argument(help="Which table.")],
     results: Annotated[Path, typer.Option(help="A folder that `ditbench collect` made.")] = Path("results/digits"),
     format: Annotated[TableFormat, typer.Option(help="csv has every digit, and columns that the others leave out.")] = (
-        TableFormat.MARKDOWN
+        "markdown"
     ),
     out: Annotated[Path | None, typer.Option(help="The file to write; default: print it.")] = None,
 ) -> None:
@@ -33,7 +23,7 @@ def table(
     from analysis.results import export_tables, table_formats, tables
     from analysis.results.files import write_whole
 
-    text = table_formats.FORMATS[format.value](export_tables.TABLES[name.value](tables.load(results)))
+    text = table_formats.FORMATS[format](export_tables.TABLES[name](tables.load(results)))
     if out is None:
         typer.echo(text, nl=False)
     else:

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.report import page, runs
+from analysis.report import runs
 from analysis.report.figures import figures
 from analysis.report.laws import laws
-from analysis.report.page import Section
-from analysis.report.scores import scores
-from analysis.report.study import lead, study
+from analysis.report.page import Section, page
+from analysis.report.scores import lead, scores, study
 from analysis.report.tables import names
 from analysis.results.files import write_whole
 from analysis.results.run_history import RunHistory, read_histories, read_plan
@@ -46,7 +45,7 @@ def report(tables: Tables, histories: Sequence[RunHistory] = (), planned: pd.Dat
     drawn, undrawn = figures(tables)
     sections = [
         Section("study", "The study", study(tables)),
-        Section("figures", "Figures", drawn or page.paragraph("None could be drawn; see what is missing.")),
+        Section("figures", "Figures", {"drawn": drawn}),
         Section("scores", "Scores", scores(tables)),
         Section("laws", "How scores follow compute", laws(tables)),
         Section("recipe", "Recipe", runs.recipe(tables, histories)),
@@ -55,4 +54,4 @@ def report(tables: Tables, histories: Sequence[RunHistory] = (), planned: pd.Dat
         Section("failures", "What failed, and what is missing", runs.failures(tables, histories, undrawn)),
     ]
     title = f"{names(tables.runs['sweep'])}: a scaling study of Diffusion Transformers"
-    return page.page(title, lead(tables), sections)
+    return page(title, lead(tables), sections)

@@ -14,6 +14,7 @@ import pandas as pd
 import yaml
 
 from analysis.errors import ResultsError
+from analysis.laws.compute import training_gmacs
 from analysis.results.number_lines import number_lines
 
 # Smallest first; Table 1 of the DiT paper.
@@ -214,8 +215,7 @@ def _row(folder: Path) -> dict[str, Any]:
         "starts": len(sessions),
         "started": None if sessions.empty else sessions["time"].iloc[0],
         "finished": _finished(folder / "finished.json"),
-        # Forward and backward pass of every image: the paper's rule for Fig. 9.
-        "training_gmacs": None if model["gmacs"] is None else 3 * model["gmacs"] * batch_size * steps,
+        "training_gmacs": None if model["gmacs"] is None else training_gmacs(model["gmacs"], batch_size, steps),
     }
 
 

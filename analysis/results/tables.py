@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow
 
-from analysis.laws import fits
+from analysis.laws.power_law import log_linear, power_law
 from analysis.results.files import write_arrays, write_csv, write_whole
 from analysis.results.published import compared, published
 from analysis.results.run_folders import (
@@ -191,8 +191,8 @@ def summary(tables: Tables) -> pd.DataFrame:
 def correlations(evals: pd.DataFrame) -> pd.DataFrame:
     """How well compute orders the models: one row a seed and step, for each block design and evaluation key.
 
-    Columns: seed, step, num_models; r of log10(gmacs) with fid (`fits.log_linear`); coefficient and exponent
-    of fid = coefficient * gmacs^exponent (`fits.power_law`); patch_pairs, the neighbouring models of one size
+    Columns: seed, step, num_models; r of log10(gmacs) with fid (`log_linear`); coefficient and exponent
+    of fid = coefficient * gmacs^exponent (`power_law`); patch_pairs, the neighbouring models of one size
     and two patch sizes, size_pairs, those of one patch size and two sizes, and of each as *_right the number
     in which the model with more compute has the lower fid; block and the `evaluation_keys`.
 
@@ -214,12 +214,12 @@ def correlations(evals: pd.DataFrame) -> pd.DataFrame:
 
 
 def _correlation(models: pd.DataFrame) -> dict[str, Any]:
-    law = fits.power_law(models["gmacs"], models["fid"])
+    law = power_law(models["gmacs"], models["fid"])
     patch_pairs, patch_pairs_right = _neighbours(models, "size")
     size_pairs, size_pairs_right = _neighbours(models, "patch")
     return {
         "num_models": len(models),
-        "r": fits.log_linear(models["gmacs"], models["fid"]).r,
+        "r": log_linear(models["gmacs"], models["fid"]).r,
         "coefficient": law.coefficient,
         "exponent": law.exponent,
         "patch_pairs_right": patch_pairs_right,

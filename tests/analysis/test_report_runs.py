@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from report_html import Element, by_id, column, digits_html, parsed
+from report_html import Element, by_id, column, digits_html, parsed, section
 from report_sweep import plan_of, write_sweep
 from run_folders import evaluation, write_lines, write_run
 
@@ -28,12 +28,13 @@ def collected(sweep: Path) -> Tables:
 def costs(sweep: Path, plan: Path) -> Element:
     """The section of hours."""
     tables = collected(sweep)
-    return parsed(runs.cost(tables, read_histories(sweep, tables), read_plan(plan, tables)))
+    return section("cost", runs.cost(tables, read_histories(sweep, tables), read_plan(plan, tables)))
 
 
 def said_of_failures(sweep: Path) -> list[str]:
     """The lines of the section, from tables alone."""
-    return [item.text for item in parsed(runs.failures(collected(sweep), [], [])).all("li")]
+    found = runs.failures(collected(sweep), [], [])
+    return [*found["failed"], *found["missing"]]
 
 
 def test_without_run_folders_the_page_says_what_it_cannot_know() -> None:
@@ -104,7 +105,7 @@ def test_a_study_without_scores_has_a_report(tmp_path: Path) -> None:
     (write_run(tmp_path / "runs", "S/4") / "evals.jsonl").unlink()
     page = parsed(report(collected(tmp_path / "runs")))
     assert [image.attributes["alt"].partition(".")[0] for image in page.all("img")] == [
-        "Lines of the training loss over the steps, a panel a patch size"
+        "Lines of the training loss over the steps, one panel per patch size"
     ]
     assert "There is no score yet." in by_id(page, "scores").text
     assert "No law was fitted: no score yet" in by_id(page, "laws").text

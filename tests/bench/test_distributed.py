@@ -177,6 +177,7 @@ def _score(ranks: Ranks, folder: Path, study: Path) -> None:
     bench.run.score(folder, study, Execution(ranks=ranks))
 
 
+@pytest.mark.slow
 def test_samples_and_scores_do_not_depend_on_the_number_of_ranks(study: StudyFolder) -> None:
     """Sharing goes by whole batches, so that not even the order of sums differs."""
     recipe = tiny(evaluation={"batch_size": 16, "num_samples": 70, "labels": "uniform"})

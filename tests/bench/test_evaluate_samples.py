@@ -21,7 +21,8 @@ from bench.data.digits import DIGITS, DigitsOptions
 from bench.data.images import ArrayImages, open_images, write_npz, write_pngs
 from bench.errors import InputError
 from bench.parallel import SINGLE
-from bench.score.evaluate_samples import add_to_run, evaluate_samples, find_reference
+from bench.score.evaluate_samples import add_to_run, evaluate_samples
+from bench.score.reference import find_reference
 from bench.stopping import StopRequest
 from bench.weights import load_weights_of
 from ditbench import main
@@ -195,7 +196,10 @@ def test_a_run_s_weights_are_sampled_otherwise_and_the_score_goes_to_its_folder(
         (("sample", folder, "--out", tmp_path / "x.npz"), "accepted: a .npy file"),
         (("sample", folder, "--out", tmp_path / "x.npy", "--guidance-scale", "inf"), "--guidance-scale inf"),
         (("sample", folder, "--out", tmp_path / "x.npy", "--decoder", tmp_path / "vae"), "is for other latents"),
-        (("sample", folder, "--out", tmp_path / "x.npy", "--sampling-steps", 1001), "--sampling-steps: 1001"),
+        (
+            ("sample", folder, "--out", tmp_path / "x.npy", "--sampling-steps", 1001),
+            "sampling_steps: 1001 is more than",
+        ),
         (("sample", folder, "--out", tmp_path / "x.npy", "--guidance-scale", 2), "--guidance-channels: 3 is more than"),
         (("evaluate", out, "--reference", real, "--format", "yaml"), "--format yaml: accepted: table, json"),
         (("evaluate", out), "--reference: missing; accepted: a reference, or --run RUN for that run's own"),

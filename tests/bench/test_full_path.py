@@ -140,6 +140,9 @@ def test_a_sweep_that_lacks_something_is_refused_before_it_is_submitted(
     assert "`ditbench prepare inception-v3-compat`" in refusal()
     make_inception(cache / "extractors/weights-inception-2015-12-05-6726825d.pth")
     check_ready(on_photos(), offline=True)
+    elsewhere = (cache / "references/photos.npz").rename(tmp_path / "photos.npz")
+    assert "references" in refusal()
+    check_ready(on_photos(**{"evaluation.reference": str(elsewhere)}), offline=True)
 
 
 def test_a_decoder_of_another_scale_is_refused(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,7 @@ def _train_where_half_a_batch_fits(ranks: Ranks, folder: Path, trial: Path) -> N
     train(folder, Execution())
 
 
+@pytest.mark.slow
 @linux
 def test_a_batch_that_does_not_fit_is_split(tmp_path: Path) -> None:
     recipe = large(allow_accumulation=True)
@@ -79,6 +80,7 @@ def test_a_batch_that_does_not_fit_is_split(tmp_path: Path) -> None:
     assert all(torch.equal(found[name], tensor) for name, tensor in split.items())
 
 
+@pytest.mark.slow
 @linux
 def test_a_batch_that_may_not_be_split_is_refused_by_the_key_that_allows_it(tmp_path: Path) -> None:
     folder = start(large(), tmp_path)

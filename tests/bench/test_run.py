@@ -72,6 +72,7 @@ def test_a_finished_run_is_left_alone(study: StudyFolder) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_to_the_same_result(study: StudyFolder, undisturbed: Undisturbed) -> None:
     """kill -9 at several moments, each time started again by the same command."""
     recipe = tiny(train={"steps": 120, "checkpoint_steps": [40, 80], "save_every": 20, "log_every": 10})

@@ -167,6 +167,7 @@ def _run_listening(folder: Path, study: Path, said: Any) -> None:
         said.send(str(stopped))
 
 
+@pytest.mark.slow
 def test_a_signal_from_outside_at_any_moment_loses_nothing(study: StudyFolder, undisturbed: Undisturbed) -> None:
     """Whatever the process is doing then."""
     recipe = tiny(train={"steps": 400, "checkpoint_steps": [200], "log_every": 7, "save_every": 10_000})

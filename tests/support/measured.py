@@ -69,6 +69,13 @@ def reached(cheaper: bool = False) -> int:
     )
 
 
+def label_shifts(metric: str = "fid") -> Any:
+    """digits-labels: the scores of balanced and random labels, their shift and its interval, the same in per cent."""
+    rows = csv("digits-labels/summary.csv").query("metric == @metric").drop(columns="metric")
+    percent = rows[["shift", "shift_low", "shift_high"]].mul(100 / rows.balanced, axis=0).add_suffix("_percent")
+    return rows.assign(model=rows.model.str.replace("-", "/")).join(percent)
+
+
 def plan(sweep: str) -> list[float]:
     """GPU-hours of training and scoring, days, GB of checkpoints and of samples."""
     found = read(f"plans/{sweep}.json")
