@@ -20,7 +20,7 @@ from bench import jsonl
 from bench.data.images import ArrayImages, open_images, write_npz, write_pngs
 from bench.errors import InputError
 from bench.parallel import SINGLE
-from bench.score.evaluate import digits_reference
+from bench.data.digits import DIGITS, DigitsOptions
 from bench.score.evaluate_samples import add_to_run, evaluate_samples, find_reference
 from bench.stopping import StopRequest
 from bench.weights import load_weights_of
@@ -28,7 +28,7 @@ from ditbench import main
 from models.assets import MissingAsset
 
 CPU = torch.device("cpu")
-REAL = digits_reference().images
+REAL = DIGITS.reference("digits", DigitsOptions()).images
 assert REAL is not None
 PIXELS = REAL.pixels(0, 1797)
 

@@ -17,7 +17,7 @@ from bench import checkpoint
 from bench.data.images import ArrayImages
 from bench.errors import InputError
 from bench.parallel import SINGLE
-from bench.score.evaluate import digits_reference
+from bench.data.digits import DIGITS, DigitsOptions
 from bench.score.extractors import Extractor, digits_cnn, load_extractor
 from bench.score.features import CHUNK, extract
 from bench.score.fidelity import Scorer
@@ -26,7 +26,7 @@ from bench.score.reference import Reference
 from bench.stopping import StopRequest
 
 CPU = torch.device("cpu")
-REFERENCE = digits_reference()
+REFERENCE = DIGITS.reference("digits", DigitsOptions())
 assert REFERENCE.images is not None
 REAL = REFERENCE.images.batch(0, 1797)
 
