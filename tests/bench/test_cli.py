@@ -121,7 +121,7 @@ def refuse(*arguments, **options):
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 socket.socket.__init__ = refuse
 import models, bench, sweeps, analysis
-import ditbench, bench.closed_form, bench.data, bench.jsonl, bench.recipe, bench.provenance, bench.run_folder
+import ditbench, bench.flops, bench.data, bench.jsonl, bench.recipe, bench.provenance, bench.run_folder
 import sweeps.commands, sweeps.expand, sweeps.local, sweeps.plan, sweeps.slurm.after, sweeps.slurm.client
 import sweeps.slurm.job, sweeps.slurm.launch, sweeps.slurm.submissions, sweeps.watch.status
 models.list_models()

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from batches import batches_of
 from recipes import tiny
 from test_run import results, start
 from torch import Tensor
@@ -24,14 +25,13 @@ from torch import Tensor
 import bench.run
 import bench.train
 from bench import checkpoint, jsonl
-from bench.data import Digits
+from bench.data.digits import Digits
 from bench.errors import InputError, RunError
-from bench.parallel import SINGLE, Execution, Ranks, joined
-from bench.recipe import Recipe
+from bench.parallel import SINGLE, Execution, Parallel, Ranks, joined
+from bench.recipe import DataConfig, Recipe
 from bench.run_folder import RunLocked, failed_attempts, is_finished, locked, read_error, record_failure
 from bench.score.fidelity import Scorer
 from bench.stopping import Stopped, StopRequest
-from bench.train import BatchSampler, Trainer
 
 StudyFolder = Callable[[str], Path]
 CPU = torch.device("cpu")
@@ -176,20 +176,26 @@ def test_what_the_first_rank_is_refused_ends_the_others_without_a_word() -> None
 @pytest.mark.parametrize("world_size", [2, 4, 8])
 def test_shares_of_all_ranks_are_the_batch_bit_for_bit(world_size: int) -> None:
     recipe, digits = tiny(train={"label_dropout": 0.5}), Digits(CPU)
-    whole = BatchSampler(recipe, digits, CPU)
-    parts = [BatchSampler(recipe, digits, CPU, Ranks(rank, world_size)) for rank in range(world_size)]
+    whole = batches_of(recipe, digits)
+    parts = [batches_of(recipe, digits, Ranks(rank, world_size)) for rank in range(world_size)]
     for step in (0, 1, 55, 56, 200):
-        shares = [part(step) for part in parts]
-        for tensor, *pieces in zip(whole(step), *shares, strict=True):
+        shares = [_tensors(part(step)) for part in parts]
+        for tensor, *pieces in zip(_tensors(whole(step)), *shares, strict=True):
             assert all(len(piece) == 32 // world_size for piece in pieces)
             assert torch.equal(tensor, torch.cat(pieces))
+
+
+def _tensors(batch: tuple[Tensor, Tensor, dict[str, Tensor]]) -> list[Tensor]:
+    x0, labels, drawn = batch
+    return [x0, labels, *drawn.values()]
 
 
 def trained(recipe: Recipe, folder: Path, micro_batches: int, ranks: Ranks = SINGLE) -> dict[str, Tensor]:
     """The last training state, with the logged values beside it."""
     folder.mkdir(exist_ok=True)
     digits = Digits(CPU)
-    trainer = Trainer(recipe, digits, folder, 0.5, CPU, "fp32", ranks=ranks, micro_batches=micro_batches)
+    parallel = Parallel(ranks=ranks)
+    trainer = bench.run.build_trainer(recipe, digits, folder, 0.5, parallel, micro_batches=micro_batches)
     trainer.resume(recipe.train.steps)
     trainer.train_until(recipe.train.steps)
     return last_state(recipe, folder)
@@ -230,7 +236,7 @@ def _train_and_stop(ranks: Ranks, recipe: Recipe, folder: Path, step: int) -> No
     bench.train.SECONDS_BETWEEN_AGREEMENTS = 0
     stop = StopRequest()
     digits = Interrupting(step, lambda: setattr(stop, "signal", signal.SIGUSR2))
-    trainer = Trainer(recipe, digits, folder, 0.5, CPU, "fp32", ranks=ranks, stop=stop)
+    trainer = bench.run.build_trainer(recipe, digits, folder, 0.5, Parallel(ranks=ranks), stop=stop)
     with pytest.raises(Stopped):
         trainer.train_until(recipe.train.steps)
 
@@ -293,7 +299,7 @@ def _run(ranks: Ranks, folder: Path, study: Path, signalled: int, seconds_betwee
     """Run; rank 1 gets a signal while it reads its batch number `signalled`. The step at which it stopped."""
     if ranks.rank == 1:
         digits = Interrupting(signalled, lambda: os.kill(os.getpid(), signal.SIGUSR2))
-        bench.run.load_dataset = lambda recipe, device: digits
+        DataConfig.load = lambda data, device: digits
     bench.train.SECONDS_BETWEEN_AGREEMENTS = seconds_between
     execution = Execution(ranks=ranks, stop=StopRequest().on(signal.SIGUSR2))
     try:
@@ -350,7 +356,7 @@ def _run_with_a_fault(ranks: Ranks, folder: Path, study: Path, faulty: int | Non
 
     if ranks.rank == faulty:
         digits = Interrupting(5, fail)
-        bench.run.load_dataset = lambda recipe, device: digits
+        DataConfig.load = lambda data, device: digits
     bench.run.run(folder, study, Execution(ranks=ranks))
 
 
@@ -377,7 +383,7 @@ def _run_with_a_death(ranks: Ranks, folder: Path, study: Path, explained: bool) 
 
     if ranks.rank == 1:
         digits = Interrupting(5, die)
-        bench.run.load_dataset = lambda recipe, device: digits
+        DataConfig.load = lambda data, device: digits
     bench.run.PEER_SECONDS = 5
     bench.run.run(folder, study, Execution(ranks=ranks, session={"attempt": "7.0"}))
 

@@ -11,21 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batches import batches_of
 from full_path import VAE, Settings, full_path, make_images, make_inception, make_vae
 from recipes import LATENTS, recipe
 from test_distributed import on_ranks
 from test_train import assert_same
 
 from bench import checkpoint
-from bench.data import check_ready, load_dataset
 from bench.data.encode import encode
 from bench.data.image_folder import list_images
 from bench.data.latents import Latents
 from bench.data.vae import load_vae
 from bench.errors import InputError
-from bench.parallel import SINGLE, Ranks
+from bench.parallel import SINGLE, Parallel, Ranks
+from bench.ready import check_ready
 from bench.recipe import Recipe
-from bench.train import BatchSampler, Trainer
+from bench.run import build_trainer
 from models.assets import MissingAsset
 
 CPU = torch.device("cpu")
@@ -72,7 +73,7 @@ def trained(folder: Path, stops: tuple[int, ...], ranks: Ranks = SINGLE) -> dict
     """The last state of a training that was begun anew after each of `stops`."""
     what = on_photos()
     for stop in (*stops, what.train.steps):
-        trainer = Trainer(what, load_dataset(what, CPU), folder, 0.5, CPU, "fp32", ranks=ranks)
+        trainer = build_trainer(what, what.data.load(CPU), folder, 0.5, Parallel(ranks=ranks))
         trainer.resume(what.train.steps)
         trainer.train_until(stop)
         if stop < what.train.steps:
@@ -88,9 +89,9 @@ def test_training_on_latents_resumes_bit_for_bit(here: Path, tmp_path: Path) -> 
 
 def test_every_epoch_draws_anew_from_the_posteriors(here: Path) -> None:
     what = on_photos()
-    batches = BatchSampler(what, load_dataset(what, CPU), CPU)
+    batches = batches_of(what, what.data.load(CPU))
     epochs = [torch.cat([batches(epoch * 3 + step)[0] for step in range(3)]) for epoch in range(2)]
-    labels = [torch.cat([batches(epoch * 3 + step)[2] for step in range(3)]) for epoch in range(2)]
+    labels = [torch.cat([batches(epoch * 3 + step)[1] for step in range(3)]) for epoch in range(2)]
     assert all(len(x) == COUNT for x in epochs)
     assert not any(torch.equal(a, b) for a in epochs[0] for b in epochs[1]), "a draw came twice"
     assert {int(y) for y in torch.cat(labels)} <= {0, 1, 2}
@@ -99,7 +100,8 @@ def test_every_epoch_draws_anew_from_the_posteriors(here: Path) -> None:
 def _shares(ranks: Ranks, step: int, data: Path) -> list[bytes]:
     os.environ["DITBENCH_DATA"] = str(data)  # ranks may be copies of a process that began before
     what = on_photos()
-    return [part.numpy().tobytes() for part in BatchSampler(what, load_dataset(what, CPU), CPU, ranks)(step)]
+    x0, labels, drawn = batches_of(what, what.data.load(CPU), ranks)(step)
+    return [part.numpy().tobytes() for part in (x0, labels, *drawn.values())]
 
 
 def test_ranks_share_a_batch_of_latents_bit_for_bit(here: Path) -> None:
@@ -156,6 +158,6 @@ def test_a_decoder_of_another_scale_is_refused(here: Path, tmp_path: Path, monke
 
 
 def test_latents_are_opened_as_the_recipe_names_them(here: Path) -> None:
-    dataset = load_dataset(on_photos(), CPU)
+    dataset = on_photos().data.load(CPU)
     assert isinstance(dataset, Latents)
     assert (len(dataset), dataset.num_classes) == (COUNT, 2)

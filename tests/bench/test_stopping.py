@@ -20,7 +20,7 @@ from torch import Tensor
 import bench.run
 import bench.score.evaluate
 from bench import checkpoint, jsonl
-from bench.data import Digits
+from bench.data.digits import Digits
 from bench.data.decoders import Pixels
 from bench.parallel import Execution
 from bench.recipe import Recipe
@@ -79,7 +79,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Watched], Watched]:
     """Have runs read this data set, and decode with it."""
 
     def patch(dataset: Watched) -> Watched:
-        monkeypatch.setattr(bench.run, "load_dataset", lambda recipe, device: dataset)
+        monkeypatch.setattr("bench.recipe.DataConfig.load", lambda data, device: dataset)
         monkeypatch.setattr(bench.score.evaluate, "load_decoder", lambda evaluation, device, offline, latents: dataset)
         return dataset
 

@@ -212,8 +212,9 @@ def pipeline_difference(folder: Path, settings: Settings) -> float:
     """
     from diffusers.pipelines.dit.pipeline_dit import DiTPipeline
 
-    from bench.objectives.diffusion import GaussianDiffusion
-    from bench.samplers import guided, sample_ddim
+    from sampled import sample_ddim
+
+    from bench.samplers.guidance import guided
     from bench.weights import load_weights_of
 
     labels, num_steps, scale = [0, 1], settings.sampling_steps, 4.0
@@ -227,9 +228,8 @@ def pipeline_difference(folder: Path, settings: Settings) -> float:
 
     model = load_weights_of(str(folder / "run"), None, offline=True).model
     noise = torch.randn(theirs.shape, generator=torch.Generator().manual_seed(1))
-    diffusion = GaussianDiffusion.linear(1000, torch.device("cpu")).respace(num_steps)
     with torch.inference_mode():
-        ours = sample_ddim(guided(model, torch.tensor(labels), scale, None), diffusion, noise, clip=False)
+        ours = sample_ddim(guided(model, torch.tensor(labels), model.null_label, 4, scale, None), num_steps, noise, clip=False)
     return float((ours - theirs).abs().max() / ours.std())
 
 
