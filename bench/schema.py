@@ -84,7 +84,7 @@ def check_options(kind: type, given: dict[Any, Any], *also: str) -> Any:
     names = [field.name for field in fields(kind)]
     unknown = [str(key) for key in given if key not in names]
     if unknown:
-        raise ValueError(f"{unknown[0]}: unknown key; accepted: {', '.join([*also, *names])}")
+        raise ValueError(f"{unknown[0]}: unknown key; accepted: {', '.join([*also, *names]) or 'none'}")
     try:
         checked = _checker(kind).model_validate(given)
         return kind(**{name: getattr(checked, name) for name in names})

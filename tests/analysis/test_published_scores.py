@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from bench.closed_form import forward_gmacs
+from bench.flops import forward_gmacs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
@@ -345,7 +345,7 @@ def evaluations_of(recipe: Recipe) -> pd.DataFrame:
     named |= {"extractor": f"{scoring.extractor}-01234567", "weights": "ema"}
     training = {name: getattr(train, name) for name in PAPERS_TRAINING}
     model = {"model": recipe.model.name, "block": recipe.model.block, "data": recipe.data.name}
-    training["gmacs"] = forward_gmacs(recipe.model.architecture())
+    training["gmacs"] = forward_gmacs(recipe.model)
     rows = [{**model, **training, **key, **named, "step": step, "label": recipe.label} for step in train.kept_steps()]
     return pd.DataFrame(rows).assign(**dict.fromkeys(METRICS, 1.0))
 
