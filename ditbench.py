@@ -19,7 +19,7 @@ from bench.commands.assets import doctor, prepare
 from bench.commands.encode import encode
 from bench.commands.export import export
 from bench.commands.images import export_samples
-from bench.commands.options import Device, DeviceOption, OfflineOption, PrecisionChoice, PrecisionOption
+from bench.commands.options import DeviceOption, OfflineOption, PrecisionOption
 from bench.commands.samples import evaluate, sample
 from bench.errors import InputError, RunError
 from bench.perf.commands import app as perf_app
@@ -100,8 +100,8 @@ def flops(
 def run_command(
     recipe: Annotated[Path, typer.Argument(help="A recipe's YAML file.")],
     folder: Annotated[Path, typer.Option(help="The run folder; default: runs/single/<label>-<id>.")] = Path(),
-    device: DeviceOption = Device.CPU,
-    precision: PrecisionOption = PrecisionChoice.FP32,
+    device: DeviceOption = "cpu",
+    precision: PrecisionOption = "fp32",
     tracker: TrackerOption = None,
     offline: OfflineOption = False,
 ) -> None:
@@ -131,7 +131,7 @@ def run_command(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         TextColumn("{task.fields[news]}"),
     )  # fmt: skip
-    with joined(device.value) as ranks:
+    with joined(device) as ranks:
 
         def begin() -> None:
             check_ready(loaded, offline)
@@ -150,8 +150,8 @@ def run_command(
                     bar.update(task, completed=row["step"], news=f"loss {row['loss']:.4f}")
 
             how = Execution(
-                device.value,
-                precision.value,
+                device,
+                precision,
                 ranks,
                 stop,
                 offline=offline,
@@ -181,8 +181,8 @@ def demo(
     quick: Annotated[bool, typer.Option("--quick", help="Six models instead of twelve.")] = False,
     runs: RunsOption = Path("runs"),
     out: Annotated[Path, typer.Option(help="Tables and pictures; default: results/demo, or results/quick.")] = Path(),
-    device: DeviceOption = Device.CPU,
-    precision: PrecisionOption = PrecisionChoice.FP32,
+    device: DeviceOption = "cpu",
+    precision: PrecisionOption = "fp32",
 ) -> None:
     """The paper's scaling study in miniature, on real images, on this machine: train, score, draw, report."""
     from rich.console import Console
@@ -201,7 +201,7 @@ def demo(
     from sweeps.cluster import ClusterProfile
     from sweeps.expand import load_sweep
 
-    profile = ClusterProfile(executor="local", device=device.value, precision=precision.value)
+    profile = ClusterProfile(executor="local", device=device, precision=precision)
     run_here(load_sweep(path), runs, profile, console)
     from analysis import figures
     from analysis.results import tables

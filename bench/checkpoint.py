@@ -1,4 +1,4 @@
-"""Checkpoints that a crash at any instant cannot spoil.
+"""Checkpoints that survive a crash at any instant.
 
 A file is written aside, synced, and renamed; its header carries a checksum of its tensors. So a checkpoint is either
 whole or recognised as not, and the newest whole one is used. safetensors only: nothing is ever unpickled.
@@ -87,7 +87,7 @@ def load_state(folder: Path, step: int) -> dict[str, Tensor]:
 
 
 def load_newest_state(folder: Path, at_most: int) -> tuple[int, dict[str, Tensor]] | None:
-    """The newest whole training state up to step `at_most`, or None; a spoilt one is passed over with a warning."""
+    """The newest whole training state up to step `at_most`, or None; a damaged one is passed over with a warning."""
     for step, path in reversed(_states(folder)):
         if step > at_most:
             continue
@@ -99,7 +99,7 @@ def load_newest_state(folder: Path, at_most: int) -> tuple[int, dict[str, Tensor
 
 
 def load_weights(folder: Path, step: int) -> dict[str, Tensor] | None:
-    """EMA weights of a kept step, or None if they are missing or spoilt (the latter with a warning)."""
+    """EMA weights of a kept step, or None if they are missing or damaged (the latter with a warning)."""
     path = weights_path(folder, step)
     try:
         return load_tensors(path)[0] if path.exists() else None

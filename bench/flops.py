@@ -97,16 +97,23 @@ def _counted(name: str, arch: Any) -> Count:
 
 
 def _count(name: str, arch: Any) -> tuple[Any, dict[str, int]]:
+    """The network, and its MACs by module: on the meta device, where nothing is allocated or initialised."""
     import torch
 
-    with torch.device("meta"):
-        model = family_of(name).build(arch).eval()
-    design = getattr(arch, "design", None)
-    return model, count_macs(model, (1, *arch.input_shape), getattr(design, "operators", {}))
+    operators = getattr(getattr(arch, "design", None), "operators", {})
+    for device in ("meta", "cpu"):
+        with torch.device(device):
+            model = family_of(name).build(arch).eval()
+        try:
+            return model, count_macs(model, (1, *arch.input_shape), operators)
+        except (TypeError, AssertionError):  # a convolution cannot be traced on the meta device
+            if device == "cpu":
+                raise
+    raise AssertionError("one of the two returned")
 
 
 def count(name: str, **options: Any) -> Cost:
-    """Count a model on the meta device: nothing is allocated, no weight is initialised.
+    """Count a model operator by operator.
 
     Arguments as for `models.create_model`. The label dropout and the loss are not part of a forward pass.
 
@@ -131,7 +138,7 @@ def count(name: str, **options: Any) -> Cost:
 
 
 def count_macs(model: Any, shape: tuple[int, ...], operators: Mapping[str, Any] | None = None) -> dict[str, int]:
-    """MACs of one forward pass of a network on the meta device, by module name ("" is the whole), for x of `shape`.
+    """MACs of one forward pass of a network, by module name ("" is the whole), for x of `shape`.
 
     operators: further handles, as a block design states them.
 
@@ -145,8 +152,9 @@ def count_macs(model: Any, shape: tuple[int, ...], operators: Mapping[str, Any] 
         warnings.simplefilter("ignore")
         from fvcore.nn import FlopCountAnalysis
 
-        labels = torch.zeros(shape[0], dtype=torch.int64, device="meta")
-        inputs = (torch.zeros(shape, device="meta"), labels, labels)
+        device = next(model.parameters()).device
+        labels = torch.zeros(shape[0], dtype=torch.int64, device=device)
+        inputs = (torch.zeros(shape, device=device), labels, labels)
         analysis = FlopCountAnalysis(model, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
         analysis.set_op_handle("aten::layer_norm", _layer_norm_macs)
@@ -158,9 +166,10 @@ def count_macs(model: Any, shape: tuple[int, ...], operators: Mapping[str, Any] 
         by_module = {module: int(macs) for module, macs in analysis.by_module().items()}
         uncounted = analysis.unsupported_ops()
     if uncounted:
+        names = ", ".join(f'"{operator}"' for operator in sorted(uncounted))
         raise InputError(
-            f"{type(model).__name__}: nothing counts its operator {', '.join(sorted(uncounted))}; accepted: a handle "
-            "for it in the `operators` of the block design"
+            f"{type(model).__name__}: nothing counts its operators {names}; accepted: `operators` of the block design "
+            "with a handle for each, or None where it costs no multiply-accumulates"
         )
     return by_module
 

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from bench.device import Precision
 from bench.errors import InputError
 from bench.stopping import StopRequest
 
@@ -124,9 +125,6 @@ def joined(device: str) -> Iterator[Ranks]:
         yield Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
     finally:
         dist.destroy_process_group()
-
-
-Precision = Literal["fp32", "tf32", "bf16"]
 
 
 def prepare_device(device: str, precision: Precision, local_rank: int = 0) -> torch.device:

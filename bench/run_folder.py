@@ -31,6 +31,7 @@ from bench.errors import InputError, RunError
 from bench.flops import cost_of
 from bench.recipe import Recipe, parse_recipe
 from bench.schema import load_yaml
+from models.parts import look_in, own_folders
 from models.registry import family_of
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,10 @@ def write_config(recipe: Recipe, folder: Path) -> None:
     if path.exists():
         _check_same(recipe, read_config(folder), folder)
         return
-    content = {"id": recipe.id, "label": recipe.label, "recipe": recipe.model_dump(mode="json", exclude={"label"})}
+    content: dict[str, Any] = {"id": recipe.id, "label": recipe.label}
+    content["recipe"] = recipe.model_dump(mode="json", exclude={"label"})
+    if folders := own_folders(content["recipe"]):
+        content["look_in"] = folders  # for jobs, which work elsewhere
     try:
         folder.mkdir(parents=True, exist_ok=True)
         aside = folder / ".config.yaml"
@@ -76,6 +80,8 @@ def read_config(folder: Path) -> Recipe:
     content = load_yaml(path)
     if not isinstance(content, dict) or not isinstance(content.get("recipe"), dict):
         raise InputError(f"{path}: not a run's configuration (keys id, label, recipe)")
+    for own in reversed(content.get("look_in", [])):
+        look_in(Path(own))
     recipe = {**content["recipe"], "label": content.get("label", "")}
     if isinstance(recipe.get("data"), dict):
         # Earlier versions wrote the keys of latents, null, for every data set.

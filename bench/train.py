@@ -288,5 +288,5 @@ class Trainer:
         self._start_window()
         if "window.sums" in tensors:
             self._window_step = int(tensors["window.step"])
-            sums = tensors["window.sums"].to(self._device)  # a row a rank
+            sums = tensors["window.sums"].to(self._device)  # one row per rank
             self._sums = sums[self._ranks.rank] if len(sums) == self._ranks.world_size else sums.mean(0)

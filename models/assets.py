@@ -41,11 +41,11 @@ FIDELITY = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0"
 
 
 class MissingAsset(FileNotFoundError):
-    """Something is not in the cache, or no such thing is known. One line, with the command that gets it."""
+    """A file is not in the cache, or an asset is unknown. One line, with the command that fetches it."""
 
 
 class DamagedAsset(OSError):
-    """A file of the cache is not what was fetched. One line, with the command that gets it again."""
+    """A file in the cache is not what was fetched. One line, with the command that fetches it again."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class AssetFile:
 
 @dataclass(frozen=True)
 class Asset:
-    """`path` under the cache is what users of it open: a file, or a folder of several."""
+    """`path` under the cache is what its users open: a file, or a folder of several."""
 
     what: str
     path: str
@@ -126,9 +126,9 @@ def locate(name: str, offline: bool) -> Path:
         return _put_by_hand(name)
     for file, status in zip(ASSETS[name].files, check(name, verify=False), strict=True):
         if status.state == "damaged":
-            raise DamagedAsset(f"{status.path}: {status.problem}; `{command(name)}` gets it again")
+            raise DamagedAsset(f"{status.path}: {status.problem}; `{command(name)}` fetches it again")
         if status.state == "missing" and offline:
-            raise MissingAsset(f"{status.path}: missing; {_how_to_get(name)}")
+            raise MissingAsset(f"{status.path}: missing; {how_to_get(name)}")
         if status.state == "missing":
             log.info("fetching %s", file.url)
             _fetch(name, file, None)
@@ -162,13 +162,14 @@ def prepare(name: str, offline: bool, progress: Progress | None = None) -> list[
     ]
 
 
-def command(name: str) -> str:
-    """What to type to get an asset."""
-    return f"ditbench prepare {name}"
+def command(*names: str) -> str:
+    """What to type to get assets."""
+    return f"ditbench prepare {' '.join(names)}"
 
 
-def _how_to_get(name: str) -> str:
-    return f"`{command(name)}` on a machine with a network and the same DITBENCH_CACHE gets it"
+def how_to_get(*names: str) -> str:
+    """The end of an error about assets that are not here."""
+    return f"`{command(*names)}` on a machine with a network and the same DITBENCH_CACHE fetches what is missing"
 
 
 def _put_by_hand(name: str) -> Path:
@@ -199,7 +200,7 @@ def _status(file: AssetFile, entry: dict[str, Any] | None, verify: bool) -> File
 
 
 def _mismatch(digest: str, file: AssetFile, entry: dict[str, Any] | None, server: str | None = None) -> str | None:
-    """What is wrong with a file's SHA-256: not the published one, the recorded one, or the server's, if any."""
+    """How a file's SHA-256 differs from the published one, the recorded one or the server's, if any."""
     recorded = entry["sha256"] if entry else None
     for whose, expected in (("as published", file.sha256), ("in manifest.json", recorded), ("by the server", server)):
         if expected and not digest.startswith(expected):
@@ -251,7 +252,7 @@ def _fetch(name: str, file: AssetFile, progress: Progress | None) -> FileStatus:
             status = _status(file, entry, verify=True)
             return _fetched(file, target, entry, progress) if status.state in ("missing", "damaged") else status
     except Unreachable as error:
-        raise FetchError(f"{error}; {_how_to_get(name)}") from None
+        raise FetchError(f"{error}; {how_to_get(name)}") from None
     except (FetchError, DamagedAsset):
         raise
     except OSError as error:

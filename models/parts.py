@@ -7,7 +7,9 @@ or sweep that names it, in the working folder, and among what is installed. Impo
 from __future__ import annotations
 
 import importlib
+import importlib.abc
 import importlib.util
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 # Top-level names of the suite, which research repositories like to use as well.
 OURS = ("models", "bench", "sweeps", "analysis", "ditbench")
+DOTTED_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(/.+)?")
 
 _folders: list[Path] = []
 _modules: dict[tuple[Path, str], ModuleType] = {}
@@ -77,6 +80,16 @@ def folder_of(path: str) -> Path | None:
     return next((folder for folder in candidates if not folder.samefile(ROOT)), None)
 
 
+def own_folders(content: Any) -> list[str]:
+    """The user's folders of all dotted paths in a recipe's mapping: what another process has to look in."""
+    if isinstance(content, dict):
+        content = list(content.values())
+    if isinstance(content, (list, tuple)):
+        return list(dict.fromkeys(folder for value in content for folder in own_folders(value)))
+    folder = folder_of(content) if isinstance(content, str) and DOTTED_PATH.fullmatch(content) else None
+    return [] if folder is None else [str(folder)]
+
+
 def _attribute(path: str, is_ours: bool) -> Any:
     module_name, _, attribute = path.partition(":")
     module = _module(module_name, None if is_ours else folder_of(path), path)
@@ -103,29 +116,93 @@ def _module(name: str, folder: Path | None, path: str) -> ModuleType:
 
 
 def _import_from(folder: Path, name: str) -> ModuleType:
-    """Import a user's module so that neither its folder shadows the suite's packages nor these the folder's.
+    """Import a user's module; in it, `models` and its like are the suite's, unless the module is in such a package."""
+    if (folder, name) not in _modules:
+        top = _top(name)
+        _modules[folder, name] = _import_of_same_name(folder, name) if top in OURS else _import_beside(folder, name)
+    return _modules[folder, name]
 
-    While it is imported, packages of the folder stand for ours of the same name; afterwards ours are back.
-    """
-    if (folder, name) in _modules:
-        return _modules[folder, name]
-    theirs = {top for top in (*OURS, _top(name)) if _holds(folder, top)}
-    ours = {key: module for key, module in sys.modules.items() if _top(key) in theirs and not _is_of(module, folder)}
-    for key in ours:
-        del sys.modules[key]
+
+def _import_beside(folder: Path, name: str) -> ModuleType:
+    for top in OURS:
+        if _holds(folder, top):
+            importlib.import_module(top)  # ours, before the folder's can be found
+    for key in [key for key, module in sys.modules.items() if _top(key) == _top(name) and not _is_of(module, folder)]:
+        del sys.modules[key]  # of another folder
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
     try:
-        _modules[folder, name] = importlib.import_module(name)
+        return importlib.import_module(name)
     finally:
         sys.path.remove(str(folder))
-        if ours:
-            for key in [key for key in sys.modules if _top(key) in {_top(key) for key in ours}]:
-                del sys.modules[key]
-            sys.modules.update(ours)
         if str(folder) not in sys.path:
-            sys.path.append(str(folder))  # last: for what the module imports later, without shadowing anything
-    return _modules[folder, name]
+            sys.path.append(str(folder))  # last: for what the module imports later
+
+
+def _import_of_same_name(folder: Path, name: str) -> ModuleType:
+    """Import from a user's `models.py` or `models/` (or bench, ...), which stands for ours only meanwhile.
+
+    In it, `models.x` is the user's, if there is one, else ours: it needs the suite's classes too.
+    """
+    top = _top(name)
+    ours = _taken_out(top)
+    lender = _Lender(top, ours)
+    sys.meta_path.append(lender)
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        is_package = (folder / top).is_dir()
+        file = folder / top / "__init__.py" if is_package else folder / f"{top}.py"
+        locations = [str(folder / top)] if is_package else []
+        if file.is_file():
+            spec = importlib.util.spec_from_file_location(top, file, submodule_search_locations=locations)
+            assert spec is not None and spec.loader is not None
+            sys.modules[top] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[top])
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(folder))
+        sys.meta_path.remove(lender)
+        _taken_out(top)
+        sys.modules.update(ours)
+
+
+def _taken_out(top: str) -> dict[str, ModuleType]:
+    """Remove a top-level package and its modules from `sys.modules`; returns them."""
+    return {key: sys.modules.pop(key) for key in [key for key in sys.modules if _top(key) == top]}
+
+
+class _Lender(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the suite's own module where a user's package of the same name has none: the same object, not a copy."""
+
+    def __init__(self, top: str, ours: dict[str, ModuleType]) -> None:
+        self._top, self._ours = top, ours
+        self._specs: dict[str, Any] = {}
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
+        if _top(fullname) != self._top or fullname == self._top:
+            return None
+        theirs = _taken_out(self._top)
+        sys.modules.update(self._ours)
+        sys_path = sys.path.pop(0)
+        sys.meta_path.remove(self)
+        try:
+            self._ours[fullname] = importlib.import_module(fullname)
+        except ModuleNotFoundError:
+            return None
+        finally:
+            sys.meta_path.append(self)
+            sys.path.insert(0, sys_path)
+            self._ours.update(_taken_out(self._top))
+            sys.modules.update(theirs)
+        self._specs[fullname] = self._ours[fullname].__spec__
+        return importlib.util.spec_from_loader(fullname, self)
+
+    def create_module(self, spec: Any) -> ModuleType:
+        return self._ours[spec.name]
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._specs[module.__name__]  # importlib has put another one there
 
 
 def _top(name: str) -> str:

@@ -1,7 +1,7 @@
 """Weights from files: the official release's, diffusers', one's own. The network's shape is read off the tensors.
 
-Nothing is unpickled but tensors and `argparse.Namespace` (which the official training checkpoints hold), and no code
-that a folder brings along is run.
+Only tensors and `argparse.Namespace` (which the official training checkpoints hold) are unpickled, and no code that a
+folder brings along is run.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _num_heads(hidden_size: int) -> int:
     heads = {width: heads for _, width, heads in SIZES.values()}
     if hidden_size not in heads:
         widths = ", ".join(str(width) for width in heads)
-        raise ValueError(f"num_heads: not to be seen in the tensors, and width {hidden_size} is not {widths}; give it")
+        raise ValueError(f"num_heads: the tensors do not show it, and width {hidden_size} is not {widths}; give it")
     return heads[hidden_size]
 
 

@@ -9,15 +9,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, PrivateAttr, ValidationError, model_validator
 
+from bench.device import Device, Precision
 from bench.errors import InputError
 from bench.flops import forward_gmacs
 from bench.recipe import Recipe
 from bench.schema import Section, describe, load_yaml
+from sweeps.options import Evaluate
 
 CLUSTERS = Path(__file__).parent / "clusters"
-
-Precision = Literal["fp32", "tf32", "bf16"]
-Evaluate = Literal["inline", "after", "as-ready"]
 
 
 def minutes(time_limit: str) -> int:
@@ -49,7 +48,7 @@ TimeLimit = Annotated[str, BeforeValidator(_checked_time_limit)]
 
 
 class Gpu(Section):
-    """What one device can do: `peak_tflops` are dense peaks in true TFLOP/s (2 a multiply-accumulate) by precision.
+    """What one device can do: `peak_tflops` are dense peaks in true TFLOP/s (2 per multiply-accumulate) by precision.
 
     `request_as` is the type in SLURM's `--gpus-per-node=TYPE:N`, where the cluster wants one.
     """
@@ -130,7 +129,7 @@ class ClusterProfile(Section):
     """Where jobs run. Keys beside `executor` and `device` are SLURM's; see clusters/slurm-example.yaml."""
 
     executor: Literal["local", "slurm"]
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
     precision: Precision = "fp32"
     gpu: Gpu | None = None
     mfu: Mfu | None = None

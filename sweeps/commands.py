@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.commands.options import Device, PrecisionChoice
+from bench.device import Device, Precision
 from bench.errors import InputError, RunError
-from sweeps.options import RunsOption, SweepArgument
+from sweeps.options import Evaluate, RunsOption, SweepArgument
 from sweeps.watch.commands import app as watch_app
 
 if TYPE_CHECKING:
@@ -27,19 +26,13 @@ app = typer.Typer(
 app.add_typer(watch_app)
 
 
-class EvaluateChoice(StrEnum):
-    INLINE = "inline"
-    AFTER = "after"
-    AS_READY = "as-ready"
-
-
 ClusterOption = Annotated[str, typer.Option(help="Profile in sweeps/clusters/, or the path of one.")]
 DeviceOption = Annotated[Device | None, typer.Option(help="Where tensors live; default: the profile's.")]
 PrecisionOption = Annotated[
-    PrecisionChoice | None, typer.Option(help="tf32 on CUDA only, bf16 by autocast; default: the profile's.")
+    Precision | None, typer.Option(help="tf32 on CUDA only, bf16 by autocast; default: the profile's.")
 ]
 EvaluateOption = Annotated[
-    EvaluateChoice | None, typer.Option(help="Score in the training job, after it, or as checkpoints appear.")
+    Evaluate | None, typer.Option(help="Score in the training job, after it, or as checkpoints appear.")
 ]
 MfuOption = Annotated[float | None, typer.Option(help="Share of the peak to plan with, 0 to 1.")]
 BudgetOption = Annotated[float | None, typer.Option(min=0, help="Refuse a plan of more GPU-hours.")]
@@ -170,7 +163,7 @@ def _submit_to_slurm(
             jobs = client.queued_jobs()
         else:
             jobs = {}
-            print("\nNo squeue here: runs that are queued or running already cannot be told.")
+            print("\nNo squeue here: runs that are already queued or running cannot be recognised.")
         for array, script in launch.sbatch_scripts(sweep, runs, launch.todo(sweep, runs, jobs), profile):
             print(f"\n# ---- {array.kind}: {len(array.group.tasks)} tasks, {_labels(array.group.tasks)}\n{script}")
         return
@@ -209,13 +202,13 @@ def cluster_name(cluster: str) -> str:
 
 
 def _profile(
-    cluster: str, device: Device | None, precision: PrecisionChoice | None, evaluate: EvaluateChoice | None
+    cluster: str, device: Device | None, precision: Precision | None, evaluate: Evaluate | None
 ) -> ClusterProfile:
     """The profile with what the command line says instead."""
     from sweeps.cluster import load_cluster
 
     given = {"device": device, "precision": precision, "evaluate": evaluate}
-    profile = load_cluster(cluster, {key: choice.value for key, choice in given.items() if choice is not None})
+    profile = load_cluster(cluster, {key: choice for key, choice in given.items() if choice is not None})
     if evaluate is not None and profile.executor == "local":
-        raise InputError(f"--evaluate {evaluate.value}: only on SLURM; on this machine a run's own job scores it")
+        raise InputError(f"--evaluate {evaluate}: only on SLURM; on this machine a run's own job scores it")
     return profile

@@ -1,6 +1,7 @@
 """A sweep's YAML file -> recipes.
 
-extends: other.yaml                  start from another sweep: base is merged key by key, an axis replaced whole
+extends: other.yaml                  start from another sweep, beside this file or shipped: base is merged key by key,
+                                     an axis replaced whole
 name: digits                         the folder its runs go to
 label: "{size}/{patch}"              how tables and figures name a run, from the axes' choices
 base: {train: {steps: 400}, ...}     a recipe, complete or not
@@ -24,13 +25,15 @@ from typing import Any
 from bench.errors import InputError
 from bench.recipe import Recipe, parse_recipe
 from bench.schema import load_yaml
+from models.parts import look_in
 
+STUDIES = Path(__file__).parent / "studies"
 KEYS = ("extends", "name", "label", "base", "product", "paired", "runs")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A named list of recipes, no two alike."""
+    """A named list of recipes, all different."""
 
     name: str
     recipes: list[Recipe]
@@ -51,12 +54,30 @@ class _Choice:
     settings: dict[str, Any]
 
 
-def load_sweep(path: Path) -> Sweep:
-    """Read and expand a sweep.
+def find_study(name: str | Path, beside: Path = Path()) -> Path:
+    """A sweep's file: its path, from the folder `beside`, or the name of a shipped study (`digits`, `digits.yaml`).
+
+    Raises:
+        InputError: neither; with the names of the shipped studies.
+    """
+    if (path := beside / name).is_file():
+        return path
+    folder, file = Path(name).parent, f"{Path(name).name.removesuffix('.yaml')}.yaml"
+    # Until 0.1.0 the shipped studies lay in sweeps/ itself: scripts and files that extend them say sweeps/digits.yaml.
+    if (folder == Path() or folder.name == "sweeps") and (STUDIES / file).is_file():
+        return STUDIES / file
+    names = ", ".join(sorted(study.stem for study in STUDIES.glob("*.yaml")))
+    raise InputError(f"{path}: no such file; accepted: the path of a sweep's YAML file, or a shipped study: {names}")
+
+
+def load_sweep(sweep: str | Path) -> Sweep:
+    """Read and expand a sweep, given as `find_study` takes it.
 
     Raises:
         InputError: the file, an axis or a recipe is wrong: with the file, the run and the key.
     """
+    path = find_study(sweep)
+    look_in(path.parent)
     content = _load(path, seen=())
     for key in ("name", "base"):
         if key not in content:
@@ -86,11 +107,12 @@ def _load(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
             raise InputError(f"{path}: {key}: expected a mapping, got {content[key]!r}")
     if "extends" not in content:
         return content
-    parent = (path.parent / str(content.pop("extends"))).resolve()
+    try:
+        parent = find_study(str(content.pop("extends")), path.parent).resolve()
+    except InputError as error:
+        raise InputError(f"{path}: extends: {error}") from None
     if parent in (*seen, path.resolve()):
         raise InputError(f"{path}: extends: {parent.name} extends this file in turn")
-    if not parent.exists():
-        raise InputError(f"{path}: extends: {parent}: no such file")
     under = _load(parent, (*seen, path.resolve()))
     merged = {**under, **content, "base": _merged(under.get("base", {}), content.get("base", {}))}
     for axes in ("product", "paired"):
@@ -110,7 +132,7 @@ def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _choices(content: dict[str, Any], path: Path) -> list[_Choice]:
-    """One choice a run: the product of the axes, or the explicit runs."""
+    """One choice per run: the product of the axes, or the explicit runs."""
     if "runs" in content:
         if "product" in content or "paired" in content:
             raise InputError(f"{path}: runs: give either runs, or product and paired")

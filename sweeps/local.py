@@ -101,7 +101,7 @@ def _start_jobs(
     left = sum(not is_finished(folder) for folder in queue)
     executor = submitit.LocalExecutor(folder=study / "jobs")
     executor.update_parameters(timeout_min=NO_TIME_LIMIT_MINUTES, gpus_per_node=1 if device == "cuda" else 0)
-    with _one_thread(), _stderr_to(study / "jobs" / "controllers.log"):
+    with _jobs_environment(), _stderr_to(study / "jobs" / "controllers.log"):
         return [
             executor.submit(work_through, queue, study, slot, device, precision, trackers)
             for slot in free[: max(0, left - (len(slots) - len(free)))]
@@ -109,10 +109,14 @@ def _start_jobs(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Processes started meanwhile compute on one thread: numerical libraries read this when they are loaded."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+def _jobs_environment() -> Iterator[None]:
+    """Processes started meanwhile compute on one thread: numerical libraries read this when they are loaded.
+
+    Nor do they look for modules in the working folder, whose `models` or `analysis` would stand for ours.
+    """
+    variables = (*THREAD_VARIABLES, "PYTHONSAFEPATH")
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(dict.fromkeys(variables, "1"))
     try:
         yield
     finally:

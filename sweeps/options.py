@@ -1,11 +1,13 @@
-"""Arguments that several commands of the command line share."""
+"""Arguments and choices that several commands of the command line share."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+Evaluate = Literal["inline", "after", "as-ready"]
+
 RunsOption = Annotated[Path, typer.Option(help="Folder that holds a folder for every sweep.")]
-SweepArgument = Annotated[Path, typer.Argument(help="The sweep's YAML file.")]
+SweepArgument = Annotated[Path, typer.Argument(help="The sweep's YAML file, or a shipped study, such as digits.")]

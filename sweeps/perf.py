@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -46,9 +45,8 @@ def status_cost(num_runs: int, num_rows: int, repeats: int) -> dict[str, str]:
 
 def _make_study(folder: Path, num_runs: int, num_rows: int) -> Path:
     """A sweep of so many seeds, each with its metric files; every third run is finished."""
-    digits = Path(__file__).parent / "studies" / "digits.yaml"
     content = {
-        "extends": os.path.relpath(digits, folder),
+        "extends": "digits.yaml",
         "name": "many",
         "label": "S/4 {seed}",
         "base": {"train": {"steps": num_rows * STEPS_A_ROW}},

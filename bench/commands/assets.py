@@ -25,7 +25,7 @@ def prepare(
         bool, typer.Option("--offline", help="Fetch nothing; status 2 if something is missing.")
     ] = False,
 ) -> None:
-    """Fetch autoencoders, feature extractors, reference statistics and official weights, once; verify their checksums.
+    """Fetch autoencoders, feature extractors, reference statistics and official weights, once, and verify checksums.
 
     They go to $DITBENCH_CACHE, else to the user's cache folder. Interrupted, it continues where it was.
     """
@@ -53,10 +53,7 @@ def prepare(
                 failures += [f"{status.path}: {status.problem or status.state}" for status in wanting]
     print_table(["name", "file", "size", "state", "SHA-256"], rows, [True, True, False, True, True])
     if unready:
-        how = (
-            f"`ditbench prepare {' '.join(unready)}` on a machine with a network and the same DITBENCH_CACHE gets them"
-        )
-        raise assets.MissingAsset("; ".join([*failures, how]))
+        raise assets.MissingAsset("; ".join([*failures, assets.how_to_get(*unready)]))
     if failures:
         raise assets.FetchError("; ".join(failures))
 
@@ -68,8 +65,8 @@ def doctor(
 
     Status 1 only where something installed is broken.
     """
-    from bench.commands.doctor import examine
     from bench.commands.text_table import print_table
+    from bench.doctor import examine
 
     findings = examine(verify)
     rows = [[finding.what, finding.state, finding.todo] for finding in findings]

@@ -6,15 +6,15 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bench.commands.options import Device, OfflineOption
+from bench.commands.options import OfflineOption
 from bench.data import data_part
 from bench.data.latent_sets import latent_facts
+from bench.device import Device
 from bench.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,25 +27,22 @@ RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
 LOCAL_RANKS = ("LOCAL_RANK", "SLURM_LOCALID")
 
 
-class EncodingPrecision(StrEnum):
-    FP32 = "fp32"
-    TF32 = "tf32"
-
-
 def encode(
     data: Annotated[Path, typer.Argument(help="A folder with a folder of images for each class.")],
     vae: Annotated[str, typer.Option(help="The autoencoder: its name, or the path of a diffusers AutoencoderKL.")],
-    image_size: Annotated[int, typer.Option(min=1, help="Pixels a side; the paper's are 256 and 512.")] = 256,
+    image_size: Annotated[
+        int, typer.Option(min=1, help="Width and height in pixels; the paper's are 256 and 512.")
+    ] = 256,
     out: Annotated[
-        Path, typer.Option(help="Where the latents go; default: $DITBENCH_DATA (else data), and a name that says what.")
+        Path, typer.Option(help="Where the latents go; default: $DITBENCH_DATA (else data), and NAME-SIZE-latents.")
     ] = Path(),
-    shard_size: Annotated[int, typer.Option(min=1, help="Images a file.")] = 4096,
+    shard_size: Annotated[int, typer.Option(min=1, help="Images per file.")] = 4096,
     batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at a time.")] = 16,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that decode images; default: one a core, at most 8.")
+        int | None, typer.Option(min=0, help="Processes that decode images; default: one per core, at most 8.")
     ] = None,
-    device: Annotated[Device, typer.Option(help="Where the autoencoder runs.")] = Device.CPU,
-    precision: Annotated[EncodingPrecision, typer.Option(help="tf32 on CUDA only.")] = EncodingPrecision.FP32,
+    device: Annotated[Device, typer.Option(help="Where the autoencoder runs.")] = "cpu",
+    precision: Annotated[Literal["fp32", "tf32"], typer.Option(help="tf32 on CUDA only.")] = "fp32",
     part: Annotated[
         str | None,
         typer.Option(help="I/N, from 1: every N-th shard; default: from SLURM's array and torchrun's ranks."),
@@ -55,9 +52,9 @@ def encode(
     ] = False,
     offline: OfflineOption = False,
 ) -> None:
-    """Encode a folder of images to latents: of each and its mirror image, the posterior that training draws from.
+    """Encode a folder of images to latents: the posterior of each and of its mirror image, for training.
 
-    The crop is ADM's. Interrupted, it continues when the same command runs again; whole, it checks every file. Several
+    The crop is ADM's. Interrupted, the same command continues; once all is there, it checks every file. Several
     processes share the work with --part, in a SLURM array, or under torchrun.
     """
     chosen = _parse_part(part) if part else _part_of_environment()
@@ -69,7 +66,7 @@ def encode(
     from bench.data.vae import load_vae
     from bench.parallel import prepare_device
 
-    where = prepare_device(device.value, precision.value, _local_rank())
+    where = prepare_device(device, precision, _local_rank())
     autoencoder = load_vae(vae, where, offline)
     workers = min(8, _cores()) if workers is None else workers
     with _progress() as on_images:
@@ -78,7 +75,7 @@ def encode(
             out,
             autoencoder,
             image_size,
-            precision.value,
+            precision,
             shard_size,
             batch_size,
             workers,
@@ -94,7 +91,7 @@ def _report(out: Path, encoded: Encoded, part: Part) -> None:
     typer.echo(f"{out}: {whose}{encoded.made} shards made, {encoded.kept} found whole by their checksums")
     index = encoded.index
     if index is None:
-        typer.echo(f"{encoded.missing} shards of other parts are missing; the last part to end writes index.json")
+        typer.echo(f"{encoded.missing} shards of other parts are missing; the last part to finish writes index.json")
         return
     corrupt = f", {len(index.corrupt)} corrupt ones left out" if index.corrupt else ""
     typer.echo(f"the set is whole: {index.count:,} images of {index.num_classes:,} classes{corrupt}; for a recipe:\n")

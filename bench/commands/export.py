@@ -11,7 +11,7 @@ import typer
 def export(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
     out: Annotated[Path, typer.Option(help="The folder to make.")],
-    step: Annotated[int | None, typer.Option(min=1, help="Which kept step; default: the last that is there.")] = None,
+    step: Annotated[int | None, typer.Option(min=1, help="Which kept step; default: the last one kept.")] = None,
     vae: Annotated[
         str | None, typer.Option(help="Autoencoder to put beside it, by name or folder; default: the recipe's decoder.")
     ] = None,

@@ -14,7 +14,7 @@ def export_samples(
     samples: Annotated[Path, typer.Argument(help="Samples of a run (.npy), an ADM .npz, or a folder of images.")],
     out: Annotated[str, typer.Argument(help="FILE.npz for ADM's evaluator, or FOLDER/ for PNG files.")],
 ) -> None:
-    """Write samples as an ADM .npz or as PNG files, bit for bit. Interrupted, PNG files go on where they stopped."""
+    """Write samples as an ADM .npz or as PNG files, bit for bit. Run again, it writes the missing PNG files."""
     from bench.data.images import open_images, write_npz, write_pngs
 
     target = Path(out)

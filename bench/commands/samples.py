@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.commands.options import Device, DeviceOption, OfflineOption, PrecisionChoice, PrecisionOption
+from bench.commands.options import DeviceOption, OfflineOption, PrecisionOption
 from bench.errors import InputError
 from bench.stopping import StopRequest
 
@@ -55,8 +55,8 @@ def sample(
     seed: Annotated[int, typer.Option(min=0, help="Noise and labels are a function of it and the sample's index.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 64,
     decode_batch_size: Annotated[int, typer.Option(min=1, help="Latents that the decoder takes at a time.")] = 16,
-    device: DeviceOption = Device.CPU,
-    precision: PrecisionOption = PrecisionChoice.FP32,
+    device: DeviceOption = "cpu",
+    precision: PrecisionOption = "fp32",
     offline: OfflineOption = False,
 ) -> None:
     """Sample any weights into one array, beside which a .json says how. The same command continues.
@@ -77,8 +77,8 @@ def sample(
     from bench.sample import Sampling, make_samples
     from bench.weights import load_weights_of
 
-    with joined(device.value) as ranks:
-        torch_device = prepare_device(device.value, precision.value, ranks.local_rank)
+    with joined(device) as ranks:
+        torch_device = prepare_device(device, precision, ranks.local_rank)
         source = load_weights_of(weights, step, offline)
         evaluation = EvaluationConfig(
             sampler=sampler.value,
@@ -116,7 +116,7 @@ def sample(
             lambda: source.model,
             decode,
             torch_device,
-            precision.value,
+            precision,
             ranks,
             stop,
         )
@@ -146,7 +146,7 @@ def evaluate(
     ] = None,
     work: Annotated[Path, typer.Option(help="Features and the resulting row go here.")] = Path("runs/evaluations"),
     format: Annotated[str, typer.Option(help="table or json.")] = "table",
-    device: DeviceOption = Device.CPU,
+    device: DeviceOption = "cpu",
     offline: OfflineOption = False,
 ) -> None:
     """Score samples that anyone made: FID, sFID, Inception Score, precision, recall, KID as ADM's protocol has them.
@@ -173,8 +173,8 @@ def evaluate(
     else:
         assert recipe is not None  # one of the two was given
         real = reference_of(recipe, offline)
-    with joined(device.value) as ranks:
-        torch_device = prepare_device(device.value, "fp32", ranks.local_rank)
+    with joined(device) as ranks:
+        torch_device = prepare_device(device, "fp32", ranks.local_rank)
         row = evaluate_samples(
             samples,
             real,

@@ -137,7 +137,7 @@ def _make_shards(
     done, total = 0, sum(len(settings.positions(shard)) for shard in todo)
     for shard in todo:
         for left in (*out.glob(f".{shard_path(out, shard).stem}.*"), shard_path(out, shard).with_suffix(".json")):
-            left.unlink(missing_ok=True)  # what killed writers left, and the record of a spoilt file
+            left.unlink(missing_ok=True)  # what killed writers left, and the record of a damaged file
         positions = settings.positions(shard)
         channels, height, width = settings.latent_shape
         moments = np.empty((len(positions), 2, 2 * channels, height, width), np.float16)

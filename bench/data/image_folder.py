@@ -1,4 +1,4 @@
-"""A folder of images with a folder a class, and how an image becomes a square of pixels.
+"""A folder of images with one folder per class, and how an image becomes a square of pixels.
 
 The crop is ADM's (Dhariwal & Nichol 2021, arXiv 2105.05233, as their guided-diffusion loads ImageNet), which the DiT
 paper's data and reference statistics share: RGB first, where transparency is dropped and EXIF orientation is not

@@ -85,7 +85,7 @@ class Labels(Stored):
 
 
 class Probe(Stored):
-    """Mean and standard deviation, a channel each, of the stored means of some images, not flipped, not scaled."""
+    """Mean and standard deviation, per channel, of the stored means of some images, not flipped, not scaled."""
 
     indices: tuple[NonNegativeInt, ...] = Field(min_length=1)
     mean: tuple[float, ...]
@@ -100,7 +100,7 @@ class LatentIndex(Stored):
         classes: folder names; a label is a position in it.
         latent_shape: (C, h, w).
         scale_factor: what samples of the posterior are multiplied by.
-        mean, std: of the scaled samples of the posterior, a channel each, both flips.
+        mean, std: of the scaled samples of the posterior, per channel, both flips.
         versions: package -> its version, or several where shards were made with different ones.
     """
 

@@ -73,7 +73,7 @@ class ShardRecord(Stored):
     Attributes:
         start: position of its first image in the list.
         count: images in it; of those listed, `corrupt` ones are not.
-        mean_sum, square_sum, variance_sum: over images, flips and pixels, a channel each, of the posterior's means,
+        mean_sum, square_sum, variance_sum: over images, flips and pixels, per channel, of the posterior's means,
             their squares and its variances; not scaled.
     """
 
@@ -217,7 +217,7 @@ def _save_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def _sums(moments: NDArray[np.float16]) -> tuple[tuple[float, ...], ...]:
-    """Of (n, 2, 2C, h, w): sums of the means, of their squares and of the variances, a channel each."""
+    """Of (n, 2, 2C, h, w): sums of the means, of their squares and of the variances, per channel."""
     channels = moments.shape[2] // 2
     sums = np.zeros((3, channels))
     for start in range(0, len(moments), SUMMED_AT_A_TIME):

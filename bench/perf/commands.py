@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import Device, DeviceOption
+from bench.commands.options import DeviceOption
 
 app = typer.Typer(
     help="What things cost on this machine, as medians of one run.", no_args_is_help=True, rich_markup_mode=None
@@ -16,18 +16,16 @@ app = typer.Typer(
 
 @app.command("ranks")
 def perf_ranks(
-    sweep: Annotated[Path | None, typer.Argument(help="A sweep's YAML file; default: the digits study.")] = None,
+    sweep: Annotated[Path, typer.Argument(help="A sweep's YAML file, or a shipped study.")] = Path("digits"),
     rounds: Annotated[int, typer.Option(min=1, help="How often each way is measured, in turns.")] = 9,
     steps: Annotated[int, typer.Option(min=1, help="Training steps at a time.")] = 5,
     out: Annotated[Path, typer.Option(help="Folder for ranks.csv.")] = Path("results/perf"),
 ) -> None:
     """A training step by two processes against one, on CPUs: what the sum of gradients costs, and what is left."""
-    import sweeps
     from bench.perf.ranks import as_row, ranks_cost
     from sweeps.expand import load_sweep
 
-    path = sweep or Path(sweeps.__file__).parent / "studies" / "digits.yaml"
-    rows = [as_row(ranks_cost(recipe, rounds, steps)) for recipe in load_sweep(path).recipes]
+    rows = [as_row(ranks_cost(recipe, rounds, steps)) for recipe in load_sweep(sweep).recipes]
     _report(rows, out / "ranks.csv")
 
 
@@ -83,7 +81,7 @@ def perf_vae(
     image_size: Annotated[int, typer.Option(min=8, help="Pixels a side.")] = 256,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 4,
     rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 3,
-    device: DeviceOption = Device.CPU,
+    device: DeviceOption = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for vae.csv.")] = Path("results/perf"),
 ) -> None:
     """Which share of the time to encode, and to decode, is the autoencoder's."""
@@ -91,7 +89,7 @@ def perf_vae(
     from bench.perf.ranks import as_row
     from bench.perf.vae import vae_cost
 
-    where = prepare_device(device.value, "fp32")
+    where = prepare_device(device, "fp32")
     _report([as_row(vae_cost(vae, image_size, batch_size, rounds, where))], out / "vae.csv")
 
 
@@ -103,12 +101,11 @@ def perf_collect(
     out: Annotated[Path, typer.Option(help="Folder for collect.csv.")] = Path("results/perf"),
 ) -> None:
     """How long `ditbench collect` takes for many runs."""
-    import sweeps
     from bench.perf.ranks import as_row
     from bench.perf.results import collect_cost
     from sweeps.expand import load_sweep
 
-    models = load_sweep(Path(sweeps.__file__).parent / "studies" / "digits.yaml").recipes
+    models = load_sweep("digits").recipes
     _report([as_row(collect_cost(models, runs, rows, rounds))], out / "collect.csv")
 
 

@@ -97,7 +97,7 @@ def queued_runs(records: Sequence[Submission], jobs: dict[str, client.Job]) -> d
     return busy
 
 
-def planned_arrays(sweep: Sweep, what: Todo, profile: ClusterProfile) -> list[Planned]:
+def planned_arrays(sweep: Sweep, work: Todo, profile: ClusterProfile) -> list[Planned]:
     """The arrays of a submission: training, scoring that waits for it, scoring of what is trained already."""
     token = uuid.uuid4().hex[:8]
     result: list[Planned] = []
@@ -107,15 +107,15 @@ def planned_arrays(sweep: Sweep, what: Todo, profile: ClusterProfile) -> list[Pl
         result.append(Planned(kind, name, group, after))
         return name
 
-    training = _split(groups(what.to_train, profile, "training"))
-    waiting = _split(groups(what.to_train, profile, "evaluation")) or [None] * len(training)
+    training = _split(groups(work.to_train, profile, "training"))
+    waiting = _split(groups(work.to_train, profile, "evaluation")) or [None] * len(training)
     for group, scoring in zip(training, waiting, strict=True):
         after = add("training", group, None)
         if scoring is not None:
             add("scoring", scoring, after)
     # Where training jobs score, they also score what was trained before.
     kind: Kind = "training" if profile.evaluate == "inline" else "scoring"
-    for group in _split(groups(what.to_score, profile, "training" if kind == "training" else "evaluation")):
+    for group in _split(groups(work.to_score, profile, "training" if kind == "training" else "evaluation")):
         add(kind, group, None)
     return result
 
@@ -130,7 +130,7 @@ def _split(whole: list[Group]) -> list[Group]:
 
 
 def submit(
-    sweep: Sweep, runs: Path, what: Todo, profile: ClusterProfile, cluster: str, trackers: tuple[str, ...] = ()
+    sweep: Sweep, runs: Path, work: Todo, profile: ClusterProfile, cluster: str, trackers: tuple[str, ...] = ()
 ) -> Submission:
     """Submit what is to be done. Call it with the study locked (see `submitting`).
 
@@ -145,11 +145,11 @@ def submit(
 
     client.require("sbatch")
     study, folders = (runs / sweep.name).resolve(), run_folders(sweep, runs)
-    for recipe in (*what.to_train, *what.to_score):
+    for recipe in (*work.to_train, *work.to_score):
         check_ready(recipe, offline=True)
         write_config(recipe, folders[recipe.id])
         clear_error(folders[recipe.id])  # first: a job may start at once, and would leave a failed run alone
-    arrays = planned_arrays(sweep, what, profile)
+    arrays = planned_arrays(sweep, work, profile)
     records = [
         JobArray(
             kind=a.kind,
@@ -280,14 +280,14 @@ def sbatch_parameters(
     return {key: value for key, value in parameters.items() if value is not None or key == "wckey"}
 
 
-def sbatch_scripts(sweep: Sweep, runs: Path, what: Todo, profile: ClusterProfile) -> list[tuple[Planned, str]]:
+def sbatch_scripts(sweep: Sweep, runs: Path, work: Todo, profile: ClusterProfile) -> list[tuple[Planned, str]]:
     """Every array with the script that `submit` would hand to sbatch; nothing is written, SLURM is not asked."""
     from submitit.slurm.slurm import _make_sbatch_string
 
     study = (runs / sweep.name).resolve()
     folder = submission_folder(study, _next_number(study))
     scripts = []
-    for array in planned_arrays(sweep, what, profile):
+    for array in planned_arrays(sweep, work, profile):
         dependency = _dependency(array, {array.after: "JOBID"} if array.after else {})
         parameters = sbatch_parameters(profile, array.group.resources, array, folder, dependency)
         if len(array.group.tasks) > 1:

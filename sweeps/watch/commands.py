@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sweeps.expand import Sweep
     from sweeps.watch.study import Study
 
-# How often a watched table is drawn anew, and how often SLURM is asked for it at most.
+# How often a watched table is redrawn, and how often SLURM is asked at most.
 LOOK_SECONDS = 2.0
 ASK_SECONDS = 10.0
 
@@ -29,7 +29,7 @@ RunArgument = Annotated[str, typer.Argument(help="A run: its label, its recipe's
 def status(
     sweep: SweepArgument,
     runs: RunsOption = Path("runs"),
-    watch: Annotated[bool, typer.Option("--watch", help="Draw it anew until nothing is left to wait for.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Redraw it until nothing is left to wait for.")] = False,
     json: Annotated[bool, typer.Option("--json", help="As JSON: a list of runs.")] = False,
 ) -> None:
     """Where every run is: state, step, loss, newest score, speed, time left, restarts, node. Changes nothing."""
@@ -83,7 +83,7 @@ def logs(
     sweep: SweepArgument,
     run: RunArgument,
     runs: RunsOption = Path("runs"),
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until its job ends.")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Continue until its job ends.")] = False,
 ) -> None:
     """The log of a run's newest job."""
     from sweeps.expand import load_sweep

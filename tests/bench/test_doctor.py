@@ -22,7 +22,9 @@ import typer
 from fake_slurm import FakeSlurm
 from typer.testing import CliRunner
 
-from bench.commands import assets, doctor
+from bench import doctor
+from bench.commands import assets
+from bench.data.latents import Labels, LatentIndex, Probe, Shard, StoredVae
 from bench.errors import RunError
 from models.assets import ASSETS, Asset, AssetFile
 
@@ -274,13 +276,32 @@ def test_a_cache_that_cannot_be_written(
 def test_latents_whole_and_damaged(
     examine: Callable[..., Report], empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    index = {"count": 1_281_167, "image_size": 256, "vae": {"name": "stabilityai/sd-vae-ft-ema"}}
+    sha256, mean, std = "0" * 64, (0.0,) * 4, (1.0,) * 4
+    index = LatentIndex(
+        name="imagenet",
+        count=1_281_167,
+        num_classes=1000,
+        classes=tuple(f"n{number:08}" for number in range(1000)),
+        image_size=256,
+        latent_shape=(4, 32, 32),
+        scale_factor=0.18215,
+        vae=StoredVae(name="stabilityai/sd-vae-ft-ema", sha256=sha256),
+        precision="fp32",
+        mean=mean,
+        std=std,
+        probe=Probe(indices=(0,), mean=mean, std=std),
+        shards=(Shard(file="shard-00000.npy", count=1_281_167, sha256=sha256),),
+        labels=Labels(file="labels.npy", sha256=sha256),
+        corrupt=(),
+        versions={},
+    ).model_dump(mode="json")
     contents = {
         "whole": json.dumps(index),
         "cut": json.dumps(index)[:-3],
         "list": "[]",
         "no-vae": json.dumps({**index, "vae": None}),
         "words": json.dumps({**index, "count": "many"}),
+        "short": json.dumps({**index, "count": 1_281_168}),
     }
     for root in (empty / "data", tmp_path / "elsewhere"):
         for name, content in contents.items():
@@ -291,7 +312,7 @@ def test_latents_whole_and_damaged(
         report = examine()
         assert report.error is None
         assert report.rows[f"{root}/whole"] == ("1,281,167 images of 256 px, stabilityai/sd-vae-ft-ema", "")
-        for name in ("cut", "list", "no-vae", "words"):
+        for name in contents.keys() - {"whole"}:
             assert report.state(f"{root}/{name}/index.json").startswith("damaged: ")
         assert not any("unfinished" in what for what in report.rows)
         monkeypatch.setenv("DITBENCH_DATA", str(tmp_path / "elsewhere"))

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
-from bench.closed_form import forward_gmacs
 from recipes import tiny
 
-import sweeps
 from bench.errors import InputError
+from bench.flops import forward_gmacs
 from bench.recipe import Recipe
 from sweeps.cluster import CLUSTERS, ClusterProfile, Resources, load_cluster, minutes
-from sweeps.expand import load_sweep
+from sweeps.expand import STUDIES, load_sweep
 
 SLURM: dict[str, Any] = {
     "executor": "slurm",
@@ -51,7 +50,7 @@ def slurm(**changes: Any) -> dict[str, Any]:
 def test_shipped_profiles_load(name: str) -> None:
     profile = load_cluster(name)
     assert profile.where == str(CLUSTERS / f"{name}.yaml")
-    for sweep in (Path(sweeps.__file__).parent / "studies").glob("*.yaml"):
+    for sweep in STUDIES.glob("*.yaml"):
         for recipe in load_sweep(sweep).recipes:
             if profile.executor == "slurm" and recipe.train.batch_size == 256:
                 assert 256 % profile.training_resources(recipe).ranks == 0
@@ -79,7 +78,7 @@ def test_the_first_entry_that_fits_is_used(tmp_path: Path) -> None:
         {"gpus_per_node": 4},
     ]
     profile = loaded(tmp_path, slurm(training=entries))
-    scaling = {r.label: r for r in load_sweep(Path(sweeps.__file__).parent / "studies" / "scaling.yaml").recipes}
+    scaling = {r.label: r for r in load_sweep("scaling").recipes}
     got = {label: profile.training_resources(scaling[label]).gpus_per_node for label in scaling}
     # S/* by label, XL/2 by name, and by the paper's Gflops (Table 4): 1.42, 5.56, 5.01 and 7.39 are at most 10.
     by_name, small = {"S/8", "S/4", "S/2", "XL/2"}, {"B/8", "B/4", "L/8", "XL/8"}
@@ -175,7 +174,7 @@ def test_a_local_profile_with_keys_of_slurm(tmp_path: Path, key: str) -> None:
 def test_no_entry_fits(tmp_path: Path) -> None:
     profile = loaded(tmp_path, slurm(training=[{"max_gmacs": 1e-9}], evaluation=[{"models": ["DiT-*"]}]))
     recipe = tiny(label="big")
-    gmacs = f"{forward_gmacs(recipe.model.architecture()):.4g}"
+    gmacs = f"{forward_gmacs(recipe.model):.4g}"
     for key, choose in (("training", profile.training_resources), ("evaluation", profile.evaluation_resources)):
         with pytest.raises(InputError) as caught:
             choose(recipe)

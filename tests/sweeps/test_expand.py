@@ -13,13 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recipes import TINY
 
-import sweeps
-from bench.data import DATASETS
 from bench.errors import InputError
 from bench.recipe import Recipe
-from sweeps.expand import load_sweep
+from sweeps.expand import STUDIES, find_study, load_sweep
 
-SHIPPED = Path(sweeps.__file__).parent / "studies"
 BASE = {key: value for key, value in TINY.items() if key != "label"}
 
 
@@ -48,7 +45,7 @@ DIGITS_SIZES = {"S": (24, 3, 2), "B": (48, 3, 3), "L": (64, 6, 4), "XL": (72, 7,
 
 
 def test_digits_is_the_papers_twelve_models_in_miniature() -> None:
-    sweep = load_sweep(SHIPPED / "digits.yaml")
+    sweep = load_sweep("digits")
     assert sweep.name == "digits"
     shapes = [
         (recipe.label, arch.hidden_size, arch.depth, arch.num_heads, arch.patch_size, arch.num_tokens)
@@ -70,16 +67,16 @@ def test_digits_is_the_papers_twelve_models_in_miniature() -> None:
 
 
 def test_digits_trains_and_scores_as_its_description_says() -> None:
-    for recipe in load_sweep(SHIPPED / "digits.yaml").recipes:
+    for recipe in load_sweep("digits").recipes:
         assert recipe.data.name == "digits"
-        assert recipe.model.architecture().input_size == DATASETS["digits"].shape[1]
+        assert recipe.model.architecture().input_shape == recipe.data.facts.shape == (1, 8, 8)
         assert recipe.train.kept_steps() == [150, 300, 450, 600]
         assert recipe.evaluation.extractor == "digits-cnn"
         assert recipe.seed == 0
 
 
 def test_three_seeds_are_three_times_the_digits_study() -> None:
-    digits, seeds = (load_sweep(SHIPPED / f"{name}.yaml") for name in ("digits", "digits-seeds"))
+    digits, seeds = (load_sweep(name) for name in ("digits", "digits-seeds"))
     assert seeds.name == "digits-seeds"
     assert len(seeds.recipes) == len({recipe.id for recipe in seeds.recipes}) == 36
     for seed in (0, 1, 2):
@@ -89,18 +86,45 @@ def test_three_seeds_are_three_times_the_digits_study() -> None:
 
 
 def test_quick_is_the_six_smaller_models_of_the_digits_study() -> None:
-    digits, quick = (load_sweep(SHIPPED / f"{name}.yaml") for name in ("digits", "digits-quick"))
+    digits, quick = (load_sweep(name) for name in ("digits", "digits-quick"))
     assert quick.name == "digits-quick"
     assert quick.recipes == digits.recipes[:6]
     assert [recipe.id for recipe in quick.recipes] == [recipe.id for recipe in digits.recipes[:6]]
 
 
 def test_every_shipped_sweep_expands_under_its_own_name() -> None:
-    for path in SHIPPED.glob("*.yaml"):
+    for path in STUDIES.glob("*.yaml"):
         sweep = load_sweep(path)
         assert sweep.name == path.stem
         assert sweep.recipes
         assert len({recipe.folder_name for recipe in sweep.recipes}) == len(sweep.recipes)
+
+
+@pytest.mark.parametrize("name", ["digits", "digits.yaml", "sweeps/digits.yaml", "../sweeps/digits.yaml"])
+def test_a_shipped_study_is_found_by_name_unless_the_user_has_such_a_file(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here" / "digits").mkdir(parents=True)  # a folder is no sweep
+    monkeypatch.chdir(tmp_path / "here")
+    assert find_study(name) == STUDIES / "digits.yaml"
+    mine = tmp_path / "here" / name
+    mine.parent.mkdir(exist_ok=True)
+    if not mine.is_dir():
+        mine.write_text(yaml.safe_dump({"name": "mine", "base": BASE}))
+        assert load_sweep(name).name == load_sweep(Path(name)).name == "mine"
+
+
+@pytest.mark.parametrize("name", ["digit", "none.yaml", "elsewhere/digits.yaml", "digits.yml", "sweeps", "", ".", ".."])
+def test_a_study_that_nothing_has_is_refused_with_the_names(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        load_sweep(name)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{Path(name)}: no such file; accepted: ")
+    assert message.endswith(", ".join(sorted(path.stem for path in STUDIES.glob("*.yaml"))))
 
 
 def test_a_base_alone_is_one_run_and_keeps_its_own_label(tmp_path: Path) -> None:
@@ -186,6 +210,24 @@ def test_extends_merges_the_base_and_replaces_an_axis_whole(tmp_path: Path) -> N
         assert recipe.train == Recipe(**TINY).train.model_copy(update={"steps": 20, "weight_decay": 0.5})
     parent = load_sweep(tmp_path / "parent.yaml")
     assert (parent.name, [recipe.label for recipe in parent.recipes]) == ("study", ["S.0", "S.1", "B.0", "B.1"])
+
+
+@pytest.mark.parametrize("parent", ["digits", "digits.yaml", "../sweeps/digits.yaml"])
+def test_extends_takes_a_shipped_study_unless_such_a_file_is_beside(
+    parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # what is in the current folder is not asked for
+    write(tmp_path / "elsewhere" / "digits.yaml", {"product": {"seed": [8]}})
+    child = tmp_path / "here" / "child.yaml"
+    child.write_text(f"extends: {parent}\nname: child\nproduct: {{seed: [7]}}\n")
+    shipped = load_sweep(STUDIES / "digits.yaml").recipes
+    assert load_sweep("../here/child.yaml").recipes == [r.model_copy(update={"seed": 7}) for r in shipped]
+    beside = tmp_path / "here" / parent
+    beside.parent.mkdir(exist_ok=True)
+    write(beside, {"product": {"model.depth": [1, 2]}})
+    assert [(r.model.depth, r.seed) for r in load_sweep(child).recipes] == [(1, 7), (2, 7)]
 
 
 def test_extends_drops_an_axis_that_is_null(tmp_path: Path) -> None:

@@ -1,13 +1,12 @@
 """What is ready on a machine: packages, devices, SLURM, the cache of fetched files, latents, file locks.
 
-It reports and mends nothing: every check ends with a finding, whatever it meets.
+It reports and repairs nothing: every check ends with a finding, whatever it meets.
 """
 
 from __future__ import annotations
 
 import fcntl
 import importlib
-import json
 import os
 import platform
 import shutil
@@ -20,7 +19,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bench.data.latents import data_root
+from bench.data.latents import INDEX, data_root, read_index
+from bench.errors import InputError
 from models.assets import ASSETS, DamagedAsset, cache_folder, check, command
 
 COMMAND_TIMEOUT = 5.0  # seconds; sinfo waits much longer for a controller that is down
@@ -47,7 +47,7 @@ class Finding:
 
 
 def examine(verify: bool) -> list[Finding]:
-    """All findings, in the order in which they matter; `verify` computes the checksums of the cache's files too.
+    """All findings, the most important first; `verify` computes the checksums of the cache's files too.
 
     Nothing is left on the disk. Needs neither a GPU, SLURM, a network nor a cache.
     """
@@ -152,7 +152,7 @@ def _slurm() -> Iterator[Finding]:
 
 
 def _ask(arguments: list[str]) -> tuple[bool, str]:
-    """Whether a command ends well in time, and what it prints, or why not."""
+    """Whether a command succeeds in time, and what it prints, or why it does not."""
     if shutil.which(arguments[0]) is None:
         return False, "not found on the PATH"
     try:
@@ -209,16 +209,17 @@ def _cache(verify: bool) -> Iterator[Finding]:
 
 def _latents() -> Iterator[Finding]:
     root = data_root()
-    found = sorted(root.glob("*/index.json"))
+    found = sorted(root.glob(f"*/{INDEX}"))
     if not found:
         yield Finding("data", f"{root}: no latents", "ditbench encode IMAGES --vae NAME --image-size 256")
     for path in found:
         try:
-            index = json.loads(path.read_bytes())
-            about = f"{index['count']:,} images of {index['image_size']} px, {index['vae']['name']}"
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            yield Finding(str(path), f"damaged: {_reason(error)}", "the same `ditbench encode` makes it again")
+            index = read_index(path.parent)
+        except InputError as error:
+            problem = str(error).removeprefix(f"{path}: ")
+            yield Finding(str(path), f"damaged: {_one_line(problem)}", "the same `ditbench encode` makes it again")
         else:
+            about = f"{index.count:,} images of {index.image_size} px, {index.vae.name}"
             yield Finding(str(path.parent), about)
 
 
