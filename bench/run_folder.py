@@ -18,6 +18,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -25,6 +26,7 @@ import yaml
 
 from bench import jsonl
 from bench.atomic import write_json
+from bench.data.latent_sets import LatentOptions
 from bench.errors import InputError, RunError
 from bench.flops import cost_of
 from bench.recipe import Recipe, parse_recipe
@@ -80,7 +82,12 @@ def read_config(folder: Path) -> Recipe:
         raise InputError(f"{path}: not a run's configuration (keys id, label, recipe)")
     for own in reversed(content.get("look_in", [])):
         look_in(Path(own))
-    return parse_recipe({**content["recipe"], "label": content.get("label", "")}, str(path))
+    recipe = {**content["recipe"], "label": content.get("label", "")}
+    if isinstance(recipe.get("data"), dict):
+        # Earlier versions wrote the keys of latents, null, for every data set.
+        of_latents = {field.name for field in fields(LatentOptions)}
+        recipe["data"] = {k: v for k, v in recipe["data"].items() if v is not None or k not in of_latents}
+    return parse_recipe(recipe, str(path))
 
 
 def write_model(recipe: Recipe, folder: Path) -> None:

@@ -27,8 +27,8 @@ import bench.train
 from bench import checkpoint, jsonl
 from bench.data.digits import DIGITS, Digits
 from bench.errors import InputError, RunError
-from bench.parallel import SINGLE, Execution, Ranks, joined
-from bench.recipe import Recipe
+from bench.parallel import SINGLE, Execution, Parallel, Ranks, joined
+from bench.recipe import DataConfig, Recipe
 from bench.run_folder import RunLocked, failed_attempts, is_finished, locked, read_error, record_failure
 from bench.score.fidelity import Scorer
 from bench.stopping import Stopped, StopRequest
