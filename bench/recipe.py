@@ -13,7 +13,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from bench.data import Dataset, DatasetFacts, data_part
 from bench.errors import InputError
@@ -152,18 +160,21 @@ class EvaluationConfig(Section):
     batch_size: PositiveInt = 64
     decode_batch_size: PositiveInt = 16
 
-    @model_validator(mode="after")
-    def _parts_known(self) -> Self:
-        try:
-            check_options(SAMPLERS.find(self.sampler).options, self.sampler_options)
-        except ValueError as error:
-            key = "sampler_options." if re.match(r"[a-z_]+: ", str(error)) else "sampler: "
-            raise ValueError(f"{key}{error}") from None
-        try:
-            EXTRACTORS.find(self.extractor)
-        except ValueError as error:
-            raise ValueError(f"extractor: {error}") from None
-        return self
+    @field_validator("sampler", "extractor")
+    @classmethod
+    def _known(cls, name: str, info: ValidationInfo) -> str:
+        {"sampler": SAMPLERS, "extractor": EXTRACTORS}[str(info.field_name)].find(name)
+        return name
+
+    @field_validator("sampler_options")
+    @classmethod
+    def _without_defaults(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        """A default that is spelled out is the same recipe, and the same score."""
+        if "sampler" not in info.data:  # refused already
+            return given
+        options = check_options(SAMPLERS.find(info.data["sampler"]).options, given)
+        values = {field.name: (getattr(options, field.name), field.default) for field in fields(options)}
+        return {name: value for name, (value, default) in values.items() if value != default}
 
     @property
     def sampler_id(self) -> str:
@@ -198,8 +209,8 @@ class Recipe(Section):
         OBJECTIVES.find(self.diffusion.objective).check(self.diffusion.options, facts.shape[0], arch.out_channels)
         try:
             check_sampling(self.evaluation, self.diffusion)
-        except InputError as error:
-            raise ValueError(str(error)) from None
+        except ValueError as error:
+            raise ValueError(f"evaluation.{error}") from None
         taken = EXTRACTORS.find(self.evaluation.extractor).image_shape
         if taken is not None and taken != facts.image_shape:
             raise ValueError(
@@ -266,19 +277,19 @@ def check_sampling(evaluation: EvaluationConfig, diffusion: DiffusionConfig) -> 
     """Refuse a sampler that does not serve the objective's process, or more steps than that has.
 
     Raises:
-        InputError: says which are accepted.
+        ValueError: `key: what is wrong`, of `evaluation`.
     """
     objective, sampler = OBJECTIVES.find(diffusion.objective), SAMPLERS.find(evaluation.sampler)
     if objective.process not in sampler.serves:
         serving = [name for name in SAMPLERS.builtin if objective.process in SAMPLERS.find(name).serves]
-        raise InputError(
-            f"evaluation.sampler: {evaluation.sampler} samples {' and '.join(sampler.serves)} processes, objective "
+        raise ValueError(
+            f"sampler: {evaluation.sampler} samples {' and '.join(sampler.serves)} processes, objective "
             f"{diffusion.objective} is a {objective.process} one; accepted: {', '.join(serving) or 'one of your own'}"
         )
     most = objective.most_sampling_steps(diffusion.options)
     if most is not None and evaluation.sampling_steps > most:
-        raise InputError(
-            f"evaluation.sampling_steps: {evaluation.sampling_steps} is more than the {most} steps of the process "
+        raise ValueError(
+            f"sampling_steps: {evaluation.sampling_steps} is more than the {most} steps of the process "
             "(diffusion.timesteps)"
         )
 

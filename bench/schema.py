@@ -86,7 +86,7 @@ def check_options(kind: type, given: dict[Any, Any], *also: str) -> Any:
     given = {key: value for key, value in given.items() if key in names or value is not None}
     unknown = [str(key) for key in given if key not in names]
     if unknown:
-        raise ValueError(f"{unknown[0]}: unknown key; accepted: {', '.join([*also, *names])}")
+        raise ValueError(f"{unknown[0]}: unknown key; accepted: {', '.join([*also, *names]) or 'none'}")
     try:
         checked = _checker(kind).model_validate(given)
         return kind(**{name: getattr(checked, name) for name in names})

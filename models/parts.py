@@ -24,6 +24,8 @@ DOTTED_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(/.+)?")
 
 _folders: list[Path] = []
 _modules: dict[tuple[Path, str], ModuleType] = {}
+# A user's models/ and the like, while ours stands in `sys.modules`.
+_packages: dict[tuple[Path, str], dict[str, ModuleType]] = {}
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,9 @@ def _module(name: str, folder: Path | None, path: str) -> ModuleType:
             places = ", ".join(str(place) for place in dict.fromkeys([*_folders, Path.cwd()]))
             raise ValueError(f"{path!r}: no module {error.name!r} in {places}, nor installed") from None
         raise ValueError(f"{path!r}: {name} cannot be imported ({error})") from None
-    except Exception as error:  # whatever a user's module does when it is imported
-        raise ValueError(f"{path!r}: {name} cannot be imported ({type(error).__name__}: {error})") from None
+    except (Exception, SystemExit) as error:  # whatever a user's module does when it is imported
+        first = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"{path!r}: {name} cannot be imported ({first})") from None
 
 
 def _import_from(folder: Path, name: str) -> ModuleType:
@@ -146,6 +149,7 @@ def _import_of_same_name(folder: Path, name: str) -> ModuleType:
     """
     top = _top(name)
     ours = _taken_out(top)
+    sys.modules.update(_packages.get((folder, top), {}))  # another part of it was imported before
     lender = _Lender(top, ours)
     sys.meta_path.append(lender)
     sys.path.insert(0, str(folder))
@@ -154,12 +158,14 @@ def _import_of_same_name(folder: Path, name: str) -> ModuleType:
         is_package = (folder / top).is_dir()
         file = folder / top / "__init__.py" if is_package else folder / f"{top}.py"
         locations = [str(folder / top)] if is_package else []
-        if file.is_file():
+        if top not in sys.modules and file.is_file():
             spec = importlib.util.spec_from_file_location(top, file, submodule_search_locations=locations)
             assert spec is not None and spec.loader is not None
             sys.modules[top] = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(sys.modules[top])
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
+        _packages[folder, top] = {key: sys.modules[key] for key in sys.modules if _top(key) == top}
+        return module
     finally:
         sys.path.remove(str(folder))
         sys.meta_path.remove(lender)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from models.dit import DiTConfig
 from models.layers import (
     LabelEmbedder,
     PatchEmbed,
@@ -16,6 +15,9 @@ from models.layers import (
     guided_channels,
     position_table,
 )
+
+if TYPE_CHECKING:
+    from models.dit import DiTConfig
 
 
 class DiT(nn.Module):

@@ -88,7 +88,11 @@ def sample(
         channels = source.shape[0]
         if guidance_scale != 1 and guidance_channels > channels:
             raise InputError(f"--guidance-channels: {guidance_channels} is more than the model's {channels}")
-        check_sampling(evaluation, source.diffusion)
+        try:
+            check_sampling(evaluation, source.diffusion)
+        except ValueError as error:
+            key, _, problem = str(error).partition(":")
+            raise InputError(f"--{key.replace('_', '-')}:{problem}") from None
         decode = load_decoder(evaluation, torch_device, offline)
         if decode.id == "pixels" and channels not in (1, 3):
             raise InputError(f"--decoder: missing; {weights} makes latents of {channels} channels")

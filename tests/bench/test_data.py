@@ -11,7 +11,9 @@ import torch
 from recipes import tiny
 from sklearn.datasets import load_digits
 
-from bench.data import DATASETS, Digits, load_dataset, reference_id
+from bench.data import data_part
+from bench.data.digits import DIGITS, Digits, DigitsOptions
+from bench.data.latent_sets import LatentOptions
 from bench.data.pixels import from_uint8, to_uint8
 
 
@@ -99,7 +101,8 @@ def test_pixels_draw_nothing_from_the_step_s_generator(digits: Digits) -> None:
 
 
 def test_facts_are_those_of_the_loaded_data() -> None:
-    facts, dataset = DATASETS["digits"], load_dataset(tiny(), torch.device("cpu"))
+    data = tiny().data
+    facts, dataset = data.facts, data.load(torch.device("cpu"))
     x, y = dataset.batch(torch.arange(len(dataset)), slice(None), torch.Generator())
     assert len(dataset) == facts.length
     assert x.shape == (facts.length, *facts.shape)
@@ -111,24 +114,30 @@ def test_facts_are_those_of_the_loaded_data() -> None:
 @pytest.mark.parametrize(("size", "side"), [(256, 32), (512, 64)])
 def test_facts_of_imagenet_are_known_before_it_is_encoded(size: int, side: int) -> None:
     """ImageNet's size and its latents' shape (paper, Sec. 4) are what plans need."""
-    facts = DATASETS[f"imagenet-{size}-latents"]
+    name = f"imagenet-{size}-latents"
+    facts = data_part(name).facts(name, LatentOptions(vae="owner/vae"))
     assert (facts.length, facts.num_classes, facts.latents) == (1_281_167, 1000, True)
     assert (facts.shape, facts.image_shape) == ((4, side, side), (3, size, size))
 
 
-def test_reference_id_names_the_data_their_number_and_their_content(digits: Digits) -> None:
-    images = digits.images()
-    assert reference_id("digits", images) == "digits-1797-b41ca9fd"
-    assert reference_id("digits", images.clone()) == reference_id("digits", images)
-    assert reference_id("digits", images.transpose(2, 3).contiguous().transpose(2, 3)) == reference_id("digits", images)
+def test_the_reference_is_the_real_images_and_named_by_their_number_and_content(
+    digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores with other references are never compared: any change of the images, or of their order, is another id."""
+    reference, images = DIGITS.reference("digits", DigitsOptions()), digits.images()
+    assert (reference.name, reference.id) == ("digits", "digits-1797-b41ca9fd")
+    assert reference.images is not None
+    assert np.array_equal(reference.images.pixels(0, 1797), images.numpy())
     changed = images.clone()
     changed[1000, 0, 4, 4] ^= 1
-    others = [changed, images[:-1], images.flip(0), images.transpose(2, 3)]
-    identities = {reference_id("digits", other) for other in (images, *others)} | {reference_id("numbers", images)}
-    assert len(identities) == 6
+    identities = {reference.id}
+    for other in (changed, images[:-1], images.flip(0), images.transpose(2, 3)):
+        monkeypatch.setattr(Digits, "images", lambda self, other=other: other)
+        identities.add(DIGITS.reference("digits", DigitsOptions()).id)
+    assert len(identities) == 5
 
 
 def test_knowing_the_facts_does_not_load_torch() -> None:
-    script = "import sys, bench.data; print(bench.data.DATASETS['digits'].length, 'torch' in sys.modules)"
+    script = "import sys, bench.data; print(bench.data.data_part('digits').facts('digits', None).length, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1797", "False"]

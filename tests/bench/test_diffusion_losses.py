@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 from linear_process import ALPHAS_BAR, BETAS, PROCESS, at, integral, normal, posterior
+from sampled import losses
 from scipy.integrate import quad
 from torch import Tensor, nn
+
+from bench.objectives.iddpm import IDDPM, IDDPMOptions
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -76,18 +79,18 @@ def test_losses_are_means_over_each_samples_elements() -> None:
     x0, noise, predicted, v = (torch.rand(3, 2, 2, 2, generator=generator) - 0.5 for _ in range(4))
     t = torch.tensor([0, 3, 700])
     y = torch.zeros(3, dtype=torch.int64)
-    losses = PROCESS.losses(Fixed(predicted, v), x0, t, y, noise)
-    assert {name: tuple(value.shape) for name, value in losses.items()} == {"loss": (3,), "mse": (3,), "vb": (3,)}
+    found = losses(Fixed(predicted, v), x0, t, y, noise)
+    assert {name: tuple(value.shape) for name, value in found.items()} == {"loss": (3,), "mse": (3,), "vb": (3,)}
     xt = PROCESS.q_sample(x0, t, noise)
     for i in range(3):
         mse = np.mean([(p - n) ** 2 for p, n in zip(predicted[i].flatten(), noise[i].flatten(), strict=True)])
-        assert losses["mse"][i].item() == pytest.approx(mse, rel=1e-5)
+        assert found["mse"][i].item() == pytest.approx(mse, rel=1e-5)
         elements = []
         for j in range(8):
             one = [z[i].flatten()[j].view(1, 1, 1, 1) for z in (x0, xt, predicted, v)]
             elements.append(PROCESS.vb_terms(one[0], one[1], t[i : i + 1], one[2], one[3]).item())
-        assert losses["vb"][i].item() == pytest.approx(np.mean(elements), rel=1e-5)
-        assert losses["loss"][i].item() == pytest.approx(mse + np.mean(elements), rel=1e-5)
+        assert found["vb"][i].item() == pytest.approx(np.mean(elements), rel=1e-5)
+        assert found["loss"][i].item() == pytest.approx(mse + np.mean(elements), rel=1e-5)
 
 
 @pytest.mark.parametrize("t", [0, 1, 400])
@@ -100,7 +103,7 @@ def test_each_output_is_trained_by_its_own_loss(t: int) -> None:
 
     def gradients(name: str) -> tuple[Tensor | None, Tensor | None]:
         model = Fixed(predicted.clone(), torch.full(shape, 0.2))
-        PROCESS.losses(model, x0, steps, y, noise)[name].sum().backward()
+        losses(model, x0, steps, y, noise)[name].sum().backward()
         assert model.v is not None
         return model.noise.grad, model.v.grad
 
@@ -123,7 +126,7 @@ def test_gradient_of_the_variational_term_points_to_the_posterior_variance() -> 
     """With the true noise, lowering v towards -1 lowers the bound."""
     x0, noise = torch.randn(2, 1, 2, 2), torch.randn(2, 1, 2, 2)
     model = Fixed(noise.clone(), torch.zeros_like(x0))
-    PROCESS.losses(model, x0, torch.tensor([2, 20]), torch.zeros(2, dtype=torch.int64), noise)["vb"].sum().backward()
+    losses(model, x0, torch.tensor([2, 20]), torch.zeros(2, dtype=torch.int64), noise)["vb"].sum().backward()
     assert model.v is not None
     assert model.v.grad is not None
     assert (model.v.grad > 0).all()
@@ -131,10 +134,10 @@ def test_gradient_of_the_variational_term_points_to_the_posterior_variance() -> 
 
 def test_without_a_variance_the_loss_is_the_mean_square() -> None:
     x0, noise, predicted = (torch.randn(2, 3, 2, 2) for _ in range(3))
-    losses = PROCESS.losses(Fixed(predicted, None), x0, torch.tensor([0, 9]), torch.zeros(2).long(), noise)
-    assert torch.allclose(losses["mse"], ((predicted - noise) ** 2).mean((1, 2, 3)))
-    assert torch.equal(losses["loss"], losses["mse"])
-    assert torch.equal(losses["vb"], torch.zeros(2))
+    found = losses(Fixed(predicted, None), x0, torch.tensor([0, 9]), torch.zeros(2).long(), noise)
+    assert torch.allclose(found["mse"], ((predicted - noise) ** 2).mean((1, 2, 3)))
+    assert torch.equal(found["loss"], found["mse"])
+    assert torch.equal(found["vb"], torch.zeros(2))
 
 
 def test_the_network_sees_the_noised_image_and_the_original_timesteps() -> None:
@@ -145,11 +148,14 @@ def test_the_network_sees_the_noised_image_and_the_original_timesteps() -> None:
             return x + t.view(-1, 1, 1, 1) + 10_000 * y.view(-1, 1, 1, 1)
 
     x0 = torch.full((3, 1, 1, 1), 0.5)
-    losses = PROCESS.respace(3).losses(Echo(), x0, torch.arange(3), torch.tensor([0, 1, 0]), torch.zeros_like(x0))
+    objective = IDDPM(IDDPMOptions(), torch.device("cpu"))
+    objective.diffusion = PROCESS.respace(3)
+    drawn = {"t": torch.arange(3), "noise": torch.zeros_like(x0)}
+    found = objective.losses(Echo(), x0, torch.tensor([0, 1, 0]), drawn)
     expected = [
         (math.sqrt(ALPHAS_BAR[t]) * 0.5 + t + 10_000 * y) ** 2 for t, y in zip((0, 500, 999), (0, 1, 0), strict=True)
     ]
-    assert losses["mse"].tolist() == pytest.approx(expected, rel=1e-5)
+    assert found["mse"].tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_losses_of_a_half_precision_network_are_computed_in_float32() -> None:
@@ -159,7 +165,7 @@ def test_losses_of_a_half_precision_network_are_computed_in_float32() -> None:
     assert half.v is not None
     single = Fixed(half.noise.detach().float(), half.v.detach().float())
     t, y = torch.tensor([5]), torch.tensor([0])
-    losses, expected = (PROCESS.losses(model, x0, t, y, noise) for model in (half, single))
-    for name, value in losses.items():
+    found, expected = (losses(model, x0, t, y, noise) for model in (half, single))
+    for name, value in found.items():
         assert value.dtype == torch.float32
         assert torch.equal(value, expected[name]), name

@@ -14,7 +14,7 @@ import pytest
 import torch
 from full_path import make_vae
 from recipes import tiny
-from test_run import finished
+from runs import finished
 
 from bench import jsonl
 from bench.data.digits import DIGITS, DigitsOptions

@@ -19,6 +19,7 @@ from diffusers.utils import dynamic_modules_utils
 from huggingface_hub import ModelCard
 from latent_runs import load_model, make_run, recipe_of, save_vae
 from safetensors.torch import load_file
+from sampled import sample_ddim
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -27,9 +28,10 @@ from bench.commands.export import export as export_command
 from bench.data.vae import load_vae
 from bench.errors import InputError
 from bench.export.pipeline import export, scheduler
-from bench.objectives.diffusion import GaussianDiffusion, respaced_steps
+from bench.objectives.diffusion import respaced_steps
+from bench.objectives.iddpm import IDDPMOptions
 from bench.run_folder import read_config, weights_path
-from bench.samplers import guided, sample_ddim
+from bench.samplers.guidance import guided
 
 
 @pytest.fixture(autouse=True)
@@ -73,8 +75,8 @@ def latents_of(pipeline: DiTPipeline, monkeypatch: pytest.MonkeyPatch, **call: A
 def expected_latents(model: Any, labels: list[int], scale: float, num_steps: int, timesteps: int = 1000) -> Tensor:
     shape = (len(labels), 4, 8, 8)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(5))
-    diffusion = GaussianDiffusion.linear(timesteps).respace(num_steps)
-    return sample_ddim(guided(model, torch.tensor(labels), scale, None), diffusion, noise, clip=False)
+    network = guided(model, torch.tensor(labels), model.null_label, 4, scale, None)
+    return sample_ddim(network, num_steps, noise, clip=False, options=IDDPMOptions(timesteps))
 
 
 @pytest.mark.parametrize("num_classes", [3, 1000])
@@ -123,7 +125,7 @@ def test_the_scheduler_is_the_suites_ddim(num_steps: int) -> None:
         return torch.sin(x + t.view(-1, 1, 1, 1) / 300)
 
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    expected = sample_ddim(network, GaussianDiffusion.linear().respace(num_steps), noise, clip=False)
+    expected = sample_ddim(network, num_steps, noise, clip=False)
     ours, x = scheduler(1000), noise
     ours.set_timesteps(num_steps)
     assert ours.timesteps.tolist() == respaced_steps(1000, num_steps).flip(0).tolist()

@@ -11,21 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batches import batches_of, tensors
 from full_path import VAE, Settings, full_path, make_images, make_inception, make_vae
+from ranks import on_ranks
 from recipes import LATENTS, recipe
-from test_distributed import on_ranks
-from test_train import assert_same
+from trainings import assert_same, trainer_of
 
 from bench import checkpoint
-from bench.data import check_ready, load_dataset
 from bench.data.encode import encode
 from bench.data.image_folder import list_images
-from bench.data.latents import Latents
 from bench.data.vae import load_vae
 from bench.errors import InputError
 from bench.parallel import SINGLE, Ranks
+from bench.ready import check_ready
 from bench.recipe import Recipe
-from bench.train import BatchSampler, Trainer
 from models.assets import MissingAsset
 
 CPU = torch.device("cpu")
@@ -56,6 +55,7 @@ def on_photos(**changes: Any) -> Recipe:
     return recipe({**LATENTS, **own, **small, "evaluation.decoder": VAE, **changes})
 
 
+@pytest.mark.slow
 def test_the_whole_path_in_small(tmp_path: Path) -> None:
     """Encode, train, sample with guidance, decode, score by Inception, export: see tests/support/full_path.py."""
     settings = Settings("DiT-S/8", 4, 4, 2, 2, 4, "cpu", "fp32", small=True)
@@ -72,7 +72,7 @@ def trained(folder: Path, stops: tuple[int, ...], ranks: Ranks = SINGLE) -> dict
     """The last state of a training that was begun anew after each of `stops`."""
     what = on_photos()
     for stop in (*stops, what.train.steps):
-        trainer = Trainer(what, load_dataset(what, CPU), folder, 0.5, CPU, "fp32", ranks=ranks)
+        trainer = trainer_of(what, folder, ranks)
         trainer.resume(what.train.steps)
         trainer.train_until(stop)
         if stop < what.train.steps:
@@ -88,9 +88,9 @@ def test_training_on_latents_resumes_bit_for_bit(here: Path, tmp_path: Path) -> 
 
 def test_every_epoch_draws_anew_from_the_posteriors(here: Path) -> None:
     what = on_photos()
-    batches = BatchSampler(what, load_dataset(what, CPU), CPU)
+    batches = batches_of(what, what.data.load(CPU))
     epochs = [torch.cat([batches(epoch * 3 + step)[0] for step in range(3)]) for epoch in range(2)]
-    labels = [torch.cat([batches(epoch * 3 + step)[2] for step in range(3)]) for epoch in range(2)]
+    labels = [torch.cat([batches(epoch * 3 + step)[1] for step in range(3)]) for epoch in range(2)]
     assert all(len(x) == COUNT for x in epochs)
     assert not any(torch.equal(a, b) for a in epochs[0] for b in epochs[1]), "a draw came twice"
     assert {int(y) for y in torch.cat(labels)} <= {0, 1, 2}
@@ -99,7 +99,7 @@ def test_every_epoch_draws_anew_from_the_posteriors(here: Path) -> None:
 def _shares(ranks: Ranks, step: int, data: Path) -> list[bytes]:
     os.environ["DITBENCH_DATA"] = str(data)  # ranks may be copies of a process that began before
     what = on_photos()
-    return [part.numpy().tobytes() for part in BatchSampler(what, load_dataset(what, CPU), CPU, ranks)(step)]
+    return [part.numpy().tobytes() for part in tensors(batches_of(what, what.data.load(CPU), ranks)(step))]
 
 
 def test_ranks_share_a_batch_of_latents_bit_for_bit(here: Path) -> None:
@@ -156,9 +156,3 @@ def test_a_decoder_of_another_scale_is_refused(here: Path, tmp_path: Path, monke
     evaluation = on_photos(**{"evaluation.decoder": "other"}).evaluation
     with pytest.raises(InputError, match=r"evaluation\.decoder: other@.* scale factor of 0\.5, .* of 0\.18215"):
         load_decoder(evaluation, CPU, offline=True, latents=read_index(here / "data/photos"))
-
-
-def test_latents_are_opened_as_the_recipe_names_them(here: Path) -> None:
-    dataset = load_dataset(on_photos(), CPU)
-    assert isinstance(dataset, Latents)
-    assert (len(dataset), dataset.num_classes) == (COUNT, 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,12 @@ from pydantic import ValidationError
 from recipes import LATENTS, TINY, dotted_keys, recipe
 
 import sweeps
-from bench.data import DATASETS
+from bench.data.digits import DIGITS, DigitsOptions
 from bench.errors import InputError
+from bench.objectives.iddpm import IDDPM
 from bench.recipe import Recipe, load_recipe, parse_recipe
 from bench.run_folder import read_config, write_config
+from bench.score.evaluate import sampling_key
 from sweeps.expand import load_sweep
 
 CHANGES: dict[str, Any] = {
@@ -34,8 +35,11 @@ CHANGES: dict[str, Any] = {
     "model.frequency_embedding_size": 32,
     "model.label_init_std": 0.5,
     "model.timestep_init_std": 0.5,
-    "data.name": "twin",
+    "data.name": "test_recipe:COPY",
     "diffusion.timesteps": 500,
+    "diffusion.objective": "test_recipe:OBJECTIVE",
+    "diffusion.prediction": "velocity",
+    "diffusion.variance": "learned",
     "train.steps": 13,
     "train.batch_size": 16,
     "train.learning_rate": 2e-3,
@@ -45,6 +49,7 @@ CHANGES: dict[str, Any] = {
     "train.label_dropout": 0.2,
     "train.checkpoint_steps": [6, 7],
     "evaluation.sampler": "ddim",
+    "evaluation.sampler_options": {"eta": 0.5},
     "evaluation.sampling_steps": 5,
     "evaluation.clip_denoised": False,
     "evaluation.guidance_scale": 0.5,
@@ -82,7 +87,12 @@ FITTING_FACTS: dict[str, dict[str, Any]] = {
     "model.input_size": {"shape": (1, 16, 16)},
 }
 # Guidance over three channels, the default, needs a model of three.
-NEEDED_BESIDE = {"evaluation.guidance_scale": {"evaluation.guidance_channels": None}}
+NEEDED_BESIDE = {
+    "evaluation.guidance_scale": {"evaluation.guidance_channels": None},
+    "evaluation.sampler_options": {"evaluation.sampler": "ddim"},
+}
+# Parts of one's own, equal to shipped ones but for their names.
+COPY, OBJECTIVE = DIGITS, IDDPM
 
 
 def test_every_key_is_known_to_bear_on_the_result_or_not() -> None:
@@ -91,11 +101,10 @@ def test_every_key_is_known_to_bear_on_the_result_or_not() -> None:
 
 @pytest.mark.parametrize("key", CHANGES)
 def test_id_depends_on_every_key_that_decides_the_result(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    facts = DATASETS["digits"]
-    monkeypatch.setitem(DATASETS, "twin", facts)
     beside = NEEDED_BESIDE.get(key, {})
     before = recipe(beside).id
-    monkeypatch.setitem(DATASETS, "digits", dataclasses.replace(facts, **FITTING_FACTS.get(key, {})))
+    facts = DIGITS.facts("digits", DigitsOptions())._replace(**FITTING_FACTS.get(key, {}))
+    monkeypatch.setattr(type(DIGITS), "facts", lambda self, name, options: facts)
     assert recipe({**beside, key: CHANGES[key]}).id != before
 
 
@@ -155,8 +164,8 @@ DEFAULTS: dict[str, Any] = {
         "label_init_std": None,
         "timestep_init_std": None,
     },
-    "data": {"vae": None, "length": None, "num_classes": None, "image_size": None},
-    "diffusion": {"timesteps": 1000},
+    "data": {},
+    "diffusion": {"objective": "iddpm", "timesteps": 1000, "prediction": "noise", "variance": None},
     "train": {
         "steps": 400_000,
         "batch_size": 256,
@@ -172,6 +181,7 @@ DEFAULTS: dict[str, Any] = {
     },
     "evaluation": {
         "sampler": "ddpm",
+        "sampler_options": {},
         "sampling_steps": 250,
         "clip_denoised": False,
         "guidance_scale": 1.0,
@@ -278,6 +288,28 @@ def test_a_recipe_survives_yaml(
     assert again.id == first.id
     write_config(first, path.parent / "run")
     assert read_config(path.parent / "run") == first
+
+
+def test_sampler_options_are_part_of_the_scores_key_and_their_defaults_are_not() -> None:
+    ddim = recipe({"evaluation.sampler": "ddim"})
+    for eta, text in ((0.5, "ddim eta=0.5"), (1, "ddim eta=1.0"), (1.0, "ddim eta=1.0"), (0, "ddim"), (0.0, "ddim")):
+        given = recipe({"evaluation.sampler": "ddim", "evaluation.sampler_options": {"eta": eta}})
+        assert sampling_key(given.evaluation, "pixels")["sampler"] == text
+        assert (given.id == ddim.id) == (eta == 0)
+
+
+def test_run_folders_whose_data_have_the_keys_of_latents_can_be_read(tmp_path: Path) -> None:
+    """Written for every data set, before each had options of its own."""
+    write_config(recipe(), tmp_path)
+    path = tmp_path / "config.yaml"
+    old = yaml.safe_load(path.read_text())
+    old["recipe"]["data"] |= {"vae": None, "length": None, "num_classes": None, "image_size": None}
+    path.write_text(yaml.safe_dump(old))
+    assert read_config(tmp_path) == recipe()
+    old["recipe"]["data"]["vae"] = "owner/vae"
+    path.write_text(yaml.safe_dump(old))
+    with pytest.raises(InputError, match=r"config\.yaml: data\.vae: unknown key"):
+        read_config(tmp_path)
 
 
 def test_a_run_folder_refuses_another_recipe_and_names_what_differs(tmp_path: Path) -> None:

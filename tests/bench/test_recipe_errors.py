@@ -37,10 +37,9 @@ def message_of(whole: Any) -> str:
     [
         ("trian", "label, model, data, diffusion, train, evaluation, seed"),
         ("model.heads", "name, block, image_size, "),
-        ("data.folder", "name"),
-        ("diffusion.schedule", "timesteps"),
+        ("diffusion.schedule", "objective, timesteps, prediction, variance"),
         ("train.lr", "steps, batch_size, learning_rate, betas, weight_decay, "),
-        ("evaluation.metrics", "sampler, sampling_steps, clip_denoised, "),
+        ("evaluation.metrics", "sampler, sampler_options, sampling_steps, clip_denoised, "),
     ],
 )
 def test_unknown_key_is_named_with_the_accepted_ones(key: str, accepted: str) -> None:
@@ -74,11 +73,11 @@ def test_unknown_key_is_named_with_the_accepted_ones(key: str, accepted: str) ->
         ("model.learn_sigma", "yes", "boolean"),
         ("model.name", 3, "string"),
         ("model.label_init_std", float("inf"), "finite"),
-        ("diffusion.timesteps", 1, "greater than or equal to "),
+        ("diffusion.timesteps", "1000", "integer"),
+        ("diffusion.prediction", "score", "'noise' or 'velocity'"),
+        ("diffusion.variance", "small", "'learned', 'fixed-large' or 'fixed-small'"),
         ("evaluation.clip_denoised", 1, "boolean"),
-        ("evaluation.sampler", "euler", "'ddpm' or 'ddim'"),
         ("evaluation.labels", "sorted", "'balanced' or 'uniform'"),
-        ("evaluation.extractor", "vgg", "'inception-v3-compat', 'dinov2-vitl14' or 'digits-cnn'"),
         ("evaluation.guidance_scale", -1.0, "greater than or equal to 0"),
         ("evaluation.sampling_steps", 1, "greater than or equal to 2"),
         ("seed", -1, "greater than or equal to 0"),
@@ -101,10 +100,10 @@ def test_wrong_value_is_refused_with_key_value_and_what_is_accepted(key: str, va
         ("train.betas", [0.9], ["train.betas.1", "missing"]),
         ("train.checkpoint_steps", [3, 0], ["train.checkpoint_steps.1", "greater than 0", "got 0"]),
         ("train.checkpoint_steps", ["last"], ["train.checkpoint_steps.0", "integer", "'last'"]),
-        ("model", "DiT-S/4", ["model", "mapping", "name, block, image_size", "'DiT-S/4'"]),
+        ("model", "DiT-S/4", ["model", "mapping", "name", "'DiT-S/4'"]),
         ("data", "digits", ["data", "mapping", "name", "'digits'"]),
         ("train", None, ["train", "mapping", "steps, batch_size", "None"]),
-        ("evaluation", [], ["evaluation", "mapping", "sampler, sampling_steps", "[]"]),
+        ("evaluation", [], ["evaluation", "mapping", "sampler, sampler_options", "[]"]),
     ],
 )
 def test_wrong_list_or_section_is_refused(key: str, value: Any, named: list[str]) -> None:
@@ -119,10 +118,40 @@ def test_wrong_list_or_section_is_refused(key: str, value: Any, named: list[str]
         ({"model.name": "DiT-M/4"}, ["model", "unknown model 'DiT-M/4'", *list_models()]),
         ({"model.block": "adaln-one"}, ["model", "unknown block 'adaln-one'", *BLOCKS]),
         ({"data.name": "mnist"}, ["data.name", "unknown dataset 'mnist'", "digits", "length, num_classes, image_size"]),
-        ({"data.vae": "owner/vae"}, ["data.vae", "digits are pixels"]),
-        ({"data.length": 5}, ["data.length", "digits is known"]),
-        ({"evaluation.decoder": "owner/vae"}, ["evaluation.decoder", "digits are pixels"]),
-        ({"evaluation.reference": "adm-imagenet-256"}, ["evaluation.reference", "digits are pixels"]),
+        ({"data.vae": "owner/vae"}, ["data.vae: unknown key; accepted: name"]),
+        ({"evaluation.decoder": "owner/vae"}, ["evaluation.decoder: digits brings its own"]),
+        ({"evaluation.reference": "adm-imagenet-256"}, ["evaluation.reference: digits brings its own"]),
+        ({"diffusion.objective": "flow"}, ["diffusion.objective: unknown objective 'flow'", "iddpm", "my_module:Name"]),
+        ({"diffusion.timesteps": 20}, ["diffusion.timesteps: 20", "at least 21"]),
+        ({"diffusion.variance": "fixed-small"}, ["diffusion.variance: fixed-small", "model.learn_sigma"]),
+        (
+            {"diffusion.variance": "learned", "model.learn_sigma": False},
+            ["diffusion.variance: learned", "model.learn_sigma"],
+        ),
+        (
+            {"evaluation.sampler": "euler"},
+            ["evaluation.sampler: unknown sampler 'euler'", "ddpm, ddim", "my_module:Name"],
+        ),
+        (
+            {"evaluation.extractor": "vgg"},
+            ["evaluation.extractor: unknown extractor 'vgg'", "inception-v3-compat, dinov2-vitl14, digits-cnn"],
+        ),
+        ({"evaluation.sampler_options": {"eta": 0.5}}, ["evaluation.sampler_options.eta: unknown key; accepted: none"]),
+        (
+            {"evaluation.sampler": "ddim", "evaluation.sampler_options": {"sigma": 1}},
+            ["evaluation.sampler_options.sigma: unknown key; accepted: eta"],
+        ),
+        *(
+            (
+                {"evaluation.sampler": "ddim", "evaluation.sampler_options": {"eta": eta}},
+                [f"evaluation.sampler_options.eta: {problem}"],
+            )
+            for eta, problem in (
+                (1.5, "1.5; accepted: 0 to 1"),
+                (-0.1, "-0.1; accepted: 0 to 1"),
+                ("1", "Input should"),
+            )
+        ),
         ({**LATENTS, "data.vae": None}, ["data.vae", "missing"]),
         ({**LATENTS, "data.length": None}, ["data.name", "'photos'", "with length"]),
         ({**LATENTS, "data.name": "../photos"}, ["data.name", "'../photos'", "folder name"]),

@@ -13,19 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ranks import on_ranks
 from recipes import tiny
-from test_distributed import on_ranks
-from test_run import finished
+from runs import finished
 
 from bench.data.decoders import Pixels
+from bench.data.digits import DIGITS, DigitsOptions
 from bench.errors import InputError
 from bench.parallel import SINGLE, Ranks
+from bench.run import build_model
 from bench.sample import Sampling, features_folder, forget_samples, make_samples, read_made_from
-from bench.score.evaluate import digits_reference
 from bench.score.extractors import load_extractor
 from bench.score.features import extract
 from bench.stopping import StopRequest
-from bench.train import build_model
 from models.transformer import DiT
 
 CPU = torch.device("cpu")
@@ -96,7 +96,7 @@ def test_unfinished_batches_of_other_samples_are_refused(tmp_path: Path) -> None
 
 
 def _extracted(ranks: Ranks, folder: Path, weights: Path) -> list[object]:
-    images = digits_reference().images
+    images = DIGITS.reference("digits", DigitsOptions()).images
     assert images is not None
     network = load_extractor("digits-cnn", weights, offline=True)
     features = extract(images, network.network, folder, CPU, ranks, StopRequest())
@@ -112,12 +112,12 @@ def test_any_number_of_ranks_extracts_the_same_features_and_statistics(features:
             assert found == expected
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.slow
 def test_killed_at_any_moment_the_same_command_continues(study: Callable[[str], Path], tmp_path: Path) -> None:
     """`ditbench sample`, then `ditbench evaluate`, each killed once its first piece is on disk."""
     run = finished(tiny(train={"checkpoint_steps": []}, evaluation={"num_samples": 20}), study("a"))
     real = tmp_path / "digits.npy"
-    reference = digits_reference().images
+    reference = DIGITS.reference("digits", DigitsOptions()).images
     assert reference is not None
     np.save(real, reference.pixels(0, 1797))
 

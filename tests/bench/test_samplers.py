@@ -11,11 +11,13 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from sampled import losses, sample_ddim, sample_ddpm
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.objectives.denoiser import Network
 from bench.objectives.diffusion import GaussianDiffusion
-from bench.samplers import Network, guided, sample_ddim, sample_ddpm
+from bench.samplers.guidance import guided
 from models import BLOCKS, create_model
 from models.transformer import DiT
 
@@ -70,17 +72,13 @@ def only_noise(network: Network) -> Network:
     return lambda x, t: network(x, t)[:, : x.shape[1]]
 
 
-def never() -> Tensor:
-    raise AssertionError("no noise was due")
-
-
 # Known answers
 
 
 def test_ddim_transports_noise_to_gaussian_data() -> None:
     """DDIM of an affine network is affine: its slope and intercept are the data's spread and mean."""
     x = torch.tensor([-2.0, 0.0, 2.0], dtype=torch.float64).view(3, 1, 1, 1)
-    low, middle, high = sample_ddim(noise_of_gaussian_data(MEAN, STD), PROCESS, x, clip=False).flatten().tolist()
+    low, middle, high = sample_ddim(noise_of_gaussian_data(MEAN, STD), 1000, x, clip=False).flatten().tolist()
     assert (high - low) / 4 == pytest.approx(STD, rel=0.01)
     assert middle == pytest.approx(MEAN, abs=0.01)
     assert (high + low) / 2 == pytest.approx(middle, abs=1e-9)
@@ -90,7 +88,7 @@ def test_ddim_error_shrinks_with_the_steps() -> None:
     x = torch.tensor([-1.0, 1.0], dtype=torch.float64).view(2, 1, 1, 1)
     errors = []
     for steps in (10, 50, 250, 1000):
-        low, high = sample_ddim(noise_of_gaussian_data(MEAN, STD), PROCESS.respace(steps), x, clip=False).flatten()
+        low, high = sample_ddim(noise_of_gaussian_data(MEAN, STD), steps, x, clip=False).flatten()
         errors.append(abs((high - low).item() / 2 - STD))
     assert errors == sorted(errors, reverse=True)
     assert errors[2] < errors[1] / 3
@@ -100,7 +98,7 @@ def test_ddim_error_shrinks_with_the_steps() -> None:
 def test_ddim_of_point_data_ends_at_the_point(steps: int) -> None:
     """For data without spread the prediction of x_0 is exact at every step, so any number of steps is."""
     x = torch.randn(4, 1, 2, 2, dtype=torch.float64)
-    end = sample_ddim(noise_of_gaussian_data(0.7, 0.0), PROCESS.respace(steps), x, clip=False)
+    end = sample_ddim(noise_of_gaussian_data(0.7, 0.0), steps, x, clip=False)
     assert end.flatten().tolist() == pytest.approx([0.7] * 16, abs=1e-4)
 
 
@@ -117,10 +115,10 @@ def test_ddpm_with_the_optimal_variance_has_the_datas_mean_and_variance(steps: i
     basis = torch.eye(steps, dtype=torch.float64)  # the initial noise, then one draw a step but the last
     draws = iter(basis[1:])
     start = math.sqrt(level) * MEAN + math.sqrt(level * STD**2 + 1 - level) * basis[0].view(1, 1, 1, -1)
-    end = sample_ddpm(network, process, start, lambda: next(draws).view(1, 1, 1, -1), clip=False).flatten()
+    end = sample_ddpm(network, process.num_steps, start, lambda: next(draws).view(1, 1, 1, -1), clip=False).flatten()
     assert next(draws, None) is None  # called once a step except the last
     zero = torch.full((1, 1, 1, 1), math.sqrt(level) * MEAN, dtype=torch.float64)
-    mean = sample_ddpm(network, process, zero, lambda: torch.zeros_like(zero), clip=False).item()
+    mean = sample_ddpm(network, process.num_steps, zero, lambda: torch.zeros_like(zero), clip=False).item()
     missing = STD**2 * (1 - ALPHAS_BAR[0]) / (ALPHAS_BAR[0] * STD**2 + 1 - ALPHAS_BAR[0])
     assert mean == pytest.approx(MEAN, abs=1e-4)
     assert (end - mean).square().sum().item() == pytest.approx(STD**2 - missing, rel=1e-4)
@@ -136,7 +134,7 @@ def test_ddpm_statistics() -> None:
     def draw() -> Tensor:
         return torch.randn(count, 1, 1, 1, generator=generator, dtype=torch.float64)
 
-    samples = sample_ddpm(network, process, draw(), draw, clip=False)
+    samples = sample_ddpm(network, process.num_steps, draw(), draw, clip=False)
     assert samples.mean().item() == pytest.approx(MEAN, abs=5 * STD / math.sqrt(count))
     assert samples.var().item() == pytest.approx(STD**2, rel=0.002 + 5 * math.sqrt(2 / count))
     fourth = ((samples - MEAN) / STD).pow(4).mean().item()
@@ -155,7 +153,7 @@ def test_ddpm_noise_has_the_learned_variance(v: float) -> None:
     def network(x: Tensor, t: Tensor) -> Tensor:
         return torch.cat([torch.zeros_like(x), torch.full_like(x, v)], dim=1)
 
-    end = sample_ddpm(network, process, x, lambda: torch.ones_like(x), clip=False)
+    end = sample_ddpm(network, process.num_steps, x, lambda: torch.ones_like(x), clip=False)
     assert end.item() == pytest.approx(math.sqrt(variance / first), rel=1e-5)
 
 
@@ -166,8 +164,8 @@ def test_ddpm_without_a_learned_variance_draws_with_beta() -> None:
     def upper(x: Tensor, t: Tensor) -> Tensor:
         return torch.cat([only_noise(curved)(x, t), torch.ones_like(x)], dim=1)
 
-    fixed = sample_ddpm(only_noise(curved), process, x, iter(noise).__next__, clip=False)
-    assert torch.allclose(fixed, sample_ddpm(upper, process, x, iter(noise).__next__, clip=False), atol=1e-6)
+    fixed = sample_ddpm(only_noise(curved), process.num_steps, x, iter(noise).__next__, clip=False)
+    assert torch.allclose(fixed, sample_ddpm(upper, process.num_steps, x, iter(noise).__next__, clip=False), atol=1e-6)
 
 
 # Against diffusers
@@ -198,7 +196,7 @@ def test_ddim_equals_diffusers(steps: int, clip: bool) -> None:
         noise = only_noise(curved)(expected, process.timesteps[step].expand(2))
         # diffusers too can make the noise fit the clipped x_0; by default it does not.
         expected = theirs.step(noise, step, expected, eta=0.0, use_clipped_model_output=True).prev_sample
-    got = sample_ddim(curved, process, x, clip)
+    got = sample_ddim(curved, process.num_steps, x, clip)
     agree(got, expected)
 
 
@@ -216,7 +214,7 @@ def test_ddpm_equals_diffusers(steps: int, learned: bool, clip: bool) -> None:
         output = network(expected, process.timesteps[step].expand(2))
         expected = theirs.step(output, step, expected, generator=generator).prev_sample
     again = torch.Generator().manual_seed(5)
-    got = sample_ddpm(network, process, x, lambda: torch.randn(x.shape, generator=again), clip)
+    got = sample_ddpm(network, process.num_steps, x, lambda: torch.randn(x.shape, generator=again), clip)
     agree(got, expected)
 
 
@@ -225,20 +223,20 @@ def test_ddpm_equals_diffusers(steps: int, learned: bool, clip: bool) -> None:
 
 def test_ddim_is_deterministic_and_rows_are_independent() -> None:
     process, x = PROCESS.respace(9), torch.randn(3, 2, 4, 4)
-    together = sample_ddim(curved, process, x, clip=False)
-    assert torch.equal(sample_ddim(curved, process, x, clip=False), together)
-    assert torch.equal(sample_ddim(curved, process, x[1:2], clip=False), together[1:2])
+    together = sample_ddim(curved, process.num_steps, x, clip=False)
+    assert torch.equal(sample_ddim(curved, process.num_steps, x, clip=False), together)
+    assert torch.equal(sample_ddim(curved, process.num_steps, x[1:2], clip=False), together[1:2])
 
 
 def test_ddpm_depends_on_its_draws_alone() -> None:
     process, x = PROCESS.respace(9), torch.randn(3, 2, 4, 4)
     noise = [torch.randn_like(x) for _ in range(8)]
-    first = sample_ddpm(curved, process, x, iter(noise).__next__, clip=False)
+    first = sample_ddpm(curved, process.num_steps, x, iter(noise).__next__, clip=False)
     torch.manual_seed(99)
-    assert torch.equal(sample_ddpm(curved, process, x, iter(noise).__next__, clip=False), first)
+    assert torch.equal(sample_ddpm(curved, process.num_steps, x, iter(noise).__next__, clip=False), first)
     for index in range(8):
         changed = [n + (i == index) for i, n in enumerate(noise)]
-        assert not torch.equal(sample_ddpm(curved, process, x, iter(changed).__next__, clip=False), first)
+        assert not torch.equal(sample_ddpm(curved, process.num_steps, x, iter(changed).__next__, clip=False), first)
 
 
 @pytest.mark.parametrize("steps", [2, 13])
@@ -246,7 +244,7 @@ def test_ddpm_draws_once_a_step_except_the_last(steps: int) -> None:
     x = torch.randn(1, 1, 2, 2)
     enough = [torch.randn_like(x) for _ in range(steps - 1)]
     noise = iter([*enough, torch.full_like(x, math.nan)])
-    end = sample_ddpm(curved, PROCESS.respace(steps), x, noise.__next__, clip=False)
+    end = sample_ddpm(curved, steps, x, noise.__next__, clip=False)
     assert end.isfinite().all()
     assert next(noise).isnan().all()  # the one too many is still there
 
@@ -254,8 +252,8 @@ def test_ddpm_draws_once_a_step_except_the_last(steps: int) -> None:
 def test_the_initial_noise_is_not_changed() -> None:
     x = torch.randn(2, 1, 2, 2)
     before = x.clone()
-    sample_ddim(curved, PROCESS.respace(3), x, clip=True)
-    sample_ddpm(curved, PROCESS.respace(3), x, lambda: torch.randn_like(x), clip=True)
+    sample_ddim(curved, 3, x, clip=True)
+    sample_ddpm(curved, 3, x, lambda: torch.randn_like(x), clip=True)
     assert torch.equal(x, before)
 
 
@@ -267,13 +265,13 @@ def test_clipped_samples_are_images(steps: int) -> None:
     def wild(x: Tensor, t: Tensor) -> Tensor:
         return 5 * curved(x, t).clamp(-0.2, 0.2)
 
-    ddim = sample_ddim(wild, process, x, clip=True)
-    ddpm = sample_ddpm(wild, process, x, lambda: torch.randn_like(x), clip=True)
+    ddim = sample_ddim(wild, process.num_steps, x, clip=True)
+    ddpm = sample_ddpm(wild, process.num_steps, x, lambda: torch.randn_like(x), clip=True)
     for sample in (ddim, ddpm):
         assert sample.isfinite().all()
         assert sample.abs().max() <= 1
         assert sample.abs().max() == 1
-    unclipped = sample_ddim(wild, process, x, clip=False)
+    unclipped = sample_ddim(wild, process.num_steps, x, clip=False)
     assert unclipped.abs().max() > 1
 
 
@@ -281,7 +279,7 @@ def test_clipping_changes_nothing_while_predictions_are_images() -> None:
     network = noise_of_gaussian_data(0.2, 0.01)
     x = torch.randn(2, 1, 2, 2, dtype=torch.float64)
     process = PROCESS.respace(20)
-    free, clipped = (sample_ddim(network, process, x, clip) for clip in (False, True))
+    free, clipped = (sample_ddim(network, process.num_steps, x, clip) for clip in (False, True))
     assert torch.allclose(free, clipped, rtol=0, atol=1e-5)
 
 
@@ -290,7 +288,9 @@ def test_clipping_changes_nothing_while_predictions_are_images() -> None:
 
 def small(block: str = "adaln-zero", dtype: torch.dtype = torch.float32) -> DiT:
     """One block on 4 x 4 latents with random weights, eight classes."""
-    model = create_model("DiT", block, num_classes=8, depth=1, hidden_size=16, num_heads=2, patch_size=2, input_size=4)
+    model = create_model(
+        "DiT", block=block, num_classes=8, depth=1, hidden_size=16, num_heads=2, patch_size=2, input_size=4
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.2)
@@ -302,9 +302,9 @@ def rows_of(scale: float, steps: int, batch: int) -> int:
     model = small()
     rows: list[int] = []
     model.x_embedder.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
-    network = guided(model, torch.arange(batch), scale, 3)
+    network = guided(model, torch.arange(batch), 8, 4, scale, 3)
     with torch.no_grad():
-        sample_ddim(network, PROCESS.respace(steps), torch.randn(batch, 4, 4, 4), clip=False)
+        sample_ddim(network, steps, torch.randn(batch, 4, 4, 4), clip=False)
     return sum(rows)
 
 
@@ -322,8 +322,8 @@ def test_guided_network_by_its_formula(channels: int | None) -> None:
     count = 4 if channels is None else channels
     expected = conditional.clone()
     expected[:, :count] = null[:, :count] + 2.5 * (conditional - null)[:, :count]
-    assert torch.allclose(guided(model, y, 2.5, channels)(x, t), expected, rtol=1e-4, atol=1e-5)
-    assert torch.allclose(guided(model, y, 1.0, channels)(x, t), conditional, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(guided(model, y, 8, 4, 2.5, channels)(x, t), expected, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(guided(model, y, 8, 4, 1.0, channels)(x, t), conditional, rtol=1e-4, atol=1e-5)
     assert (conditional - null).abs().mean() > 1e-3
 
 
@@ -331,7 +331,7 @@ def test_guided_network_by_its_formula(channels: int | None) -> None:
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_samplers_get_float32_from_a_half_precision_network(scale: float) -> None:
     model = small(dtype=torch.bfloat16)
-    network = guided(model, torch.tensor([1, 2]), scale, 3)
+    network = guided(model, torch.tensor([1, 2]), 8, 4, scale, 3)
     x = torch.randn(2, 4, 4, 4).bfloat16()
     assert network(x, torch.tensor([3, 3])).dtype == torch.float32
 
@@ -376,11 +376,11 @@ def test_the_detector_detects(waits: Callable[[Tensor], object]) -> None:
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 def test_sampling_does_not_wait_for_the_device(block: str, scale: float) -> None:
-    network = guided(small(block), torch.arange(2), scale, 3)
+    network = guided(small(block), torch.arange(2), 8, 4, scale, 3)
     process, x = PROCESS.respace(3), torch.randn(2, 4, 4, 4)
     with torch.no_grad(), NoHostSync():
-        ddim = sample_ddim(network, process, x, clip=True)
-        ddpm = sample_ddpm(network, process, x, lambda: torch.randn_like(x), clip=True)
+        ddim = sample_ddim(network, process.num_steps, x, clip=True)
+        ddpm = sample_ddpm(network, process.num_steps, x, lambda: torch.randn_like(x), clip=True)
     assert ddim.shape == ddpm.shape == x.shape
 
 
@@ -389,6 +389,6 @@ def test_losses_do_not_wait_for_the_device(block: str) -> None:
     model, x0 = small(block), torch.randn(3, 4, 4, 4)
     t, y, noise = torch.tensor([0, 1, 999]), torch.tensor([0, 8, 3]), torch.randn(3, 4, 4, 4)
     with NoHostSync():
-        loss = PROCESS.losses(model, x0, t, y, noise)["loss"].mean()
+        loss = losses(model, x0, t, y, noise)["loss"].mean()
         loss.backward()
     assert loss.isfinite()

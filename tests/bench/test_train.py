@@ -8,33 +8,31 @@ from typing import Any
 
 import pytest
 import torch
+from batches import batches_of
 from recipes import tiny
+from sampled import losses as losses_of
 from torch.utils._python_dispatch import TorchDispatchMode
+from trainings import assert_same
 
 from bench import checkpoint, jsonl
-from bench.data import Digits
+from bench.data.digits import Digits
 from bench.errors import RunError
-from bench.objectives.diffusion import GaussianDiffusion
+from bench.parallel import Parallel, Precision
 from bench.recipe import Recipe
-from bench.train import BatchSampler, Trainer, build_model
+from bench.run import build_model, build_trainer
+from bench.train import Trainer
 
 CPU = torch.device("cpu")
 DIGITS = Digits(CPU)
 
 
-def trainer(recipe: Recipe, folder: Path, **options: Any) -> Trainer:
+def trainer(recipe: Recipe, folder: Path, precision: Precision = "fp32") -> Trainer:
     folder.mkdir(exist_ok=True)
-    return Trainer(recipe, DIGITS, folder, gmacs=0.5, device=CPU, precision=options.pop("precision", "fp32"), **options)
+    return build_trainer(recipe, DIGITS, folder, 0.5, Parallel(precision=precision))
 
 
 def state(folder: Path, step: int) -> dict[str, torch.Tensor]:
     return checkpoint.load_tensors(folder / "checkpoints" / f"state-{step:08d}.safetensors")[0]
-
-
-def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    assert one.keys() == other.keys()
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -47,16 +45,15 @@ def test_training_equals_a_plain_loop(tmp_path: Path) -> None:
     ours = trainer(recipe, tmp_path / "run")
     ours.train_until(6)
 
-    model, diffusion, batches = build_model(recipe, CPU).train(), GaussianDiffusion.linear(), None
-    batches = BatchSampler(recipe, DIGITS, CPU)
+    model, batches = build_model(recipe, CPU).train(), batches_of(recipe, DIGITS)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     ema = {name: p.detach().clone() for name, p in parameters.items()}
     first = {name: torch.zeros_like(p) for name, p in parameters.items()}
     second = {name: torch.zeros_like(p) for name, p in parameters.items()}
     losses, lr, decay = [], 1e-3, 0.9
     for step in range(6):
-        x0, t, y, noise = batches(step)
-        loss = diffusion.losses(model, x0, t, y, noise)["loss"].mean()
+        x0, y, drawn = batches(step)
+        loss = losses_of(model, x0, drawn["t"], y, drawn["noise"])["loss"].mean()
         losses.append(loss.item())
         gradients = torch.autograd.grad(loss, list(parameters.values()))
         with torch.no_grad():
@@ -140,7 +137,7 @@ def test_initialisation_leaves_the_global_generator_alone() -> None:
 
 
 def test_batches_are_epochs_of_permutations() -> None:
-    batches = BatchSampler(tiny(), DIGITS, CPU)
+    batches = batches_of(tiny(), DIGITS)
     per_epoch = 1797 // 32
     everything = {tuple(x.flatten().tolist()) for x in DIGITS.examples()[0]}
     assert len(everything) > 1700
@@ -152,20 +149,22 @@ def test_batches_are_epochs_of_permutations() -> None:
 
 
 def test_batch_is_a_function_of_the_step() -> None:
-    forwards, backwards = BatchSampler(tiny(), DIGITS, CPU), BatchSampler(tiny(), DIGITS, CPU)
+    forwards, backwards = batches_of(tiny(), DIGITS), batches_of(tiny(), DIGITS)
     steps = [0, 1, 60, 120]
     expected = {step: forwards(step) for step in steps}
     for step in reversed(steps):
-        for one, other in zip(expected[step], backwards(step), strict=True):
-            assert torch.equal(one, other)
+        (x0, labels, drawn), (x0_again, labels_again, drawn_again) = expected[step], backwards(step)
+        assert torch.equal(x0, x0_again)
+        assert torch.equal(labels, labels_again)
+        assert_same(drawn, drawn_again)
 
 
 def test_labels_are_dropped_at_the_given_rate() -> None:
-    batches = BatchSampler(tiny(train={"label_dropout": 0.3}), DIGITS, CPU)
-    labels = torch.cat([batches(step)[2] for step in range(200)])
+    batches = batches_of(tiny(train={"label_dropout": 0.3}), DIGITS)
+    labels = torch.cat([batches(step)[1] for step in range(200)])
     dropped = (labels == 10).double().mean().item()
     assert abs(dropped - 0.3) < 4 * (0.3 * 0.7 / len(labels)) ** 0.5
-    t = torch.cat([batches(step)[1] for step in range(200)])
+    t = torch.cat([batches(step)[2]["t"] for step in range(200)])
     assert 0 <= t.min() < 20 and 980 < t.max() <= 999
 
 

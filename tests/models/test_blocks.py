@@ -45,7 +45,7 @@ def randomise(module: nn.Module) -> None:
 def small(block: str, learn_sigma: bool = True, randomised: bool = True, channels: int = 3) -> DiT:
     """A two-block model in float64 on 8 x 8 latents, 16 tokens."""
     model = create_model(
-        "DiT", block, in_channels=channels, num_classes=5, learn_sigma=learn_sigma,
+        "DiT", block=block, in_channels=channels, num_classes=5, learn_sigma=learn_sigma,
         depth=2, hidden_size=DIM, num_heads=HEADS, patch_size=2, input_size=8,
     )  # fmt: skip
     if randomised:

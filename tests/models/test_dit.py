@@ -38,7 +38,7 @@ def _seeded() -> None:
 def small(block: str = "adaln-zero", channels: int = CHANNELS, learn_sigma: bool = True) -> DiT:
     """The small model in float64 with every trainable tensor random."""
     model = create_model(
-        "DiT", block, in_channels=channels, num_classes=CLASSES, learn_sigma=learn_sigma,
+        "DiT", block=block, in_channels=channels, num_classes=CLASSES, learn_sigma=learn_sigma,
         depth=DEPTH, hidden_size=DIM, num_heads=HEADS, patch_size=PATCH, input_size=SIZE,
         mlp_ratio=HIDDEN / DIM, frequency_embedding_size=FREQUENCIES,
     ).double()  # fmt: skip
@@ -55,7 +55,7 @@ def small(block: str = "adaln-zero", channels: int = CHANNELS, learn_sigma: bool
 def parameter_counts(name: str, block: str, image_size: int = 256) -> tuple[int, int]:
     """(all, trainable) without allocating."""
     with torch.device("meta"):
-        model = create_model(name, block, image_size)
+        model = create_model(name, block=block, image_size=image_size)
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, _ in sizes), sum(size for size, trainable in sizes if trainable)
 
@@ -286,7 +286,7 @@ def test_initial_spread_of_the_timestep_can_be_chosen() -> None:
     """Of its embedder, and of adaLN-single's shared map, which has no zeros to start from."""
     sizes: dict[str, Any] = {"depth": 1, "hidden_size": 128, "num_heads": 2, "patch_size": 2, "input_size": 8}
     for std in (0.02, 0.1):
-        state = create_model("DiT", "adaln-single", **sizes, timestep_init_std=std).state_dict()
+        state = create_model("DiT", block="adaln-single", **sizes, timestep_init_std=std).state_dict()
         for name in ("t_embedder.mlp.0", "t_embedder.mlp.2", "condition.t_block.1"):
             assert state[f"{name}.weight"].std().item() == pytest.approx(std, rel=0.03)
             assert not state[f"{name}.bias"].any()
@@ -318,46 +318,40 @@ def guided_model() -> DiT:
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(scale=SCALES, channels=st.sampled_from([1, 2, 3, 4, None]))
 def test_guidance_by_its_formula(guided_model: DiT, scale: float, channels: int | None) -> None:
-    """null + scale (class - null) on the guided noise channels, the class prediction on all others."""
+    """The official doubled form: null + scale (class - null) on the guided noise channels of both halves, the class
+    prediction on the others of the first, the null label's on those of the second.
+    """
     x, t, y, conditional, unconditional = guidance_inputs(guided_model)
-    out = guided_model.forward_with_cfg(x, t, y, scale, channels, batch_doubled=False)
-    count = GUIDED if channels is None else channels
-    expected = conditional.clone()
-    expected[:, :count] = (1 - scale) * unconditional[:, :count] + scale * conditional[:, :count]
-    assert torch.allclose(out, expected, rtol=0, atol=1e-10)
-
-
-@settings(max_examples=20, deadline=None, derandomize=True)
-@given(scale=SCALES, channels=st.sampled_from([1, 3, None]))
-def test_both_forms_of_the_batch_agree(guided_model: DiT, scale: float, channels: int | None) -> None:
-    """The official doubled form: its first half is the plain form's, its second has the null label's rest."""
-    x, t, y, _, unconditional = guidance_inputs(guided_model)
-    plain = guided_model.forward_with_cfg(x, t, y, scale, channels, batch_doubled=False)
-    null = torch.full_like(y, CLASSES)
     garbage = torch.full_like(x, math.nan)  # the second half of x is not read
-    doubled = guided_model.forward_with_cfg(
-        torch.cat([x, garbage]), torch.cat([t, t]), torch.cat([y, null]), scale, channels
-    )
+    out = doubled(guided_model, torch.cat([x, garbage]), t, y, scale, channels)
     count = GUIDED if channels is None else channels
-    assert doubled.shape == (6, 2 * GUIDED, SIZE, SIZE)
-    assert torch.allclose(doubled[:3], plain, rtol=0, atol=1e-10)
-    assert torch.allclose(doubled[3:, :count], plain[:, :count], rtol=0, atol=1e-10)
-    assert torch.allclose(doubled[3:, count:], unconditional[:, count:], rtol=0, atol=1e-10)
+    guided = (1 - scale) * unconditional[:, :count] + scale * conditional[:, :count]
+    assert out.shape == (6, 2 * GUIDED, SIZE, SIZE)
+    assert torch.allclose(out[:3, :count], guided, rtol=0, atol=1e-10)
+    assert torch.allclose(out[3:, :count], guided, rtol=0, atol=1e-10)
+    assert torch.allclose(out[:3, count:], conditional[:, count:], rtol=0, atol=1e-10)
+    assert torch.allclose(out[3:, count:], unconditional[:, count:], rtol=0, atol=1e-10)
+
+
+def doubled(model: DiT, x: Tensor, t: Tensor, y: Tensor, scale: float, *channels: int | None) -> Tensor:
+    """Guidance of the batch [x; x] with labels [y; null]."""
+    null = torch.full_like(y, CLASSES)
+    return model.forward_with_cfg(x, torch.cat([t, t]), torch.cat([y, null]), scale, *channels)
 
 
 def test_scale_one_is_the_conditional_prediction(guided_model: DiT) -> None:
     x, t, y, conditional, unconditional = guidance_inputs(guided_model)
     assert (conditional - unconditional).abs().min(dim=1).values.max() > 0.01
     for channels in (3, None):
-        out = guided_model.forward_with_cfg(x, t, y, 1.0, channels, batch_doubled=False)
-        assert torch.allclose(out, conditional, rtol=0, atol=1e-12)
+        out = doubled(guided_model, torch.cat([x, x]), t, y, 1.0, channels)
+        assert torch.allclose(out[:3], conditional, rtol=0, atol=1e-12)
 
 
 def test_three_channels_are_guided_unless_asked(guided_model: DiT) -> None:
     """The paper's code guides 3 of its 4 latent channels."""
     x, t, y, conditional, _ = guidance_inputs(guided_model)
-    default = guided_model.forward_with_cfg(x, t, y, 4.0, batch_doubled=False)
-    every = guided_model.forward_with_cfg(x, t, y, 4.0, None, batch_doubled=False)
+    default = doubled(guided_model, torch.cat([x, x]), t, y, 4.0)[:3]
+    every = doubled(guided_model, torch.cat([x, x]), t, y, 4.0, None)[:3]
     assert torch.equal(default[:, :3], every[:, :3])
     assert torch.allclose(default[:, 3], conditional[:, 3], rtol=0, atol=1e-12)
     assert (every[:, 3] - conditional[:, 3]).abs().max() > 0.01
@@ -367,19 +361,19 @@ def test_three_channels_are_guided_unless_asked(guided_model: DiT) -> None:
 def test_guidance_without_a_learned_variance() -> None:
     model = small(channels=GUIDED, learn_sigma=False)
     x, t, y, conditional, unconditional = guidance_inputs(model)
-    out = model.forward_with_cfg(x, t, y, 2.5, None, batch_doubled=False)
-    assert torch.allclose(out, unconditional + 2.5 * (conditional - unconditional), rtol=0, atol=1e-10)
+    out = doubled(model, torch.cat([x, x]), t, y, 2.5, None)
+    guided = unconditional + 2.5 * (conditional - unconditional)
+    assert torch.allclose(out, torch.cat([guided, guided]), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("channels", [0, -1, 5])
-@pytest.mark.parametrize("batch_doubled", [True, False])
-def test_guiding_channels_that_are_not_there_is_an_error(guided_model: DiT, channels: int, batch_doubled: bool) -> None:
+def test_guiding_channels_that_are_not_there_is_an_error(guided_model: DiT, channels: int) -> None:
     x, t, y = inputs(GUIDED)
     with pytest.raises(ValueError, match=rf"channels: {channels} .* 1 \.\. 4"):
-        guided_model.forward_with_cfg(x[:2], t[:2], y[:2], 2.0, channels, batch_doubled)
+        guided_model.forward_with_cfg(x[:2], t[:2], y[:2], 2.0, channels)
 
 
 def test_an_odd_doubled_batch_is_an_error(guided_model: DiT) -> None:
     x, t, y = inputs(GUIDED)
-    with pytest.raises(ValueError, match=r"3 .*batch_doubled=False"):
+    with pytest.raises(ValueError, match=r"batch of 3 "):
         guided_model.forward_with_cfg(x, t, y, 2.0)

@@ -96,7 +96,7 @@ def test_sizes_come_from_the_shapes(
     ratio = next(r for r in (mlp_width / hidden_size, (mlp_width + 0.5) / hidden_size) if int(hidden_size * r))
     with torch.device("meta"):
         model = create_model(
-            "DiT", block, in_channels=in_channels, num_classes=num_classes, learn_sigma=learn_sigma, depth=depth,
+            "DiT", block=block, in_channels=in_channels, num_classes=num_classes, learn_sigma=learn_sigma, depth=depth,
             hidden_size=hidden_size, num_heads=heads, patch_size=patch_size, input_size=patch_size * grid_size,
             mlp_ratio=ratio, frequency_embedding_size=2 * frequencies,
         )  # fmt: skip

@@ -29,7 +29,7 @@ def randomise(module: nn.Module) -> None:
 def small(block: str = "adaln-zero", learn_sigma: bool = True, **sizes: Any) -> DiT:
     """Three blocks, random weights, 16 tokens."""
     options = {"depth": 3, "hidden_size": 32, "num_heads": 4, "patch_size": 2, "input_size": 8} | sizes
-    model = create_model("DiT", block, num_classes=7, learn_sigma=learn_sigma, **options)
+    model = create_model("DiT", block=block, num_classes=7, learn_sigma=learn_sigma, **options)
     randomise(model)
     return model.eval()
 

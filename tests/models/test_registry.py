@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import BLOCKS, list_models
-from models.registry import architecture
+from models.registry import configure
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +36,7 @@ def test_the_five_designs() -> None:
 @pytest.mark.parametrize("size", TABLE_1)
 @pytest.mark.parametrize("patch", [8, 4, 2])
 def test_names_resolve_to_table_1(size: str, patch: int) -> None:
-    arch = architecture(f"DiT-{size}/{patch}")
+    arch = configure(f"DiT-{size}/{patch}")
     assert (arch.depth, arch.hidden_size, arch.num_heads) == TABLE_1[size]
     assert (arch.patch_size, arch.input_size, arch.num_tokens) == (patch, 32, {8: 16, 4: 64, 2: 256}[patch])
     assert (arch.block, arch.in_channels, arch.num_classes, arch.learn_sigma) == ("adaln-zero", 4, 1000, True)
@@ -45,23 +45,26 @@ def test_names_resolve_to_table_1(size: str, patch: int) -> None:
 
 
 def test_512_pixels_are_1024_tokens() -> None:
-    arch = architecture("DiT-XL/2", image_size=512)
+    arch = configure("DiT-XL/2", image_size=512)
     assert (arch.input_size, arch.num_tokens) == (64, 1024)
 
 
 def test_overrides_replace_a_presets_sizes() -> None:
-    arch = architecture("DiT-S/8", "adaln", 128, 3, 10, False, patch_size=4, depth=3, label_init_std=0.5)
+    arch = configure(
+        "DiT-S/8", block="adaln", image_size=128, in_channels=3, num_classes=10, learn_sigma=False,
+        patch_size=4, depth=3, label_init_std=0.5,
+    )  # fmt: skip
     assert (arch.depth, arch.hidden_size, arch.num_heads, arch.patch_size) == (3, 384, 6, 4)
     assert (arch.block, arch.input_size, arch.in_channels, arch.num_classes) == ("adaln", 16, 3, 10)
     assert (arch.learn_sigma, arch.label_init_std) == (False, 0.5)
 
 
 def test_input_size_makes_image_size_irrelevant() -> None:
-    assert architecture("DiT-S/2", image_size=30, input_size=28).num_tokens == 14**2
+    assert configure("DiT-S/2", image_size=30, input_size=28).num_tokens == 14**2
 
 
 def test_custom_sizes() -> None:
-    arch = architecture("DiT", image_size=64, mlp_ratio=2.5, frequency_embedding_size=64, **CUSTOM)
+    arch = configure("DiT", image_size=64, mlp_ratio=2.5, frequency_embedding_size=64, **CUSTOM)
     assert {key: getattr(arch, key) for key in CUSTOM} == CUSTOM
     assert (arch.input_size, arch.num_tokens, arch.mlp_ratio, arch.frequency_embedding_size) == (8, 16, 2.5, 64)
 
@@ -97,14 +100,14 @@ def test_custom_sizes() -> None:
 )  # fmt: skip
 def test_errors_name_what_was_given_and_what_is_accepted(name: str, options: dict[str, Any], named: list[str]) -> None:
     with pytest.raises(ValueError) as caught:
-        architecture(name, **options)
+        configure(name, **options)
     message = str(caught.value)
     assert [word for word in named if word not in message] == []
 
 
 def test_a_custom_model_missing_some_sizes_is_not_told_about_those_it_gave() -> None:
     with pytest.raises(ValueError, match=r"give hidden_size, patch_size$"):
-        architecture("DiT", depth=1, num_heads=2)
+        configure("DiT", depth=1, num_heads=2)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -126,17 +129,17 @@ def test_sizes_are_accepted_exactly_when_they_fit(**sizes: Any) -> None:
         and sizes["frequency_embedding_size"] % 2 == 0
     )
     if fits:
-        arch = architecture("DiT", depth=1, **sizes)
+        arch = configure("DiT", depth=1, **sizes)
         assert arch.num_tokens * patch**2 == sizes["input_size"] ** 2
     else:
         with pytest.raises(ValueError, match="|".join(sizes)):
-            architecture("DiT", depth=1, **sizes)
+            configure("DiT", depth=1, **sizes)
 
 
 def test_names_and_sizes_do_not_need_torch() -> None:
     """Cheap commands must not wait for torch's import."""
     code = (
-        "import sys, models, models.registry as r; models.list_models(); r.architecture('DiT-XL/2');"
+        "import sys, models, models.registry as r; models.list_models(); r.configure('DiT-XL/2');"
         "print([m for m in ('torch', 'timm', 'diffusers', 'numpy') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

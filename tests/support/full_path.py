@@ -211,9 +211,9 @@ def pipeline_difference(folder: Path, settings: Settings) -> float:
     The same noise and weights, DDIM, guidance on all four channels, which is what diffusers' pipeline does.
     """
     from diffusers.pipelines.dit.pipeline_dit import DiTPipeline
+    from sampled import sample_ddim
 
-    from bench.objectives.diffusion import GaussianDiffusion
-    from bench.samplers import guided, sample_ddim
+    from bench.samplers.guidance import guided
     from bench.weights import load_weights_of
 
     labels, num_steps, scale = [0, 1], settings.sampling_steps, 4.0
@@ -225,11 +225,11 @@ def pipeline_difference(folder: Path, settings: Settings) -> float:
     pipeline(labels, guidance_scale=scale, num_inference_steps=num_steps, generator=torch.Generator().manual_seed(1))
     theirs = decoded[0] * pipeline.vae.config.scaling_factor
 
-    model = load_weights_of(str(folder / "run"), None, offline=True).model
+    weights = load_weights_of(str(folder / "run"), None, offline=True)
     noise = torch.randn(theirs.shape, generator=torch.Generator().manual_seed(1))
-    diffusion = GaussianDiffusion.linear(1000, torch.device("cpu")).respace(num_steps)
+    network = guided(weights.model, torch.tensor(labels), weights.num_classes, theirs.shape[1], scale, None)
     with torch.inference_mode():
-        ours = sample_ddim(guided(model, torch.tensor(labels), scale, None), diffusion, noise, clip=False)
+        ours = sample_ddim(network, num_steps, noise, clip=False)
     return float((ours - theirs).abs().max() / ours.std())
 
 

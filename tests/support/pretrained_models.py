@@ -15,7 +15,7 @@ def small(block: str = "adaln-zero", **options: Any) -> DiT:
     """Two blocks, of the width of no model of the paper."""
     torch.manual_seed(0)
     sizes: Any = {"depth": 2, "hidden_size": 32, "num_heads": 4, "patch_size": 2, "input_size": 8}
-    model = create_model("DiT", block, **(sizes | {"num_classes": 7} | options))
+    model = create_model("DiT", block=block, **(sizes | {"num_classes": 7} | options))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape), alpha=0.1)

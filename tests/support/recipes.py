@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 from pydantic import BaseModel
 
+from bench.data.latent_sets import LatentOptions
+from bench.objectives.iddpm import IDDPMOptions
 from bench.recipe import Recipe, parse_recipe
+from bench.schema import PartSection
+from models.dit import DiTOptions
 
 TINY: dict[str, Any] = {
     "label": "S/4",
@@ -82,8 +87,14 @@ def recipe(changes: dict[str, Any] | None = None) -> Recipe:
     return parse_recipe(content(changes), "recipe.yaml")
 
 
+# Options of the parts that the tests' recipes name, as keys of the recipe.
+PART_OPTIONS = {"model": DiTOptions, "data": LatentOptions, "diffusion": IDDPMOptions}
+
+
 def dotted_keys(schema: type[BaseModel], prefix: str = "") -> set[str]:
     keys: set[str] = set()
+    if issubclass(schema, PartSection):
+        keys |= {f"{prefix}{field.name}" for field in dataclasses.fields(PART_OPTIONS[prefix.rstrip(".")])}
     for name, field in schema.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):

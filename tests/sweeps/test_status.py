@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bench.closed_form import forward_gmacs
 from fake_slurm import FakeSlurm, FakeStudy, append
 
 from bench.errors import InputError
+from bench.flops import forward_gmacs
 from bench.jsonl import TAIL_BYTES
 from bench.run_files import read_ends
 from sweeps.slurm import submissions
@@ -369,7 +369,7 @@ def test_figures(slurm: FakeSlurm, study: FakeStudy) -> None:
     assert (run.step, run.steps, run.loss, run.images_per_s) == (4, 12, 0.5, 64.0)
     assert (run.fid, run.fid_step, run.restarts, run.node) == (98.765, 6, 1, "n3")
     assert run.seconds_left == (12 - 4) * 32 / 64
-    gmacs = forward_gmacs(study.sweep.recipes[0].model.architecture())
+    gmacs = forward_gmacs(study.sweep.recipes[0].model)
     assert run.mfu == pytest.approx(64 * 6 * gmacs / (4 * 0.002 * 1000))
     assert run.elapsed_s == pytest.approx(3700, abs=60)
     assert cells(run)["elapsed"].startswith("1:0")
