@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from bench.flops import forward_gmacs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
@@ -32,6 +31,7 @@ from analysis.results.published import (
     published_table,
 )
 from analysis.results.tables import Tables, collect, load
+from bench.flops import forward_gmacs
 from bench.recipe import Recipe
 from sweeps.cluster import load_cluster
 from sweeps.expand import load_sweep

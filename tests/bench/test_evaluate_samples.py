@@ -17,10 +17,10 @@ from recipes import tiny
 from test_run import finished
 
 from bench import jsonl
+from bench.data.digits import DIGITS, DigitsOptions
 from bench.data.images import ArrayImages, open_images, write_npz, write_pngs
 from bench.errors import InputError
 from bench.parallel import SINGLE
-from bench.data.digits import DIGITS, DigitsOptions
 from bench.score.evaluate_samples import add_to_run, evaluate_samples, find_reference
 from bench.stopping import StopRequest
 from bench.weights import load_weights_of

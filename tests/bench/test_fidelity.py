@@ -14,10 +14,10 @@ from torch.utils.data import Dataset as TorchDataset
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
 from bench import checkpoint
+from bench.data.digits import DIGITS, DigitsOptions
 from bench.data.images import ArrayImages
 from bench.errors import InputError
 from bench.parallel import SINGLE
-from bench.data.digits import DIGITS, DigitsOptions
 from bench.score.extractors import Extractor, digits_cnn, load_extractor
 from bench.score.features import CHUNK, extract
 from bench.score.fidelity import Scorer

@@ -128,7 +128,10 @@ def test_wrong_list_or_section_is_refused(key: str, value: Any, named: list[str]
             {"diffusion.variance": "learned", "model.learn_sigma": False},
             ["diffusion.variance: learned", "model.learn_sigma"],
         ),
-        ({"evaluation.sampler": "euler"}, ["evaluation.sampler: unknown sampler 'euler'", "ddpm, ddim", "my_module:Name"]),
+        (
+            {"evaluation.sampler": "euler"},
+            ["evaluation.sampler: unknown sampler 'euler'", "ddpm, ddim", "my_module:Name"],
+        ),
         (
             {"evaluation.extractor": "vgg"},
             ["evaluation.extractor: unknown extractor 'vgg'", "inception-v3-compat, dinov2-vitl14, digits-cnn"],
@@ -143,7 +146,11 @@ def test_wrong_list_or_section_is_refused(key: str, value: Any, named: list[str]
                 {"evaluation.sampler": "ddim", "evaluation.sampler_options": {"eta": eta}},
                 [f"evaluation.sampler_options.eta: {problem}"],
             )
-            for eta, problem in ((1.5, "1.5; accepted: 0 to 1"), (-0.1, "-0.1; accepted: 0 to 1"), ("1", "Input should"))
+            for eta, problem in (
+                (1.5, "1.5; accepted: 0 to 1"),
+                (-0.1, "-0.1; accepted: 0 to 1"),
+                ("1", "Input should"),
+            )
         ),
         ({**LATENTS, "data.vae": None}, ["data.vae", "missing"]),
         ({**LATENTS, "data.length": None}, ["data.name", "'photos'", "with length"]),

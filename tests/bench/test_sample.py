@@ -11,8 +11,8 @@ from torch import Tensor
 
 from bench.data.decoders import Pixels
 from bench.recipe import Recipe
-from bench.sample import CHUNK, ChunkedNoise, Sampling, sample
 from bench.run import build_model
+from bench.sample import CHUNK, ChunkedNoise, Sampling, sample
 from models.transformer import DiT
 
 CPU = torch.device("cpu")

@@ -18,14 +18,14 @@ from test_distributed import on_ranks
 from test_run import finished
 
 from bench.data.decoders import Pixels
+from bench.data.digits import DIGITS, DigitsOptions
 from bench.errors import InputError
 from bench.parallel import SINGLE, Ranks
+from bench.run import build_model
 from bench.sample import Sampling, features_folder, forget_samples, make_samples, read_made_from
-from bench.data.digits import DIGITS, DigitsOptions
 from bench.score.extractors import load_extractor
 from bench.score.features import extract
 from bench.stopping import StopRequest
-from bench.run import build_model
 from models.transformer import DiT
 
 CPU = torch.device("cpu")

@@ -20,8 +20,8 @@ from torch import Tensor
 import bench.run
 import bench.score.evaluate
 from bench import checkpoint, jsonl
-from bench.data.digits import Digits
 from bench.data.decoders import Pixels
+from bench.data.digits import Digits
 from bench.parallel import Execution
 from bench.recipe import Recipe
 from bench.run import run, score, train

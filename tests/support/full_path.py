@@ -211,7 +211,6 @@ def pipeline_difference(folder: Path, settings: Settings) -> float:
     The same noise and weights, DDIM, guidance on all four channels, which is what diffusers' pipeline does.
     """
     from diffusers.pipelines.dit.pipeline_dit import DiTPipeline
-
     from sampled import sample_ddim
 
     from bench.samplers.guidance import guided
@@ -229,7 +228,9 @@ def pipeline_difference(folder: Path, settings: Settings) -> float:
     model = load_weights_of(str(folder / "run"), None, offline=True).model
     noise = torch.randn(theirs.shape, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        ours = sample_ddim(guided(model, torch.tensor(labels), model.null_label, 4, scale, None), num_steps, noise, clip=False)
+        ours = sample_ddim(
+            guided(model, torch.tensor(labels), model.null_label, 4, scale, None), num_steps, noise, clip=False
+        )
     return float((ours - theirs).abs().max() / ours.std())
 
 

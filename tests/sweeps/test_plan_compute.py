@@ -87,9 +87,7 @@ UNSTATED = replace(CROSS_ATTENTION, cost=None)
 
 
 def test_a_design_that_states_no_cost_is_planned_by_its_count() -> None:
-    stated, unstated = (
-        tiny(model={"block": block}) for block in ("cross-attention", "test_plan_compute:UNSTATED")
-    )
+    stated, unstated = (tiny(model={"block": block}) for block in ("cross-attention", "test_plan_compute:UNSTATED"))
     first, second = planned(Sweep("two", [stated, unstated]), local()).runs
     assert (first.gmacs, first.parameters, first.fixed_parameters) == (
         second.gmacs, second.parameters, second.fixed_parameters

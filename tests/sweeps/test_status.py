@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bench.flops import forward_gmacs
 from fake_slurm import FakeSlurm, FakeStudy, append
 
 from bench.errors import InputError
+from bench.flops import forward_gmacs
 from sweeps.slurm import submissions
 from sweeps.slurm.submissions import JobArray
 from sweeps.watch.named_runs import find_run
