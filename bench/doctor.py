@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bench.data.latents import INDEX, data_root, read_index
+from bench.data.latent_index import INDEX, data_root, read_index
 from bench.errors import InputError
 from models.assets import ASSETS, DamagedAsset, cache_folder, check, command
 

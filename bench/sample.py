@@ -1,8 +1,8 @@
 """Samples of a trained model as one uint8 array file, sample i the same whatever the batch, the ranks or N.
 
-Every batch is a file as soon as it is made by one of the ranks, so that an interruption loses one batch per rank;
-the batches are the same whatever the number of ranks. At the end they are joined into one array, without holding it in
-memory, and beside it is written how it was made.
+Every batch is a file as soon as it is made by one of the ranks, so that an interruption loses at most one batch per
+rank; the batches are the same whatever the number of ranks. At the end they are joined into one array, without holding
+it in memory, and beside it is written how it was made.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -155,14 +156,11 @@ def _import_of_same_name(folder: Path, name: str) -> ModuleType:
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
     try:
-        is_package = (folder / top).is_dir()
-        file = folder / top / "__init__.py" if is_package else folder / f"{top}.py"
-        locations = [str(folder / top)] if is_package else []
-        if top not in sys.modules and file.is_file():
-            spec = importlib.util.spec_from_file_location(top, file, submodule_search_locations=locations)
-            assert spec is not None and spec.loader is not None
+        if top not in sys.modules:
+            spec = _spec_of(folder, top)
             sys.modules[top] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(sys.modules[top])
+            if spec.loader is not None:
+                spec.loader.exec_module(sys.modules[top])
         module = importlib.import_module(name)
         _packages[folder, top] = {key: sys.modules[key] for key in sys.modules if _top(key) == top}
         return module
@@ -171,6 +169,19 @@ def _import_of_same_name(folder: Path, name: str) -> ModuleType:
         sys.meta_path.remove(lender)
         _taken_out(top)
         sys.modules.update(ours)
+
+
+def _spec_of(folder: Path, top: str) -> ModuleSpec:
+    """Of a user's `models/__init__.py`, `models.py`, or `models/` without either."""
+    files = (folder / top / "__init__.py", folder / f"{top}.py")
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        spec = ModuleSpec(top, loader=None, is_package=True)
+    else:
+        spec = importlib.util.spec_from_file_location(top, file)
+        assert spec is not None
+    spec.submodule_search_locations = [str(folder / top)]  # of models.py too, to which `models.x` is lent
+    return spec
 
 
 def _taken_out(top: str) -> dict[str, ModuleType]:

@@ -107,7 +107,7 @@ def _report(out: Path, encoded: Encoded, part: Part) -> None:
 
 
 def _default_out(data: Path, classes: tuple[str, ...], image_size: int) -> Path:
-    from bench.data.latents import data_root
+    from bench.data.latent_index import data_root
 
     is_imagenet = len(classes) == 1000 and all(WORDNET_ID.fullmatch(name) for name in classes)
     name = "imagenet" if is_imagenet else re.sub(r"[^A-Za-z0-9._-]+", "-", data.resolve().name).strip("-._")

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bench.data.latents import LatentIndex, check_decoder
+from bench.data.latent_index import LatentIndex, check_decoder
 from bench.data.pixels import to_uint8
 from bench.recipe import EvaluationConfig
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bench.data.image_folder import Batch, Batches, ImageFolder, UnreadableImage, read_image
-from bench.data.latents import INDEX, Corrupt, LatentIndex, StoredVae, file_sha256
+from bench.data.latent_index import INDEX, Corrupt, LatentIndex, StoredVae, file_sha256
 from bench.data.shards import Settings, agree, read_record, save_shard, shard_path, write_index
 from bench.data.vae import Autoencoder
 from bench.errors import InputError, RunError

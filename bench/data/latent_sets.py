@@ -50,7 +50,8 @@ class LatentSet:
         return self.known or latent_facts(options.length or 0, options.num_classes or 0, options.image_size or 0)
 
     def load(self, name: str, options: LatentOptions, device: torch.device) -> Latents:
-        from bench.data.latents import Latents, data_root
+        from bench.data.latent_index import data_root
+        from bench.data.latents import Latents
 
         self.check_ready(name, options)
         return Latents(data_root() / name, device)
@@ -59,7 +60,7 @@ class LatentSet:
         raise AssertionError("samples of latents are compared with the reference that the recipe names")
 
     def check_ready(self, name: str, options: LatentOptions) -> None:
-        from bench.data.latents import check, data_root, read_index
+        from bench.data.latent_index import check, data_root, read_index
 
         facts = self.facts(name, options)
         check(read_index(data_root() / name), facts.length, facts.num_classes, facts.image_shape[1], str(options.vae))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.latents import AGAIN, Probe
+from bench.data.latent_index import AGAIN, Probe
 from bench.errors import InputError
 
 

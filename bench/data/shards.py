@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from bench.atomic import replace, write_json
-from bench.data.latents import (
+from bench.data.latent_index import (
     INDEX,
     LABELS,
     LOG_VARIANCE_RANGE,

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 
 from bench import jsonl
-from bench.data.latents import check, data_root, read_index
+from bench.data.latent_index import check, data_root, read_index
 from bench.data.vae import load_vae
 from bench.errors import InputError, RunError
 from bench.export import diffusers_scheduler

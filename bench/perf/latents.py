@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.data.latents import Latents, StoredVae
+from bench.data.latent_index import StoredVae
+from bench.data.latents import Latents
 from bench.data.moments import Moments, open_shard
 from bench.data.shards import Settings, read_record, save_shard, write_index
 

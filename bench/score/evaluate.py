@@ -15,7 +15,7 @@ from bench.atomic import wait_for_file
 from bench.data import data_part
 from bench.data.decoders import load_decoder
 from bench.data.images import open_images
-from bench.data.latents import data_root, read_index
+from bench.data.latent_index import data_root, read_index
 from bench.errors import InputError, RunError
 from bench.parallel import Execution, Ranks
 from bench.provenance import commit

@@ -138,6 +138,9 @@ def test_the_reference_is_the_real_images_and_named_by_their_number_and_content(
 
 
 def test_knowing_the_facts_does_not_load_torch() -> None:
-    script = "import sys, bench.data; print(bench.data.data_part('digits').facts('digits', None).length, 'torch' in sys.modules)"
+    script = (
+        "import sys; from bench.data import data_part\n"
+        "print(data_part('digits').facts('digits', None).length, 'torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1797", "False"]

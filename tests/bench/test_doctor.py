@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from bench import doctor
 from bench.commands import assets
-from bench.data.latents import Labels, LatentIndex, Probe, Shard, StoredVae
+from bench.data.latent_index import Labels, LatentIndex, Probe, Shard, StoredVae
 from bench.errors import RunError
 from models.assets import ASSETS, Asset, AssetFile
 

@@ -24,7 +24,8 @@ from test_vae import diffusers_vae, save_vae
 
 from bench.data.encode import Encoded, Part, encode
 from bench.data.image_folder import list_images, read_image
-from bench.data.latents import Latents, read_index
+from bench.data.latent_index import read_index
+from bench.data.latents import Latents
 from bench.data.vae import Autoencoder, load_vae
 from bench.errors import InputError, RunError
 

@@ -15,7 +15,7 @@ from test_vae import save_vae
 from typer.testing import CliRunner
 
 from bench.commands.encode import encode as command
-from bench.data.latents import read_index
+from bench.data.latent_index import read_index
 from bench.errors import InputError
 
 

@@ -147,7 +147,7 @@ def test_a_sweep_that_lacks_something_is_refused_before_it_is_submitted(
 
 def test_a_decoder_of_another_scale_is_refused(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bench.data.decoders import load_decoder
-    from bench.data.latents import read_index
+    from bench.data.latent_index import read_index
 
     monkeypatch.setenv("DITBENCH_CACHE", str(tmp_path))
     make_vae(tmp_path / "vae/other", small=True)

@@ -19,10 +19,8 @@ from numpy.typing import NDArray
 from test_vae import save_vae
 from torch import Tensor
 
-from bench.data.latents import (
-    MAX_PENDING,
+from bench.data.latent_index import (
     LatentIndex,
-    Latents,
     StoredVae,
     check,
     check_decoder,
@@ -30,6 +28,7 @@ from bench.data.latents import (
     file_sha256,
     read_index,
 )
+from bench.data.latents import MAX_PENDING, Latents
 from bench.data.moments import Moments, open_shard
 from bench.data.shards import Settings, read_record, save_shard, write_index
 from bench.data.vae import load_vae
@@ -388,6 +387,6 @@ def test_labels_of_another_kind_are_refused_even_with_their_checksum(folder: Pat
 
 
 def test_knowing_the_index_loads_neither_torch_nor_numpy() -> None:
-    script = "import sys, bench.data.latents; print([name for name in ('torch', 'numpy') if name in sys.modules])"
+    script = "import sys, bench.data.latent_index; print([name for name in ('torch', 'numpy') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

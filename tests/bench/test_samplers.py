@@ -11,12 +11,14 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-from sampled import losses, sample_ddim, sample_ddpm
+from sampled import CPU, losses, never, sample_ddim, sample_ddpm
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.objectives.denoiser import Network
 from bench.objectives.diffusion import GaussianDiffusion
+from bench.objectives.iddpm import IDDPM, IDDPMOptions
+from bench.samplers.ddim import DDIM, DDIMOptions
 from bench.samplers.guidance import guided
 from models import BLOCKS, create_model
 from models.transformer import DiT
@@ -168,6 +170,61 @@ def test_ddpm_without_a_learned_variance_draws_with_beta() -> None:
     assert torch.allclose(fixed, sample_ddpm(upper, process.num_steps, x, iter(noise).__next__, clip=False), atol=1e-6)
 
 
+@pytest.mark.parametrize("steps", [2, 30, 1000])
+def test_fixed_variances_are_beta_and_the_posteriors(steps: int) -> None:
+    """Of the step itself, in closed form; at step 0 the posterior's is that of step 1 (IDDPM Sec. 3.1)."""
+    kept = PROCESS.respace(steps).timesteps.tolist()
+    levels = [1.0, *(float(ALPHAS_BAR[t]) for t in kept)]
+    betas = [1 - levels[step + 1] / levels[step] for step in range(steps)]
+    small = [beta * (1 - levels[step]) / (1 - levels[step + 1]) for step, beta in enumerate(betas)]
+    small[0] = small[1]
+    for variance, expected in (("fixed-large", betas), ("fixed-small", small), (None, betas)):
+        denoiser = IDDPM(IDDPMOptions(variance=variance), CPU).denoiser(only_noise(curved), False).respace(steps)
+        for step in {0, 1, steps // 2, steps - 1}:
+            found = denoiser(torch.zeros(1, 1, 2, 2), step).log_variance.exp()
+            assert found.item() == pytest.approx(expected[step], rel=1e-4)
+
+
+# DDIM with eta (Song et al. 2020, Eq. 16)
+
+
+@pytest.mark.parametrize("eta", [0.3, 1.0])
+@pytest.mark.parametrize("steps", [3, 10])
+def test_ddim_noise_has_the_variance_of_its_formula(steps: int, eta: float) -> None:
+    """A network that predicts no noise: each of the draws reaches the end by a known factor."""
+    levels = [1.0, *(float(ALPHAS_BAR[t]) for t in PROCESS.respace(steps).timesteps)]
+    basis = torch.eye(steps - 1, dtype=torch.float64)
+    draws = iter(basis)
+
+    def silent(x: Tensor, t: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+    x = torch.zeros(1, 1, 1, steps - 1, dtype=torch.float64)
+    end = sample_ddim(silent, steps, x, False, lambda: next(draws).view(x.shape), eta).flatten()
+    assert next(draws, None) is None  # drawn in every step but the last
+    for step, factor in zip(range(steps - 1, 0, -1), end.tolist(), strict=True):
+        previous, current = levels[step], levels[step + 1]
+        variance = eta**2 * (1 - previous) / (1 - current) * (1 - current / previous)
+        assert factor == pytest.approx(math.sqrt(variance / previous), rel=3e-4)
+
+
+def test_ddim_of_eta_one_is_ddpm_with_the_posteriors_variance() -> None:
+    x = torch.randn(3, 2, 4, 4, dtype=torch.float64)
+    noise = [torch.randn_like(x) for _ in range(11)]
+    ddim = sample_ddim(only_noise(curved), 12, x, False, iter(noise).__next__, eta=1.0)
+    small = IDDPMOptions(variance="fixed-small")
+    assert torch.allclose(ddim, sample_ddpm(only_noise(curved), 12, x, iter(noise).__next__, False, small), atol=1e-3)
+    large = sample_ddpm(only_noise(curved), 12, x, iter(noise).__next__, False)
+    assert not torch.allclose(ddim, large, atol=0.1)
+
+
+def test_ddim_of_eta_zero_draws_nothing_and_is_the_default() -> None:
+    x = torch.randn(2, 1, 2, 2)
+    assert torch.equal(sample_ddim(curved, 9, x, False, never, eta=0.0), DDIM.sample(
+        IDDPM(IDDPMOptions(), CPU).denoiser(curved, False), x, 9, never, DDIMOptions()
+    ))  # fmt: skip
+
+
 # Against diffusers
 
 
@@ -185,18 +242,22 @@ def agree(got: Tensor, expected: Tensor) -> None:
     assert (got - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.5])
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("steps", [2, 25, 1000])
-def test_ddim_equals_diffusers(steps: int, clip: bool) -> None:
+def test_ddim_equals_diffusers(steps: int, clip: bool, eta: float) -> None:
     process = PROCESS.respace(steps)
     theirs = scheduler(DDIMScheduler, process, clip, set_alpha_to_one=True)
     x = torch.randn(2, 3, 4, 4)
-    expected = x
+    expected, generator = x, torch.Generator().manual_seed(5)
     for step in theirs.timesteps.tolist():
         noise = only_noise(curved)(expected, process.timesteps[step].expand(2))
         # diffusers too can make the noise fit the clipped x_0; by default it does not.
-        expected = theirs.step(noise, step, expected, eta=0.0, use_clipped_model_output=True).prev_sample
-    got = sample_ddim(curved, process.num_steps, x, clip)
+        drawn = torch.randn(x.shape, generator=generator)
+        options: Any = {"eta": eta, "variance_noise": drawn} if step else {}
+        expected = theirs.step(noise, step, expected, use_clipped_model_output=True, **options).prev_sample
+    again = torch.Generator().manual_seed(5)
+    got = sample_ddim(curved, process.num_steps, x, clip, lambda: torch.randn(x.shape, generator=again), eta)
     agree(got, expected)
 
 

@@ -137,8 +137,9 @@ USERS_FILES = {
     """,
 }
 MODELS_FILE = {
+    "registry.py": "",
     "models.py": f"""
-        from models.registry import Family
+        from models.registry import Family  # the suite's, not the one above
         FAMILY = {FAMILY}
     """,
 }
@@ -157,6 +158,12 @@ MODELS_PACKAGE = {
         FAMILY = {FAMILY}
     """,
 }
+# As a file, as a package, and as a folder that nobody made a package.
+MODELS = {
+    "file": MODELS_FILE,
+    "package": MODELS_PACKAGE,
+    "folder": {name: text for name, text in MODELS_PACKAGE.items() if name != "models/__init__.py"},
+}
 SCRIPT = """
 import sys
 import models, models.dit, models.designs, models.registry, analysis
@@ -166,13 +173,14 @@ from models.registry import FAMILIES, Family
 before = {name: module for name, module in sys.modules.items() if name.split(".")[0] in ("models", "analysis", "bench")}
 any_part = Seam("part", "a.key", {}, ())
 
-family = FAMILIES.find("models:FAMILY")
+family = FAMILIES.find("models.net:FAMILY" if "folder" in sys.argv else "models:FAMILY")
 assert family.name == "Mine" and isinstance(family, Family)
 assert FAMILIES.find("analysis.part:PART").name == "Mine"
-if "package" in sys.argv:
-    assert any_part.find("models:Net").whose == ("theirs", "theirs")
-    assert any_part.find("models.net:Net") is any_part.find("models:Net")
+if "file" not in sys.argv:
+    assert any_part.find("models.net:Net").whose == ("theirs", "theirs")
     assert any_part.find("models.net:FAMILY") is family
+if "package" in sys.argv:
+    assert any_part.find("models.net:Net") is any_part.find("models:Net")
 model = {"name": "DiT", "depth": 1, "hidden_size": 16, "num_heads": 2, "patch_size": 4, "input_size": 8}
 model |= {"in_channels": 1, "num_classes": 10, "block": "mine:DESIGN"}
 evaluation = {"extractor": "digits-cnn", "kid_subset_size": 20, "num_samples": 60}
@@ -209,11 +217,11 @@ def from_a_wheel(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("suite", ["checkout", "installed", "wheel"])
-@pytest.mark.parametrize("kind", ["file", "package"])
+@pytest.mark.parametrize("kind", MODELS)
 def test_a_folder_with_models_and_analysis_of_its_own(suite: str, kind: str, tmp_path: Path) -> None:
     """From it, and with its parts in use: neither side's modules stand for the other's, before or after."""
     user = tmp_path / "user"
-    for name, text in {**USERS_FILES, **(MODELS_FILE if kind == "file" else MODELS_PACKAGE)}.items():
+    for name, text in {**USERS_FILES, **MODELS[kind]}.items():
         (user / name).parent.mkdir(parents=True, exist_ok=True)
         lines = text.splitlines()
         (user / name).write_text("\n".join(line.removeprefix("        ") for line in lines) + "\n")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from recipes import tiny
 from scaling_plans import PUBLISHED_STEPS_PER_S, SCALING, local, one, planned, profile
 
+from bench.samplers import NoOptions
+from models.designs import CROSS_ATTENTION
 from sweeps.cluster import load_cluster
 from sweeps.expand import Sweep
 from sweeps.groups import work
@@ -53,6 +57,43 @@ def test_guidance_doubles_the_forward_passes() -> None:
     assert second.score_tflop == 2 * first.score_tflop
     assert second.step_tflop == first.step_tflop
     assert work(guided) > work(plain)
+
+
+def test_a_sampler_says_what_a_step_costs() -> None:
+    """The plan and the order of the queue ask the sampler; guidance doubles what it says."""
+    once, twice = tiny(), tiny(evaluation={"sampler": "test_plan_compute:TWO_CALLS"})
+    guided = tiny(evaluation={**twice.evaluation.model_dump(), "guidance_scale": 1.5, "guidance_channels": None})
+    first, second, third = planned(Sweep("three", [once, twice, guided]), local()).runs
+    assert [run.forward_passes for run in (first, second, third)] == [60 * 4, 60 * 7, 60 * 14]
+    passes = 2 * 60 * 1e9 * first.gmacs  # two kept steps, 60 samples each
+    assert work(twice) - work(once) == pytest.approx(passes * 3)
+    assert work(guided) - work(twice) == pytest.approx(passes * 7)
+
+
+class TwoCalls:
+    """A second-order sampler: two calls a step, but one in the last."""
+
+    options, serves = NoOptions, ("discrete",)
+
+    def network_calls(self, num_steps: int, options: NoOptions) -> int:
+        return 2 * num_steps - 1
+
+    def sample(self) -> None: ...
+
+
+TWO_CALLS = TwoCalls()
+# States no cost: it is counted.
+UNSTATED = replace(CROSS_ATTENTION, cost=None)
+
+
+def test_a_design_that_states_no_cost_is_planned_by_its_count() -> None:
+    stated, unstated = (tiny(model={"block": block}) for block in ("cross-attention", "test_plan_compute:UNSTATED"))
+    first, second = planned(Sweep("two", [stated, unstated]), local()).runs
+    assert (first.gmacs, first.parameters, first.fixed_parameters) == (
+        second.gmacs, second.parameters, second.fixed_parameters
+    )  # fmt: skip
+    assert (first.step_tflop, first.score_tflop) == (second.step_tflop, second.score_tflop)
+    assert work(unstated) == work(stated)
 
 
 def test_totals_are_the_sums() -> None:
