@@ -22,6 +22,7 @@ from analysis.figures.scores import (
     protocols,
     scaling_scores,
     side_by_side,
+    sources_of,
     titles,
 )
 from analysis.figures.sources import Source, from_each
@@ -58,7 +59,7 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
             _panel(panel, group)
         style.lay_out(figure)
         for panel, group in zip(axes, groups, strict=True):
-            _name(panel, _points(group[0]))
+            _name(panel, group[0])
         files = style.write_figure(figure, out, "gflops_vs_fid")
     return Drawn([*files, write_csv(out / "gflops_vs_fid.csv", pd.concat(data))], left_out)
 
@@ -67,27 +68,27 @@ def _points(scores: Scores) -> pd.DataFrame:
     points = over_seeds(scores.evals)
     line = log_linear(points["gmacs"], points["fid"])(points["gmacs"]) if len(points) >= MIN_MODELS else np.nan
     points.insert(0, "panel", "published" if scores.source.published else "measured")
-    points.insert(1, "source", scores.source.name)
+    points.insert(1, "source", scores.source.called)
     return points.assign(line=line)
 
 
 def _panel(axes: Axes, group: list[Scores]) -> None:
     unit, size = marks.compute_unit(_points(group[0])["gmacs"].tolist())
-    texts = []
+    texts: list[str] = []
     for index, scores in enumerate(group):
         points = _points(scores)
         if len(points) >= MIN_MODELS:
             line = style.SOURCE_LINES[index]
             axes.plot(points["gmacs"] / size, points["line"], color="#777777", linewidth=1, linestyle=line, zorder=1)
         marks.scatter(axes, points, "gmacs", "fid", index, size)
-        prefix = f"{scores.source.name}: " if len(group) > 1 else ""
+        prefix = f"{sources_of(group)[index]}: " if len(group) > 1 else ""
         texts += [f"{prefix}{text}" for text in _correlations(scores, points)]
     step = style.steps_text(int(group[0].evals["step"].iloc[0]))
     axes.set_title(f"{titles(group)}, {step} steps")
     axes.set_ylabel("FID-50K" if any(scores.source.published for scores in group) else "Fréchet distance")
     marks.gmacs_axis(axes, unit)
     marks.corner_text(axes, texts)
-    marks.source_legend(axes, [scores.source.name for scores in group])
+    marks.source_legend(axes, sources_of(group))
 
 
 def _correlations(scores: Scores, points: pd.DataFrame) -> list[str]:
@@ -100,19 +101,20 @@ def _correlations(scores: Scores, points: pd.DataFrame) -> list[str]:
     return found or [f"{len(points)} model{'s' if len(points) > 1 else ''}: too few for a line"]
 
 
-def _name(axes: Axes, points: pd.DataFrame) -> None:
+def _name(axes: Axes, scores: Scores) -> None:
     """Label the first source's points; the others have the same shapes and colours."""
+    points = _points(scores)
     compute = (points["gmacs"] / marks.compute_unit(points["gmacs"].tolist())[1]).tolist()
     line = None
     if len(points) >= MIN_MODELS:  # straight on these axes
         ends = points["line"].tolist()
         line = np.column_stack([np.geomspace(compute[0], compute[-1], 200), np.linspace(ends[0], ends[-1], 200)])
-    marks.name_points(axes, compute, points, "fid", line)
+    marks.name_points(axes, compute, points, "fid", scores.named(points), line)
 
 
 def _small_print(scores: Sequence[Scores]) -> str:
     late = [
-        f"{one.source.name}: {missing} of {len(one.source.tables.runs)} runs have no score at this step."
+        f"{one.source.called}: {missing} of {len(one.source.tables.runs)} runs have no score at this step."
         for one in scores
         if not one.source.published and (missing := len(one.source.tables.runs) - len(one.evals))
     ]

@@ -13,7 +13,6 @@ from analysis.figures.drawn import Drawn
 from analysis.figures.scores import Scores, over_seeds, protocols, scaling_scores, side_by_side, titles
 from analysis.figures.sources import Source, from_each
 from analysis.results.files import write_csv
-from analysis.results.run_folders import SIZES
 
 ONLY_400K = (
     "The paper prints numbers at 400K steps, and of XL/2 at 2352K and 7M; its curves between are not available as such."
@@ -51,7 +50,7 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
 
 def _points(scores: Scores) -> pd.DataFrame:
     points = over_seeds(scores.evals, ["step"])
-    points.insert(0, "source", scores.source.name)
+    points.insert(0, "source", scores.source.called)
     return points
 
 
@@ -59,9 +58,9 @@ def _by_patch(part: Any, points: pd.DataFrame, width: style.Width) -> None:
     ranks, sizes = _patches_and_sizes(points)
     axes = _panels(part, len(ranks), width)
     for panel, patch in zip(axes, ranks, strict=True):
-        panel.set_title(f"Patch size {patch}")
-        for size in sizes:
-            _lines(panel, points, size, patch, style.SIZE_LINES[size])
+        panel.set_title(f"Patch size {patch}" if patch else "No patches")
+        for size, look in sizes.items():
+            _lines(panel, points, size, patch, look.line)
         style.step_ticks(panel)
     marks.size_legend(part, sizes, points["source"].unique().tolist())
 
@@ -70,16 +69,15 @@ def _by_size(part: Any, points: pd.DataFrame, width: style.Width) -> None:
     ranks, sizes = _patches_and_sizes(points)
     axes = _panels(part, len(sizes), width)
     for panel, size in zip(axes, sizes, strict=True):
-        panel.set_title(f"Size {size}")
+        panel.set_title(style.size_text(size).replace("size", "Size"))
         for patch, rank in ranks.items():
             _lines(panel, points, size, patch, style.PATCH_LINES[rank])
         style.step_ticks(panel)
     marks.patch_legend(part, ranks, points["source"].unique().tolist())
 
 
-def _patches_and_sizes(points: pd.DataFrame) -> tuple[dict[int, int], list[str]]:
-    present = set(points["size"])
-    return style.patch_ranks(points["patch"].tolist()), [size for size in SIZES if size in present]
+def _patches_and_sizes(points: pd.DataFrame) -> tuple[dict[int, int], dict[str, style.Look]]:
+    return style.patch_ranks(points["patch"].tolist()), style.looks(points["size"])
 
 
 def _panels(part: Any, count: int, width: style.Width) -> list[Any]:
@@ -88,10 +86,10 @@ def _panels(part: Any, count: int, width: style.Width) -> list[Any]:
     return axes
 
 
-def _lines(axes: Any, points: pd.DataFrame, size: str, patch: int, line: str) -> None:
-    rank = style.patch_ranks(points["patch"].tolist())[patch]
+def _lines(axes: Any, points: pd.DataFrame, size: str, patch: int, line: Any) -> None:
+    ranks, sizes = _patches_and_sizes(points)
     for index, source in enumerate(points["source"].unique()):
         chosen: Any = points["source"].eq(source) & points["size"].eq(size) & points["patch"].eq(patch)
-        if chosen.any():
-            mark = marks.model_mark(size, rank, index, scale=0.7) | {"linestyle": line}
-            marks.curve(axes, points.loc[chosen], "step", "fid", mark)
+        for _, model in points.loc[chosen].groupby("label"):
+            mark = marks.model_mark(sizes[size], ranks[patch], index, scale=0.7) | {"linestyle": line}
+            marks.curve(axes, model, "step", "fid", mark)
