@@ -16,7 +16,7 @@ import fcntl
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -38,8 +38,11 @@ class RunLocked(Exception):
     """Another process is working on the run."""
 
 
-def write_config(recipe: Recipe, folder: Path) -> None:
+def write_config(recipe: Recipe, folder: Path, axes: Mapping[str, str] | None = None) -> None:
     """Put the recipe into a new run folder, or check that an old one holds the same.
+
+    Args:
+        axes: what a sweep chose for the run, by its axes' names, such as size: S. For tables: no result depends on it.
 
     Raises:
         InputError: the folder belongs to another recipe (the differing keys are named) or cannot be written.
@@ -48,7 +51,10 @@ def write_config(recipe: Recipe, folder: Path) -> None:
     if path.exists():
         _check_same(recipe, read_config(folder), folder)
         return
-    content = {"id": recipe.id, "label": recipe.label, "recipe": recipe.model_dump(mode="json", exclude={"label"})}
+    content: dict[str, Any] = {"id": recipe.id, "label": recipe.label}
+    if axes:
+        content["axes"] = dict(axes)
+    content["recipe"] = recipe.model_dump(mode="json", exclude={"label"})
     try:
         folder.mkdir(parents=True, exist_ok=True)
         aside = folder / ".config.yaml"

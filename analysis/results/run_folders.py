@@ -16,6 +16,7 @@ import yaml
 from analysis.errors import ResultsError
 from analysis.results.number_lines import number_lines
 
+DIT = "dit"  # the one family of earlier versions, whose run folders and tables do not name it
 # Smallest first; Table 1 of the DiT paper.
 SIZES = ("S", "B", "L", "XL")
 
@@ -65,7 +66,9 @@ SESSIONS_TYPES = {"device": "str", "precision": "str", "commit": "str", "time": 
 OPTIMISATION_TYPES = dict.fromkeys(("learning_rate", "weight_decay", "ema_decay", "label_dropout"), "float64")
 # libyaml's parser where PyYAML was built with it, as its wheels are: ten times as fast.
 SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-MODEL_KEYS = ("params", "gmacs", "tokens", "hidden_size", "depth", "num_heads", "input_size")
+# What model.json says of every family's network, and of those that have such a thing.
+COST_KEYS = ("params", "gmacs")
+SHAPE_KEYS = ("tokens", "hidden_size", "depth", "num_heads", "input_size")
 
 # Sample i has class i modulo the number of classes, so these are one each of the classes 0 to 9.
 GRID_SAMPLES = 10
@@ -197,11 +200,12 @@ def _row(folder: Path) -> dict[str, Any]:
         "run": str(_value(path, config, "id")),
         "sweep": folder.parent.name,
         "label": label,
-        "size": _size(path, label, name),
-        "patch": model["patch_size"],
+        "family": model.get("family") or config["recipe"]["model"].get("family") or DIT,
+        "size": _size(config, model, label, name),
+        "patch": model.get("patch_size"),
         "model": name,
-        "block": _value(path, config, "recipe.model.block"),
-        **{name: model[name] for name in MODEL_KEYS},
+        "block": config["recipe"]["model"].get("block") or "",
+        **{name: model.get(name) for name in (*COST_KEYS, *SHAPE_KEYS)},
         "data": _value(path, config, "recipe.data.name"),
         "seed": int(_value(path, config, "recipe.seed")),
         "steps": steps,
@@ -215,25 +219,29 @@ def _row(folder: Path) -> dict[str, Any]:
         "started": None if sessions.empty else sessions["time"].iloc[0],
         "finished": _finished(folder / "finished.json"),
         # Forward and backward pass of every image: the paper's rule for Fig. 9.
-        "training_gmacs": None if model["gmacs"] is None else 3 * model["gmacs"] * batch_size * steps,
+        "training_gmacs": 3 * model["gmacs"] * batch_size * steps if model else None,
     }
 
 
-def _size(path: Path, label: str, name: str) -> str:
-    """The size that the label ("S/4") begins with, else the model's name ("DiT-S/4")."""
-    for text in (label, name.removeprefix("DiT-")):
-        size = text.partition("/")[0]
-        if size in SIZES:
-            return size
-    raise ResultsError(f"{path}: no size in label '{label}' or model '{name}'; accepted: {', '.join(SIZES)}")
+def _size(config: dict[str, Any], model: dict[str, Any], label: str, name: str) -> str:
+    """The sweep's choice of a size, else the model's own, else that of its preset ("DiT-XL/2"); "" if none says one."""
+    axes = config.get("axes") or {}
+    size = axes.get("size") or model.get("size") or name.partition("-")[2].partition("/")[0]
+    if size:
+        return str(size)
+    # Run folders of earlier versions have no axes, and the digits studies' sizes are named nowhere but in labels.
+    first = label.partition("/")[0]
+    return first if first in SIZES else ""
 
 
 def _model(path: Path) -> dict[str, Any]:
-    names = ("patch_size", *MODEL_KEYS)
-    if not path.is_file():  # the run has not come that far
-        return dict.fromkeys(names)
+    """model.json; empty before the run's first start."""
+    if not path.is_file():
+        return {}
     model = _mapping(path, json.loads)
-    return {name: _value(path, model, name) for name in names}
+    for name in COST_KEYS:
+        _value(path, model, name)
+    return model
 
 
 def _finished(path: Path) -> str | None:
