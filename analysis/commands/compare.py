@@ -24,18 +24,21 @@ def compare(
     results: Annotated[list[Path] | None, typer.Argument(help="Folders that `ditbench collect` made.")] = None,
     by: Annotated[str, typer.Option(help="The column of runs that tells designs apart, or source: folders.")] = "block",
     source: Annotated[Source | None, typer.Option(help="Instead of folders: says what the paper lacks.")] = None,
-    between: Annotated[str | None, typer.Option(help="A,B: the two designs, where there are more.")] = None,
+    between: Annotated[str | None, typer.Option(help="A,B: two designs; else a table of all blocks.")] = None,
     metric: Annotated[str, typer.Option(help="fid, fid_percent, fid_infinity, sfid, kid or loss.")] = "fid",
     step: Annotated[int | None, typer.Option(min=1, help="Default: the last that most runs share.")] = None,
     level: Annotated[float, typer.Option(help="Confidence level.")] = 0.9,
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
     format: Annotated[ReportFormat, typer.Option(help="How to print.")] = ReportFormat.TABLE,
 ) -> None:
-    """Compare two designs at equal compute: difference of the scores, and the compute that the better one saves."""
+    """Compare two designs at equal compute: difference of the scores, and the compute that the better one saves.
+
+    With fewer than three models of each: at equal steps, over seeds. Of more than two block designs: a table of all.
+    """
     import json
 
     from analysis.compare.collected import collected_designs, refuse_published
-    from analysis.compare.designs import CONVENTION, compare_designs
+    from analysis.compare.compared import compared
     from analysis.results.tables import load
 
     if bool(results) == (source is not None):
@@ -49,7 +52,7 @@ def compare(
     if pair is not None and len(pair) != 2:
         raise ResultsError(f"--between {between}: accepted: two designs, A,B")
     tables = {str(path): load(path) for path in results}
-    comparison = compare_designs(collected_designs(tables, by, metric, step, pair), level, seed)
+    comparison = compared(collected_designs(tables, by, metric, step, pair), level, seed)
     if format == ReportFormat.JSON:
         typer.echo(json.dumps(comparison.to_dict(), indent=1, allow_nan=False))
         return
@@ -57,4 +60,4 @@ def compare(
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         typer.echo(f"{name.ljust(width)}  {value}")
-    typer.echo(f"\n{CONVENTION}.\n\n{comparison.sentence()}")
+    typer.echo(f"\n{comparison.convention}.\n\n{comparison.sentence()}")

@@ -13,7 +13,7 @@ from analysis.errors import ResultsError
 from analysis.figures.drawn import NothingToDraw
 from analysis.results.model_names import model_names
 from analysis.results.published import METRICS, published, published_evaluations
-from analysis.results.run_folders import EVALS_TYPES, SIZES, TRAIN_TYPES
+from analysis.results.run_folders import EVALS_TYPES, TRAIN_TYPES
 from analysis.results.tables import RUN_COLUMNS, RUNS_TYPES, Tables, load
 
 PUBLISHED = "published"
@@ -63,12 +63,12 @@ def measured(tables: Tables, name: str = "measured") -> Source:
     """Tables of the suite's own runs as a source.
 
     In all of them `label` is one text for each model and block design, and a new column `network` one for each model
-    (`model_names`). Where no size is known, `size` is that text; a network without patches has `patch` 0.
+    (`model_names`). Where a size has no name, `size` is that text; a network without patches has `patch` 0.
     """
     if name == PUBLISHED:
         raise ResultsError(f"a results folder called {PUBLISHED}: that name stands for the papers' tables; rename it")
     runs = tables.runs.assign(**model_names(tables.runs))
-    runs["size"] = runs["size"].where(runs["size"].isin(SIZES), runs["network"])
+    runs["size"] = runs["size"].where(runs["size"].fillna("") != "", runs["network"])
     runs["patch"] = runs["patch"].fillna(0)
     of_runs = runs.set_index("run")[["label", "network", "size", "patch"]]
 
@@ -144,11 +144,14 @@ def from_each(
 
 
 def _designs(source: Source) -> list[Source]:
-    """A source for each block design, in the order of their compute; the papers' tables hold one scaling study."""
-    designs = source.tables.runs["block"].drop_duplicates().tolist()
+    """A source for each block design; a family that has none is one. The papers' tables hold one scaling study."""
+    designs = source.tables.runs.drop_duplicates("block").loc[:, ["block", "family"]].to_dict("records")
     if source.published or len(designs) < 2:
         return [source]
-    return [replace(source, tables=_of_design(source.tables, design), design=design) for design in designs]
+    return [
+        replace(source, tables=_of_design(source.tables, each["block"]), design=each["block"] or each["family"])
+        for each in designs
+    ]
 
 
 def _of_design(tables: Tables, design: str) -> Tables:

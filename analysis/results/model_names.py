@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-MODEL = ("model", "patch", "hidden_size", "depth", "num_heads", "input_size")
-"""The columns of a runs table that tell networks apart, but for the block design."""
+from analysis.results.tables import MODEL
 
 
 def model_names(runs: pd.DataFrame) -> pd.DataFrame:
