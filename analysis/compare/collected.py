@@ -34,8 +34,8 @@ def collected_designs(
         between: the designs to compare; needed where there are more than two, unless they are blocks.
 
     Raises:
-        ResultsError: an unknown column, not two designs (but blocks), scores that are not `comparable`, designs that differ in
-            data, batch_size or, unless by source, block, or at different steps; and those of
+        ResultsError: an unknown column, not two designs (but blocks), scores that are not `comparable`, designs that
+            differ in data, batch_size or, unless by source, block, or at different steps; and those of
             `observed.collected_observations`.
     """
     parts = _parts(results, by)

@@ -92,7 +92,9 @@ def _lines(axes: Axes, points: pd.DataFrame) -> None:
         marks.curve(axes, chosen, "step", "fid", marks.series_mark(index) | {"label": label})
     axes.set_ylabel("Fréchet distance")
     style.step_ticks(axes)
-    axes.legend()
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.1 * points["block"].nunique() * (high - low))  # room for the legend above the lines
+    axes.legend(loc="upper right")
 
 
 def _rows(axes: Axes, points: pd.DataFrame) -> None:

@@ -39,9 +39,7 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
         NothingToDraw: no score yet, or runs that differ in more than size, patch size and seed.
         ResultsError: scores that are not finite or not comparable.
     """
-    scores, left_out = from_each(
-        sources, lambda source: at_last_shared_step(scaling_scores(source)), by_design=False
-    )
+    scores, left_out = from_each(sources, lambda source: at_last_shared_step(scaling_scores(source)), by_design=False)
     data = [_models(one) for one in scores]
     titles = [f"{one.title}, {style.steps_text(int(one.evals['step'].iloc[0]))} steps" for one in scores]
     small_print = f"{MACS} Areas are in proportion to them.\n{protocols(scores)}"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.figures import marks, style
 from analysis.figures.drawn import Drawn
-from analysis.figures.scores import Scores, over_seeds, protocols, scaling_scores, side_by_side, titles
+from analysis.figures.scores import Scores, over_seeds, protocols, scaling_scores, side_by_side, sources_of, titles
 from analysis.figures.sources import Source, from_each
 from analysis.results.files import write_csv
 
@@ -23,8 +23,8 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     """Into fid_vs_steps.png, .pdf and .csv.
 
     First a panel a patch size with a line a model size, then the other way round. Lines are means over the
-    seeds that have reached the step, bands go from the lowest to the highest. Data columns: source, label, size,
-    patch, step, gmacs, num_seeds, fid, fid_min, fid_max.
+    seeds that have reached the step, bands go from the lowest to the highest; block designs are told apart by fill.
+    Data columns: source, label, size, patch, step, gmacs, num_seeds, fid, fid_min, fid_max.
 
     Raises:
         NothingToDraw: no score yet, or runs that differ in more than size, patch size and seed.
@@ -42,8 +42,8 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
             points = pd.concat([_points(one) for one in group])
             if len(groups) > 1:
                 parts[2 * index].suptitle(titles(group), fontsize=9)
-            _by_patch(parts[2 * index], points, width)
-            _by_size(parts[2 * index + 1], points, width)
+            _by_patch(parts[2 * index], points, width, sources_of(group))
+            _by_size(parts[2 * index + 1], points, width, sources_of(group))
         files = style.write_figure(figure, out, "fid_vs_steps")
     return Drawn([*files, write_csv(out / "fid_vs_steps.csv", data)], left_out)
 
@@ -54,7 +54,7 @@ def _points(scores: Scores) -> pd.DataFrame:
     return points
 
 
-def _by_patch(part: Any, points: pd.DataFrame, width: style.Width) -> None:
+def _by_patch(part: Any, points: pd.DataFrame, width: style.Width, sources: list[str]) -> None:
     ranks, sizes = _patches_and_sizes(points)
     axes = _panels(part, len(ranks), width)
     for panel, patch in zip(axes, ranks, strict=True):
@@ -62,10 +62,10 @@ def _by_patch(part: Any, points: pd.DataFrame, width: style.Width) -> None:
         for size, look in sizes.items():
             _lines(panel, points, size, patch, look.line)
         style.step_ticks(panel)
-    marks.size_legend(part, sizes, points["source"].unique().tolist())
+    marks.size_legend(part, sizes, sources)
 
 
-def _by_size(part: Any, points: pd.DataFrame, width: style.Width) -> None:
+def _by_size(part: Any, points: pd.DataFrame, width: style.Width, sources: list[str]) -> None:
     ranks, sizes = _patches_and_sizes(points)
     axes = _panels(part, len(sizes), width)
     for panel, size in zip(axes, sizes, strict=True):
@@ -73,7 +73,7 @@ def _by_size(part: Any, points: pd.DataFrame, width: style.Width) -> None:
         for patch, rank in ranks.items():
             _lines(panel, points, size, patch, style.PATCH_LINES[rank])
         style.step_ticks(panel)
-    marks.patch_legend(part, ranks, points["source"].unique().tolist())
+    marks.patch_legend(part, ranks, sources)
 
 
 def _patches_and_sizes(points: pd.DataFrame) -> tuple[dict[int, int], dict[str, style.Look]]:

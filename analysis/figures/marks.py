@@ -86,7 +86,7 @@ def name_points(
     line: NDArray | None = None,
     gap: Sequence[float] | None = None,
 ) -> None:
-    """Write each model's name, one of `texts`, beside its marker, clear of the bars and of `line`, (N, 2) points of the panel.
+    """Write each model's name, of `texts`, beside its marker, clear of the bars and of `line`, (N, 2) in the panel.
 
     gap: how far each label stays off its marker's centre beyond the usual, in points: a bubble's radius.
     """

@@ -45,8 +45,8 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     """Into metrics.png, .pdf and .csv.
 
     A row of panels a source, a panel a metric that was measured; means over seeds with bars from the lowest to the
-    highest, at the last shared step; block designs of a study as different fills. Data columns: source, label, size, patch, gmacs, num_seeds, metric, mean, min,
-    max.
+    highest, at the last shared step; block designs of a study as different fills. Data columns: source, label, size,
+    patch, gmacs, num_seeds, metric, mean, min, max.
 
     Raises:
         NothingToDraw: no source has two metrics.
@@ -101,7 +101,8 @@ def _panel(axes: Axes, group: list[Scores], metric: str) -> None:
     axes.set_ylabel(METRICS[metric])
     marks.gmacs_axis(axes, unit)
     axes.set_xlabel(unit)
-    style.log_ticks(axes.xaxis, (1,))
+    low, high = sorted(axes.get_xlim())
+    style.log_ticks(axes.xaxis, (1,) if high / low > 10 else (1, 2, 5))
     points = over_seeds(group[0].evals, metric=metric)
     if len(group) == 1 and len(points) >= MIN_MODELS:
         axes.set_title(f"r = {log_linear(points['gmacs'], points[metric]).r:.3f}".replace("-", "−"), fontsize=7.5)

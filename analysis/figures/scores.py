@@ -140,7 +140,7 @@ def over_seeds(evals: pd.DataFrame, by: Sequence[str] = (), metric: str = "fid")
 
 
 def side_by_side(scores: Sequence[Scores], also: tuple[str, ...] = ()) -> list[list[Scores]]:
-    """Group what may share axes: the same data and evaluation key (as far as a paper states it) and column `also`.
+    """Group what may share axes: the same data, batch, evaluation key (as far as a paper states it) and column `also`.
 
     No group has more than can be told apart.
     """
@@ -160,7 +160,7 @@ def _may_share_axes(one: Scores, other: Scores, also: tuple[str, ...]) -> bool:
     key = EVALUATION if one.source.published or other.source.published else evaluation_keys
     first, second = one.evals.iloc[0], other.evals.iloc[0]
     same_key = all(_agree(first[name], second[name]) for name in (*key, *also))
-    return same_key and set(one.runs["data"]) == set(other.runs["data"])
+    return same_key and all(set(one.runs[name]) == set(other.runs[name]) for name in ("data", "batch_size"))
 
 
 def _agree(one: Any, other: Any) -> bool:

@@ -25,7 +25,12 @@ SIZE_COLOURS = {"S": "#56B4E9", "B": "#E69F00", "L": "#009E73", "XL": "#D55E00"}
 SIZE_AREAS = {"S": 14.0, "B": 27.0, "L": 44.0, "XL": 66.0}  # square points
 SIZE_LINES = {"S": ":", "B": "-.", "L": "--", "XL": "-"}
 # Models of no known size: their names tell them apart, and beyond so many colours nothing else does.
-OTHERS = (("#0072B2", (0, (5, 1, 1, 1, 1, 1))), ("#CC79A7", (0, (8, 2))), ("#555555", (0, (1, 3))), ("#000000", (0, (3, 1))))
+OTHERS = (
+    ("#0072B2", (0, (5, 1, 1, 1, 1, 1))),
+    ("#CC79A7", (0, (8, 2))),
+    ("#555555", (0, (1, 3))),
+    ("#000000", (0, (3, 1))),
+)
 OTHER_AREA = 27.0
 # By rank, coarsest first, so that the patch sizes 4, 2, 1 of small images look like the paper's 8, 4, 2.
 PATCH_MARKERS = ("s", "^", "o", "D", "v")

@@ -41,7 +41,8 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
         figure = style.new_figure(width, 3.1 * -(-len(groups) // columns), f"{RULE}\n{protocols(scores)}")
         for part, group in zip(style.parts(figure, len(groups), columns), groups, strict=True):
             _panel(part.subplots(), group)
-            marks.shape_legend(part, pd.concat([_points(scores) for scores in group]))
+            designs = sources_of(group) if group[0].source.design else []
+            marks.shape_legend(part, pd.concat([_points(scores) for scores in group]), designs)
         files = style.write_figure(figure, out, "training_compute")
     data = pd.concat([_points(one) for one in scores])
     return Drawn([*files, write_csv(out / "training_compute.csv", data)], left_out)
@@ -78,4 +79,5 @@ def _panel(axes: Axes, group: list[Scores]) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("Training compute (GMACs)")
     axes.set_ylabel("FID-50K" if any(scores.source.published for scores in group) else "Fréchet distance")
-    marks.source_legend(axes, sources_of(group))
+    if not group[0].source.design:
+        marks.source_legend(axes, sources_of(group))

@@ -11,7 +11,7 @@ from analysis.results.tables import MODEL
 
 
 def model_names(runs: pd.DataFrame) -> pd.DataFrame:
-    """Of each run: `network`, one text a network whatever its block design and seed, and `label`, one text a design of it.
+    """Of each run: `network`, one text for a network in any block design, and `label`, one for each design of it.
 
     A label that all runs of a model share is its name. Where they differ ("XL/2 {block}", "S/4 seed {seed}"), size and
     patch size are, or the model's name; and what two models would share is followed by that in which they differ.
@@ -20,7 +20,10 @@ def model_names(runs: pd.DataFrame) -> pd.DataFrame:
     begun = runs.loc[runs["gmacs"].notna()]
     network, label = (_texts(begun, columns) for columns in (MODEL, (*MODEL, "block")))
     return pd.DataFrame(
-        {name: texts.reindex(runs.index).fillna(runs["label"]) for name, texts in (("network", network), ("label", label))}
+        {
+            name: texts.reindex(runs.index).fillna(runs["label"])
+            for name, texts in (("network", network), ("label", label))
+        }
     )
 
 

@@ -6,6 +6,7 @@ The networks are as in the study; their runs are made up, but for README's own e
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,24 +26,23 @@ from sweeps.expand import load_sweep, run_folders
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "sweeps" / "studies"
-# Of a study with scores, losses and samples.
-ALWAYS = {"bubbles", "fid_vs_steps", "sample_grid", "gflops_vs_fid", "training_compute", "metrics", "training_loss"}
-LAW = {"fitted_law", "residuals"}
-# What else is drawn of each shipped study.
-DRAWN: dict[str, set[str]] = {
-    "blocks": {"blocks"},
-    "digits": LAW,
-    "digits-advice": LAW | {"seeds"},
-    "digits-advice-again": LAW | {"seeds"},
-    "digits-advice-confirm": LAW | {"seeds"},
-    "digits-held-out": LAW | {"seeds"},
-    "digits-quick": LAW,
-    "digits-seeds": LAW | {"seeds"},
-    "digits-timestep-init": {"residuals", "seeds"},
-    "scaling": LAW,
-    "xl2-512": set(),
-    "xl2-long": set(),
+# The figure that a study is for, beside its curves over training.
+PICTURE = {
+    "blocks": "blocks",
+    "digits": "gflops-vs-fid",
+    "digits-advice": "training-compute",
+    "digits-advice-again": "training-compute",
+    "digits-advice-confirm": "training-compute",
+    "digits-held-out": "gflops-vs-fid",
+    "digits-quick": "gflops-vs-fid",
+    "digits-seeds": "seeds",
+    "digits-timestep-init": "loss",
+    "scaling": "gflops-vs-fid",
+    "xl2-512": "gflops-vs-fid",
+    "xl2-long": "gflops-vs-fid",
 }
+# What `figure all` draws of any study with scores, losses and samples.
+ALWAYS = {"bubbles", "fid_vs_steps", "sample_grid", "gflops_vs_fid", "training_compute", "metrics", "training_loss"}
 # How much worse than adaln-zero a made-up score is, as a factor; the order is the paper's.
 WORSE = {"adaln-zero": 1.0, "adaln": 1.3, "cross-attention": 1.4, "in-context": 1.8}
 
@@ -128,14 +128,11 @@ def finished(study: Path, folder: Path) -> Path:
     return results
 
 
-def drawn(results: Path) -> set[str]:
-    """The figures that `ditbench figure all` writes."""
-    ditbench("figure", "all", "--source", results, "--out", results / "figures")
-    return {path.stem for path in (results / "figures").glob("*.png")}
-
-
-def plotted(results: Path, stem: str) -> Any:
-    return pd.read_csv(results / "figures" / f"{stem}.csv")
+def drawn(results: Path, name: str) -> Any:
+    """The table beside a figure, whose pictures are there."""
+    *pictures, table = (Path(line) for line in ditbench("figure", name, "--source", results).splitlines())
+    assert [path.suffix for path in pictures] == [".png", ".pdf"] and all(path.stat().st_size for path in pictures)
+    return pd.read_csv(table)
 
 
 def compared(*arguments: object) -> dict[str, Any]:
@@ -148,21 +145,93 @@ def with_seeds(study: str, seeds: Sequence[int], folder: Path) -> Path:
     return path
 
 
-def test_every_shipped_study_is_here() -> None:
-    assert sorted(DRAWN) == sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+def test_every_shipped_study_has_its_picture() -> None:
+    assert sorted(PICTURE) == sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", PICTURE)
+def test_a_shipped_study_is_collected_and_drawn(tmp_path: Path, name: str) -> None:
+    study = SHIPPED / f"{name}.yaml"
+    recipes = load_sweep(study).recipes
+    models = {recipe.model for recipe in recipes}
+    results = finished(study, tmp_path)
+    curves = drawn(results, "fid-vs-steps")
+    scored_steps = {(recipe.model, step) for recipe in recipes for step in recipe.train.kept_steps()}
+    assert len(curves) == len(curves.drop_duplicates(["label", "step"])) == len(scored_steps)
+    assert curves["label"].nunique() == len(models)
+    points = drawn(results, PICTURE[name])
+    assert len(points.drop_duplicates(["label", "block"] if name == "blocks" else ["label"])) == len(models)
+
+
+def test_the_papers_block_designs_are_one_line_each(tmp_path: Path) -> None:
+    """As shipped with one seed, and with two, which answer the question."""
+    results = finished(SHIPPED / "blocks.yaml", tmp_path / "one")
+    table = compared(results)
+    assert [row["design"] for row in table["designs"]] == ["adaln-zero", "adaln", "cross-attention", "in-context"]
+    assert {row["model"] for row in table["designs"]} == {"XL/2"}
+    one = compared(results, "--between", "adaln,adaln-zero")
+    assert (one["better"], one["interval"], one["distinguishable"]) == ("adaln-zero", None, False)
+    assert one["difference"] == pytest.approx(one["means"][1] - one["means"][0])
+
+    results = finished(with_seeds("blocks", (0, 1, 2), tmp_path), tmp_path / "three")
+    lines = drawn(results, "blocks")
+    assert lines["label"].unique().tolist() == ["XL/2"]
+    assert lines.groupby("block")["step"].apply(list).tolist() == [[50_000 * n for n in range(1, 9)]] * 4
+    assert set(lines["num_seeds"]) == {3}
+    found = compared(results, "--between", "in-context,adaln-zero")
+    assert (found["better"], found["distinguishable"], found["seeds"]) == ("adaln-zero", True, [3, 3])
+    assert found["interval"]["low"] > 0 and found["multiplier"] is None
+
+
+def test_how_the_timestep_table_starts_is_answered_by_two_studies(tmp_path: Path) -> None:
+    paper = finished(SHIPPED / "digits-timestep-init.yaml", tmp_path)
+    ours = finished(SHIPPED / "digits-seeds.yaml", tmp_path)
+    found = compared(paper, ours, "--by", "source")
+    assert (found["better"], found["paired"], found["models"]) == (str(ours), True, [3, 3])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DRAWN)
-def test_a_shipped_study_is_collected_drawn_and_reported(tmp_path: Path, name: str) -> None:
-    study = SHIPPED / f"{name}.yaml"
-    results = finished(study, tmp_path)
-    assert drawn(results) == ALWAYS | DRAWN[name]
-    models = {(recipe.model.architecture(), recipe.model.block) for recipe in load_sweep(study).recipes}
-    points = plotted(results, "gflops_vs_fid")
-    assert points["label"].is_unique and len(points) == len(models)
-    curves = plotted(results, "fid_vs_steps")
-    assert set(curves["label"]) == set(points["label"])
+@pytest.mark.parametrize("name", ["blocks", "xl2-long"])
+def test_all_figures_and_the_report_of_a_study_of_one_model(tmp_path: Path, name: str) -> None:
+    results = finished(SHIPPED / f"{name}.yaml", tmp_path)
+    ditbench("figure", "all", "--source", results)
+    assert {path.stem for path in results.glob("*.png")} == ALWAYS | ({"blocks"} if name == "blocks" else set())
     ditbench("report", results)
     page = (results / "report.html").read_text(encoding="utf-8")
-    assert page.count("<picture") >= 5
+    assert page.count("<picture>") == len(list(results.glob("*.png")))
+
+
+@pytest.mark.slow
+def test_the_readmes_block_example_from_submit_to_its_verdict(
+    tmp_path: Path, features: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own text, with fewer steps and smaller networks; really trained."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = (part for part in readme.split("```yaml\n")[1:] if "model.block: [adaln-zero, adaln" in part)
+    content = yaml.safe_load(example.partition("```")[0])
+    content["extends"] = str(SHIPPED / content["extends"])
+    content["base"] = {
+        "train": {"steps": 4, "checkpoint_steps": [2], "log_every": 1},
+        "evaluation": {"sampling_steps": 2, "num_samples": 40, "kid_subset_size": 20},
+    }
+    content["product"]["size"]["XL"] = {"model.hidden_size": 24, "model.depth": 1, "model.num_heads": 2}
+    (tmp_path / "my-blocks.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(features, tmp_path / "runs" / "my-blocks" / "features")
+    ditbench("sweep", "submit", "my-blocks.yaml", "--cluster", "local")
+    ditbench("collect", "runs/my-blocks", "--out", "results/my-blocks")
+    results = Path("results/my-blocks")
+
+    lines = drawn(results, "blocks")
+    designs = {"adaln-zero", "adaln", "in-context"}
+    assert {(row["label"], row["block"], row["num_seeds"]) for row in lines.to_dict("records")} == {
+        ("XL/2", design, 2) for design in designs
+    }
+    assert sorted(set(lines["step"])) == [2, 4]
+    assert set(drawn(results, "gflops-vs-fid")["label"]) == {f"XL/2 {design}" for design in designs}
+    assert {row["design"] for row in compared(results)["designs"]} == designs
+    verdict = compared(results, "--by", "block", "--between", "adaln,adaln-zero")
+    assert verdict["models"] == ["XL/2"] and verdict["seeds"] == [2, 2]
+    low, high = verdict["interval"]["low"], verdict["interval"]["high"]
+    assert low < verdict["difference"] < high
+    assert verdict["distinguishable"] == (low > 0)
