@@ -1,4 +1,4 @@
-"""From the tables of collected sweeps to the scores of two designs."""
+"""From the tables of collected sweeps to the scores of designs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.errors import ResultsError
 from analysis.laws.observations import Observations
 from analysis.laws.observed import collected_observations
+from analysis.results.model_names import model_names
 from analysis.results.published import published
 from analysis.results.tables import MIN_MODELS, Tables, comparable
 
@@ -21,18 +22,20 @@ def collected_designs(
     step: int | None = None,
     between: tuple[str, str] | None = None,
 ) -> dict[str, Observations]:
-    """The scores of two designs, name -> rows at one step.
+    """The scores of two designs, or of all block designs, name -> rows at one step.
+
+    What is paired between designs are models, told apart by what they are (`MODEL`), whatever their labels say.
 
     Args:
         results: name -> tables of a folder that `collect` made.
         by: a column of the runs tables, whose values are the designs, such as block; or source: the folders are.
         metric: one of `observed.METRICS`.
         step: default: the last that most runs share, which has to be the same of both designs.
-        between: the designs to compare; needed where there are more than two.
+        between: the designs to compare; needed where there are more than two, unless they are blocks.
 
     Raises:
-        ResultsError: an unknown column, not two designs, scores that are not `comparable`, designs that differ in
-            data, batch_size or, unless by source, block, or at different steps; and those of
+        ResultsError: an unknown column, not two designs (but blocks), scores that are not `comparable`, designs that
+            differ in data, batch_size or, unless by source, block, or at different steps; and those of
             `observed.collected_observations`.
     """
     parts = _parts(results, by)
@@ -42,7 +45,7 @@ def collected_designs(
             named = f"no design {unknown[0]}" if unknown else f"{between[0]} twice"
             raise ResultsError(f"--between {','.join(between)}: {named}; accepted: two of {', '.join(sorted(parts))}")
         parts = {name: parts[name] for name in between}
-    if len(parts) != 2:
+    if len(parts) < 2 or (len(parts) > 2 and by != "block"):
         hint = "needed: two" if len(parts) < 2 else "choose two: --between A,B"
         raise ResultsError(
             f"--by {by}: {len(parts)} design{'' if len(parts) == 1 else 's'} ({', '.join(sorted(parts))}); {hint}"
@@ -63,9 +66,10 @@ def collected_designs(
 
 
 def _parts(results: Mapping[str, Tables], by: str) -> dict[str, Tables]:
-    """Design -> its runs in all folders."""
+    """Design -> its runs in all folders; their labels are the names of their models."""
+    names = _network_of_runs(results)
     if by == "source":
-        return dict(results)
+        return {source: _named_models(tables, names) for source, tables in results.items()}
     parts: dict[str, list[Tables]] = {}
     for source, tables in results.items():
         if by not in tables.runs.columns:
@@ -74,7 +78,21 @@ def _parts(results: Mapping[str, Tables], by: str) -> dict[str, Tables]:
             )
         for value, runs in tables.runs.groupby(by, dropna=False):
             parts.setdefault(str(value), []).append(_of_runs(tables, runs))
-    return {name: _together(tables) for name, tables in parts.items()}
+    return {name: _named_models(_together(tables), names) for name, tables in parts.items()}
+
+
+def _network_of_runs(results: Mapping[str, Tables]) -> dict[str, str]:
+    """Run id -> the name of its model apart from the block design, the same in all folders."""
+    runs = pd.concat([tables.runs for tables in results.values()], ignore_index=True)
+    return dict(zip(runs["run"], model_names(runs)["network"], strict=True))
+
+
+def _named_models(tables: Tables, names: Mapping[str, str]) -> Tables:
+    def named(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(label=[names[run] for run in table["run"]])
+
+    runs, train, evals = map(named, (tables.runs, tables.train, tables.evals))
+    return replace(tables, runs=runs, train=train, evals=evals)
 
 
 def _of_runs(tables: Tables, runs: pd.DataFrame) -> Tables:

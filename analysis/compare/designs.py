@@ -62,6 +62,7 @@ class DesignComparison:
     seed: int
     undetermined: float
     left_out: tuple[str, ...]
+    convention: str = CONVENTION
 
     @property
     def distinguishable(self) -> bool:
@@ -84,7 +85,7 @@ class DesignComparison:
             "difference": self.difference.to_dict(),
             "at_gmacs": self.at_gmacs,
             "multiplier": None if self.multiplier is None else self.multiplier.to_dict(),
-            "convention": CONVENTION,
+            "convention": self.convention,
             "replicates": REPLICATES,
             "seed": self.seed,
             "undetermined": self.undetermined,
@@ -134,7 +135,7 @@ class DesignComparison:
 def compare_designs(designs: Mapping[str, Observations], level: float = 0.9, seed: int = 0) -> DesignComparison:
     """Compare two designs: name -> scores of its models, compute being GMACs of a forward pass.
 
-    Where both designs have at least three models in common, by label, only these are compared, each with the seeds
+    Where both designs have at least three models in common, only these are compared, each with the seeds
     that both have (all, where they share none): what is peculiar to a model then cancels. Otherwise all models are.
 
     Intervals come from models and seeds, both drawn with replacement (the pigeonhole bootstrap; Owen 2007, The Annals

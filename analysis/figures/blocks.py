@@ -32,12 +32,12 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
         NothingToDraw: no source has two designs of one model.
         ResultsError: scores that are not finite or not comparable.
     """
-    found, left_out = from_each(sources, _with_designs)
+    found, left_out = from_each(sources, _with_designs, by_design=False)
     data = pd.concat([_points(scores) for scores in found])
     groups: list[Any] = [
-        (f"{scores.title}, {label}", points)
+        (f"{scores.title}, {model}", points)
         for scores in found
-        for label, points in _points(scores).groupby("label", sort=False)
+        for model, points in _points(scores).groupby("label", sort=False)
     ]
     small_print = f"{MACS}\n{protocols(found)}"
     if any(scores.source.published for scores in found):
@@ -62,18 +62,19 @@ def _with_designs(source: Source) -> Scores:
         evals = evals.loc[(evals["step"] == 400_000) & evals["run"].str.endswith("imagenet-256-latents")]
     if evals.empty:
         raise NothingToDraw("nothing to draw: no run has a score yet; needed: runs of two block designs")
-    designs: Any = evals.groupby("label")["block"].transform("nunique")
+    designs: Any = evals.groupby("network")["block"].transform("nunique")
     several = designs > 1
     if not several.any():
         only = names(evals, "block")
         raise NothingToDraw(f"every model has one block design ({only}); needed: one model with at least two")
     scores = Scores(source, checked(evals.loc[several]))
-    one_study(scores.runs, also=())
+    one_study(scores.runs)
     return scores
 
 
 def _points(scores: Scores) -> pd.DataFrame:
-    points = over_seeds(scores.evals, ["block", "step"])
+    evals = scores.evals.assign(label=scores.evals["network"])  # the designs stand in their own column
+    points = over_seeds(evals, ["block", "step"])
     points.insert(0, "source", scores.source.name)
     return points
 
@@ -91,7 +92,9 @@ def _lines(axes: Axes, points: pd.DataFrame) -> None:
         marks.curve(axes, chosen, "step", "fid", marks.series_mark(index) | {"label": label})
     axes.set_ylabel("Fréchet distance")
     style.step_ticks(axes)
-    axes.legend()
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.1 * len(_designs(points)) * (high - low))  # room for the legend above the lines
+    axes.legend(loc="upper right")
 
 
 def _rows(axes: Axes, points: pd.DataFrame) -> None:

@@ -29,7 +29,8 @@ LARGEST = {"one": 260.0, "two": 420.0}  # square points of the largest bubble
 def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     """Into bubbles.png, .pdf and .csv.
 
-    A panel a source: GMACs against the Fréchet distance at its last shared step, mean over seeds. With the
+    A panel a source: GMACs against the Fréchet distance at its last shared step, mean over seeds, a bubble for each
+    model and block design. With the
     published source also DiT-XL/2 against ADM and LDM, hollow without guidance, filled with it. Areas are in
     proportion to GMACs within a panel. Data columns: panel (a source's name, or baselines), label, size,
     patch, family, guided, gmacs, fid.
@@ -38,7 +39,7 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
         NothingToDraw: no score yet, or runs that differ in more than size, patch size and seed.
         ResultsError: scores that are not finite or not comparable.
     """
-    scores, left_out = from_each(sources, lambda source: at_last_shared_step(scaling_scores(source)))
+    scores, left_out = from_each(sources, lambda source: at_last_shared_step(scaling_scores(source)), by_design=False)
     data = [_models(one) for one in scores]
     titles = [f"{one.title}, {style.steps_text(int(one.evals['step'].iloc[0]))} steps" for one in scores]
     small_print = f"{MACS} Areas are in proportion to them.\n{protocols(scores)}"
@@ -56,7 +57,8 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
         style.lay_out(figure)
         for panel, points in zip(axes, data, strict=True):
             unit = marks.compute_unit(points["gmacs"].tolist())[1]
-            marks.name_points(panel, (points["gmacs"] / unit).tolist(), points, "fid", gap=_gap(points, width))
+            at, gap = (points["gmacs"] / unit).tolist(), _gap(points, width)
+            marks.name_points(panel, at, points, "fid", points["label"].tolist(), gap=gap)
         files = style.write_figure(figure, out, "bubbles")
     return Drawn([*files, write_csv(out / "bubbles.csv", pd.concat(data))], left_out)
 
@@ -114,7 +116,7 @@ def _look(model: dict[Any, Any], points: pd.DataFrame) -> dict[str, Any]:
     """Sizes by colour and patch sizes by shape, as everywhere; families by both; hollow without guidance."""
     if "size" in model and isinstance(model["size"], str):
         rank = style.patch_ranks(points["patch"].tolist())[model["patch"]]
-        colour, marker = style.SIZE_COLOURS[model["size"]], style.PATCH_MARKERS[rank]
+        colour, marker = style.looks(points["size"])[model["size"]].colour, style.PATCH_MARKERS[rank]
         return {"marker": marker, "facecolors": colour, "edgecolors": "black", "linewidths": 0.6, "alpha": 0.9}
     colour, marker, _ = style.SERIES[("ADM", "DiT", "LDM").index(model["family"])]
     face = colour if model["guided"] else "none"

@@ -22,6 +22,7 @@ from analysis.figures.scores import (
     protocols,
     scaling_scores,
     side_by_side,
+    sources_of,
     titles,
 )
 from analysis.figures.sources import Source, from_each
@@ -32,13 +33,16 @@ from analysis.results.tables import MIN_MODELS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MAX_NAMED = 12  # points of several designs, whose names are long
+
 
 def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     """Into gflops_vs_fid.png, .pdf and .csv.
 
     Scores are of the last step that at least half as many runs have a score at as at any step; markers are
     means over seeds, bars go from the lowest to the highest seed, the line is least squares of the score on
-    log10(GMACs), and r is Pearson's correlation, of each seed where there are several. Data columns: panel (measured
+    log10(GMACs), and r is Pearson's correlation, of each seed where there are several. Block designs of a study share
+    a panel, with a fill and a line each. Data columns: panel (measured
     or published), source, label, size, patch, gmacs, num_seeds, fid, fid_min, fid_max, line (the fitted line's fid;
     empty with fewer than three models).
 
@@ -58,7 +62,7 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
             _panel(panel, group)
         style.lay_out(figure)
         for panel, group in zip(axes, groups, strict=True):
-            _name(panel, _points(group[0]))
+            _name(panel, group)
         files = style.write_figure(figure, out, "gflops_vs_fid")
     return Drawn([*files, write_csv(out / "gflops_vs_fid.csv", pd.concat(data))], left_out)
 
@@ -67,27 +71,35 @@ def _points(scores: Scores) -> pd.DataFrame:
     points = over_seeds(scores.evals)
     line = log_linear(points["gmacs"], points["fid"])(points["gmacs"]) if len(points) >= MIN_MODELS else np.nan
     points.insert(0, "panel", "published" if scores.source.published else "measured")
-    points.insert(1, "source", scores.source.name)
+    points.insert(1, "source", scores.source.called)
     return points.assign(line=line)
 
 
 def _panel(axes: Axes, group: list[Scores]) -> None:
     unit, size = marks.compute_unit(_points(group[0])["gmacs"].tolist())
-    texts = []
+    texts: list[str] = []
+    too_few = len(group) > 1 and all(scores.evals["label"].nunique() < MIN_MODELS for scores in group)
     for index, scores in enumerate(group):
         points = _points(scores)
         if len(points) >= MIN_MODELS:
             line = style.SOURCE_LINES[index]
             axes.plot(points["gmacs"] / size, points["line"], color="#777777", linewidth=1, linestyle=line, zorder=1)
         marks.scatter(axes, points, "gmacs", "fid", index, size)
-        prefix = f"{scores.source.name}: " if len(group) > 1 else ""
-        texts += [f"{prefix}{text}" for text in _correlations(scores, points)]
+        prefix = f"{sources_of(group)[index]}: " if len(group) > 1 else ""
+        texts += [] if too_few else [f"{prefix}{text}" for text in _correlations(scores, points)]
     step = style.steps_text(int(group[0].evals["step"].iloc[0]))
     axes.set_title(f"{titles(group)}, {step} steps")
     axes.set_ylabel("FID-50K" if any(scores.source.published for scores in group) else "Fréchet distance")
     marks.gmacs_axis(axes, unit)
-    marks.corner_text(axes, texts)
-    marks.source_legend(axes, [scores.source.name for scores in group])
+    marks.corner_text(axes, ["too few models for a line"] if too_few else texts)
+    if not _few_designs(group):
+        marks.source_legend(axes, sources_of(group))
+
+
+def _few_designs(group: list[Scores]) -> bool:
+    """Whether the panel holds so few models of one study's designs that each can be named."""
+    designs = {scores.source.design for scores in group}
+    return len(designs) > 1 and sum(len(set(scores.evals["label"])) for scores in group) <= MAX_NAMED
 
 
 def _correlations(scores: Scores, points: pd.DataFrame) -> list[str]:
@@ -100,19 +112,25 @@ def _correlations(scores: Scores, points: pd.DataFrame) -> list[str]:
     return found or [f"{len(points)} model{'s' if len(points) > 1 else ''}: too few for a line"]
 
 
-def _name(axes: Axes, points: pd.DataFrame) -> None:
-    """Label the first source's points; the others have the same shapes and colours."""
+def _name(axes: Axes, group: list[Scores]) -> None:
+    """Label every point of a few designs; else the first source's: the others have the same shapes and colours."""
+    if _few_designs(group):
+        points = pd.concat([_points(scores) for scores in group])
+        unit = marks.compute_unit(points["gmacs"].tolist())[1]
+        marks.name_points(axes, (points["gmacs"] / unit).tolist(), points, "fid", points["label"].tolist())
+        return
+    points = _points(group[0])
     compute = (points["gmacs"] / marks.compute_unit(points["gmacs"].tolist())[1]).tolist()
     line = None
     if len(points) >= MIN_MODELS:  # straight on these axes
         ends = points["line"].tolist()
         line = np.column_stack([np.geomspace(compute[0], compute[-1], 200), np.linspace(ends[0], ends[-1], 200)])
-    marks.name_points(axes, compute, points, "fid", line)
+    marks.name_points(axes, compute, points, "fid", group[0].named(points), line)
 
 
 def _small_print(scores: Sequence[Scores]) -> str:
     late = [
-        f"{one.source.name}: {missing} of {len(one.source.tables.runs)} runs have no score at this step."
+        f"{one.source.called}: {missing} of {len(one.source.tables.runs)} runs have no score at this step."
         for one in scores
         if not one.source.published and (missing := len(one.source.tables.runs) - len(one.evals))
     ]

@@ -10,10 +10,9 @@ import pandas as pd
 
 from analysis.figures import marks, style
 from analysis.figures.drawn import Drawn
-from analysis.figures.scores import Scores, over_seeds, protocols, scaling_scores, side_by_side, titles
+from analysis.figures.scores import Scores, over_seeds, protocols, scaling_scores, side_by_side, sources_of, titles
 from analysis.figures.sources import Source, from_each
 from analysis.results.files import write_csv
-from analysis.results.run_folders import SIZES
 
 ONLY_400K = (
     "The paper prints numbers at 400K steps, and of XL/2 at 2352K and 7M; its curves between are not available as such."
@@ -24,8 +23,8 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     """Into fid_vs_steps.png, .pdf and .csv.
 
     First a panel a patch size with a line a model size, then the other way round. Lines are means over the
-    seeds that have reached the step, bands go from the lowest to the highest. Data columns: source, label, size,
-    patch, step, gmacs, num_seeds, fid, fid_min, fid_max.
+    seeds that have reached the step, bands go from the lowest to the highest; block designs are told apart by fill.
+    Data columns: source, label, size, patch, step, gmacs, num_seeds, fid, fid_min, fid_max.
 
     Raises:
         NothingToDraw: no score yet, or runs that differ in more than size, patch size and seed.
@@ -43,43 +42,42 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
             points = pd.concat([_points(one) for one in group])
             if len(groups) > 1:
                 parts[2 * index].suptitle(titles(group), fontsize=9)
-            _by_patch(parts[2 * index], points, width)
-            _by_size(parts[2 * index + 1], points, width)
+            _by_patch(parts[2 * index], points, width, sources_of(group))
+            _by_size(parts[2 * index + 1], points, width, sources_of(group))
         files = style.write_figure(figure, out, "fid_vs_steps")
     return Drawn([*files, write_csv(out / "fid_vs_steps.csv", data)], left_out)
 
 
 def _points(scores: Scores) -> pd.DataFrame:
     points = over_seeds(scores.evals, ["step"])
-    points.insert(0, "source", scores.source.name)
+    points.insert(0, "source", scores.source.called)
     return points
 
 
-def _by_patch(part: Any, points: pd.DataFrame, width: style.Width) -> None:
+def _by_patch(part: Any, points: pd.DataFrame, width: style.Width, sources: list[str]) -> None:
     ranks, sizes = _patches_and_sizes(points)
     axes = _panels(part, len(ranks), width)
     for panel, patch in zip(axes, ranks, strict=True):
-        panel.set_title(f"Patch size {patch}")
-        for size in sizes:
-            _lines(panel, points, size, patch, style.SIZE_LINES[size])
+        panel.set_title(f"Patch size {patch}" if patch else "No patches")
+        for size, look in sizes.items():
+            _lines(panel, points, size, patch, look.line)
         style.step_ticks(panel)
-    marks.size_legend(part, sizes, points["source"].unique().tolist())
+    marks.size_legend(part, sizes, sources)
 
 
-def _by_size(part: Any, points: pd.DataFrame, width: style.Width) -> None:
+def _by_size(part: Any, points: pd.DataFrame, width: style.Width, sources: list[str]) -> None:
     ranks, sizes = _patches_and_sizes(points)
     axes = _panels(part, len(sizes), width)
     for panel, size in zip(axes, sizes, strict=True):
-        panel.set_title(f"Size {size}")
+        panel.set_title(style.size_text(size).replace("size", "Size"))
         for patch, rank in ranks.items():
             _lines(panel, points, size, patch, style.PATCH_LINES[rank])
         style.step_ticks(panel)
-    marks.patch_legend(part, ranks, points["source"].unique().tolist())
+    marks.patch_legend(part, ranks, sources)
 
 
-def _patches_and_sizes(points: pd.DataFrame) -> tuple[dict[int, int], list[str]]:
-    present = set(points["size"])
-    return style.patch_ranks(points["patch"].tolist()), [size for size in SIZES if size in present]
+def _patches_and_sizes(points: pd.DataFrame) -> tuple[dict[int, int], dict[str, style.Look]]:
+    return style.patch_ranks(points["patch"].tolist()), style.looks(points["size"])
 
 
 def _panels(part: Any, count: int, width: style.Width) -> list[Any]:
@@ -88,10 +86,10 @@ def _panels(part: Any, count: int, width: style.Width) -> list[Any]:
     return axes
 
 
-def _lines(axes: Any, points: pd.DataFrame, size: str, patch: int, line: str) -> None:
-    rank = style.patch_ranks(points["patch"].tolist())[patch]
+def _lines(axes: Any, points: pd.DataFrame, size: str, patch: int, line: Any) -> None:
+    ranks, sizes = _patches_and_sizes(points)
     for index, source in enumerate(points["source"].unique()):
         chosen: Any = points["source"].eq(source) & points["size"].eq(size) & points["patch"].eq(patch)
-        if chosen.any():
-            mark = marks.model_mark(size, rank, index, scale=0.7) | {"linestyle": line}
-            marks.curve(axes, points.loc[chosen], "step", "fid", mark)
+        for _, model in points.loc[chosen].groupby("label"):
+            mark = marks.model_mark(sizes[size], ranks[patch], index, scale=0.7) | {"linestyle": line}
+            marks.curve(axes, model, "step", "fid", mark)

@@ -42,7 +42,7 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
         NothingToDraw: no model was scored with two decoders.
         ResultsError: scores that are not finite.
     """
-    found, left_out = from_each(sources, _scores)
+    found, left_out = from_each(sources, _scores, by_design=False)
     groups = [(scores, points) for of_source in found for scores in of_source for points in _models(scores)]
     small_print = "\n".join(dict.fromkeys(_conditions(scores) for scores, _ in groups))
     small_print += "\nScales do not begin at zero."

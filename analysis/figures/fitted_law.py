@@ -58,9 +58,10 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
         for panel, (one, points) in zip(axes, found, strict=True):
             _panel(panel, one, points)
         style.lay_out(figure)
-        for panel, (_, points) in zip(axes, found, strict=True):
+        for panel, (one, points) in zip(axes, found, strict=True):
             unit = marks.compute_unit(points["gmacs"].tolist())[1]
-            marks.name_points(panel, (points["gmacs"] / unit).tolist(), points, "fid", _drawn_lines(points, unit))
+            at = (points["gmacs"] / unit).tolist()
+            marks.name_points(panel, at, points, "fid", one.named(points), _drawn_lines(points, unit))
         files = style.write_figure(figure, out, "fitted_law")
     data = pd.concat([points for _, points in found])
     return Drawn([*files, write_csv(out / "fitted_law.csv", data)], left_out)
@@ -94,7 +95,7 @@ def _models(source: Source) -> tuple[Scores, pd.DataFrame]:
     points = over_seeds(scores.evals).sort_values("gmacs", ignore_index=True)
     if len(points) < MIN_POINTS:
         raise NothingToDraw(f"{len(points)} models; needed: at least {MIN_POINTS} for a law, its interval and a test")
-    points.insert(0, "source", source.name)
+    points.insert(0, "source", source.called)
     rest = points.iloc[:-1]
     band = power_law_band(rest["gmacs"], rest["fid"], points["gmacs"])
     held_out = [False] * len(rest) + [True]
@@ -128,7 +129,7 @@ def _panel(axes: Axes, scores: Scores, points: pd.DataFrame) -> None:
     law = power_law(rest["gmacs"] / size, rest["fid"])
     lines = [
         f"{law.coefficient:.4g} × {unit}^{law.exponent:.3f}, {len(rest)} models".replace("^-", "^−"),
-        f"{largest['label']}: predicted {largest['line']:.1f}",
+        f"{scores.named(points)[-1]}: predicted {largest['line']:.1f}",
         f"[{largest['low']:.1f}, {largest['high']:.1f}], true {largest['fid']:.1f}",
     ]
     marks.corner_text(axes, lines)

@@ -41,7 +41,7 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
         NothingToDraw: no model was scored at two scales.
         ResultsError: scores that are not finite, or guided on different channels.
     """
-    found, left_out = from_each(sources, _scores)
+    found, left_out = from_each(sources, _scores, by_design=False)
     groups = [scores for of_source in found for scores in of_source]
     small_print = "\n".join(dict.fromkeys(_conditions(scores) for scores in groups)) + "\nScale 1: no guidance."
     columns = 2 if width == "one" else 4

@@ -52,7 +52,7 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
         small_print = f"{RULE}\n{protocols([scores for scores, _ in found])}"
         figure = style.new_figure(width, 2.8 * -(-len(groups) // columns), small_print)
         for axes, (scores, patch, points) in zip(style.panels(figure, len(groups), columns), groups, strict=True):
-            axes.set_title(f"{scores.title}, patch size {patch}")
+            axes.set_title(f"{scores.title}, {f'patch size {patch}' if patch else 'no patches'}")
             _panel(axes, points)
         files = style.write_figure(figure, out, "isoflop")
     data = pd.concat([points for _, points in found])
@@ -62,7 +62,7 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
 def _curves(source: Source) -> tuple[Scores, pd.DataFrame]:
     scores = scaling_scores(source)
     points = over_seeds(scores.evals, ["step"])
-    points.insert(0, "source", source.name)
+    points.insert(0, "source", source.called)
     params: Any = scores.runs.drop_duplicates("label").set_index("label")["params"]
     batch_size = int(scores.runs["batch_size"].iloc[0])
     points = points.assign(

@@ -15,7 +15,6 @@ from analysis.figures.drawn import Drawn, NothingToDraw
 from analysis.figures.scores import names, one_study, over_seeds
 from analysis.figures.sources import Source, from_each
 from analysis.results.files import write_csv
-from analysis.results.run_folders import SIZES
 
 WINDOWS = 200  # a line has at most so many points
 NOT_PRINTED = "the paper prints no number of its losses (Fig. 13); needed: a results folder"
@@ -36,31 +35,34 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     rows = [(source, patch, points) for source, table in found for patch, points in _by_patch(table)]
     columns = 2 if width == "one" else min(3, len(rows))
     small_print = "\n".join(_conditions(source, table) for source, table in found)
-    sizes = [size for size in SIZES if any(size in set(table["size"]) for _, table in found)]
+    looks = style.looks(pd.concat([table for _, table in found])["size"])
     with style.look():
         figure = style.new_figure(width, 2.1 * -(-len(rows) // columns) + 0.3, small_print)
         part: Any = figure.subfigures(1, 1)
         panels: list[Any] = style.panels(part, len(rows), columns)
         for axes, (source, patch, points) in zip(panels, rows, strict=True):
-            for size in sizes:
-                line = points.loc[points["size"] == size]
-                if not line.empty:
-                    look: dict[str, Any] = {"color": style.SIZE_COLOURS[size], "linestyle": style.SIZE_LINES[size]}
-                    marks.curve(axes, line, "step", "loss", look)
-            prefix = f"{source.name}: " if len(found) > 1 else ""
-            axes.set_title(f"{prefix}patch size {patch}")
+            for size, look in looks.items():
+                for _, line in points.loc[points["size"] == size].groupby("label"):
+                    marks.curve(axes, line, "step", "loss", {"color": look.colour, "linestyle": look.line})
+            prefix = f"{_called(source, found)}: " if len(found) > 1 else ""
+            axes.set_title(f"{prefix}patch size {patch}" if patch else f"{prefix}no patches")
             axes.set_yscale("log")
-            table = next(table for one, table in found if one is source)
-            axes.set_ylim(0.95 * min(table["loss_min"]), 1.05 * max(table["loss_max"]))
+            study = pd.concat([table for one, table in found if one.name == source.name])  # all designs on one scale
+            axes.set_ylim(0.95 * min(study["loss_min"]), 1.05 * max(study["loss_max"]))
             style.log_ticks(axes.yaxis)
             style.step_ticks(axes)
         panels[0].set_ylabel("Training loss")
-        handles = [marks.line_handle(style.SIZE_COLOURS[size], style.SIZE_LINES[size]) for size in sizes]
-        marks.below_legend(part, handles, [f"size {size}" for size in sizes])
+        handles = [marks.line_handle(look.colour, look.line) for look in looks.values()]
+        marks.below_legend(part, handles, [style.size_text(size) for size in looks])
         files = style.write_figure(figure, out, "training_loss")
-    data = pd.concat([table.assign(source=source.name) for source, table in found])
+    data = pd.concat([table.assign(source=source.called) for source, table in found])
     columns_of_data = ["source", *(name for name in data.columns if name != "source")]
     return Drawn([*files, write_csv(out / "training_loss.csv", data.loc[:, columns_of_data])], left_out)
+
+
+def _called(source: Source, found: list[tuple[Source, pd.DataFrame]]) -> str:
+    """In a panel's title: the design alone, where all panels are of one study."""
+    return source.design if source.design and len({one.name for one, _ in found}) == 1 else source.called
 
 
 def _losses(source: Source) -> tuple[Source, pd.DataFrame]:
@@ -86,7 +88,7 @@ def _windows(train: pd.DataFrame) -> pd.DataFrame:
         return train
     window = -(-int(max(train["step"])) // WINDOWS)
     last = -(-train["step"].astype(int) // window) * window
-    keys = ["run", "label", "size", "patch", "gmacs", "seed"]
+    keys = ["run", "label", "size", "patch", "block", "gmacs", "seed"]
     means: Any = train.assign(step=last).groupby([*keys, "step"], as_index=False)["loss"].mean()
     return means
 
@@ -106,7 +108,7 @@ def _conditions(source: Source, table: pd.DataFrame) -> str:
     several = len(set(runs["seed"])) > 1
     seeds = f"seeds {names(runs, 'seed')} (mean and range)" if several else f"seed {names(runs, 'seed')}"
     return (
-        f"Measured: {source.name} (data {names(runs, 'data')}), block {names(runs, 'block')}, "
+        f"Measured: {source.called} (data {names(runs, 'data')}), block {names(runs, 'block')}, "
         f"batch {names(runs, 'batch_size')}, {seeds}. Loss as trained, "
         f"of {table['step'].nunique()} logged steps or windows of steps; logarithmic scales."
     )

@@ -15,22 +15,21 @@ from numpy.typing import NDArray
 from analysis.figures import style
 from analysis.figures.drawn import NothingToDraw
 from analysis.figures.labels import place_labels
-from analysis.results.run_folders import SIZES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def model_mark(size: str, patch_rank: int, source: int, scale: float = 1.0) -> dict[str, Any]:
+def model_mark(look: style.Look, patch_rank: int, source: int, scale: float = 1.0) -> dict[str, Any]:
     """The marker of a model as arguments of `Axes.plot`; `scale` makes it smaller on a line of many."""
     return {
-        "color": style.SIZE_COLOURS[size],
+        "color": look.colour,
         "marker": style.PATCH_MARKERS[patch_rank],
-        "markersize": scale * style.SIZE_AREAS[size] ** 0.5,
+        "markersize": scale * look.area**0.5,
         "fillstyle": style.SOURCE_FILLS[source],
         "markerfacecoloralt": "white",
         # A hollow marker's edge is all there is of it.
-        "markeredgecolor": style.SIZE_COLOURS[size] if style.SOURCE_FILLS[source] == "none" else "black",
+        "markeredgecolor": look.colour if style.SOURCE_FILLS[source] == "none" else "black",
         "markeredgewidth": 1.2 if style.SOURCE_FILLS[source] == "none" else 0.6,
     }
 
@@ -55,7 +54,7 @@ def compute_unit(gmacs: Sequence[float]) -> tuple[str, float]:
 
 def scatter(axes: Axes, points: pd.DataFrame, x: str, y: str, source: int = 0, unit: float = 1.0) -> None:
     """Each model's marker at its column `x` / `unit` and its column `y`, with the range over seeds as a bar."""
-    ranks = style.patch_ranks(points["patch"].tolist())
+    ranks, looks = style.patch_ranks(points["patch"].tolist()), style.looks(points["size"])
     if f"{y}_min" in points.columns and max(points["num_seeds"]) > 1:
         # The mean of equal numbers may be a rounding error outside of their range.
         bars = np.maximum(0, [points[y] - points[f"{y}_min"], points[f"{y}_max"] - points[y]])
@@ -65,8 +64,8 @@ def scatter(axes: Axes, points: pd.DataFrame, x: str, y: str, source: int = 0, u
             model[x] / unit,
             model[y],
             linestyle="none",
-            zorder=3 - SIZES.index(model["size"]) / 10,  # small markers above large ones
-            **model_mark(model["size"], ranks[model["patch"]], source),
+            zorder=3 - list(looks).index(model["size"]) / 10,  # small markers above large ones
+            **model_mark(looks[model["size"]], ranks[model["patch"]], source),
         )
 
 
@@ -83,10 +82,11 @@ def name_points(
     x: Sequence[float],
     points: pd.DataFrame,
     y: str,
+    texts: Sequence[str],
     line: NDArray | None = None,
     gap: Sequence[float] | None = None,
 ) -> None:
-    """Write each model's label beside its marker, clear of the bars and of `line`, (N, 2) points of the panel.
+    """Write each model's name, of `texts`, beside its marker, clear of the bars and of `line`, (N, 2) in the panel.
 
     gap: how far each label stays off its marker's centre beyond the usual, in points: a bubble's radius.
     """
@@ -97,7 +97,7 @@ def name_points(
             for at, low, high in zip(x, points[f"{y}_min"], points[f"{y}_max"], strict=True)
         ]
     far = np.concatenate(avoid) if avoid else np.empty((0, 2))
-    place_labels(axes, list(x), points[y].tolist(), points["label"].tolist(), far, gap)
+    place_labels(axes, list(x), points[y].tolist(), list(texts), far, gap)
 
 
 def corner_text(axes: Axes, lines: Sequence[str], at_bottom: bool = False) -> None:
@@ -115,18 +115,16 @@ def curve(axes: Axes, points: pd.DataFrame, x: str, y: str, mark: Mapping[str, A
         axes.fill_between(points[x].astype(float), low, high, color=mark["color"], alpha=0.2, linewidth=0)
 
 
-def size_legend(part: Any, sizes: Sequence[str], sources: Sequence[str] = ()) -> None:
+def size_legend(part: Any, looks: Mapping[str, style.Look], sources: Sequence[str] = ()) -> None:
     """Which line is which size, and which fill which source if there are several, under the panels of `part`."""
-    handles = [
-        _handle(style.SIZE_COLOURS[size], "o", style.SIZE_LINES[size], style.SIZE_AREAS[size] ** 0.5) for size in sizes
-    ]
-    below_legend(part, handles, [f"size {size}" for size in sizes], sources)
+    handles = [_handle(look.colour, "o", look.line, look.area**0.5) for look in looks.values()]
+    below_legend(part, handles, [style.size_text(size) for size in looks], sources)
 
 
 def patch_legend(part: Any, ranks: Mapping[int, int], sources: Sequence[str] = ()) -> None:
     """Which line is which patch size, and which fill which source, under the panels of `part`."""
     handles = [_handle("#777777", style.PATCH_MARKERS[rank], style.PATCH_LINES[rank], 5) for rank in ranks.values()]
-    below_legend(part, handles, [f"patch {patch}" for patch in ranks], sources)
+    below_legend(part, handles, [style.patch_text(patch) for patch in ranks], sources)
 
 
 def source_legend(axes: Axes, sources: Sequence[str]) -> None:
@@ -167,11 +165,17 @@ def _handle(colour: str, marker: str, line: Any, size: float) -> Any:
     return Line2D([], [], markeredgecolor="black", markeredgewidth=0.6, **look)
 
 
-def shape_legend(part: Any, points: pd.DataFrame) -> None:
-    """What area, colour and shape of the markers say, under the panels of `part`, which show the models `points`."""
-    sizes = [size for size in SIZES if size in set(points["size"])]
-    ranks = style.patch_ranks(points["patch"].tolist())
-    handles = [_handle(style.SIZE_COLOURS[size], "o", "none", style.SIZE_AREAS[size] ** 0.5) for size in sizes]
+def shape_legend(part: Any, points: pd.DataFrame, sources: Sequence[str] = ()) -> None:
+    """What area, colour and shape of the markers say, under the panels of `part`, which show the models `points`.
+
+    sources: what the fills say, if they say anything.
+    """
+    looks, ranks = style.looks(points["size"]), style.patch_ranks(points["patch"].tolist())
+    handles = [_handle(look.colour, "o", "none", look.area**0.5) for look in looks.values()]
     handles += [_handle("#777777", style.PATCH_MARKERS[rank], "none", 5) for rank in ranks.values()]
-    texts = [*sizes, *(f"patch {patch}" for patch in ranks)]
-    part.legend(handles, texts, loc="outside lower center", ncols=len(texts), handlelength=1, columnspacing=1)
+    texts = [*looks, *(style.patch_text(patch) for patch in ranks)]
+    if len(sources) > 1:
+        handles, texts = [*handles, *_fills(len(sources), ["none"] * len(sources))], [*texts, *sources]
+    short = max(map(len, texts)) <= 10  # sizes and patch sizes: one row
+    columns = len(texts) if short else min(4, len(texts))
+    part.legend(handles, texts, loc="outside lower center", ncols=columns, handlelength=1, columnspacing=1)

@@ -10,7 +10,19 @@ import pandas as pd
 
 from analysis.figures import marks, style
 from analysis.figures.drawn import Drawn, NothingToDraw
-from analysis.figures.scores import MACS, Scores, at_last_shared_step, finite, over_seeds, protocols, scaling_scores
+from analysis.figures.scores import (
+    MACS,
+    Scores,
+    at_last_shared_step,
+    by_study,
+    finite,
+    over_seeds,
+    protocols,
+    scaling_scores,
+    side_by_side,
+    sources_of,
+    titles,
+)
 from analysis.figures.sources import Source, from_each
 from analysis.laws.power_law import log_linear
 from analysis.results.files import write_csv
@@ -33,55 +45,64 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     """Into metrics.png, .pdf and .csv.
 
     A row of panels a source, a panel a metric that was measured; means over seeds with bars from the lowest to the
-    highest, at the last shared step. Data columns: source, label, size, patch, gmacs, num_seeds, metric, mean, min,
-    max.
+    highest, at the last shared step; block designs of a study as different fills. Data columns: source, label, size,
+    patch, gmacs, num_seeds, metric, mean, min, max.
 
     Raises:
         NothingToDraw: no source has two metrics.
         ResultsError: values that are not finite, or scores that are not comparable.
     """
-    found, left_out = from_each(sources, _with_metrics)
-    data = pd.concat([_points(scores, metric) for scores, metrics in found for metric in metrics])
-    scores = [one for one, _ in found]
+    scores, left_out = from_each(sources, _with_metrics)
+    groups = [group for study in by_study(scores) for group in side_by_side(study, also=("step",))]
+    measured = [[name for name in METRICS if any(name in _measured(one) for one in group)] for group in groups]
+    data = pd.concat([_points(one, metric) for one in scores for metric in _measured(one)])
     columns = 2 if width == "one" else 3
-    heights = [1.75 * -(-len(metrics) // columns) + 0.5 for _, metrics in found]
+    heights = [1.75 * -(-len(metrics) // columns) + 0.5 for metrics in measured]
     with style.look():
         figure = style.new_figure(width, sum(heights), f"{MACS} ↓: lower is better.\n{protocols(scores)}")
-        parts = figure.subfigures(len(found), 1, squeeze=False, height_ratios=heights)
-        for part, (one, metrics) in zip(parts.flat, found, strict=True):
-            part.suptitle(f"{one.title}, {style.steps_text(int(one.evals['step'].iloc[0]))} steps", fontsize=9)
+        parts = figure.subfigures(len(groups), 1, squeeze=False, height_ratios=heights)
+        for part, group, metrics in zip(parts.flat, groups, measured, strict=True):
+            step = style.steps_text(int(group[0].evals["step"].iloc[0]))
+            part.suptitle(f"{titles(group)}, {step} steps", fontsize=9)
             for axes, metric in zip(style.panels(part, len(metrics), columns), metrics, strict=True):
-                _panel(axes, one, metric)
-            marks.shape_legend(part, one.evals)
+                _panel(axes, group, metric)
+            marks.shape_legend(part, pd.concat([one.evals for one in group]), sources_of(group))
         files = style.write_figure(figure, out, "metrics")
     return Drawn([*files, write_csv(out / "metrics.csv", data)], left_out)
 
 
-def _with_metrics(source: Source) -> tuple[Scores, list[str]]:
+def _measured(scores: Scores) -> list[str]:
+    return [name for name in METRICS if not scores.evals[name].isna().to_numpy().all()]
+
+
+def _with_metrics(source: Source) -> Scores:
     scores = at_last_shared_step(scaling_scores(source))
-    metrics = [name for name in METRICS if not scores.evals[name].isna().to_numpy().all()]
+    metrics = _measured(scores)
     if len(metrics) < 2:
         raise NothingToDraw(f"of its models only {', '.join(metrics)} is known; needed: a second metric")
     for name in metrics:
         finite(scores.evals, name)
-    return scores, metrics
+    return scores
 
 
 def _points(scores: Scores, metric: str) -> pd.DataFrame:
     points = over_seeds(scores.evals, metric=metric)
-    points.insert(0, "source", scores.source.name)
+    points.insert(0, "source", scores.source.called)
     points = points.rename(columns={metric: "mean", f"{metric}_min": "min", f"{metric}_max": "max"})
     points.insert(points.columns.get_loc("mean"), "metric", metric)  # pyright: ignore[reportArgumentType]
     return points
 
 
-def _panel(axes: Axes, scores: Scores, metric: str) -> None:
-    points = over_seeds(scores.evals, metric=metric)
-    unit, size = marks.compute_unit(points["gmacs"].tolist())
-    marks.scatter(axes, points, "gmacs", metric, unit=size)
+def _panel(axes: Axes, group: list[Scores], metric: str) -> None:
+    unit, size = marks.compute_unit([gmacs for scores in group for gmacs in scores.evals["gmacs"]])
+    for index, scores in enumerate(group):
+        if metric in _measured(scores):
+            marks.scatter(axes, over_seeds(scores.evals, metric=metric), "gmacs", metric, index, size)
     axes.set_ylabel(METRICS[metric])
     marks.gmacs_axis(axes, unit)
     axes.set_xlabel(unit)
-    style.log_ticks(axes.xaxis, (1,))
-    if len(points) >= MIN_MODELS:
+    low, high = sorted(axes.get_xlim())
+    style.log_ticks(axes.xaxis, (1,) if high / low > 10 else (1, 2, 5))
+    points = over_seeds(group[0].evals, metric=metric)
+    if len(group) == 1 and len(points) >= MIN_MODELS:
         axes.set_title(f"r = {log_linear(points['gmacs'], points[metric]).r:.3f}".replace("-", "−"), fontsize=7.5)

@@ -51,7 +51,7 @@ def _models(source: Source) -> tuple[Scores, pd.DataFrame]:
     points = over_seeds(scores.evals)
     if len(points) < MIN_MODELS:
         raise NothingToDraw(f"{len(points)} models; needed: at least {MIN_MODELS} for a law")
-    points.insert(0, "source", source.name)
+    points.insert(0, "source", source.called)
     law = power_law(points["gmacs"], points["fid"])(points["gmacs"])
     return scores, points.assign(law=law, ratio=points["fid"] / law)
 

@@ -15,26 +15,26 @@ from analysis.figures.drawn import Drawn, NothingToDraw
 from analysis.figures.scores import Scores, protocol, scaling_scores
 from analysis.figures.sources import Source, from_each
 from analysis.results.files import write_arrays
-from analysis.results.run_folders import SIZES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GRID_COLUMNS = 5
+GRID_COLUMNS = 5  # images of a cell
+COLUMNS = 4  # cells side by side that are large enough to see; more patch sizes than that still get a column each
 
 
 def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     """Into sample_grid.png, .pdf and .npz, of one source.
 
-    Rows are sizes, columns patch sizes, coarsest first; a cell holds classes 0 to 4 above 5 to 9, of the
-    smallest seed at the run's last evaluated step. The .npz maps a label ("S/4") to (10, C, H, W) uint8.
+    Rows are sizes, columns patch sizes, coarsest first, and block designs; a cell holds classes 0 to 4 above 5 to 9,
+    of the smallest seed at the run's last evaluated step. The .npz maps a label ("S/4") to (10, C, H, W) uint8.
 
     Raises:
         NothingToDraw: no samples yet, or runs that differ in more than size, patch size and seed.
         ResultsError: scores that are not finite or not comparable, or two sources that have samples.
     """
-    found, left_out = from_each(sources, _with_samples)
+    found, left_out = from_each(sources, _with_samples, by_design=False)
     if len(found) > 1:
         named = ", ".join(scores.source.name for scores in found)
         raise ResultsError(f"samples of {named}: one grid shows one source; accepted: one of them")
@@ -61,25 +61,51 @@ def _with_samples(source: Source) -> Scores:
 def _grid(scores: Scores, samples: dict[str, np.ndarray], width: style.Width) -> Figure:
     evals: pd.DataFrame = scores.evals
     steps = dict(zip(evals["label"], evals["step"], strict=True))
-    sizes = [size for size in SIZES if size in set(evals["size"])]
-    patches = list(style.patch_ranks(evals["patch"].tolist()))
+    cells = _places(evals)
+    rows, columns = len(cells), len(cells[0])
     # Cells are twice as wide as high, 5 by 2 images, under a line of text.
-    cell = style.WIDTHS[width] / max(2, len(patches))
-    height = (0.44 * cell + 0.2) * len(sizes)
+    cell = style.WIDTHS[width] / max(2, columns)
+    height = (0.44 * cell + 0.2) * rows
     figure = style.new_figure(width, height, f"The same noise and classes in every cell. {protocol(scores)}")
     engine: Any = figure.get_layout_engine()
     engine.set(wspace=0.04, hspace=0.02)
-    grid = figure.subplots(len(sizes), len(patches), squeeze=False)
+    grid = figure.subplots(rows, columns, squeeze=False)
     # An empty cell is a white one of the same shape, so that the rows stay aligned.
     blank = np.full_like(next(iter(samples.values())), 255)
-    for axes, label in zip(grid.flat, (f"{size}/{patch}" for size in sizes for patch in patches), strict=True):
+    for axes, label in zip(grid.flat, (label for row in cells for label in row), strict=True):
         if label not in samples:
-            _cell(axes, blank, f"{label}: no samples")
+            _cell(axes, blank, label)
         elif len(set(steps.values())) > 1:
             _cell(axes, samples[label], f"{label}, step {steps[label]:,}")
         else:
             _cell(axes, samples[label], label)
     return figure
+
+
+def _places(evals: pd.DataFrame) -> list[list[str]]:
+    """The label of each row's cells, or what an empty one says: a row a size, a column a patch size.
+
+    Of several designs each has its own rows, or its own columns if these are few. Where two models have one size,
+    patch size and design, they stand side by side as they come.
+    """
+    sizes = list(style.looks(evals["size"]))
+    patches = list(style.patch_ranks(evals["patch"].tolist()))
+    designs = evals["block"].drop_duplicates().tolist()
+    models = evals.drop_duplicates("label")
+    if models.duplicated(["block", "size", "patch"]).any():
+        labels = models["label"].tolist()
+        labels += [""] * (-len(labels) % COLUMNS)
+        return [labels[start : start + COLUMNS] for start in range(0, len(labels), COLUMNS)]
+    at = models.set_index(["block", "size", "patch"])["label"].to_dict()
+
+    def text(block: str, size: str, patch: int) -> str:
+        wanted = f"{size}/{patch}" if patch else size
+        missing = f"{wanted}, {block}: no samples" if len(designs) > 1 else f"{wanted}: no samples"
+        return at.get((block, size, patch), missing)
+
+    if len(designs) * len(patches) <= COLUMNS:
+        return [[text(block, size, patch) for block in designs for patch in patches] for size in sizes]
+    return [[text(block, size, patch) for patch in patches] for block in designs for size in sizes]
 
 
 def _cell(axes: Axes, samples: np.ndarray, title: str) -> None:

@@ -60,7 +60,7 @@ def _scores(source: Source) -> list[Scores]:
 
 def _points(scores: Scores) -> pd.DataFrame:
     points = over_seeds(scores.evals, ["sampling_steps"])
-    points.insert(0, "source", scores.source.name)
+    points.insert(0, "source", scores.source.called)
     first = scores.evals.iloc[0]
     calls = points["sampling_steps"].astype(float) * (1 if first["guidance_scale"] == 1 else 2)
     one_image = points["gmacs"] * calls
@@ -70,11 +70,11 @@ def _points(scores: Scores) -> pd.DataFrame:
 
 def _panel(axes: Axes, scores: Scores) -> None:
     points = _points(scores)
-    ranks = style.patch_ranks(points["patch"].tolist())
+    ranks, looks = style.patch_ranks(points["patch"].tolist()), style.looks(points["size"])
     unit, size_of_unit = marks.compute_unit(points["sampling_gmacs"].tolist())
-    lines: list[Any] = list(points.groupby(["size", "patch"]))
-    for (size, patch), line in lines:
-        look = marks.model_mark(size, ranks[patch], 0) | {"linestyle": style.PATCH_LINES[ranks[patch]]}
+    lines: list[Any] = list(points.groupby(["size", "patch", "label"]))
+    for (size, patch, _), line in lines:
+        look = marks.model_mark(looks[size], ranks[patch], 0) | {"linestyle": style.PATCH_LINES[ranks[patch]]}
         marks.curve(axes, line.assign(x=line["sampling_gmacs"] / size_of_unit), "x", "fid", look)
     axes.set_title(f"{scores.title}, {style.steps_text(int(scores.evals['step'].iloc[0]))} training steps")
     axes.set_xscale("log")

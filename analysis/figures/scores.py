@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.errors import ResultsError
 from analysis.figures.drawn import NothingToDraw
-from analysis.figures.sources import Source
+from analysis.figures.sources import MAX_SOURCES, Source
 from analysis.results.published import EVALUATION
 from analysis.results.tables import comparable, evaluation_keys
 
@@ -39,17 +39,27 @@ class Scores:
         runs = self.source.tables.runs
         return runs.loc[runs["run"].isin(self.evals["run"].tolist())]
 
+    def named(self, points: pd.DataFrame) -> list[str]:
+        """What a point is called in a panel of this design: its network's name."""
+        networks: dict[str, str] = dict(zip(self.evals["label"], self.evals["network"], strict=True))
+        return [networks[label] for label in points["label"]]
+
     @property
-    def title(self) -> str:
+    def study(self) -> str:
         """ "Measured: digits", or "Published: ImageNet 256 x 256"."""
         data = names(self.runs, "data")
         if self.source.published:
             return f"Published: {data.replace('imagenet-256-latents', 'ImageNet 256 x 256')}"
         return f"Measured: {data}" if self.source.name in ("measured", data) else f"Measured: {self.source.name}"
 
+    @property
+    def title(self) -> str:
+        """The study, and its block design if it is one of several."""
+        return f"{self.study}, {self.source.design}" if self.source.design else self.study
+
 
 def scaling_scores(source: Source) -> Scores:
-    """All scores of a study whose models differ in size, patch size and seed, and in nothing else.
+    """All scores of a study whose models differ in size, patch size, block design and seed, and in nothing else.
 
     Raises:
         NothingToDraw: no score yet, or the runs differ in more than that.
@@ -94,17 +104,19 @@ def finite(rows: pd.DataFrame, column: str) -> None:
         )
 
 
-def one_study(runs: pd.DataFrame, also: tuple[str, ...] = ("block",)) -> None:
-    """Refuse runs that differ in more than size, patch size and seed.
+def one_study(runs: pd.DataFrame) -> None:
+    """Refuse runs that differ in more than size, patch size, block design and seed.
 
     Raises:
         NothingToDraw: names in what they differ.
     """
-    for name in (*also, "data", "batch_size"):
+    for name in ("data", "batch_size"):
         if len(set(runs[name])) > 1:
             raise NothingToDraw(f"the runs differ in {name} ({names(runs, name)}); keep one value to draw them")
-    if runs.duplicated(["label", "block", "seed"]).any():
-        raise NothingToDraw("a model has several runs of one seed; keep one run of each model and seed")
+    twice = runs.loc[runs.duplicated(["label", "block", "seed"])]
+    if not twice.empty:
+        model, seed = twice.iloc[0][["label", "seed"]]
+        raise NothingToDraw(f"{model} has several runs of seed {seed}; keep one run of each model, block and seed")
 
 
 def at_last_shared_step(scores: Scores) -> Scores:
@@ -128,11 +140,14 @@ def over_seeds(evals: pd.DataFrame, by: Sequence[str] = (), metric: str = "fid")
 
 
 def side_by_side(scores: Sequence[Scores], also: tuple[str, ...] = ()) -> list[list[Scores]]:
-    """Group what may share axes: the same data and evaluation key (as far as a paper states it) and column `also`."""
+    """Group what may share axes: the same data, batch, evaluation key (as far as a paper states it) and column `also`.
+
+    No group has more than can be told apart.
+    """
     panels: list[list[Scores]] = []
     for one in scores:
         for panel in panels:
-            if _may_share_axes(panel[0], one, also):
+            if len(panel) < MAX_SOURCES and _may_share_axes(panel[0], one, also):
                 panel.append(one)
                 break
         else:
@@ -145,7 +160,7 @@ def _may_share_axes(one: Scores, other: Scores, also: tuple[str, ...]) -> bool:
     key = EVALUATION if one.source.published or other.source.published else evaluation_keys
     first, second = one.evals.iloc[0], other.evals.iloc[0]
     same_key = all(_agree(first[name], second[name]) for name in (*key, *also))
-    return same_key and set(one.runs["data"]) == set(other.runs["data"])
+    return same_key and all(set(one.runs[name]) == set(other.runs[name]) for name in ("data", "batch_size"))
 
 
 def _agree(one: Any, other: Any) -> bool:
@@ -159,8 +174,22 @@ def _agree(one: Any, other: Any) -> bool:
 
 def titles(group: Sequence[Scores]) -> str:
     """The titles of a panel's sources: "Measured: digits and digits-held-out"."""
+    if len({one.source.name for one in group}) == 1:
+        return group[0].title if len(group) == 1 else group[0].study
     later = [one.title if one.source.published else one.title.removeprefix("Measured: ") for one in group[1:]]
     return " and ".join([group[0].title, *later])
+
+
+def sources_of(group: Sequence[Scores]) -> list[str]:
+    """What a legend calls the sources of a panel: their designs, where all are of one study."""
+    same = len({one.source.name for one in group}) == 1
+    return [one.source.design if same and one.source.design else one.source.called for one in group]
+
+
+def by_study(scores: Sequence[Scores]) -> list[list[Scores]]:
+    """The designs of each study together."""
+    studies = dict.fromkeys(one.source.name for one in scores)
+    return [[one for one in scores if one.source.name == name] for name in studies]
 
 
 def names(runs: pd.DataFrame, column: str) -> str:
@@ -168,8 +197,25 @@ def names(runs: pd.DataFrame, column: str) -> str:
 
 
 def protocols(scores: Sequence[Scores], varied: tuple[str, ...] = ()) -> str:
-    """Small print: a line for each source, with the whole key except what the figure varies."""
-    return "\n".join(PAPER if one.source.published else protocol(one, varied) for one in scores)
+    """Small print: a line for each source, with the whole key except what the figure varies.
+
+    Designs of one study that were scored alike share a line.
+    """
+    lines: list[str] = []
+    for panel in (panel for study in by_study(scores) for panel in side_by_side(study)):
+        one = _together(panel)
+        lines.append(PAPER if one.source.published else protocol(one, varied))
+    return "\n".join(lines)
+
+
+def _together(designs: Sequence[Scores]) -> Scores:
+    """Scores of one study's designs as one."""
+    if len(designs) == 1:
+        return designs[0]
+    source = designs[0].source
+    runs = pd.concat([one.source.tables.runs for one in designs])
+    whole = replace(source, design="", tables=replace(source.tables, runs=runs))
+    return Scores(whole, pd.concat([one.evals for one in designs]))
 
 
 def protocol(scores: Scores, varied: tuple[str, ...] = ()) -> str:

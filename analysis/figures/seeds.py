@@ -29,7 +29,7 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
         NothingToDraw: no model has two seeds, or runs differ in more than size, patch size and seed.
         ResultsError: scores that are not finite or not comparable.
     """
-    found, left_out = from_each(sources, _with_seeds)
+    found, left_out = from_each(sources, _with_seeds, by_design=False)
     scores = [one for one, _ in found]
     with style.look():
         figure = style.new_figure(width, 2.4 * len(found), protocols(scores))
@@ -67,7 +67,8 @@ def _panel(axes: Axes, points: pd.DataFrame, narrow: bool) -> None:
         axes.plot([models.index(label) for label in rows["label"]], rows["percent"], **look)
     axes.axhline(0, color="#555555", linewidth=0.8, zorder=1)
     axes.set_xticks(range(len(models)), models)
-    axes.tick_params(axis="x", labelrotation=45 if narrow and len(models) > 6 else 0)
+    crowded = sum(len(label) + 2 for label in models) > (30 if narrow else 75)
+    axes.tick_params(axis="x", labelrotation=(90 if len(models) > 16 else 45) if crowded else 0)
     axes.set_xlabel("Model, by GMACs")
     axes.set_ylabel("Fréchet distance,\n% above its seeds' mean")
     axes.legend(ncols=3, loc="upper left")

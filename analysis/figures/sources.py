@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.errors import ResultsError
 from analysis.figures.drawn import NothingToDraw
+from analysis.results.model_names import model_names
 from analysis.results.published import METRICS, published, published_evaluations
 from analysis.results.run_folders import EVALS_TYPES, TRAIN_TYPES
 from analysis.results.tables import RUN_COLUMNS, RUNS_TYPES, Tables, load
@@ -23,14 +24,22 @@ Read = TypeVar("Read")
 
 @dataclass(frozen=True)
 class Source:
-    """name: "published" or the results folder's name; tables: as `analysis.results.tables` describes them."""
+    """name: "published" or the results folder's name; tables: as `analysis.results.tables` describes them, but for
+    their models' names (`measured`). design: the one whose runs these are, if the study has several block designs.
+    """
 
     name: str
     tables: Tables
+    design: str = ""
 
     @property
     def published(self) -> bool:
         return self.name == PUBLISHED
+
+    @property
+    def called(self) -> str:
+        """What stands in legends and data: "digits", or "my-blocks, adaln"."""
+        return f"{self.name}, {self.design}" if self.design else self.name
 
 
 def open_sources(names: Sequence[str]) -> list[Source]:
@@ -51,10 +60,31 @@ def open_sources(names: Sequence[str]) -> list[Source]:
 
 
 def measured(tables: Tables, name: str = "measured") -> Source:
-    """Tables of the suite's own runs as a source."""
+    """Tables of the suite's own runs as a source.
+
+    In all of them `label` is one text for each model and block design, and a new column `network` one for each model
+    (`model_names`). Where a size has no name, `size` is that text; a network without patches has `patch` 0.
+    """
     if name == PUBLISHED:
         raise ResultsError(f"a results folder called {PUBLISHED}: that name stands for the papers' tables; rename it")
-    return Source(name, tables)
+    runs = tables.runs.assign(**model_names(tables.runs))
+    runs["size"] = runs["size"].where(runs["size"].fillna("") != "", runs["network"])
+    runs["patch"] = runs["patch"].fillna(0)
+    of_runs: pd.DataFrame = runs.set_index("run").loc[:, ["label", "network", "size", "patch"]]
+
+    def named(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(**{column: of_runs[column].reindex(table["run"]).to_numpy() for column in of_runs.columns})
+
+    return Source(
+        name,
+        replace(
+            tables,
+            runs=runs,
+            train=named(tables.train),
+            evals=named(tables.evals),
+            other_evals=named(tables.other_evals),
+        ),
+    )
 
 
 def published_source() -> Source:
@@ -67,9 +97,10 @@ def published_source() -> Source:
     rows = pd.concat([rows, _original_decoder(rows)], ignore_index=True)
     parts = rows["model"].str.extract(r"DiT-(?P<label>(?P<size>\w+)/(?P<patch>\d+))")
     rows = rows.assign(**{name: parts[name] for name in parts.columns}, seed=0)
-    rows = rows.assign(run=rows["label"] + " " + rows["block"] + " " + rows["data"])
-    runs = rows.drop_duplicates("run").reindex(columns=[*RUNS_TYPES]).astype(RUNS_TYPES)
-    identity = {name: RUNS_TYPES[name] for name in RUN_COLUMNS}
+    rows = rows.assign(run=rows["label"] + " " + rows["block"] + " " + rows["data"], network=rows["label"])
+    types = RUNS_TYPES | {"network": "str"}
+    runs = rows.drop_duplicates("run").reindex(columns=[*types]).astype(types)
+    identity = {name: types[name] for name in (*RUN_COLUMNS, "network")}
     evals = rows.reindex(columns=[*identity, *EVALS_TYPES]).astype(identity | EVALS_TYPES)
     in_table_4 = rows["source"].str.endswith("Table 4")
     return Source(
@@ -84,8 +115,12 @@ def published_source() -> Source:
     )
 
 
-def from_each(sources: Sequence[Source], read: Callable[[Source], Read]) -> tuple[list[Read], list[str]]:
+def from_each(
+    sources: Sequence[Source], read: Callable[[Source], Read], by_design: bool = True
+) -> tuple[list[Read], list[str]]:
     """`read` of every source that has data for it, and a line for each that has not.
+
+    by_design: a study of several block designs is as many sources, so that each design is drawn for itself.
 
     Raises:
         NothingToDraw: none of the sources has.
@@ -93,13 +128,43 @@ def from_each(sources: Sequence[Source], read: Callable[[Source], Read]) -> tupl
     found: list[Read] = []
     left_out: list[str] = []
     for source in sources:
-        try:
-            found.append(read(source))
-        except NothingToDraw as error:
-            left_out.append(f"{source.name}: {error}")
+        reasons: dict[str, str] = {}
+        parts = _designs(source) if by_design else [source]
+        for part in parts:
+            try:
+                found.append(read(part))
+            except NothingToDraw as error:
+                reasons[part.called] = str(error)
+        if len(reasons) == len(parts) and len(set(reasons.values())) == 1:  # the same of all designs: said once
+            reasons = {source.name: next(iter(reasons.values()))}
+        left_out += [f"{name}: {reason}" for name, reason in reasons.items()]
     if not found:
         raise NothingToDraw("; ".join(left_out))
     return found, left_out
+
+
+def _designs(source: Source) -> list[Source]:
+    """A source for each block design; a family that has none is one. The papers' tables hold one scaling study."""
+    designs = source.tables.runs.drop_duplicates("block").loc[:, ["block", "family"]].to_dict("records")
+    if source.published or len(designs) < 2:
+        return [source]
+    return [
+        replace(source, tables=_of_design(source.tables, each["block"]), design=each["block"] or each["family"])
+        for each in designs
+    ]
+
+
+def _of_design(tables: Tables, design: str) -> Tables:
+    def chosen(table: pd.DataFrame) -> pd.DataFrame:
+        return table.loc[table["block"] == design]
+
+    return replace(
+        tables,
+        runs=chosen(tables.runs),
+        train=chosen(tables.train),
+        evals=chosen(tables.evals),
+        other_evals=chosen(tables.other_evals),
+    )
 
 
 def _original_decoder(rows: pd.DataFrame) -> pd.DataFrame:

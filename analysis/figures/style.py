@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from analysis.results.files import write_whole
+from analysis.results.run_folders import SIZES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +24,14 @@ WIDTHS: dict[Width, float] = {"one": 3.25, "two": 6.75}  # inches: one and two c
 SIZE_COLOURS = {"S": "#56B4E9", "B": "#E69F00", "L": "#009E73", "XL": "#D55E00"}
 SIZE_AREAS = {"S": 14.0, "B": 27.0, "L": 44.0, "XL": 66.0}  # square points
 SIZE_LINES = {"S": ":", "B": "-.", "L": "--", "XL": "-"}
+# Models of no known size: their names tell them apart, and beyond so many colours nothing else does.
+OTHERS = (
+    ("#0072B2", (0, (5, 1, 1, 1, 1, 1))),
+    ("#CC79A7", (0, (8, 2))),
+    ("#555555", (0, (1, 3))),
+    ("#000000", (0, (3, 1))),
+)
+OTHER_AREA = 27.0
 # By rank, coarsest first, so that the patch sizes 4, 2, 1 of small images look like the paper's 8, 4, 2.
 PATCH_MARKERS = ("s", "^", "o", "D", "v")
 PATCH_LINES = (":", "--", "-", "-.", "-")
@@ -61,6 +71,34 @@ SETTINGS: dict[Any, Any] = {
     "ytick.labelsize": 7,
     "pdf.fonttype": 42,  # fonts embedded, text stays text
 }
+
+
+@dataclass(frozen=True)
+class Look:
+    """Of a size: colour, marker area in square points, and line style."""
+
+    colour: str
+    area: float
+    line: Any
+
+
+def looks(sizes: Iterable[str]) -> dict[str, Look]:
+    """How each of `sizes` looks: the known ones first, smallest first, then the models of no known size."""
+    present = list(dict.fromkeys(sizes))
+    others = [size for size in present if size not in SIZES]
+    known = {size: Look(SIZE_COLOURS[size], SIZE_AREAS[size], SIZE_LINES[size]) for size in SIZES if size in present}
+    for index, size in enumerate(others):
+        colour, line = OTHERS[index % len(OTHERS)]
+        known[size] = Look(colour, OTHER_AREA, line)
+    return known
+
+
+def size_text(size: str) -> str:
+    return f"size {size}" if size in SIZES else size
+
+
+def patch_text(patch: int) -> str:
+    return f"patch {patch}" if patch else "no patches"
 
 
 @contextmanager

@@ -11,11 +11,10 @@ import pandas as pd
 
 from analysis.figures import marks, style
 from analysis.figures.drawn import Drawn
-from analysis.figures.scores import Scores, over_seeds, protocols, scaling_scores, side_by_side, titles
+from analysis.figures.scores import Scores, over_seeds, protocols, scaling_scores, side_by_side, sources_of, titles
 from analysis.figures.sources import Source, from_each
 from analysis.laws.compute import training_gmacs
 from analysis.results.files import write_csv
-from analysis.results.run_folders import SIZES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +42,8 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
         figure = style.new_figure(width, 3.1 * -(-len(groups) // columns), f"{RULE}\n{protocols(scores)}")
         for part, group in zip(style.parts(figure, len(groups), columns), groups, strict=True):
             _panel(part.subplots(), group)
-            marks.shape_legend(part, pd.concat([_points(scores) for scores in group]))
+            designs = sources_of(group) if group[0].source.design else []
+            marks.shape_legend(part, pd.concat([_points(scores) for scores in group]), designs)
         files = style.write_figure(figure, out, "training_compute")
     data = pd.concat([_points(one) for one in scores])
     return Drawn([*files, write_csv(out / "training_compute.csv", data)], left_out)
@@ -57,7 +57,7 @@ def frontier(compute: Sequence[float], score: Sequence[float]) -> list[bool]:
 
 def _points(scores: Scores) -> pd.DataFrame:
     points = over_seeds(scores.evals, ["step"])
-    points.insert(0, "source", scores.source.name)
+    points.insert(0, "source", scores.source.called)
     batch_size = int(scores.runs["batch_size"].iloc[0])
     points = points.assign(training_gmacs=training_gmacs(points["gmacs"], batch_size, points["step"].astype(float)))
     return points.assign(on_frontier=frontier(points["training_gmacs"].tolist(), points["fid"].tolist()))
@@ -69,16 +69,16 @@ def _panel(axes: Axes, group: list[Scores]) -> None:
         best = points.loc[points["on_frontier"]].sort_values("training_gmacs")
         end = pd.concat([best, best.tail(1).assign(training_gmacs=max(points["training_gmacs"]))])
         axes.step(end["training_gmacs"], end["fid"], where="post", color="#bbbbbb", linewidth=4, zorder=1)
-        ranks = style.patch_ranks(points["patch"].tolist())
-        for size in SIZES:
+        ranks, looks = style.patch_ranks(points["patch"].tolist()), style.looks(points["size"])
+        for size, look in looks.items():
             for patch, rank in ranks.items():
-                chosen = points.loc[points["size"].eq(size) & points["patch"].eq(patch)]
-                if not chosen.empty:
+                for _, model in points.loc[points["size"].eq(size) & points["patch"].eq(patch)].groupby("label"):
                     line = {"linestyle": style.PATCH_LINES[rank], "linewidth": 0.9}
-                    look: dict[str, Any] = marks.model_mark(size, rank, index, scale=0.8) | line
-                    axes.plot(chosen["training_gmacs"], chosen["fid"], **look)
+                    mark: dict[str, Any] = marks.model_mark(look, rank, index, scale=0.8) | line
+                    axes.plot(model["training_gmacs"], model["fid"], **mark)
     axes.set_title(titles(group))
     axes.set_xscale("log")
     axes.set_xlabel("Training compute (GMACs)")
     axes.set_ylabel("FID-50K" if any(scores.source.published for scores in group) else "Fréchet distance")
-    marks.source_legend(axes, [scores.source.name for scores in group])
+    if not group[0].source.design:
+        marks.source_legend(axes, sources_of(group))

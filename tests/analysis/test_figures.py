@@ -116,11 +116,14 @@ def test_scores_that_are_not_comparable_are_not_drawn(tmp_path):
     assert not (tmp_path / "figures").exists()
 
 
-def test_different_block_designs_are_not_drawn_together(tmp_path):
+def test_block_designs_share_a_panel_under_names_of_their_own(tmp_path):
     tables = collected(tmp_path, ["S/4", "S/2"])
-    runs = tables.runs.assign(block=["adaln", "adaln-zero"])
-    with pytest.raises(ResultsError, match="the runs differ in block"):
-        gflops_vs_score(replace(tables, runs=runs), tmp_path)
+    blocks: dict[str, str] = dict(zip(tables.runs["run"], ["adaln", "adaln-zero"], strict=True))
+    runs, evals = (table.assign(block=[blocks[run] for run in table["run"]]) for table in (tables.runs, tables.evals))
+    gflops_vs_score(replace(tables, runs=runs, evals=evals), tmp_path)
+    data = measured(tmp_path)
+    assert data["source"].tolist() == ["measured, adaln", "measured, adaln-zero"]
+    assert data["label"].tolist() == ["S/4", "S/2"]
 
 
 def test_nothing_is_drawn_without_a_score(tmp_path):

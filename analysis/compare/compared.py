@@ -1,0 +1,93 @@
+"""What is said of designs: two by a law, two at equal steps where models are too few for one, or all in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from analysis.compare.at_equal_steps import StepsComparison, compare_at_equal_steps
+from analysis.compare.designs import DesignComparison, compare_designs
+from analysis.laws.observations import Observations
+from analysis.results.tables import MIN_MODELS
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """One model of one design: the mean of its score over seeds, and the lowest and highest."""
+
+    design: str
+    model: str
+    gmacs: float
+    seeds: int
+    mean: float
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True)
+class DesignTable:
+    """All designs, side by side at one step: rows by model, lowest mean first."""
+
+    metric: str
+    step: str
+    rows: tuple[ModelScores, ...]
+    convention: str = "Mean and range over seeds, at equal steps and batch; lower is better"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "metric": self.metric,
+            "step": int(self.step),
+            "designs": [vars(row) for row in self.rows],
+            "convention": self.convention,
+            "sentence": self.sentence(),
+        }
+
+    def table(self) -> list[list[str]]:
+        """Rows of text: name, value."""
+        return [
+            [
+                f"{row.model}, {row.design}",
+                f"{self.metric} {row.mean:.4g} [{row.lowest:.4g}, {row.highest:.4g}], seeds: {row.seeds}, "
+                f"{row.gmacs:.4g} GMACs",
+            ]
+            for row in self.rows
+        ]
+
+    def sentence(self) -> str:
+        """Who is lowest, and what says whether that is more than chance."""
+        best = {row.model: row for row in reversed(self.rows)}
+        said = "; ".join(f"{row.design} for {model} ({row.mean:.4g})" for model, row in sorted(best.items()))
+        return f"Lowest mean {self.metric} at step {self.step}: {said}. Is it surely lower? Choose two: --between A,B."
+
+
+def compared(
+    designs: Mapping[str, Observations], level: float = 0.9, seed: int = 0
+) -> DesignComparison | StepsComparison | DesignTable:
+    """Compare two designs, by a law if both have enough models for one; put more side by side.
+
+    Raises:
+        ResultsError: those of `compare_designs` and `compare_at_equal_steps`.
+    """
+    if len(designs) > 2:
+        return _table(designs)
+    if min(len(set(rows.models)) for rows in designs.values()) < MIN_MODELS:
+        return compare_at_equal_steps(designs, level)
+    return compare_designs(designs, level, seed)
+
+
+def _table(designs: Mapping[str, Observations]) -> DesignTable:
+    rows = [_scores(name, model, of) for name, of in designs.items() for model in dict.fromkeys(of.models)]
+    first = next(iter(designs.values()))
+    rows.sort(key=lambda row: (row.model, row.mean))
+    return DesignTable(first.metric, first.names[0].rpartition(" ")[2], tuple(rows))
+
+
+def _scores(design: str, model: str, rows: Observations) -> ModelScores:
+    chosen = rows.at(row for row, name in enumerate(rows.models) if name == model)
+    low, high = float(np.min(chosen.score)), float(np.max(chosen.score))
+    gmacs = float(chosen.variables["compute"][0])
+    return ModelScores(design, model, gmacs, len(chosen), float(np.mean(chosen.score)), low, high)

@@ -1,0 +1,52 @@
+"""What the models of a study are called: told apart by what they are, never by how their labels happen to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis.results.tables import MODEL
+
+
+def model_names(runs: pd.DataFrame) -> pd.DataFrame:
+    """Of each run: `network`, one text for a network in any block design, and `label`, one for each design of it.
+
+    A label that all runs of a model share is its name. Where they differ ("XL/2 {block}", "S/4 seed {seed}"), size and
+    patch size are, or the model's name; and what two models would share is followed by that in which they differ.
+    A run that has not begun, so that its model is not known, keeps its label. The index is that of `runs`.
+    """
+    begun = runs.loc[runs["gmacs"].notna()]
+    network, label = (_texts(begun, columns) for columns in (MODEL, (*MODEL, "block")))
+    return pd.DataFrame(
+        {
+            name: texts.reindex(runs.index).fillna(runs["label"])
+            for name, texts in (("network", network), ("label", label))
+        }
+    )
+
+
+def _texts(runs: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    """One text for each different row of `columns`, (len(runs),)."""
+    models: Any = runs.groupby(list(columns), dropna=False, sort=False).ngroup()
+    first = runs.loc[~models.duplicated()].set_axis(models.loc[~models.duplicated()])
+    labels: Any = runs.groupby(models)["label"].unique()
+    texts = {model: names[0] if len(names) == 1 else _composed(first.loc[model]) for model, names in labels.items()}
+    for text in set(texts.values()):
+        alike = [model for model in texts if texts[model] == text]
+        differing = [name for name in reversed(columns) if first.loc[alike, name].nunique(dropna=False) > 1]
+        for model in alike:
+            texts[model] = " ".join([text, *(_said(name, first.loc[model, name]) for name in differing)])
+    return models.map(texts)
+
+
+def _composed(run: pd.Series) -> str:
+    size, patch = run["size"], run["patch"]
+    if isinstance(size, str) and size and bool(pd.notna(patch)):
+        return f"{size}/{patch}"
+    return str(run["model"]).removeprefix("DiT-")
+
+
+def _said(column: str, value: Any) -> str:
+    return str(value) if column in ("block", "model") else f"{column} {value}"
