@@ -21,14 +21,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
-import yaml
-
 from bench import jsonl
 from bench.atomic import write_json
 from bench.errors import InputError, RunError
 from bench.flops import cost_of
 from bench.recipe import Recipe, parse_recipe
-from bench.schema import load_yaml
+from bench.schema import dump_yaml, load_yaml
 from models.parts import look_in, own_folders
 from models.registry import family_of
 
@@ -67,7 +65,7 @@ def write_config(recipe: Recipe, folder: Path, axes: Mapping[str, str] | None = 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         aside = folder / ".config.yaml"
-        aside.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        aside.write_text(dump_yaml(content), encoding="utf-8")
         aside.replace(path)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error}); give another folder") from None
