@@ -1,4 +1,4 @@
-"""What a recipe needs on this machine, made sure of before anything is spent. Importing this module imports no torch."""
+"""What a recipe needs on this machine, made sure of before anything is spent. Importing it imports no torch."""
 
 from __future__ import annotations
 
