@@ -99,7 +99,8 @@ class Scorer:
         """Scores of samples, by column; features go to `folder`. All ranks must call it; those but the first return {}.
 
         Raises:
-            ValueError: a score is not finite, or a metric of one's own gives something else than it says.
+            InputError: a metric of one's own gives something else than it says.
+            ValueError: a score is not finite.
             Stopped: on request.
         """
         stop = StopRequest() if stop is None else stop

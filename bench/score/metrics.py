@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bench.errors import InputError
 from bench.score.extractors import Extractor
 from models.parts import Seam
 
@@ -160,18 +161,19 @@ def values_of(name: str, metric: Metric, compared: Compared) -> dict[str, float]
     """A metric's values by column, checked.
 
     Raises:
-        ValueError: it gives other columns than it says, or no numbers.
+        InputError: it gives other columns than it says, or no numbers.
     """
     values = metric.compute(compared)
+    gave = f"evaluation.metrics: {name}: compute gave"
     if not isinstance(values, Mapping) or any(column not in values for column in metric.columns):
-        raise ValueError(f"{name}: compute gave {values!r}; needed: a value for {', '.join(metric.columns)}")
+        raise InputError(f"{gave} {values!r}; needed: a value for {', '.join(metric.columns)}")
     for column in values:
         if not any(column == own or column.startswith(f"{own}_") for own in metric.columns):
-            raise ValueError(f"{name}: compute gave {column!r}; its columns are {', '.join(metric.columns)}")
+            raise InputError(f"{gave} {column!r}; accepted: {', '.join(metric.columns)}, and names that begin so")
     try:
         return {column: float(value) for column, value in values.items()}
     except (TypeError, ValueError):
-        raise ValueError(f"{name}: compute gave {values!r}; accepted: numbers") from None
+        raise InputError(f"{gave} {values!r}; accepted: numbers") from None
 
 
 def inception_score(logits: Tensor, split_size: int | None) -> tuple[float, float]:

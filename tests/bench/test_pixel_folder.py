@@ -1,4 +1,4 @@
-"""Folders of images in pixels: what a recipe must say of one, its examples and mirror images, and a whole run on one."""
+"""Folders of images in pixels: what a recipe must say of one, its examples and mirror images, and a whole run."""
 
 from __future__ import annotations
 

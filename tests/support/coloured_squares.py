@@ -45,7 +45,7 @@ class _Convolution(FeatureExtractorBase):
         return ("filters",)
 
     @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
+    def get_default_feature_layer_for_metric(metric: str) -> str:  # noqa: ARG004
         return "filters"
 
     @staticmethod
