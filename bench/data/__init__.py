@@ -132,7 +132,7 @@ class PixelDataset:
 
         facts = self.facts(name, options)
         try:
-            pixels, labels = (np.ascontiguousarray(array) for array in self.images(name, options))
+            pixels, labels = self.images(name, options)
         except OSError as error:
             raise InputError(f"data.name: {name}: its images cannot be read ({error})") from None
         expected = (facts.length, *facts.image_shape)
@@ -148,7 +148,7 @@ class PixelDataset:
                 f"data.name: {name}: its labels are {labels.min()} to {labels.max()}; accepted: 0 to "
                 f"{facts.num_classes - 1}, by its facts"
             )
-        return pixels, labels.astype(np.int64)
+        return np.ascontiguousarray(pixels), labels.astype(np.int64)
 
 
 DATA = Seam(

@@ -51,7 +51,7 @@ def _images() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     import numpy as np
     from sklearn.datasets import load_digits
 
-    levels, labels = load_digits(return_X_y=True)
+    levels, labels = (np.asarray(array) for array in load_digits(return_X_y=True))
     # Halves to even, as `to_uint8` rounds.
     return np.rint(levels.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8), labels.astype(np.int64)
 
