@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from models.parts import NoOptions as NoOptions
 from models.parts import Seam
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from models.parts import NoOptions
+from bench.samplers import NoOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
