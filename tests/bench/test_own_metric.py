@@ -11,7 +11,9 @@ import pytest
 import torch
 import yaml
 from recipes import content, recipe
+from run_folders import collect
 
+from analysis.results.tables import load, own_metrics
 from bench import jsonl
 from bench.data.digits import DIGITS
 from bench.data.images import ArrayImages
@@ -110,6 +112,10 @@ def test_a_metric_of_one_s_own_goes_into_the_row_and_its_direction_into_the_fold
         assert {"fid", "kid", "brightness_std"} < set(row)
         assert not {"precision", "inception_score"} & set(row)
     described = json.loads((folder / "model.json").read_text())["metrics"]
+    measured = [(row["coverage"], row["brightness"]) for row in jsonl.read(folder / "evals.jsonl")]
+    for tables in (collect(home, tmp_path / "results"), load(tmp_path / "results")):
+        assert list(zip(tables.evals["coverage"], tables.evals["brightness"], strict=True)) == measured
+        assert own_metrics(tables.runs) == {"coverage": "Coverage ↑", "brightness": "Difference in brightness ↓"}
     assert described == {
         "fid": {"title": "Fréchet distance", "lower_is_better": True},
         "coverage": {"title": "Coverage", "lower_is_better": False},
