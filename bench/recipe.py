@@ -186,9 +186,9 @@ class EvaluationConfig(Section):
             taken = [column for column in metric.columns if column in _OTHER_COLUMNS]
             if taken:
                 raise ValueError(f"{name} has the column {taken[0]!r}, which is taken; accepted: another name")
-            few = info.data.get("num_samples", FID_INFINITY_MIN_SAMPLES)
-            if MANY_SAMPLES in metric.needs and few < FID_INFINITY_MIN_SAMPLES:
-                raise ValueError(f"{name} needs {MANY_SAMPLES}, num_samples is {few}")
+            num_samples = info.data.get("num_samples", FID_INFINITY_MIN_SAMPLES)
+            if MANY_SAMPLES in metric.needs and num_samples < FID_INFINITY_MIN_SAMPLES:
+                raise ValueError(f"{name} needs {MANY_SAMPLES}, num_samples is {num_samples}")
         return names
 
     @property
@@ -201,7 +201,8 @@ class EvaluationConfig(Section):
 _OTHER_COLUMNS = {
     *EvaluationConfig.model_fields,
     *("step", "weights", "extractor_accuracy", "reference_statistics", "sampling_images_per_s", "samples", "time"),
-    *("run", "label", "family", "size", "patch", "block", "seed", "gmacs", "loss"),
+    *("run", "label", "family", "model", "size", "patch", "hidden_size", "depth", "num_heads", "input_size"),
+    *("block", "seed", "gmacs", "loss"),
 }
 
 

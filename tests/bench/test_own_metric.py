@@ -150,8 +150,8 @@ def test_a_metric_of_one_s_own_is_of_these_samples_and_this_reference(features: 
         ("kid", "", r"metrics: expected a list, got 'kid'"),
         (["fid_infinity"], "", r"metrics: fid_infinity needs 10000 samples, num_samples is 60"),
         (["my_metrics:Coverage"], COVERAGE.replace("reference images", "luck"), r"needs 'luck'; accepted: features, "),
-        (["kid", "my_metrics:Coverage"], COVERAGE.replace('"coverage":', '"kid":'), r"column 'kid' is kid's"),
-        (["my_metrics:Coverage"], COVERAGE.replace('"coverage":', '"sampler":'), r"column 'sampler' is taken"),
+        (["kid", "my_metrics:Coverage"], COVERAGE.replace('"coverage":', '"kid":'), r"has the column 'kid' of kid"),
+        (["my_metrics:Coverage"], COVERAGE.replace('"coverage":', '"sampler":'), r"column 'sampler', which is taken"),
         (["my_metrics:Coverage"], COVERAGE.replace('{"coverage": "Coverage"}', "'coverage'"), r"a mapping from column"),
     ],
 )
