@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.data import DatasetFacts, PixelDataset
-from bench.data.latents import data_root
+from bench.data.latent_index import data_root
 from bench.errors import InputError
 from bench.schema import NO_RESULT
 
