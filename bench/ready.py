@@ -1,4 +1,4 @@
-"""What a recipe needs on this machine, made sure of before anything is spent. Imports no torch."""
+"""What a recipe needs on this machine, made sure of before anything is spent. Importing it imports no torch."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ def check_ready(recipe: Recipe, offline: bool) -> None:
     from models.assets import locate
 
     data_part(recipe.data.name).check_ready(recipe.data.name, recipe.data.options)
+    if ":" in recipe.data.name and not recipe.data.facts.latents:  # a part of the user's own may bring any reference
+        from bench.score.evaluate import reference_of
+
+        reference_of(recipe, offline)
     evaluation = recipe.evaluation
     # A reference may be a file or folder of one's own.
     reference = None if Path(str(evaluation.reference)).exists() else evaluation.reference

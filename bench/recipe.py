@@ -29,6 +29,7 @@ from bench.objectives import OBJECTIVES
 from bench.samplers import SAMPLERS, sampler_id
 from bench.schema import PartSection, Section, check_options, describe, load_yaml
 from bench.score.extractors import EXTRACTORS
+from bench.score.metrics import FID_INFINITY_MIN_SAMPLES, MANY_SAMPLES, find_metrics
 from models.parts import look_in
 from models.registry import FAMILIES, configure, family_of
 
@@ -142,7 +143,8 @@ class EvaluationConfig(Section):
     """How samples are drawn and scored; all but the batch sizes is part of a score's key.
 
     `decoder` (an autoencoder's name) and `reference` (what samples of latents are compared with) are for latents;
-    samples of pixels are compared with the training images.
+    samples of pixels are compared with the training images. `metrics`: names or dotted paths, and `fid` always;
+    default: all of the suite's own that can be computed.
     """
 
     sampler: str = "ddpm"
@@ -156,6 +158,7 @@ class EvaluationConfig(Section):
     decoder: str | None = None
     reference: str | None = None
     extractor: str = "inception-v3-compat"
+    metrics: tuple[str, ...] | None = Field(default=None, strict=False)
     kid_subset_size: PositiveInt = 1000
     batch_size: PositiveInt = 64
     decode_batch_size: PositiveInt = 16
@@ -176,10 +179,31 @@ class EvaluationConfig(Section):
         values = {field.name: (getattr(options, field.name), field.default) for field in fields(options)}
         return {name: value for name, (value, default) in values.items() if value != default}
 
+    @field_validator("metrics")
+    @classmethod
+    def _known_metrics(cls, names: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        for name, metric in find_metrics(names).items() if names is not None else ():
+            taken = [column for column in metric.columns if column in _OTHER_COLUMNS]
+            if taken:
+                raise ValueError(f"{name} has the column {taken[0]!r}, which is taken; accepted: another name")
+            num_samples = info.data.get("num_samples", FID_INFINITY_MIN_SAMPLES)
+            if MANY_SAMPLES in metric.needs and num_samples < FID_INFINITY_MIN_SAMPLES:
+                raise ValueError(f"{name} needs {MANY_SAMPLES}, num_samples is {num_samples}")
+        return names
+
     @property
     def sampler_id(self) -> str:
         """The sampler and its options, as in a score's key: "ddim", "ddim eta=0.5"."""
         return sampler_id(self.sampler, self.sampler_options)
+
+
+# What a score's row and its run's say beside the metrics.
+_OTHER_COLUMNS = {
+    *EvaluationConfig.model_fields,
+    *("step", "weights", "extractor_accuracy", "reference_statistics", "sampling_images_per_s", "samples", "time"),
+    *("run", "label", "family", "model", "size", "patch", "hidden_size", "depth", "num_heads", "input_size"),
+    *("block", "seed", "gmacs", "loss"),
+}
 
 
 class Recipe(Section):

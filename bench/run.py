@@ -46,7 +46,7 @@ from bench.run_folder import (
     write_model,
 )
 from bench.sample import forget_samples
-from bench.score.evaluate import evaluate, samples_path
+from bench.score.evaluate import check_scoring, evaluate, samples_path
 from bench.stopping import Stopped, StopRequest
 from bench.trackers import Tracker, open_trackers
 from bench.train import Trainer
@@ -181,6 +181,7 @@ def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: E
     if ranks.from_first(is_finished(folder)):
         return
     parallel = Parallel(_device(execution), execution.precision, ranks)
+    check_scoring(recipe, folder.parent, execution.offline)
     dataset = recipe.data.load(parallel.device)
     cost = cost_of(recipe.model.name, recipe.model.architecture())
     micro_batches = ranks.from_first(read_micro_batches(folder))

@@ -1,7 +1,7 @@
 """A run's folder: whose it is, whether it is done, and who works on it.
 
 config.yaml      the recipe, its id, its sweep's axes     train.jsonl   one row per log_every steps
-model.json       parameters and GMACs                     evals.jsonl   one row per score: its whole key, its metrics
+model.json       parameters, GMACs, metrics               evals.jsonl   one row per score: its whole key, its metrics
 sessions.jsonl   one row per start: device, precision     checkpoints/  state-*: to resume; ema-*: kept weights
 failures.jsonl   one row per failed attempt               samples/      uint8 arrays and their provenance
 finished.json    when complete; error.json if given up    log.txt       starts, resumptions, damaged checkpoints
@@ -21,14 +21,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
-import yaml
-
 from bench import jsonl
 from bench.atomic import write_json
 from bench.errors import InputError, RunError
 from bench.flops import cost_of
 from bench.recipe import Recipe, parse_recipe
-from bench.schema import load_yaml
+from bench.schema import dump_yaml, load_yaml
+from bench.score.metrics import describe_metrics
 from models.parts import look_in, own_folders
 from models.registry import family_of
 
@@ -67,7 +66,7 @@ def write_config(recipe: Recipe, folder: Path, axes: Mapping[str, str] | None = 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         aside = folder / ".config.yaml"
-        aside.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        aside.write_text(dump_yaml(content), encoding="utf-8")
         aside.replace(path)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error}); give another folder") from None
@@ -100,7 +99,7 @@ def read_content(folder: Path) -> dict[str, Any]:
 
 
 def write_model(recipe: Recipe, folder: Path) -> None:
-    """Write model.json: what the recipe's network is, and what it costs."""
+    """Write model.json: what the recipe's network is, what it costs, and the direction of its metrics."""
     arch = recipe.model.architecture()
     cost = cost_of(recipe.model.name, arch)
     content = {
@@ -110,6 +109,7 @@ def write_model(recipe: Recipe, folder: Path) -> None:
         "gmacs": cost.macs / 1e9,
         "tokens": arch.num_tokens,
         **arch.columns,
+        "metrics": describe_metrics(recipe.evaluation.metrics),
     }
     write_json(folder / "model.json", content)
 

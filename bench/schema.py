@@ -18,6 +18,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from bench.errors import InputError
 
+# Of a field of a part's options: `folder: str = dataclasses.field(metadata=NO_RESULT)`.
+NO_RESULT = {"result": False}
+
 
 class Section(BaseModel):
     """Frozen, strictly typed, unknown keys and infinities refused."""
@@ -64,9 +67,16 @@ class PartSection(Section):
         return self.options_type(name)(**given)
 
     def non_default(self) -> dict[str, Any]:
-        """The options that are not the part's defaults: what belongs into a hash."""
+        """The options that are not the part's defaults: what belongs into a hash.
+
+        Those that decide no result, such as a path, are fields with metadata `NO_RESULT`, and are left out.
+        """
         options = self.options
-        return {f.name: getattr(options, f.name) for f in fields(options) if getattr(options, f.name) != f.default}
+        return {
+            f.name: getattr(options, f.name)
+            for f in fields(options)
+            if f.metadata.get("result", True) and getattr(options, f.name) != f.default
+        }
 
     if TYPE_CHECKING:
 
@@ -161,9 +171,18 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes a text, such as the hash 123e4567, that `_Loader` would read as a number."""
+
+
+_FLOAT = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+for _yaml in (_Loader, _Dumper):
+    _yaml.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
+
+
+def dump_yaml(content: Any) -> str:
+    """YAML that `load_yaml` reads as the same content."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False)
 
 
 def load_yaml(path: Path) -> Any:

@@ -23,6 +23,12 @@ ROOT = Path(__file__).parents[1]
 OURS = ("models", "bench", "sweeps", "analysis", "ditbench")
 DOTTED_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(/.+)?")
 
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Of a part that has none."""
+
+
 _folders: list[Path] = []
 _modules: dict[tuple[Path, str], ModuleType] = {}
 # A user's models/ and the like, while ours stands in `sys.modules`.

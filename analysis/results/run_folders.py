@@ -238,6 +238,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "started": None if sessions.empty else sessions["time"].iloc[0],
         "finished": record.finished,
         "training_gmacs": training_gmacs(cost["gmacs"], batch_size, steps) if model else None,
+        "metrics": json.dumps(model["metrics"], ensure_ascii=False) if model.get("metrics") else None,
     }
 
 

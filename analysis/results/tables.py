@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from analysis.results.run_folders import (
     EVALS_TYPES,
     EVALUATION_KEY_TYPES,
     OPTIMISATION_TYPES,
+    SCORE_TYPES,
     SIZES,
     TRAIN_TYPES,
     ResultsError,
@@ -35,6 +37,7 @@ __all__ = [
     "correlations",
     "evaluation_keys",
     "load",
+    "own_metrics",
     "published",
     "summary",
 ]
@@ -73,6 +76,7 @@ RUNS_TYPES = {
     "started": "str",
     "finished": "str",
     "training_gmacs": "float64",
+    "metrics": "str",
 }
 MODEL = ("family", "model", "size", "patch", "hidden_size", "depth", "num_heads", "input_size")
 """The columns that tell models apart: all that is known of a network but its block design. A label is free text."""
@@ -80,7 +84,7 @@ MODEL = ("family", "model", "size", "patch", "hidden_size", "depth", "num_heads"
 # The columns of `runs` that each row of the other tables has too.
 RUN_COLUMNS = ("run", "label", *MODEL, "block", "seed", "gmacs")
 # What tables of earlier versions lack, beside `RUN_COLUMNS`.
-ADDED_LATER = {"runs": tuple(OPTIMISATION_TYPES), "train": (), "evals": ("fid_infinity", "sfid")}
+ADDED_LATER = {"runs": (*OPTIMISATION_TYPES, "metrics"), "train": (), "evals": ("fid_infinity", "sfid")}
 ORDER = ["seed", "gmacs", "run"]
 
 
@@ -92,13 +96,14 @@ class Tables:
         ("" if the family has none), params, gmacs, tokens, hidden_size, depth, num_heads, input_size, data, seed,
         steps, batch_size, learning_rate, weight_decay, ema_decay and label_dropout (of the recipe), state
         (finished, failed or unfinished), device, precision and commit (of the last start), starts (how many),
-        started (the first) and finished, as local times, training_gmacs.
+        started (the first) and finished, as local times, training_gmacs, metrics (JSON: column of evals -> title and
+        lower_is_better; read by `own_metrics`).
     train: one row per logged step: the run's `RUN_COLUMNS`; step, loss, mse, vb, lr, grad_norm, images_per_s,
         gmacs_spent.
     evals: one row per evaluation: the run's `RUN_COLUMNS`; step, the `evaluation_keys`, extractor_accuracy, fid,
         fid_percent (of the trace of the real features' covariance), fid_infinity, sfid (these two empty where they
         were not computed), kid, kid_std, inception_score, inception_score_std, precision, recall, samples (a path
-        inside the run folder).
+        inside the run folder), and metrics of one's own.
     samples: run id -> (10, C, H, W) uint8, the classes 0 to 9 once each, at the last evaluated step.
     other_evals: as evals, of samples that were made with other settings than the recipe's, such as guidance.
 
@@ -177,6 +182,18 @@ def comparable(evals: pd.DataFrame) -> None:
     if differing:
         values = "; ".join(f"{name}: {', '.join(map(str, evals[name].unique()))}" for name in differing)
         raise ResultsError(f"scores that differ in {values} are not comparable; keep one value of each")
+
+
+def own_metrics(runs: pd.DataFrame) -> dict[str, str]:
+    """Columns of evals that are no metrics of the suite's own -> their title and direction: "Coverage ↑"."""
+    described: dict[str, Any] = {}
+    for text in runs["metrics"].dropna().unique():
+        described |= json.loads(text)
+    return {
+        column: f"{about['title']} {'↓' if about['lower_is_better'] else '↑'}"
+        for column, about in described.items()
+        if column not in SCORE_TYPES
+    }
 
 
 def summary(tables: Tables) -> pd.DataFrame:

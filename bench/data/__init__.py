@@ -1,19 +1,25 @@
 """Data sets: index -> (x, label), what is known of one before it is loaded, and what its samples are compared with.
 
-Read `digits.py`; one of your own is named in a recipe as `data.name: my_file:Name`. A name that is neither is a folder
-of latents that `ditbench encode` made. Importing this package imports no torch.
+One of your own is named in a recipe as `data.name: my_file:Name`; if it is images in memory, it is a `PixelDataset`, of
+which `digits.py` is an example. A name that is neither is a folder of latents that `ditbench encode` made. Importing
+this package imports no torch.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from models.parts import Seam
+from bench.errors import InputError
+from models.parts import NoOptions, Seam
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
+    from bench.data.pixels import PixelExamples
     from bench.score.reference import Reference
 
 
@@ -54,7 +60,11 @@ class Dataset(Protocol):
 
 
 class DataPart(Protocol):
-    """A data set as a recipe names it; `options`: a frozen dataclass, the keys of `data` beside `name`."""
+    """A data set as a recipe names it; `options`: a frozen dataclass, the keys of `data` beside `name`.
+
+    Options that decide no result, such as a path, are `dataclasses.field(metadata=bench.schema.NO_RESULT)`: they are no
+    part of a recipe's id.
+    """
 
     options: type
 
@@ -75,11 +85,78 @@ class DataPart(Protocol):
         ...
 
 
+class PixelDataset:
+    """A data set of images in memory: `facts` and `images` are all that one of your own has to say."""
+
+    options: type = NoOptions
+
+    def facts(self, name: str, options: Any) -> DatasetFacts:
+        """As `DataPart.facts`; `shape` is `image_shape`, with 1 or 3 channels."""
+        raise NotImplementedError
+
+    def images(self, name: str, options: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """All images (N, C, H, W) uint8 and labels (N,); raises InputError where they cannot be read."""
+        raise NotImplementedError
+
+    def load(self, name: str, options: Any, device: torch.device) -> PixelExamples:
+        """On the device; 0 .. 255 becomes -1 .. 1."""
+        from bench.data.pixels import PixelExamples
+
+        pixels, labels = self.checked_images(name, options)
+        return PixelExamples(pixels, labels, self.facts(name, options).num_classes, device)
+
+    def reference(self, name: str, options: Any) -> Reference:
+        """All images, named by the data set, their number and a hash of their pixels."""
+        from bench.data.images import ArrayImages
+        from bench.score.reference import Reference
+
+        pixels, _ = self.checked_images(name, options)
+        title = self.title(name, options)
+        digest = hashlib.sha256(pixels.data).hexdigest()[:8]
+        return Reference(title, f"{title}-{len(pixels)}-{digest}", ArrayImages(pixels), {})
+
+    def check_ready(self, name: str, options: Any) -> None:
+        self.checked_images(name, options)
+
+    def title(self, name: str, options: Any) -> str:
+        """What its reference is called."""
+        return name.rpartition(":")[2]
+
+    def checked_images(self, name: str, options: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """`images`, if they are what `facts` says.
+
+        Raises:
+            InputError: they are not, or cannot be read.
+        """
+        import numpy as np
+
+        facts = self.facts(name, options)
+        try:
+            pixels, labels = self.images(name, options)
+        except OSError as error:
+            raise InputError(f"data.name: {name}: its images cannot be read ({error})") from None
+        expected = (facts.length, *facts.image_shape)
+        if facts.shape != facts.image_shape or pixels.shape != expected or pixels.dtype != np.uint8:
+            raise InputError(
+                f"data.name: {name}: its images are {pixels.dtype} {pixels.shape}, by its facts uint8 {expected} for "
+                f"models of {facts.shape}"
+            )
+        if labels.shape != pixels.shape[:1] or labels.dtype.kind not in "iu":
+            raise InputError(f"data.name: {name}: its labels are {labels.dtype} {labels.shape}, not one integer each")
+        if labels.min() < 0 or labels.max() >= facts.num_classes:
+            raise InputError(
+                f"data.name: {name}: its labels are {labels.min()} to {labels.max()}; accepted: 0 to "
+                f"{facts.num_classes - 1}, by its facts"
+            )
+        return np.ascontiguousarray(pixels), labels.astype(np.int64)
+
+
 DATA = Seam(
     noun="data set",
     key="data.name",
     builtin={
         "digits": "bench.data.digits:DIGITS",
+        "image-folder": "bench.data.pixel_folder:IMAGE_FOLDER",
         "imagenet-256-latents": "bench.data.latent_sets:IMAGENET_256",
         "imagenet-512-latents": "bench.data.latent_sets:IMAGENET_512",
         "latents": "bench.data.latent_sets:OWN",
@@ -89,9 +166,10 @@ DATA = Seam(
 
 
 def data_part(name: str) -> Any:
-    """The data set of a name: a built-in, a dotted path, or else a folder of latents of one's own.
+    """The data set of a name: a built-in, a dotted path to an object or a class, or else a folder of one's own latents.
 
     Raises:
         ValueError: a dotted path that is no data set.
     """
-    return DATA.find(name if name in DATA.builtin or ":" in name else "latents")
+    part = DATA.find(name if name in DATA.builtin or ":" in name else "latents")
+    return part() if isinstance(part, type) else part

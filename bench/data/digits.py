@@ -2,53 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.data import DatasetFacts
+from bench.data import DatasetFacts, PixelDataset
+from bench.data.pixels import PixelExamples
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
-    from bench.score.reference import Reference
 
-NAME = "digits"
-
-
-class Digits:
-    """Held whole on the device; pixels 0 .. 16 become x / 8 - 1."""
-
-    num_classes = 10
+class Digits(PixelExamples):
+    """Held whole on the device; grey level 0 .. 16, the byte nearest to level x 255 / 16, becomes level / 8 - 1."""
 
     def __init__(self, device: torch.device) -> None:
-        import torch
-        from sklearn.datasets import load_digits
+        super().__init__(*_images(), num_classes=10, device=device)
 
-        pixels, labels = load_digits(return_X_y=True)
-        self._x = torch.tensor(pixels, dtype=torch.float32, device=device).view(-1, 1, 8, 8) / 8 - 1
-        self._y = torch.tensor(labels, dtype=torch.int64, device=device)
-
-    def __len__(self) -> int:
-        return len(self._x)
-
-    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        own = indices[share].to(self._x.device)
-        return self._x[own], self._y[own]
-
-    def read_ahead(self, indices: Tensor) -> None:
-        """All of it is read already."""
+    def scaled(self, pixels: Tensor) -> Tensor:
+        return (pixels.float() * (16 / 255)).round() / 8 - 1
 
     def images(self) -> Tensor:
         """All of them, (1797, 1, 8, 8) uint8 on the CPU: what samples are compared with."""
-        from bench.data.pixels import to_uint8
-
-        return to_uint8(self._x).cpu()
+        return self._pixels.cpu()
 
     def examples(self) -> tuple[Tensor, Tensor]:
         """All x (1797, 1, 8, 8) and labels (1797,), for training the feature network."""
-        return self._x, self._y
+        return self.scaled(self._pixels), self._labels
 
 
 @dataclass(frozen=True)
@@ -56,27 +38,29 @@ class DigitsOptions:
     """There are none: everything is known."""
 
 
-class _DigitsPart:
+class _DigitsPart(PixelDataset):
     options = DigitsOptions
 
     def facts(self, name: str, options: DigitsOptions) -> DatasetFacts:
         return DatasetFacts(1797, shape=(1, 8, 8), image_shape=(1, 8, 8), num_classes=10)
 
+    def images(self, name: str, options: DigitsOptions) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        return _images()
+
     def load(self, name: str, options: DigitsOptions, device: torch.device) -> Digits:
         return Digits(device)
 
-    def reference(self, name: str, options: DigitsOptions) -> Reference:
-        import torch
-
-        from bench.data.images import ArrayImages
-        from bench.score.reference import Reference
-
-        images = Digits(torch.device("cpu")).images()
-        digest = hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()[:8]
-        return Reference(NAME, f"{NAME}-{len(images)}-{digest}", ArrayImages(images.numpy()), {})
-
     def check_ready(self, name: str, options: DigitsOptions) -> None:
         """They come with scikit-learn."""
+
+
+def _images() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    levels, labels = (np.asarray(array) for array in load_digits(return_X_y=True))
+    # Halves to even, as `to_uint8` rounds.
+    return np.rint(levels.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8), labels.astype(np.int64)
 
 
 DIGITS = _DigitsPart()

@@ -1,16 +1,68 @@
-"""Pixels between the model's range, -1 to 1, and bytes."""
+"""Pixels between the model's range, -1 to 1, and bytes; and images that are held in memory.
+
+Importing this module imports no torch.
+"""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 
 def to_uint8(x: Tensor) -> Tensor:
     """Any shape, -1 .. 1 -> 0 .. 255 uint8, clamped and rounded."""
+    import torch
+
     return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def from_uint8(images: Tensor) -> Tensor:
     """Any shape, uint8 -> float32, -1 .. 1."""
     return images.float() / 127.5 - 1
+
+
+class PixelExamples:
+    """Images held whole on the device as bytes, and scaled when they are asked for: a `bench.data.Dataset`."""
+
+    def __init__(
+        self,
+        pixels: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        num_classes: int,
+        device: torch.device,
+        mirror: bool = False,
+    ) -> None:
+        """Of pixels (N, C, H, W) and labels (N,); `mirror` flips half of what is asked for."""
+        import torch
+
+        self.num_classes = num_classes
+        self._pixels = torch.tensor(pixels, device=device)
+        self._labels = torch.tensor(labels, device=device)
+        self._mirror = mirror
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def scaled(self, pixels: Tensor) -> Tensor:
+        """(N, C, H, W) uint8 as the model sees it, float32."""
+        return from_uint8(pixels)
+
+    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        import torch
+
+        own = indices[share].to(self._pixels.device)
+        pixels = self._pixels[own]
+        if self._mirror:
+            # Drawn for the whole batch, so that a flip does not depend on the ranks; without mirroring nothing is
+            # drawn, so that what is drawn afterwards stays what it was.
+            flipped = torch.rand(len(indices), generator=random, device=random.device)[share] < 0.5
+            pixels = torch.where(flipped.to(pixels.device).view(-1, 1, 1, 1), pixels.flip(3), pixels)
+        return self.scaled(pixels), self._labels[own]
+
+    def read_ahead(self, indices: Tensor) -> None:
+        """All of it is read already."""

@@ -8,9 +8,10 @@ import yaml
 
 from bench.flops import count
 from bench.recipe import Recipe
+from bench.score.metrics import describe_metrics
 from models.diffusers_transformer import PIPELINE_NULL_LABEL
 
-# Column of evals.jsonl -> how it is called. All other columns are the score's key.
+# Column of evals.jsonl -> how it is called; beside metrics of one's own, all other columns are the score's key.
 METRICS = {
     "fid": "Fréchet distance (FID with Inception features)",
     "fid_percent": "Fréchet distance, % of the trace of the reference's covariance",
@@ -81,10 +82,11 @@ def model_card(recipe: Recipe, step: int, vae: str, scores: list[dict[str, Any]]
     """
     arch = recipe.model.architecture()
     cost = count(**recipe.model.arguments())
+    titles = _titles(recipe, scores)
     title = f"{recipe.label or recipe.model.name} on {recipe.data.name}"
     metadata: dict[str, Any] = {"library_name": "diffusers", "tags": ["dit", "ditbench", "class-conditional"]}
     if scores:
-        results = [_result(row, recipe.data.name) for row in scores]
+        results = [_result(row, titles, recipe.data.name) for row in scores]
         metadata["model-index"] = [{"name": recipe.folder_name, "results": results}]
     text = TEXT.format(
         title=title,
@@ -99,33 +101,41 @@ def model_card(recipe: Recipe, step: int, vae: str, scores: list[dict[str, Any]]
         run=recipe.id,
         commit=commit or "unknown",
         null=PIPELINE_NULL_LABEL,
-        scores="\n\n".join(_table(row) for row in scores) or "None were computed for this step.",
+        scores="\n\n".join(_table(row, titles) for row in scores) or "None were computed for this step.",
         recipe=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),
     )
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n{text}"
 
 
-def _key(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name not in METRICS and name not in NOT_OF_THE_KEY}
+def _titles(recipe: Recipe, scores: list[dict[str, Any]]) -> dict[str, str]:
+    """Column -> how it is called, of metrics: the suite's own, the recipe's own, and what these give beside."""
+    described = describe_metrics(recipe.evaluation.metrics)
+    own = {column: about["title"] for column, about in described.items() if column not in METRICS}
+    beside = {name: name for row in scores for name in row if name.startswith(tuple(f"{column}_" for column in own))}
+    return {**METRICS, **own, **beside}
 
 
-def _metrics(row: dict[str, Any]) -> dict[str, float]:
-    return {name: row[name] for name in METRICS if row.get(name) is not None}
+def _key(row: dict[str, Any], titles: dict[str, str]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in titles and name not in NOT_OF_THE_KEY}
 
 
-def _result(row: dict[str, Any], data: str) -> dict[str, Any]:
+def _metrics(row: dict[str, Any], titles: dict[str, str]) -> dict[str, float]:
+    return {name: row[name] for name in titles if row.get(name) is not None}
+
+
+def _result(row: dict[str, Any], titles: dict[str, str], data: str) -> dict[str, Any]:
     """A result in the hub's format: the reference is the data set, the score's whole key every metric's arguments."""
     return {
         "task": {"type": "image-generation", "name": "Class-conditional image generation"},
         "dataset": {"type": data, "name": str(row.get("reference", data))},
         "metrics": [
-            {"type": name, "value": value, "name": METRICS[name], "args": _key(row)}
-            for name, value in _metrics(row).items()
+            {"type": name, "value": value, "name": titles[name], "args": _key(row, titles)}
+            for name, value in _metrics(row, titles).items()
         ],
     }
 
 
-def _table(row: dict[str, Any]) -> str:
-    lines = [f"| {METRICS[name]} | {value:.6g} |" for name, value in _metrics(row).items()]
-    key = ", ".join(f"{name} {'none' if value is None else value}" for name, value in _key(row).items())
+def _table(row: dict[str, Any], titles: dict[str, str]) -> str:
+    lines = [f"| {titles[name]} | {value:.6g} |" for name, value in _metrics(row, titles).items()]
+    key = ", ".join(f"{name} {'none' if value is None else value}" for name, value in _key(row, titles).items())
     return "\n".join(["| score | value |", "| --- | --- |", *lines, "", f"Key: {key}."])

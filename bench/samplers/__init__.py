@@ -7,9 +7,9 @@ Importing this package imports no torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from models.parts import NoOptions as NoOptions
 from models.parts import Seam
 
 if TYPE_CHECKING:
@@ -36,11 +36,6 @@ class Sampler(Protocol):
         denoiser: of the objective (`Objective.denoiser`); draw: fresh standard normal noise like x.
         """
         ...
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """Of a sampler that has none."""
 
 
 SAMPLERS = Seam(

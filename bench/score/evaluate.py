@@ -23,7 +23,7 @@ from bench.recipe import EvaluationConfig, Recipe
 from bench.run_folder import weights_path
 from bench.sample import Sampling, features_folder, make_samples
 from bench.score.extractors import load_extractor
-from bench.score.fidelity import Scorer
+from bench.score.fidelity import Scorer, usable_metrics
 from bench.score.reference import Reference, find_reference
 
 
@@ -107,6 +107,21 @@ def reference_of(recipe: Recipe, offline: bool) -> Reference:
     return reference
 
 
+def check_scoring(recipe: Recipe, study_folder: Path, offline: bool) -> None:
+    """Refuse, before anything is trained, a reference or a metric that `evaluate` would refuse.
+
+    Raises:
+        InputError, MissingAsset: as `evaluate`.
+    """
+    evaluation = recipe.evaluation
+    if evaluation.metrics is None and recipe.data.facts.latents:
+        return  # the suite's own metrics and references of a name always fit; reading these takes a while
+    reference = reference_of(recipe, offline)
+    if evaluation.metrics is not None:
+        extractor = load_extractor(evaluation.extractor, study_folder / "features", offline)
+        usable_metrics(evaluation.metrics, extractor, reference)
+
+
 def _load_model(recipe: Recipe, folder: Path, step: int, ranks: Ranks) -> nn.Module:
     wait_for_file(weights_path(folder / "checkpoints", step))
     weights = checkpoint.load_weights(folder / "checkpoints", step)
@@ -126,7 +141,7 @@ _last_scorer: dict[tuple[object, ...], Scorer] = {}
 
 def _scorer(recipe: Recipe, study_folder: Path, device: torch.device, execution: Execution) -> Scorer:
     evaluation = recipe.evaluation
-    names = (evaluation.reference, evaluation.extractor, evaluation.kid_subset_size)
+    names = (evaluation.reference, evaluation.extractor, evaluation.metrics, evaluation.kid_subset_size)
     identity = (*names, recipe.data, study_folder, device, execution.ranks)
     if identity not in _last_scorer:
         folder = study_folder / "features"
@@ -134,6 +149,13 @@ def _scorer(recipe: Recipe, study_folder: Path, device: torch.device, execution:
         reference = reference_of(recipe, execution.offline)
         _last_scorer.clear()
         _last_scorer[identity] = Scorer(
-            reference, network, evaluation.kid_subset_size, folder, device, execution.ranks, execution.stop
+            reference,
+            network,
+            evaluation.kid_subset_size,
+            folder,
+            device,
+            execution.ranks,
+            execution.stop,
+            evaluation.metrics,
         )
     return _last_scorer[identity]

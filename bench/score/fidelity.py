@@ -1,7 +1,6 @@
-"""Scores of samples against real images: Fréchet distances, KID, Inception Score, precision and recall.
+"""Scores of samples against real images: features of both, and of these every metric that is asked for.
 
-Features go to disk (`bench.score.features`), statistics stream in float64. The Fréchet distances are ours
-(`bench.score.frechet`), the others torch-fidelity's (`bench.score.metrics`).
+Features go to disk (`bench.score.features`), statistics stream in float64; the metrics are in `bench.score.metrics`.
 """
 
 from __future__ import annotations
@@ -18,9 +17,18 @@ from bench.errors import InputError
 from bench.parallel import SINGLE, Ranks
 from bench.score.extractors import Extractor
 from bench.score.features import Features, extract
-from bench.score.frechet import Gaussian, frechet_distance
-from bench.score.metrics import FID_INFINITY_MIN_SAMPLES, fid_infinity, inception_score, kid, precision_recall
-from bench.score.reference import Reference, check_extractor, check_feature_size
+from bench.score.frechet import Gaussian
+from bench.score.metrics import (
+    FID_INFINITY_MIN_SAMPLES,
+    MANY_SAMPLES,
+    SPATIAL,
+    Compared,
+    Metric,
+    find_metrics,
+    lacking,
+    values_of,
+)
+from bench.score.reference import Reference, check_extractor
 from bench.stopping import Stopped, StopRequest
 
 OF_THE_FILE = "of the file"
@@ -38,13 +46,16 @@ class Scorer:
         device: torch.device,
         ranks: Ranks = SINGLE,
         stop: StopRequest | None = None,
+        metrics: tuple[str, ...] | None = None,
     ) -> None:
         """Make the real features ready, in a folder of `folder` that evaluations of the same reference share.
 
-        KID: 100 subsets of `kid_subset_size`.
+        KID: 100 subsets of `kid_subset_size`. `metrics`: names or dotted paths, beside `fid`; None: those of the
+        suite's own that the extractor, the reference and the number of samples allow.
 
         Raises:
-            InputError: fewer reference images than a KID subset, or statistics of another extractor.
+            InputError: a metric needs what the extractor or the reference does not give, fewer reference images than
+                a KID subset, or statistics of another extractor.
             Stopped: on request; finished chunks of features are kept.
         """
         check_extractor(reference, extractor.id)
@@ -52,6 +63,7 @@ class Scorer:
         stop = StopRequest() if stop is None else stop
         self._kid_subset_size = kid_subset_size
         self._reference = reference
+        self._metrics = usable_metrics(metrics, extractor, reference)
         self._features: Features | None = None
         images = reference.images
         if images is not None:
@@ -60,7 +72,9 @@ class Scorer:
                     f"kid_subset_size: {kid_subset_size} is more than the {images.shape[0]} images of {reference.name}"
                 )
             self._features = self._extract(images, folder / f"{reference.id}-{extractor.id}", stop)
-        layers = [layer for layer in (extractor.features, extractor.spatial) if layer]
+        layers = [extractor.features]
+        if extractor.spatial and any(SPATIAL in metric.needs for metric in self._metrics.values()):
+            layers.append(extractor.spatial)
         self._gaussians: dict[str, Gaussian] = {}
         if ranks.is_first:
             self._gaussians = {layer: self._gaussian(layer) for layer in layers}
@@ -81,21 +95,11 @@ class Scorer:
             "kid_subset_size": self._kid_subset_size if self._features else None,
         }
 
-    @property
-    def reference_trace(self) -> float:
-        """Trace of the covariance of the real features: the scale that a Fréchet distance is a percentage of."""
-        return float(self._gaussians[self._extractor.features].covariance.trace())
-
     def score(self, samples: Images, folder: Path, stop: StopRequest | None = None) -> dict[str, float]:
-        """Scores of samples; features go to `folder`. All ranks must call it; those but the first return {}.
-
-        `fid`: Fréchet distance of the extractor's features (FID with Inception, FD-DINOv2 with DINOv2);
-        `fid_percent`: in % of `reference_trace`; `sfid`: of spatial features (Nash et al. 2021, arXiv 2103.03841);
-        `fid_infinity`: extrapolated to infinitely many samples, from 10,000 samples on; `inception_score`,
-        `inception_score_std`: over splits of 5,000 in order as ADM, or ten shuffled ones (`Extractor.split_size`);
-        and, where the reference has images: `kid`, `kid_std`: over 100 subsets; `precision`, `recall`: k = 3.
+        """Scores of samples, by column; features go to `folder`. All ranks must call it; those but the first return {}.
 
         Raises:
+            InputError: a metric of one's own gives something else than it says.
             ValueError: a score is not finite.
             Stopped: on request.
         """
@@ -107,7 +111,7 @@ class Scorer:
             try:
                 with stop.interrupts(), warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    scores = self._scores(features)
+                    scores = self._scores(samples, features)
             except Stopped as error:
                 stopped = error
         (any_stopped,) = self._ranks.maximum(float(stopped is not None))
@@ -130,25 +134,36 @@ class Scorer:
             )
         return self._features.gaussian(layer)
 
-    def _scores(self, features: Features) -> dict[str, float]:
-        extractor = self._extractor
-        real = self._gaussians[extractor.features]
-        ours = features.all(extractor.features)
-        check_feature_size(self._reference, extractor.features, ours.shape[1])
-        fid = frechet_distance(features.gaussian(extractor.features), real)
-        scores = {"fid": fid, "fid_percent": 100 * fid / self.reference_trace}
-        if extractor.spatial:
-            scores["sfid"] = frechet_distance(features.gaussian(extractor.spatial), self._gaussians[extractor.spatial])
-        if len(ours) >= FID_INFINITY_MIN_SAMPLES:
-            scores["fid_infinity"] = fid_infinity(ours, real, seed=0).value
-        if extractor.logits:
-            mean, std = inception_score(features.all(extractor.logits), extractor.split_size)
-            scores |= {"inception_score": mean, "inception_score_std": std}
-        if self._features:
-            theirs = self._features.all(extractor.features)
-            scores["kid"], scores["kid_std"] = kid(ours, theirs, self._kid_subset_size)
-            scores["precision"], scores["recall"] = precision_recall(ours, theirs)
+    def _scores(self, samples: Images, features: Features) -> dict[str, float]:
+        compared = Compared(
+            samples,
+            self._reference,
+            self._extractor,
+            features,
+            self._features,
+            self._gaussians,
+            self._kid_subset_size,
+        )
+        scores: dict[str, float] = {}
+        for name, metric in self._metrics.items():
+            # Recipes that ask for such a metric by name have enough samples (`bench.recipe`).
+            if MANY_SAMPLES not in metric.needs or len(samples) >= FID_INFINITY_MIN_SAMPLES:
+                scores |= values_of(name, metric, compared)
         not_finite = [name for name, value in scores.items() if not math.isfinite(value)]
         if not_finite:
-            raise ValueError(f"{', '.join(not_finite)} of {len(ours)} samples: not finite")
+            raise ValueError(f"{', '.join(not_finite)} of {len(samples)} samples: not finite")
         return scores
+
+
+def usable_metrics(names: tuple[str, ...] | None, extractor: Extractor, reference: Reference) -> dict[str, Metric]:
+    """The metrics asked for, or, if none are named, those that extractor and reference allow.
+
+    Raises:
+        InputError: one that is asked for they do not allow.
+    """
+    found = find_metrics(names)
+    lacks = {name: lacking(metric, extractor, reference) for name, metric in found.items()}
+    for name, problem in lacks.items():
+        if problem and names is not None:
+            raise InputError(f"evaluation.metrics: {name} needs {problem}")
+    return {name: metric for name, metric in found.items() if lacks[name] is None}

@@ -1,24 +1,39 @@
-"""Scores of samples from their features: Inception Score, KID, precision and recall, FID extrapolated.
+"""Metrics of samples, chosen in a recipe by name or dotted path, and the functions behind the suite's own.
 
-Pure functions of feature tensors (N, D), float32 on the CPU; torch-fidelity computes all but the extrapolation.
-ADM's conventions (Dhariwal & Nichol 2021, arXiv 2105.05233), which the DiT paper uses: 50,000 samples, the Inception
-Score over splits of 5,000, precision and recall against the 10,000 images of the reference batch.
+`METRICS` is their registry; one of your own is named as `evaluation.metrics: [my_file:Name]`. The functions are pure,
+of feature tensors (N, D), float32 on the CPU; torch-fidelity computes all but the Fréchet distances. ADM's conventions
+(Dhariwal & Nichol 2021, arXiv 2105.05233), which the DiT paper uses: 50,000 samples, the Inception Score over splits of
+5,000, precision and recall against the 10,000 images of the reference batch. Importing this module imports no torch.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-import torch
-from numpy.typing import ArrayLike
-from torch import Tensor
-from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
-from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
-from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+from bench.errors import InputError
+from bench.score.extractors import Extractor
+from models.parts import Seam
 
-from bench.score.frechet import CHUNK_ROWS, Gaussian, RunningGaussian, frechet_distance
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from torch import Tensor
+
+    from bench.data.images import Images
+    from bench.score.features import Features
+    from bench.score.frechet import Gaussian
+    from bench.score.reference import Reference
+
+# What a metric may need.
+FEATURES = "features"
+SPATIAL = "spatial"
+LOGITS = "logits"
+REFERENCE_IMAGES = "reference images"
+MANY_SAMPLES = "10000 samples"
+NEEDS = (FEATURES, SPATIAL, LOGITS, REFERENCE_IMAGES, MANY_SAMPLES)
 
 KID_SUBSETS = 100
 NEIGHBOURS = 3
@@ -27,6 +42,138 @@ DISTANCE_ROWS = 2500
 FID_INFINITY_SIZES = 15
 FID_INFINITY_SMALLEST = 5000
 FID_INFINITY_MIN_SAMPLES = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """Samples and what they are compared with, as a metric sees them.
+
+    Attributes:
+        samples: uint8 (N, C, H, W).
+        reference: what the samples are compared with; its images where there are any.
+        extractor: whose features are compared; it names its layers.
+        sample_layers, reference_layers: features on disk, of every layer; None without reference images.
+        gaussians: layer -> of the reference.
+        kid_subset_size: of the recipe.
+    """
+
+    samples: Images
+    reference: Reference
+    extractor: Extractor
+    sample_layers: Features
+    reference_layers: Features | None
+    gaussians: Mapping[str, Gaussian]
+    kid_subset_size: int
+
+    @cached_property
+    def features(self) -> Tensor:
+        """Of the samples, (N, D) float32."""
+        return self.sample_layers.all(self.extractor.features)
+
+    @cached_property
+    def reference_features(self) -> Tensor:
+        """Of the reference images, (M, D) float32; for metrics that need `REFERENCE_IMAGES`."""
+        assert self.reference_layers is not None
+        return self.reference_layers.all(self.extractor.features)
+
+    @property
+    def logits(self) -> Tensor:
+        """Class logits of the samples, (N, K); for metrics that need `LOGITS`."""
+        assert self.extractor.logits is not None
+        return self.sample_layers.all(self.extractor.logits)
+
+
+class Metric(Protocol):
+    """What every metric says and does.
+
+    `columns`: column of the scores -> title for figures; `lower_is_better`: of these columns; `needs`: some of `NEEDS`.
+    """
+
+    columns: Mapping[str, str]
+    lower_is_better: bool
+    needs: tuple[str, ...]
+
+    def compute(self, compared: Compared) -> Mapping[str, float]:
+        """A value for each of `columns`, and others whose names begin so, such as kid_std beside kid."""
+        ...
+
+
+METRICS = Seam(
+    noun="metric",
+    key="evaluation.metrics",
+    builtin={  # in the order of the scores' columns
+        "fid": "bench.score.metrics:FID",
+        "sfid": "bench.score.metrics:SFID",
+        "fid_infinity": "bench.score.metrics:FID_INFINITY",
+        "inception_score": "bench.score.metrics:INCEPTION_SCORE",
+        "kid": "bench.score.metrics:KID",
+        "precision_recall": "bench.score.metrics:PRECISION_RECALL",
+    },
+    contract=("columns", "lower_is_better", "needs", "compute"),
+)
+
+
+def find_metrics(names: tuple[str, ...] | None) -> dict[str, Metric]:
+    """The metrics that a recipe names, and `fid` always; None: all of the suite's own.
+
+    Raises:
+        ValueError: one is unknown or no metric, named twice, or gives a column that another one gives.
+    """
+    found: dict[str, Metric] = {}
+    owners: dict[str, str] = {}
+    for name in METRICS.builtin if names is None else dict.fromkeys(["fid", *names]):
+        part: Any = METRICS.find(name)
+        found[name] = metric = part() if isinstance(part, type) else part
+        unknown = [need for need in metric.needs if need not in NEEDS]
+        if unknown:
+            raise ValueError(f"{name} needs {unknown[0]!r}; accepted: {', '.join(NEEDS)}")
+        if not isinstance(metric.columns, Mapping) or not metric.columns:
+            raise ValueError(f"{name} has the columns {metric.columns!r}; accepted: a mapping from column to title")
+        for column in metric.columns:
+            if column in owners:
+                raise ValueError(f"{name} has the column {column!r} of {owners[column]}; accepted: another name")
+            owners[column] = name
+    return found
+
+
+def describe_metrics(names: tuple[str, ...] | None) -> dict[str, dict[str, Any]]:
+    """Column -> its title and direction: what tables and figures are told."""
+    return {
+        column: {"title": title, "lower_is_better": metric.lower_is_better}
+        for metric in find_metrics(names).values()
+        for column, title in metric.columns.items()
+    }
+
+
+def lacking(metric: Metric, extractor: Extractor, reference: Reference) -> str | None:
+    """The first of a metric's needs that extractor or reference does not give, and which of the two."""
+    for need, given, by in (
+        (SPATIAL, extractor.spatial, f"extractor {extractor.id}"),
+        (LOGITS, extractor.logits, f"extractor {extractor.id}"),
+        (REFERENCE_IMAGES, reference.images, f"reference {reference.name}"),
+    ):
+        if need in metric.needs and given is None:
+            return f"{need}, which {by} does not give"
+    return None
+
+
+def values_of(name: str, metric: Metric, compared: Compared) -> dict[str, float]:
+    """A metric's values by column, checked.
+
+    Raises:
+        InputError: it gives other columns than it says, or no numbers.
+    """
+    values = metric.compute(compared)
+    gave = f"evaluation.metrics: {name}: compute gave"
+    if not isinstance(values, Mapping) or any(column not in values for column in metric.columns):
+        raise InputError(f"{gave} {values!r}; needed: a value for {', '.join(metric.columns)}")
+    for column in values:
+        if not any(column == own or column.startswith(f"{own}_") for own in metric.columns):
+            raise InputError(f"{gave} {column!r}; accepted: {', '.join(metric.columns)}, and names that begin so")
+    try:
+        return {column: float(value) for column, value in values.items()}
+    except (TypeError, ValueError):
+        raise InputError(f"{gave} {values!r}; accepted: numbers") from None
 
 
 def inception_score(logits: Tensor, split_size: int | None) -> tuple[float, float]:
@@ -39,6 +186,9 @@ def inception_score(logits: Tensor, split_size: int | None) -> tuple[float, floa
     Raises:
         ValueError: the score is not finite, or a feature is not.
     """
+    import numpy as np
+    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
+
     _check_features("inception_score", logits)
     if split_size is None:
         scores = isc_features_to_metric(logits)
@@ -57,6 +207,8 @@ def kid(samples: Tensor, reference: Tensor, subset_size: int) -> tuple[float, fl
     Raises:
         ValueError: a subset is larger than one of the two sets, or the score or a feature is not finite.
     """
+    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
+
     _check_features("kid", samples, reference)
     scores = kid_features_to_metric(
         samples, reference, kid_subsets=KID_SUBSETS, kid_subset_size=subset_size, verbose=False
@@ -73,6 +225,8 @@ def precision_recall(samples: Tensor, reference: Tensor) -> tuple[float, float]:
     Raises:
         ValueError: too few features for three neighbours, or one is not finite.
     """
+    from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+
     _check_features("precision and recall", samples, reference)
     fewest = min(len(samples), len(reference))
     if fewest <= NEIGHBOURS:
@@ -121,6 +275,11 @@ def fid_infinity(features: Tensor, reference: Gaussian, seed: int) -> FIDInfinit
         ValueError: fewer than 10,000 samples, a line from 5,000 on would rest on nearly equal sizes; or a feature is
             not finite.
     """
+    import numpy as np
+    import torch
+
+    from bench.score.frechet import CHUNK_ROWS, RunningGaussian, frechet_distance
+
     if len(features) < FID_INFINITY_MIN_SAMPLES:
         raise ValueError(f"fid_infinity: {len(features)} samples, at least {FID_INFINITY_MIN_SAMPLES} are needed")
     _check_features("fid_infinity", features)
@@ -140,6 +299,8 @@ def fid_infinity(features: Tensor, reference: Gaussian, seed: int) -> FIDInfinit
 
 def extrapolate(sizes: ArrayLike, scores: ArrayLike) -> tuple[float, float, float]:
     """Intercept, slope and R^2 of the least-squares line of scores (n,) in 1/size, n >= 2 different sizes."""
+    import numpy as np
+
     x, y = 1 / np.asarray(sizes, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     dx, dy = x - x.mean(), y - y.mean()
     slope = (dx @ dy) / (dx @ dx)
@@ -158,3 +319,65 @@ def _finite(score: str, first: float, second: float) -> tuple[float, float]:
     if not (math.isfinite(first) and math.isfinite(second)):
         raise ValueError(f"{score}: not finite ({first}, {second})")
     return first, second
+
+
+@dataclass(frozen=True)
+class _Metric:
+    columns: Mapping[str, str]
+    needs: tuple[str, ...]
+    compute: Callable[[Compared], dict[str, float]]
+    lower_is_better: bool = True
+
+
+def _fid(compared: Compared) -> dict[str, float]:
+    from bench.score.frechet import frechet_distance
+    from bench.score.reference import check_feature_size
+
+    layer = compared.extractor.features
+    check_feature_size(compared.reference, layer, compared.features.shape[1])
+    real = compared.gaussians[layer]
+    fid = frechet_distance(compared.sample_layers.gaussian(layer), real)
+    return {"fid": fid, "fid_percent": 100 * fid / float(real.covariance.trace())}
+
+
+def _sfid(compared: Compared) -> dict[str, float]:
+    from bench.score.frechet import frechet_distance
+
+    layer = compared.extractor.spatial
+    assert layer is not None
+    return {"sfid": frechet_distance(compared.sample_layers.gaussian(layer), compared.gaussians[layer])}
+
+
+def _fid_infinity(compared: Compared) -> dict[str, float]:
+    real = compared.gaussians[compared.extractor.features]
+    return {"fid_infinity": fid_infinity(compared.features, real, seed=0).value}
+
+
+def _inception_score(compared: Compared) -> dict[str, float]:
+    mean, std = inception_score(compared.logits, compared.extractor.split_size)
+    return {"inception_score": mean, "inception_score_std": std}
+
+
+def _kid(compared: Compared) -> dict[str, float]:
+    mean, std = kid(compared.features, compared.reference_features, compared.kid_subset_size)
+    return {"kid": mean, "kid_std": std}
+
+
+def _precision_recall(compared: Compared) -> dict[str, float]:
+    precision, recall = precision_recall(compared.features, compared.reference_features)
+    return {"precision": precision, "recall": recall}
+
+
+# FID with Inception, FD-DINOv2 with DINOv2; fid_percent: of the trace of the reference's covariance.
+FID = _Metric({"fid": "Fréchet distance"}, (FEATURES,), _fid)
+# Of spatial features (Nash et al. 2021, arXiv 2103.03841).
+SFID = _Metric({"sfid": "sFID"}, (SPATIAL,), _sfid)
+FID_INFINITY = _Metric({"fid_infinity": "Fréchet distance∞"}, (FEATURES, MANY_SAMPLES), _fid_infinity)
+INCEPTION_SCORE = _Metric({"inception_score": "Inception Score"}, (LOGITS,), _inception_score, lower_is_better=False)
+KID = _Metric({"kid": "KID"}, (FEATURES, REFERENCE_IMAGES), _kid)
+PRECISION_RECALL = _Metric(
+    {"precision": "Precision", "recall": "Recall"},
+    (FEATURES, REFERENCE_IMAGES),
+    _precision_recall,
+    lower_is_better=False,
+)

@@ -11,7 +11,7 @@ import torch
 from recipes import tiny
 from sklearn.datasets import load_digits
 
-from bench.data import data_part
+from bench.data import DatasetFacts, data_part
 from bench.data.digits import DIGITS, Digits, DigitsOptions
 from bench.data.latent_sets import LatentOptions
 from bench.data.pixels import from_uint8, to_uint8
@@ -132,7 +132,10 @@ def test_the_reference_is_the_real_images_and_named_by_their_number_and_content(
     changed[1000, 0, 4, 4] ^= 1
     identities = {reference.id}
     for other in (changed, images[:-1], images.flip(0), images.transpose(2, 3)):
-        monkeypatch.setattr(Digits, "images", lambda self, other=other: other)
+        facts = DatasetFacts(len(other), (1, 8, 8), (1, 8, 8), num_classes=10)
+        labels = np.zeros(len(other), dtype=np.int64)
+        monkeypatch.setattr(type(DIGITS), "facts", lambda *_, facts=facts: facts)
+        monkeypatch.setattr(type(DIGITS), "images", lambda *_, other=other, labels=labels: (other.numpy(), labels))
         identities.add(DIGITS.reference("digits", DigitsOptions()).id)
     assert len(identities) == 5
 

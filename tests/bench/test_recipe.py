@@ -57,6 +57,7 @@ CHANGES: dict[str, Any] = {
     "evaluation.num_samples": 70,
     "evaluation.labels": "uniform",
     "evaluation.extractor": "inception-v3-compat",
+    "evaluation.metrics": ["kid"],
     "evaluation.kid_subset_size": 30,
     "seed": 1,
 }
@@ -191,6 +192,7 @@ DEFAULTS: dict[str, Any] = {
         "decoder": None,
         "reference": None,
         "extractor": "inception-v3-compat",
+        "metrics": None,
         "kid_subset_size": 1000,
         "batch_size": 64,
         "decode_batch_size": 16,

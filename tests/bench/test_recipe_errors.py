@@ -39,7 +39,7 @@ def message_of(whole: Any) -> str:
         ("model.heads", "name, block, image_size, "),
         ("diffusion.schedule", "objective, timesteps, prediction, variance"),
         ("train.lr", "steps, batch_size, learning_rate, betas, weight_decay, "),
-        ("evaluation.metrics", "sampler, sampler_options, sampling_steps, clip_denoised, "),
+        ("evaluation.scores", "sampler, sampler_options, sampling_steps, clip_denoised, "),
     ],
 )
 def test_unknown_key_is_named_with_the_accepted_ones(key: str, accepted: str) -> None:
