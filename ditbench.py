@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from analysis.commands import figure as figure_command
 from analysis.commands.advise import advise
 from analysis.commands.compare import compare
-from analysis.commands.figure import figure
 from analysis.commands.fit import fit
 from analysis.commands.table import table
 from analysis.errors import ResultsError
@@ -26,6 +25,7 @@ from bench.errors import InputError, RunError
 from bench.perf.commands import app as perf_app
 from bench.stopping import STOPPED, Stopped
 from models import BLOCKS
+from models.parts import Seam
 from sweeps.commands import RunsOption, TrackerOption, run_here
 from sweeps.commands import app as sweep_app
 
@@ -52,7 +52,7 @@ for command in (
     reference,
     export,
     export_samples,
-    figure,
+    figure_command.figure,
     fit,
     compare,
     advise,
@@ -61,10 +61,14 @@ for command in (
     app.command()(command)
 
 
-class Format(StrEnum):
-    TABLE = "table"
-    CSV = "csv"
-    JSON = "json"
+def _own_figure(path: str) -> Any:
+    try:
+        return Seam("figure", "NAME", builtin={}, contract=("__call__",)).find(path)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+figure_command.find_own = _own_figure
 
 
 @app.command()
@@ -78,7 +82,7 @@ def flops(
     by_module: Annotated[bool, typer.Option("--by-module", help="Where the multiply-accumulates are spent.")] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="With --steps: training compute.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="With --batch-size: training compute.")] = None,
-    format: Annotated[Format, typer.Option(help="How to print.")] = Format.TABLE,
+    format: Annotated[Literal["table", "csv", "json"], typer.Option(help="How to print.")] = "table",
 ) -> None:
     """Count parameters and GMACs (the paper's "Gflops") of one image, beside the paper's printed figures."""
     from bench.commands import flops
@@ -92,9 +96,9 @@ def flops(
     chosen = flops.published_rows() if all_models else given
     costs = flops.count_all(chosen)
     if by_module:
-        flops.print_modules(costs, format.value)
+        flops.print_modules(costs, format)
     else:
-        flops.print_costs(costs, format.value, batch_size, steps)
+        flops.print_costs(costs, format, batch_size, steps)
 
 
 @app.command("run")

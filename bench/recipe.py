@@ -98,6 +98,11 @@ class DiffusionConfig(PartSection):
 
     objective: str = "iddpm"
 
+    @property
+    def id(self) -> str:
+        """The objective and what of its options is not default, as one text: "iddpm prediction=velocity"."""
+        return " ".join([self.objective, *(f"{key}={value}" for key, value in sorted(self.non_default().items()))])
+
     @classmethod
     def options_type(cls, name: str) -> type:
         return OBJECTIVES.find(name).options

@@ -109,6 +109,7 @@ def write_model(recipe: Recipe, folder: Path) -> None:
         "gmacs": cost.macs / 1e9,
         "tokens": arch.num_tokens,
         **arch.columns,
+        "objective": recipe.diffusion.id,
         "metrics": describe_metrics(recipe.evaluation.metrics),
     }
     write_json(folder / "model.json", content)

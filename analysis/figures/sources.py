@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.errors import ResultsError
 from analysis.figures.drawn import NothingToDraw
-from analysis.results.model_names import model_names
+from analysis.results.model_names import designs, model_names
 from analysis.results.published import METRICS, published, published_evaluations
 from analysis.results.run_folders import EVALS_TYPES, TRAIN_TYPES
 from analysis.results.tables import RUN_COLUMNS, RUNS_TYPES, Tables, load
@@ -63,14 +63,16 @@ def measured(tables: Tables, name: str = "measured") -> Source:
     """Tables of the suite's own runs as a source.
 
     In all of them `label` is one text for each model and block design, and a new column `network` one for each model
-    (`model_names`). Where a size has no name, `size` is that text; a network without patches has `patch` 0.
+    (`model_names`); `block` has the objective too, where a study has several. Where a size has no name, `size` is that
+    text; a network without patches has `patch` 0.
     """
     if name == PUBLISHED:
         raise ResultsError(f"a results folder called {PUBLISHED}: that name stands for the papers' tables; rename it")
-    runs = tables.runs.assign(**model_names(tables.runs))
+    runs = tables.runs.assign(block=designs(tables.runs))
+    runs = runs.assign(**model_names(runs))
     runs["size"] = runs["size"].where(runs["size"].fillna("") != "", runs["network"])
     runs["patch"] = runs["patch"].fillna(0)
-    of_runs: pd.DataFrame = runs.set_index("run").loc[:, ["label", "network", "size", "patch"]]
+    of_runs: pd.DataFrame = runs.set_index("run").loc[:, ["label", "network", "size", "patch", "block"]]
 
     def named(table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(**{column: of_runs[column].reindex(table["run"]).to_numpy() for column in of_runs.columns})

@@ -27,6 +27,13 @@ def model_names(runs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def designs(runs: pd.DataFrame) -> list[str]:
+    """The block design of each run; with the objective, where the runs have several: "adaln-zero, iddpm"."""
+    if runs["objective"].nunique() < 2:
+        return runs["block"].tolist()
+    return [", ".join(filter(None, row)) for row in zip(runs["block"], runs["objective"], strict=True)]
+
+
 def _texts(runs: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     """One text for each different row of `columns`, (len(runs),)."""
     models: Any = runs.groupby(list(columns), dropna=False, sort=False).ngroup()

@@ -15,7 +15,8 @@ import pandas as pd
 from analysis.errors import ResultsError
 from analysis.laws.compute import training_gmacs
 
-DIT = "DiT"  # the one family of earlier versions, whose run folders and tables do not name it
+# The one family and the one objective of earlier versions, whose run folders and tables do not name them.
+DIT, IDDPM = "DiT", "iddpm"
 # Smallest first; Table 1 of the DiT paper.
 SIZES = ("S", "B", "L", "XL")
 
@@ -223,6 +224,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "patch": model.get("patch_size"),
         "model": name,
         "block": config["recipe"]["model"].get("block") or model.get("block") or "",
+        "objective": model.get("objective") or IDDPM,
         **cost,
         **{key: model.get(key) for key in SHAPE_KEYS},
         "data": value_of(path, config, "recipe.data.name"),

@@ -19,6 +19,7 @@ from analysis.results.run_folders import (
     DIT,
     EVALS_TYPES,
     EVALUATION_KEY_TYPES,
+    IDDPM,
     OPTIMISATION_TYPES,
     SCORE_TYPES,
     SIZES,
@@ -56,6 +57,7 @@ RUNS_TYPES = {
     "patch": "Int64",
     "model": "str",
     "block": "str",
+    "objective": "str",
     "params": "Int64",
     "gmacs": "float64",
     "tokens": "Int64",
@@ -164,8 +166,10 @@ def load(results: Path) -> Tables:
         ResultsError: a file is missing or damaged.
     """
     runs, train, evals = (_parquet(results / f"{name}.parquet", later) for name, later in ADDED_LATER.items())
-    if "family" not in runs.columns:
-        runs.insert(int(runs.columns.get_indexer(["size"])[0]), "family", pd.array([DIT] * len(runs), dtype="str"))
+    for name, only, before in (("family", DIT, "size"), ("objective", IDDPM, "params")):
+        if name not in runs.columns:
+            column = pd.array([only] * len(runs), dtype="str")
+            runs.insert(int(runs.columns.get_indexer([before])[0]), name, column)
     train, evals = _with_run_columns(train, runs), _with_run_columns(evals, runs)
     with np.load(_existing(results / "samples.npz"), allow_pickle=False) as archive:
         samples = {name: archive[name] for name in archive.files}
