@@ -29,7 +29,7 @@ def model_names(runs: pd.DataFrame) -> pd.DataFrame:
 
 def designs(runs: pd.DataFrame) -> list[str]:
     """The block design of each run; with the objective, where the runs have several: "adaln-zero, iddpm"."""
-    if runs["objective"].nunique() < 2:
+    if len(set(runs["objective"])) < 2:
         return runs["block"].tolist()
     return [", ".join(filter(None, row)) for row in zip(runs["block"], runs["objective"], strict=True)]
 
