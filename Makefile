@@ -2,13 +2,26 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint install lock notebooks
+.PHONY: demo test test-others test-all lint install lock notebooks
+.NOTPARALLEL:
 
 demo: install
 	$(BIN)/ditbench demo
 
+# Two processes, each of some 1.5 GB. They take tests from each other's end, so that a file stays together, with what
+# it made for all of its tests.
+PARALLEL := -n 2 --dist worksteal
+
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL) -m "not (slow or notebooks or chromium or slurm)"
+
+# What `make test` leaves out: minutes of training and killing, notebooks, a browser, a cluster (skipped where there is
+# none). The cluster's own jobs take both cores.
+test-others: install
+	$(BIN)/pytest $(PARALLEL) -m "slow or notebooks or chromium"
+	$(BIN)/pytest tests/slurm
+
+test-all: test test-others
 
 lint: install
 	$(BIN)/ruff check

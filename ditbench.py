@@ -13,13 +13,14 @@ from analysis.commands.advise import advise
 from analysis.commands.compare import compare
 from analysis.commands.figure import figure
 from analysis.commands.fit import fit
-from analysis.commands.report import report, table
+from analysis.commands.table import table
 from analysis.errors import ResultsError
 from bench.commands.assets import doctor, prepare
 from bench.commands.encode import encode
 from bench.commands.export import export
 from bench.commands.images import export_samples
 from bench.commands.options import DeviceOption, OfflineOption, PrecisionOption
+from bench.commands.reference import reference
 from bench.commands.samples import evaluate, sample
 from bench.errors import InputError, RunError
 from bench.stopping import STOPPED, Stopped
@@ -48,6 +49,7 @@ for command in (
     encode,
     sample,
     evaluate,
+    reference,
     export,
     export_samples,
     figure,
@@ -55,7 +57,6 @@ for command in (
     compare,
     advise,
     table,
-    report,
 ):
     app.command()(command)
 
@@ -169,11 +170,31 @@ def collect(
 ) -> None:
     """Make tidy tables (csv and parquet) from run folders."""
     from analysis.results import tables
+    from bench.run_files import read_records
 
     out = out if out != Path() else Path("results") / folder.resolve().name
-    collected = tables.collect(folder, out)
+    collected = tables.collect(read_records(folder), out)
     typer.echo(f"{len(collected.runs)} runs, {len(collected.evals)} scores: {out}")
     _print_published(collected)
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(help="A folder that `ditbench collect` made.")],
+    runs: Annotated[
+        Path | None, typer.Option(help="The folder it was collected from: recipes, versions, hours, failures.")
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="What `ditbench sweep plan --json` printed before the first start.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write; default: report.html beside the tables.")] = None,
+) -> None:
+    """A study as one HTML page to send: figures, tables, fits, recipe, environment, hours, what failed."""
+    from analysis.report.write import write_report
+    from bench.run_files import read_records
+
+    records = read_records(runs) if runs else None
+    typer.echo(write_report(results, out or results / "report.html", records, plan))
 
 
 @app.command()
@@ -205,14 +226,15 @@ def demo(
     run_here(load_sweep(path), runs, profile, console)
     from analysis import figures
     from analysis.results import tables
+    from bench.run_files import read_records
 
-    collected = tables.collect(runs / name, out)
+    collected = tables.collect(read_records(runs / name), out)
     _print_summary(collected, console)
     for picture in figures.draw_all(collected, out):
         console.print(str(picture), soft_wrap=True, highlight=False)
     from analysis.report.write import write_report
 
-    page = write_report(out, out / "report.html", runs / name)
+    page = write_report(out, out / "report.html", read_records(runs / name))
     console.print(f"\nEverything on one page, for a browser: {page}", soft_wrap=True, highlight=False)
 
 

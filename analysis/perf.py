@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.laws.bootstrap import Method, bootstrap
+from analysis.laws.bootstrap import bootstrap
+from analysis.laws.choices import Method, Objective
 from analysis.laws.fit import fit
 from analysis.laws.observations import Observations, observations
-from analysis.laws.solver import Objective
 
 # Hoffmann et al. 2022 (arXiv:2203.15556), eq. 10.
 E, A, B, ALPHA, BETA = 1.69, 406.4, 410.7, 0.34, 0.28

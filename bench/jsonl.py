@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from bench.atomic import write_bytes
 from bench.errors import RunError
+
+# Enough for the last rows of a metric file, however long it is.
+TAIL_BYTES = 8192
+NO_FILE = (FileNotFoundError, NotADirectoryError)
 
 
 def now() -> str:
@@ -33,26 +38,52 @@ def append(path: Path, row: dict[str, Any]) -> None:
         raise RunError(f"{path}: could not be written ({error})") from None
 
 
+def whole_lines(path: Path) -> list[bytes]:
+    """All lines but a last one that a crash cut short; none if there is no file."""
+    try:
+        # What follows the last newline is empty, or a torn line.
+        return path.read_bytes().split(b"\n")[:-1]
+    except NO_FILE:
+        return []
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     """All rows; a last line that a crash cut short is left out.
 
     Raises:
         RunError: another line is not a JSON object.
     """
-    if not path.exists():
-        return []
     rows = []
-    lines = path.read_bytes().split(b"\n")
-    # What follows the last newline is empty, or a torn line.
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict):
+    for number, line in enumerate(whole_lines(path), start=1):
+        row = first_row([line])
+        if row is None:
             raise RunError(f"{path}: line {number} is not a JSON object")
         rows.append(row)
     return rows
+
+
+def last_row(path: Path) -> dict[str, Any] | None:
+    """The last whole row, reading only the file's end and passing damaged lines by; None if there is none."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL_BYTES))
+            lines = file.read().split(b"\n")[:-1]
+    except NO_FILE:
+        return None
+    return first_row(reversed(lines))
+
+
+def first_row(lines: Iterable[bytes]) -> dict[str, Any] | None:
+    """The first line that is a JSON object; None if none is."""
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            return row
+    return None
 
 
 def cut_after(path: Path, step: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bench.data import data_part
 from bench.recipe import Recipe
 from bench.score.extractors import EXTRACTORS
@@ -20,6 +22,8 @@ def check_ready(recipe: Recipe, offline: bool) -> None:
 
     data_part(recipe.data.name).check_ready(recipe.data.name, recipe.data.options)
     evaluation = recipe.evaluation
-    for name in (evaluation.decoder, evaluation.reference, EXTRACTORS.find(evaluation.extractor).asset):
+    # A reference may be a file or folder of one's own.
+    reference = None if Path(str(evaluation.reference)).exists() else evaluation.reference
+    for name in (evaluation.decoder, reference, EXTRACTORS.find(evaluation.extractor).asset):
         if name is not None:
             locate(name, offline)

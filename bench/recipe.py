@@ -261,6 +261,18 @@ _NOT_RESULT_BEARING: Any = {
 }
 
 
+def parse_evaluation(**given: Any) -> EvaluationConfig:
+    """An evaluation section from a command's options, named as the command line has them.
+
+    Raises:
+        InputError: the option, what is wrong and what is accepted.
+    """
+    try:
+        return EvaluationConfig(**given)
+    except ValidationError as error:
+        raise InputError(f"--{describe(error, EvaluationConfig).replace('_', '-', 1)}") from None
+
+
 def check_sampling(evaluation: EvaluationConfig, diffusion: DiffusionConfig) -> None:
     """Refuse a sampler that does not serve the objective's process, or more steps than that has.
 

@@ -1,10 +1,10 @@
 """A run's folder: whose it is, whether it is done, and who works on it.
 
-config.yaml      the recipe and its id                    train.jsonl   a row every log_every steps
-model.json       parameters and GMACs                     evals.jsonl   a row a score: its whole key, its metrics
-sessions.jsonl   a row a start: device, precision, ...    checkpoints/  state-*: to resume; ema-*: kept weights
-failures.jsonl   a row a failed attempt                   samples/      uint8 arrays and their provenance
-finished.json    when complete; error.json if given up    log.txt       starts, resumptions, spoilt checkpoints
+config.yaml      the recipe, its id, its sweep's axes     train.jsonl   one row per log_every steps
+model.json       parameters and GMACs                     evals.jsonl   one row per score: its whole key, its metrics
+sessions.jsonl   one row per start: device, precision     checkpoints/  state-*: to resume; ema-*: kept weights
+failures.jsonl   one row per failed attempt               samples/      uint8 arrays and their provenance
+finished.json    when complete; error.json if given up    log.txt       starts, resumptions, damaged checkpoints
 
 Scoring by a job of its own may go on beside training: it has its own lock, and its sessions, failures, error and log
 are in files whose names begin with `scoring-`.
@@ -16,9 +16,8 @@ import fcntl
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -26,7 +25,6 @@ import yaml
 
 from bench import jsonl
 from bench.atomic import write_json
-from bench.data.latent_sets import LatentOptions
 from bench.errors import InputError, RunError
 from bench.flops import cost_of
 from bench.recipe import Recipe, parse_recipe
@@ -47,8 +45,11 @@ class RunLocked(Exception):
     """Another process is working on the run."""
 
 
-def write_config(recipe: Recipe, folder: Path) -> None:
+def write_config(recipe: Recipe, folder: Path, axes: Mapping[str, str] | None = None) -> None:
     """Put the recipe into a new run folder, or check that an old one holds the same.
+
+    Args:
+        axes: what a sweep chose for the run, by its axes' names, such as size: S. For tables: no result depends on it.
 
     Raises:
         InputError: the folder belongs to another recipe (the differing keys are named) or cannot be written.
@@ -58,6 +59,8 @@ def write_config(recipe: Recipe, folder: Path) -> None:
         _check_same(recipe, read_config(folder), folder)
         return
     content: dict[str, Any] = {"id": recipe.id, "label": recipe.label}
+    if axes:
+        content["axes"] = dict(axes)
     content["recipe"] = recipe.model_dump(mode="json", exclude={"label"})
     if folders := own_folders(content["recipe"]):
         content["look_in"] = folders  # for jobs, which work elsewhere
@@ -76,18 +79,24 @@ def read_config(folder: Path) -> Recipe:
     Raises:
         InputError: no run folder, or its config.yaml does not hold a valid recipe.
     """
-    path = folder / "config.yaml"
-    content = load_yaml(path)
-    if not isinstance(content, dict) or not isinstance(content.get("recipe"), dict):
-        raise InputError(f"{path}: not a run's configuration (keys id, label, recipe)")
+    content = read_content(folder)
     for own in reversed(content.get("look_in", [])):
         look_in(Path(own))
-    recipe = {**content["recipe"], "label": content.get("label", "")}
-    if isinstance(recipe.get("data"), dict):
-        # Earlier versions wrote the keys of latents, null, for every data set.
-        of_latents = {field.name for field in fields(LatentOptions)}
-        recipe["data"] = {k: v for k, v in recipe["data"].items() if v is not None or k not in of_latents}
-    return parse_recipe(recipe, str(path))
+    return parse_recipe({**content["recipe"], "label": content.get("label", "")}, str(folder / "config.yaml"))
+
+
+def read_content(folder: Path) -> dict[str, Any]:
+    """config.yaml as it is, its recipe unchecked: that of an earlier version may lack keys of today's.
+
+    Raises:
+        InputError: no run folder, or not YAML of this form.
+    """
+    path = folder / "config.yaml"
+    content = load_yaml(path)
+    sections = (content, content.get("recipe"), content.get("axes", {})) if isinstance(content, dict) else (content,)
+    if not all(isinstance(section, dict) for section in sections):
+        raise InputError(f"{path}: not a run's configuration (keys id, label, recipe)")
+    return content
 
 
 def write_model(recipe: Recipe, folder: Path) -> None:

@@ -82,6 +82,8 @@ def check_options(kind: type, given: dict[Any, Any], *also: str) -> Any:
         ValueError: `key: what is wrong`.
     """
     names = [field.name for field in fields(kind)]
+    # Run folders of earlier versions hold the keys of all parts, null where they did not apply.
+    given = {key: value for key, value in given.items() if key in names or value is not None}
     unknown = [str(key) for key in given if key not in names]
     if unknown:
         raise ValueError(f"{unknown[0]}: unknown key; accepted: {', '.join([*also, *names]) or 'none'}")

@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,11 @@ KEYS = ("extends", "name", "label", "base", "product", "paired", "runs")
 
 @dataclass(frozen=True)
 class Sweep:
-    """A named list of recipes, all different."""
+    """A named list of recipes, all different; `axes`: recipe id -> the sweep's choices for it, by the axes' names."""
 
     name: str
     recipes: list[Recipe]
+    axes: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 def run_folders(sweep: Sweep, runs: Path) -> dict[str, Path]:
@@ -85,13 +86,14 @@ def load_sweep(sweep: str | Path) -> Sweep:
     name = content["name"]
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise InputError(f"{path}: name: {name!r}: accepted: a folder's name of letters, digits, dots, - and _")
-    recipes = [_recipe(content, choice, path) for choice in _choices(content, path)]
+    choices = _choices(content, path)
+    recipes = [_recipe(content, choice, path) for choice in choices]
     by_id: dict[str, Recipe] = {}
     for recipe in recipes:
         if recipe.id in by_id:
             raise InputError(f"{path}: {recipe.label} and {by_id[recipe.id].label} are the same recipe ({recipe.id})")
         by_id[recipe.id] = recipe
-    return Sweep(name, recipes)
+    return Sweep(name, recipes, {recipe.id: choice.names for recipe, choice in zip(recipes, choices, strict=True)})
 
 
 def _load(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def submit(
     folders = run_folders(sweep, runs)
     study = (runs / sweep.name).resolve()
     for recipe in sweep.recipes:
-        write_config(recipe, folders[recipe.id])
+        write_config(recipe, folders[recipe.id], sweep.axes.get(recipe.id))
         clear_error(folders[recipe.id])
     queue = [folders[recipe.id].resolve() for recipe in sorted(sweep.recipes, key=work, reverse=True)]
 

@@ -24,7 +24,6 @@ from sweeps.cluster import ClusterProfile, Evaluate, Precision, Resources
 from sweeps.expand import Sweep
 from sweeps.groups import Group, Kind, groups, scores_in_training, training_resources
 from sweeps.speeds import FLOPS_PER_MAC, Speed, expected_speeds
-from sweeps.watch.run_files import last_row
 
 State = Literal["new", "started", "finished", "failed"]
 
@@ -314,7 +313,7 @@ def _run_plan(
     cost, state = cost_of(recipe.model.name, recipe.model.architecture()), _state(folder)
     training_job = training_resources(recipe, profile)
     scored = {row["step"] for row in jsonl.read(folder / "evals.jsonl")}
-    row = last_row(folder / "train.jsonl") or {}
+    row = jsonl.last_row(folder / "train.jsonl") or {}
     return RunPlan(
         recipe=recipe,
         state=state,

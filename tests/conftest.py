@@ -5,9 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+
+from bench.recipe import Recipe
 
 torch.set_num_threads(1)
 
@@ -37,3 +40,27 @@ def study(features: Path, tmp_path: Path) -> Callable[[str], Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def undisturbed(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], dict[str, Any]]:
+    """What a recipe's run measures when nothing disturbs it; each recipe is run once for the whole session."""
+    from runs import results
+
+    from bench.run import run
+    from bench.run_folder import write_config
+
+    home = tmp_path_factory.mktemp("undisturbed")
+    shutil.copytree(features, home / "features")
+    found: dict[str, dict[str, Any]] = {}
+
+    def measured(recipe: Recipe) -> dict[str, Any]:
+        key = recipe.model_dump_json()
+        if key not in found:
+            folder = home / str(len(found))
+            write_config(recipe, folder)
+            run(folder, home)
+            found[key] = results(folder)
+        return found[key]
+
+    return measured

@@ -20,12 +20,13 @@ from analysis.advice.budget import (
 from analysis.advice.curves import Curves, measured_curves
 from analysis.advice.laws import LAWS, TrainingLaw, fit_training_law
 from analysis.errors import ResultsError
-from analysis.laws.bootstrap import Bootstrap, Method, bootstrap
+from analysis.laws.bootstrap import Bootstrap, bootstrap
+from analysis.laws.chinchilla import best_size
+from analysis.laws.choices import Method, Objective
 from analysis.laws.fit import Fit
 from analysis.laws.forms import Array
 from analysis.laws.intervals import Prediction, check_level
 from analysis.laws.observations import Observations
-from analysis.laws.solver import Objective
 
 REACH = 4  # times the steps that it was scored at: farther, no law has been seen to hold
 
@@ -244,15 +245,14 @@ def advise(
 def best_gmacs(law: Fit, budget_flops: float, tokens: float) -> float | None:
     """GMACs at which a fitted E + A C^-alpha T^-gamma + B D^-beta is lowest, for C D = budget / 6e9; None if nowhere.
 
-    As Hoffmann et al. 2022 (arXiv:2203.15556, eq. 4), with C in the place of N.
+    As `chinchilla.best_size`, with C in the place of N.
     """
     values = law.parameters
     compute_term = values["A"] * tokens ** -values["gamma"]
     if compute_term <= 0 or values["B"] <= 0:
         return None
     product = budget_flops / FLOPS_PER_GMAC_IMAGE
-    ratio = values["alpha"] * compute_term / (values["beta"] * values["B"])
-    return float((ratio * product ** values["beta"]) ** (1 / (values["alpha"] + values["beta"])))
+    return float(best_size(compute_term, values["alpha"], values["B"], values["beta"], product))
 
 
 def _choose(

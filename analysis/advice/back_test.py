@@ -12,9 +12,9 @@ from analysis.advice.budget import FLOPS_PER_GMAC_IMAGE, ROUNDING, pf_days
 from analysis.advice.curves import Curves, measured_curves
 from analysis.advice.laws import TrainingLaw, fit_training_law
 from analysis.errors import ResultsError
+from analysis.laws.choices import Objective
 from analysis.laws.forms import Array
 from analysis.laws.observations import Observations
-from analysis.laws.solver import Objective
 
 FITTED = 0.5  # of each model's longest training: scores up to there are fitted, the others predicted
 MIN_CHOICES = 2  # models with a measured score at the budget

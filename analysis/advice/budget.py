@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from analysis.errors import ResultsError
+from analysis.laws.compute import FLOPS_PER_GMAC, training_gmacs
 from analysis.laws.forms import Array
 from analysis.laws.observations import Observations
 
 FLOPS_PER_PF_DAY = 1e15 * 86_400
-FLOPS_PER_GMAC_IMAGE = 6e9
+FLOPS_PER_GMAC_IMAGE = FLOPS_PER_GMAC * training_gmacs(1, 1, 1)
 """True FLOPs of training on one image, per GMAC of a forward pass: 2 FLOPs a MAC, x 3 for forward and backward."""
 ROUNDING = 1e-9  # budgets and steps that differ by a smaller share are equal
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from analysis.errors import ResultsError
+from analysis.laws.choices import Objective, check_known
 from analysis.laws.fit import Fit, fit
 from analysis.laws.observations import Observations
-from analysis.laws.solver import Objective
 
 CURVES = "curves"
 JOINT = ("product", "sum")  # forms of compute, tokens and images
@@ -80,8 +80,7 @@ def fit_training_law(rows: Observations, name: str, objective: Objective = "logs
     Raises:
         ResultsError: an unknown name, too few rows, or no model with enough scores for a curve.
     """
-    if name not in LAWS:
-        raise ResultsError(f"law {name}: unknown; accepted: {', '.join(LAWS)}")
+    check_known("law", name, LAWS)
     if name == CURVES:
         return _own_curves(rows, objective)
     return TrainingLaw(name, dict.fromkeys(dict.fromkeys(rows.models), fit(rows, name, objective)))

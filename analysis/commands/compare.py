@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from analysis.commands.options import FormatOption, LevelOption, MetricOption, SeedOption, Source, StepOption
 from analysis.errors import ResultsError
-
-
-class Source(StrEnum):
-    PUBLISHED = "published"
-
-
-class ReportFormat(StrEnum):
-    TABLE = "table"
-    JSON = "json"
 
 
 def compare(
@@ -25,11 +16,11 @@ def compare(
     by: Annotated[str, typer.Option(help="The column of runs that tells designs apart, or source: folders.")] = "block",
     source: Annotated[Source | None, typer.Option(help="Instead of folders: says what the paper lacks.")] = None,
     between: Annotated[str | None, typer.Option(help="A,B: the two designs, where there are more.")] = None,
-    metric: Annotated[str, typer.Option(help="fid, fid_percent, fid_infinity, sfid, kid or loss.")] = "fid",
-    step: Annotated[int | None, typer.Option(min=1, help="Default: the last that most runs share.")] = None,
-    level: Annotated[float, typer.Option(help="Confidence level.")] = 0.9,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
-    format: Annotated[ReportFormat, typer.Option(help="How to print.")] = ReportFormat.TABLE,
+    metric: MetricOption = "fid",
+    step: StepOption = None,
+    level: LevelOption = 0.9,
+    seed: SeedOption = 0,
+    format: FormatOption = "table",
 ) -> None:
     """Compare two designs at equal compute: difference of the scores, and the compute that the better one saves."""
     import json
@@ -50,7 +41,7 @@ def compare(
         raise ResultsError(f"--between {between}: accepted: two designs, A,B")
     tables = {str(path): load(path) for path in results}
     comparison = compare_designs(collected_designs(tables, by, metric, step, pair), level, seed)
-    if format == ReportFormat.JSON:
+    if format == "json":
         typer.echo(json.dumps(comparison.to_dict(), indent=1, allow_nan=False))
         return
     lines = comparison.table()

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from analysis.figures import CATALOGUE
-
-
-class Columns(StrEnum):
-    ONE = "one"
-    TWO = "two"
-
 
 # Paragraphs of the help keep their lines after \b.
 HELP = "\n".join(
@@ -39,8 +32,8 @@ def figure(
         Path, typer.Option(help="Where the pictures go; default: the first results folder, else figures.")
     ] = Path(),
     width: Annotated[
-        Columns, typer.Option(help="Columns of a paper that it fills: 3.25 or 6.75 inches.")
-    ] = Columns.TWO,
+        Literal["one", "two"], typer.Option(help="Columns of a paper that it fills: 3.25 or 6.75 inches.")
+    ] = "two",
 ) -> None:
     from analysis import figures
     from analysis.figures.sources import PUBLISHED, open_sources
@@ -51,9 +44,9 @@ def figure(
     folder = out if out != Path() else (folders or [Path("figures")])[0]
     sources = open_sources(names)
     if name == figures.ALL:
-        drawn = figures.draw_available(sources, folder, width.value)
+        drawn = figures.draw_available(sources, folder, width)
     else:
-        drawn = figures.draw(name, sources, folder, width.value)
+        drawn = figures.draw(name, sources, folder, width)
     for path in drawn.files:
         typer.echo(path)
     for line in drawn.left_out:

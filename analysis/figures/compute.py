@@ -25,7 +25,7 @@ from analysis.figures.scores import (
     titles,
 )
 from analysis.figures.sources import Source, from_each
-from analysis.laws.fits import log_linear
+from analysis.laws.power_law import log_linear
 from analysis.results.files import write_csv
 from analysis.results.tables import MIN_MODELS
 

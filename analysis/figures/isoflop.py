@@ -16,6 +16,7 @@ from analysis.figures import marks, style
 from analysis.figures.drawn import Drawn, NothingToDraw
 from analysis.figures.scores import Scores, over_seeds, protocols, scaling_scores
 from analysis.figures.sources import Source, from_each
+from analysis.laws.compute import training_gmacs
 from analysis.results.files import write_csv
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _curves(source: Source) -> tuple[Scores, pd.DataFrame]:
     batch_size = int(scores.runs["batch_size"].iloc[0])
     points = points.assign(
         params=points["label"].map(params),
-        training_gmacs=points["gmacs"] * (3 * batch_size * points["step"].astype(float)),
+        training_gmacs=training_gmacs(points["gmacs"], batch_size, points["step"].astype(float)),
     )
     of_patch: list[Any] = [rows for _, rows in points.groupby("patch")]
     points = pd.concat([rows.assign(budget=budgets(rows["training_gmacs"].tolist())) for rows in of_patch])

@@ -12,7 +12,7 @@ from analysis.figures import marks, style
 from analysis.figures.drawn import Drawn, NothingToDraw
 from analysis.figures.scores import MACS, Scores, at_last_shared_step, over_seeds, protocols, scaling_scores
 from analysis.figures.sources import Source, from_each
-from analysis.laws.fits import power_law
+from analysis.laws.power_law import power_law
 from analysis.results.files import write_csv
 from analysis.results.tables import MIN_MODELS
 

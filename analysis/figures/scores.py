@@ -23,7 +23,7 @@ MACS = (
 )
 PAPER = (
     "Published: Peebles & Xie 2022 (arXiv:2212.09748), Table 4: ImageNet 256 x 256, adaln-zero, batch 256, FID-50K, "
-    "250 DDPM steps, no guidance, EMA weights, ft-MSE decoder."
+    "250 DDPM steps, no guidance, EMA weights, ft-MSE decoder, random labels."
 )
 
 
@@ -141,7 +141,7 @@ def side_by_side(scores: Sequence[Scores], also: tuple[str, ...] = ()) -> list[l
 
 
 def _may_share_axes(one: Scores, other: Scores, also: tuple[str, ...]) -> bool:
-    # What a paper leaves open, such as the samples' labels, cannot be compared with its scores' key.
+    # What a paper leaves open, such as the size of KID's subsets, cannot be compared with its scores' key.
     key = EVALUATION if one.source.published or other.source.published else evaluation_keys
     first, second = one.evals.iloc[0], other.evals.iloc[0]
     same_key = all(_agree(first[name], second[name]) for name in (*key, *also))

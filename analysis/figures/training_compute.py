@@ -13,6 +13,7 @@ from analysis.figures import marks, style
 from analysis.figures.drawn import Drawn
 from analysis.figures.scores import Scores, over_seeds, protocols, scaling_scores, side_by_side, titles
 from analysis.figures.sources import Source, from_each
+from analysis.laws.compute import training_gmacs
 from analysis.results.files import write_csv
 from analysis.results.run_folders import SIZES
 
@@ -58,7 +59,7 @@ def _points(scores: Scores) -> pd.DataFrame:
     points = over_seeds(scores.evals, ["step"])
     points.insert(0, "source", scores.source.name)
     batch_size = int(scores.runs["batch_size"].iloc[0])
-    points = points.assign(training_gmacs=points["gmacs"] * (3 * batch_size * points["step"].astype(float)))
+    points = points.assign(training_gmacs=training_gmacs(points["gmacs"], batch_size, points["step"].astype(float)))
     return points.assign(on_frontier=frontier(points["training_gmacs"].tolist(), points["fid"].tolist()))
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from analysis.errors import ResultsError
+from analysis.laws.choices import Method, check_known
 from analysis.laws.fit import AGREEMENT, Fit, Problem, problem_of, projected_starts
 from analysis.laws.forms import Array
 from analysis.laws.intervals import Interval, Prediction, check_level
 from analysis.laws.observations import Observations
 from analysis.laws.solver import Solutions, solve
-
-Method = Literal["bootstrap", "residual"]
 
 METHODS: dict[Method, str] = {
     "bootstrap": "models, and seeds across models, drawn with replacement, with all their rows",
@@ -62,8 +61,7 @@ class Bootstrap:
             ResultsError: an unknown parameter, or a level outside 0 to 1.
         """
         names = self.fit.form.parameters
-        if parameter not in names:
-            raise ResultsError(f"parameter {parameter}: unknown; accepted: {', '.join(names)}")
+        check_known("parameter", parameter, names)
         return _percentiles(self.fit.parameters[parameter], self.parameters[:, names.index(parameter)], level)
 
     def predict(self, at: Mapping[str, float], level: float = 0.9) -> Prediction:
@@ -118,8 +116,7 @@ def bootstrap(fit: Fit, method: Method = "bootstrap", replicates: int = REPLICAT
     Raises:
         ResultsError: fewer than 2 replicates, or most of them failed.
     """
-    if method not in METHODS:
-        raise ResultsError(f"method {method}: unknown; accepted: {', '.join(METHODS)}")
+    check_known("method", method, METHODS)
     if replicates < 2:
         raise ResultsError(f"{replicates} replicates; needed: at least 2")
     random = np.random.default_rng(seed)

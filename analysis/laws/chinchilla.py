@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.errors import ResultsError
-from analysis.laws import fits
 from analysis.laws.fit import Fit
 from analysis.laws.forms import Array
+from analysis.laws.power_law import power_law
 
 ENVELOPE_BUDGETS = 1500  # as in section 3.1
 MIN_BUDGETS = 3
@@ -54,11 +54,6 @@ class Allocation:
             "left_out": list(self.left_out),
         }
 
-    def table(self) -> list[list[str]]:
-        """Rows of text: compute, best number of parameters, score."""
-        rows = zip(self.compute, self.params, self.score, strict=True)
-        return [[f"{compute:.4g}", f"{params:.4g}", f"{score:.4g}"] for compute, params, score in rows]
-
     def sentence(self) -> str:
         """The law in words."""
         return (
@@ -68,7 +63,7 @@ class Allocation:
 
 
 def envelope(params: ArrayLike, compute: ArrayLike, score: ArrayLike, budgets: int = ENVELOPE_BUDGETS) -> Allocation:
-    """Approach 1: the lower envelope of the training curves, a curve a number of parameters.
+    """Approach 1: the lower envelope of the training curves, one curve per number of parameters.
 
     Each curve is interpolated in log compute and log score; at each of `budgets` log-spaced budgets, the size of the
     lowest curve is the best. Sizes at the edge, the smallest and the largest, are left out: a smaller or larger one
@@ -143,11 +138,16 @@ def isoflop(params: ArrayLike, compute: ArrayLike, score: ArrayLike) -> Allocati
     return _allocation(2, np.array(compute_left), np.array(best_sizes), np.array(best_scores), tuple(left_out))
 
 
+def best_size(a: float, alpha: float, b: float, beta: float, product: ArrayLike) -> Array:
+    """N at which a N^-alpha + b D^-beta is lowest for N D = `product` (Hoffmann et al. 2022, eq. 4)."""
+    total = alpha + beta
+    return (alpha * a / (beta * b)) ** (1 / total) * np.asarray(product, dtype=float) ** (beta / total)
+
+
 def optimum(law: Fit, compute: ArrayLike, compute_per_param_image: float = 6.0) -> tuple[Array, Array, Array]:
     """Approach 3: params, data and score of the best model for `compute`, by a fitted E + A N^-alpha + B D^-beta.
 
-    Hoffmann et al.'s eq. 4: with C = k N D and G = (alpha A / (beta B))^(1 / (alpha + beta)),
-    N = G (C / k)^(beta / (alpha + beta)) and D = (C / k) / N.
+    With C = k N D: N is the `best_size` for the product C / k, and D = (C / k) / N.
 
     Args:
         law: a fit of the form chinchilla.
@@ -162,10 +162,8 @@ def optimum(law: Fit, compute: ArrayLike, compute_per_param_image: float = 6.0) 
     values = law.parameters
     if values["A"] <= 0 or values["B"] <= 0:
         raise ResultsError("approach 3: a term of the law vanishes, and so no size is best")
-    total = values["alpha"] + values["beta"]
     product = np.asarray(compute, dtype=float) / compute_per_param_image
-    ratio = (values["alpha"] * values["A"] / (values["beta"] * values["B"])) ** (1 / total)
-    params = ratio * product ** (values["beta"] / total)
+    params = best_size(values["A"], values["alpha"], values["B"], values["beta"], product)
     data = product / params
     return params, data, law.form([values[name] for name in law.form.parameters], {"params": params, "images": data})
 
@@ -188,5 +186,5 @@ def _allocation(approach: int, compute: Array, params: Array, score: Array, left
         raise ResultsError(f"approach {approach}: {len(compute)} budgets with a best size; needed: {needed}{why}")
     if len(np.unique(params)) < 2:
         raise ResultsError(f"approach {approach}: the same size is best at every budget; needed: more budgets or sizes")
-    law = fits.power_law(compute, params)
+    law = power_law(compute, params)
     return Allocation(approach, law.exponent, law.coefficient, compute, params, score, left_out)

@@ -13,10 +13,11 @@ from numpy.typing import ArrayLike
 from scipy.optimize import nnls
 
 from analysis.errors import ResultsError
+from analysis.laws.choices import Objective, check_known
 from analysis.laws.forms import FORMS, Array, Form
 from analysis.laws.intervals import Interval
 from analysis.laws.observations import Observations
-from analysis.laws.solver import LARGEST_EXPONENT, OBJECTIVES, SMALLEST_EXPONENT, Design, Objective, solve
+from analysis.laws.solver import LARGEST_EXPONENT, OBJECTIVES, SMALLEST_EXPONENT, Design, solve
 
 START_EXPONENTS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0, 1.7, 3.0)
 MANY_EXPONENTS = 3  # a grid of so many takes every other start
@@ -82,16 +83,12 @@ class Fit:
 
         NaN for log-huber, which is no likelihood. Comparable between forms of one objective on the same rows only.
         """
-        n, k = len(self.observations), self.num_parameters + 1
-        if self.objective == "log-huber":
-            return float("nan")
-        return n * float(np.log(max(self.loss, 1e-300) / n)) + 2 * k
+        return akaike(self.loss, len(self.observations), self.num_parameters, self.objective)
 
     @property
     def aicc(self) -> float:
         """AIC with the correction for few rows, + 2 k (k + 1) / (n - k - 1); infinite where n <= k + 1."""
-        n, k = len(self.observations), self.num_parameters + 1
-        return self.aic + (2 * k * (k + 1) / (n - k - 1) if n > k + 1 else float("inf"))
+        return self.aic + few_rows_correction(len(self.observations), self.num_parameters)
 
     def __call__(self, **variables: ArrayLike) -> Array:
         """The law's score: `fit(compute=[...], tokens=[...])`."""
@@ -124,20 +121,6 @@ class Fit:
             "status": self.status,
         }
 
-    def table(self) -> list[list[str]]:
-        """Rows of text: name, value."""
-        return [
-            ["form", f"{self.form.formula} ({self.form.name})"],
-            *([["C", self.observations.compute.definition]] if "compute" in self.form.variables else []),
-            *([name, f"{value:.4g}"] for name, value in self.parameters.items()),
-            [OBJECTIVES[self.objective], f"{self.loss:.4g}"],
-            ["rows", f"{len(self.observations)} of {len(set(self.observations.models))} models"],
-            ["left out", "; ".join(self.observations.left_out) or "none"],
-            ["starts that agree", f"{self.agreeing:.0%} of {self.starts}"],
-            ["condition number", f"{self.condition:.3g}"],
-            ["status", self.status],
-        ]
-
     def sentence(self, intervals: Mapping[str, Interval] | None = None) -> str:
         """The law in words, with `intervals` of its parameters if given."""
         known = {name: f"{value:.4g}" for name, value in self.parameters.items()}
@@ -151,6 +134,19 @@ class Fit:
             f"{self.observations.metric}: {self.form.formula}{unit}: {values} "
             f"({len(self.observations)} rows; {self.objective}; status: {self.status})."
         )
+
+
+def akaike(loss: float, rows: int, parameters: int, objective: Objective) -> float:
+    """AIC of a sum of squares `loss`; see `Fit.aic`."""
+    if objective == "log-huber":
+        return float("nan")
+    return rows * float(np.log(max(loss, 1e-300) / rows)) + 2 * (parameters + 1)
+
+
+def few_rows_correction(rows: int, parameters: int) -> float:
+    """What AICc adds to AIC (Hurvich & Tsai 1989); see `Fit.aicc`."""
+    k = parameters + 1
+    return 2 * k * (k + 1) / (rows - k - 1) if rows > k + 1 else float("inf")
 
 
 @dataclass(frozen=True)
@@ -235,10 +231,8 @@ def checked(rows: Observations, form: str, objective: str) -> Form:
     Raises:
         ResultsError: see `fit`.
     """
-    if form not in FORMS:
-        raise ResultsError(f"form {form}: unknown; accepted: {', '.join(FORMS)}")
-    if objective not in OBJECTIVES:
-        raise ResultsError(f"objective {objective}: unknown; accepted: {', '.join(OBJECTIVES)}")
+    check_known("form", form, FORMS)
+    check_known("objective", objective, OBJECTIVES)
     law = FORMS[form]
     parameters = len(law.parameters)
     if len(rows) <= parameters:

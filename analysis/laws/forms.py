@@ -22,7 +22,7 @@ class Form:
         name: as `ditbench fit --form` takes it.
         formula: as text.
         floor: whether there is an irreducible E >= 0; without it, the law falls to zero.
-        coefficients: a name a term; every coefficient is >= 0.
+        coefficients: one name per term; every coefficient is >= 0.
         terms: the variables of each term.
         exponents: a name for each variable of each term, in order; every exponent is > 0.
     """

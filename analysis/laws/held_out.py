@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from analysis.errors import ResultsError
 from analysis.laws import bootstrap
+from analysis.laws.choices import Intervals, Objective, check_known
 from analysis.laws.fit import Fit, fit
 from analysis.laws.forms import Array, Form
 from analysis.laws.intervals import Prediction
 from analysis.laws.observations import Observations
 from analysis.laws.profile_likelihood import Profile
-from analysis.laws.solver import Objective
 
 FEW_NAMES = 4  # so many models are named in a sentence
-Intervals = Literal["bootstrap", "residual", "profile"]
 
 
 def intervals_of(law: Fit, method: Intervals, seed: int = 0) -> bootstrap.Bootstrap | Profile:
     """The intervals of `law` by the method of that name."""
-    if method not in get_args(Intervals):
-        raise ResultsError(f"intervals {method}: unknown; accepted: {', '.join(get_args(Intervals))}")
+    check_known("intervals", method, get_args(Intervals))
     return Profile(law) if method == "profile" else bootstrap.bootstrap(law, method, seed=seed)
 
 
@@ -204,22 +202,6 @@ class Comparison:
             ],
             "refused": list(self.refused),
         }
-
-    def table(self) -> list[list[str]]:
-        """Rows of text: form, n, k, loss, AIC, AICc, held-out error, status."""
-        return [
-            [
-                law.form.name,
-                str(len(law.observations)),
-                str(law.num_parameters + 1),
-                f"{law.loss:.4g}",
-                "none" if np.isnan(law.aic) else f"{law.aic:.2f}",
-                f"{law.aicc:.2f}" if np.isfinite(law.aicc) else "none",
-                "none" if np.isnan(error) else f"{error:.1%}",
-                law.status,
-            ]
-            for law, error in zip(self.fits, self.held_out_errors, strict=True)
-        ]
 
     def sentence(self) -> str:
         """Which form, and by how much."""

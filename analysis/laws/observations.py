@@ -15,7 +15,7 @@ from analysis.laws.forms import Array
 
 @dataclass(frozen=True)
 class Observations:
-    """Scores and what they are explained by, a row an evaluation.
+    """Scores and what they are explained by: one row per evaluation.
 
     Attributes:
         metric: name of the score; lower is better, and every value is positive.
@@ -26,6 +26,7 @@ class Observations:
         seeds: (n,) the training seed of each row: what is resampled together across models; empty if not known.
         compute: the convention of the variable compute.
         left_out: rows of the tables that are not here, and why.
+        patches: (n,) the patch size of each row's model; empty if not known, or if a model has none.
     """
 
     metric: str
@@ -36,6 +37,7 @@ class Observations:
     seeds: tuple[str, ...] = ()
     compute: Compute = COMPUTE["forward"]
     left_out: tuple[str, ...] = ()
+    patches: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name, values in (("score", self.score), *self.variables.items()):
@@ -45,9 +47,9 @@ class Observations:
                 if not (np.isfinite(value) and value > 0):
                     what = self.metric if name == "score" else name
                     raise ResultsError(f"{row}: {what} is {value:g}; a law needs finite, positive values")
-        twins = sorted({name for name in self.names if self.names.count(name) > 1})
-        if twins:
-            raise ResultsError(f"{twins[0]} is there {self.names.count(twins[0])} times; needed: one run of each")
+        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+        if repeated:
+            raise ResultsError(f"{repeated[0]} is there {self.names.count(repeated[0])} times; needed: one run of each")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -62,6 +64,7 @@ class Observations:
             models=tuple(self.models[row] for row in chosen),
             names=tuple(self.names[row] for row in chosen),
             seeds=tuple(self.seeds[row] for row in chosen) if self.seeds else (),
+            patches=tuple(self.patches[row] for row in chosen) if self.patches else (),
         )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import ResultsError
+from analysis.laws.choices import check_known
 from analysis.laws.compute import COMPUTE, Compute
 from analysis.laws.observations import Observations
 from analysis.results.published import published
@@ -46,6 +47,7 @@ def published_observations(metric: str = "fid", compute: str = "forward", all_st
     side = table["image_size"].map(LATENT_SIDE)
     rows = table.assign(
         label=label,
+        patch=patch,
         name=label + " step " + (1000 * table["train_steps_k"]).astype(str) if all_steps else label,
         tokens=(side // patch) ** 2,
         params=1e6 * table["params_m"],
@@ -63,14 +65,14 @@ def collected_observations(
     all_steps: bool = False,
     patch: int | None = None,
 ) -> Observations:
-    """The scores of a sweep's runs, a row a model and seed, at one step or at all.
+    """The scores of a sweep's runs, one row per model and seed, at one step or at all.
 
     Args:
         tables: of the sweep.
         metric: one of `METRICS`.
         step: default: the last at which at least half as many runs have a score as at any.
         compute: a name of `COMPUTE`.
-        all_steps: a row a step, as L(N, D) needs them; then `step` is the last one.
+        all_steps: one row per step, as L(N, D) needs them; then `step` is the last one.
         patch: keep one patch size.
 
     Raises:
@@ -141,12 +143,12 @@ def _observations(rows: Any, metric: str, compute: Compute, left_out: tuple[str,
         tuple(rows["seed"].astype(str)) if "seed" in rows.columns else (),
         compute,
         left_out,
+        tuple(map(int, rows["patch"])) if rows["patch"].notna().all() else (),
     )
 
 
 def _convention(compute: str) -> Compute:
-    if compute not in COMPUTE:
-        raise ResultsError(f"compute {compute}: unknown; accepted: {', '.join(COMPUTE)}")
+    check_known("compute", compute, COMPUTE)
     return COMPUTE[compute]
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from analysis.errors import ResultsError
-from analysis.laws.fit import Fit, fit
+from analysis.laws.choices import Objective
+from analysis.laws.fit import Fit, akaike, few_rows_correction, fit
 from analysis.laws.observations import Observations
-from analysis.laws.solver import Objective
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,9 @@ class PatchLaws:
     @property
     def aicc(self) -> float:
         """As `Fit.aicc`, of all laws as one with one variance; NaN for log-huber."""
-        n, k = sum(len(law.observations) for law in self.fits.values()), self.num_parameters + 1
-        if any(law.objective == "log-huber" for law in self.fits.values()):
-            return float("nan")
-        if n <= k + 1:
-            return float("inf")
-        return n * float(np.log(max(self.loss, 1e-300) / n)) + 2 * k + 2 * k * (k + 1) / (n - k - 1)
+        rows, k = sum(len(law.observations) for law in self.fits.values()), self.num_parameters
+        objective = next(iter(self.fits.values())).objective
+        return akaike(self.loss, rows, k, objective) + few_rows_correction(rows, k)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -69,29 +66,18 @@ class PatchLaws:
         return f"One law a patch size, y = A C^-alpha: alpha = {', '.join(said)}."
 
 
-def patch_of(model: str) -> int:
-    """Patch size of a model called like S/4.
-
-    Raises:
-        ResultsError: it is called otherwise.
-    """
-    patch = model.rpartition("/")[2]
-    if not patch.isdecimal():
-        raise ResultsError(f"{model}: no patch size in its name; accepted: names such as S/4")
-    return int(patch)
-
-
 def laws_by_patch(rows: Observations, objective: Objective = "logs") -> PatchLaws:
     """Fit y = A C^-alpha to the models of each patch size.
 
     Raises:
-        ResultsError: see `fit`; the patch size is named.
+        ResultsError: a model without a patch size; or see `fit`: the patch size is named.
     """
-    patches = [patch_of(model) for model in rows.models]
+    if not rows.patches:
+        raise ResultsError("not every model has a patch size")
     fits = {}
-    for patch in sorted(set(patches), reverse=True):
+    for patch in sorted(set(rows.patches), reverse=True):
         try:
-            its = rows.at(row for row, value in enumerate(patches) if value == patch)
+            its = rows.at(row for row, value in enumerate(rows.patches) if value == patch)
             fits[patch] = fit(its, "power", objective)
         except ResultsError as error:
             raise ResultsError(f"patch {patch}: {error}") from error

@@ -12,6 +12,7 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from analysis.errors import ResultsError
+from analysis.laws.choices import check_known
 from analysis.laws.fit import Fit, Problem, problem_of
 from analysis.laws.forms import Array
 from analysis.laws.intervals import Interval, Prediction, check_level
@@ -47,8 +48,7 @@ class Profile:
             ResultsError: an unknown parameter, or a level outside 0 to 1.
         """
         form = self.fit.form
-        if parameter not in form.parameters:
-            raise ResultsError(f"parameter {parameter}: unknown; accepted: {', '.join(form.parameters)}")
+        check_known("parameter", parameter, form.parameters)
         # Centred at variables of 1, the solver's parameters are E, log coefficients and exponents themselves.
         centre = np.zeros(len(form.exponents))
         problem = problem_of(self.fit.observations, form, self.fit.objective, centre)

@@ -10,10 +10,10 @@ import numpy as np
 
 from analysis.errors import ResultsError
 from analysis.laws.bootstrap import Bootstrap
+from analysis.laws.choices import Intervals, Objective
 from analysis.laws.held_out import (
     Comparison,
     HeldOut,
-    Intervals,
     compare,
     intervals_of,
     leave_largest_out,
@@ -21,9 +21,8 @@ from analysis.laws.held_out import (
 )
 from analysis.laws.intervals import Interval, check_level
 from analysis.laws.observations import Observations
-from analysis.laws.patches import PatchLaws, laws_by_patch, patch_of
+from analysis.laws.patches import PatchLaws, laws_by_patch
 from analysis.laws.profile_likelihood import Profile
-from analysis.laws.solver import Objective
 
 COMPARED_FORMS = ("power", "power-floor", "tokens", "tokens-floor")
 """The laws of scores at one step."""
@@ -39,7 +38,7 @@ class FitReport:
         comparison: of the forms, best first.
         level: of all intervals.
         intervals: of each of the comparison's fits: how, and parameter -> interval.
-        patches: a law a patch size; None where the rows do not allow it.
+        patches: one law per patch size; None where the rows do not allow it.
         held_out: by each form; then by the law of the largest model's patch size, if there is one. Empty unless asked.
         refused: what could not be done, and why.
     """
@@ -147,8 +146,8 @@ def fit_report(
     if held_out:
         subsets = [(law.form.name, rows) for law in comparison.fits]
         if patches and len(patches.fits) > 1:
-            largest = rows.models[int(np.argmax(rows.variables["compute"]))]
-            its = [row for row, model in enumerate(rows.models) if patch_of(model) == patch_of(largest)]
+            largest = rows.patches[int(np.argmax(rows.variables["compute"]))]
+            its = [row for row, patch in enumerate(rows.patches) if patch == largest]
             subsets.append(("power", rows.at(its)))
         for name, subset in subsets:
             try:

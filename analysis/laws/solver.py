@@ -7,13 +7,11 @@ divided by a centre and scores by their geometric mean, and coefficients are log
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from analysis.laws.choices import Objective
 from analysis.laws.forms import Array, Form
-
-Objective = Literal["values", "logs", "log-huber"]
 
 OBJECTIVES: dict[Objective, str] = {
     "values": "sum of squared residuals of the score",
@@ -75,13 +73,13 @@ class Design:
             jacobian /= (parameters[:, :1] + sum(terms))[:, None, :]
         return jacobian
 
-    def bending(self, parameters: Array, jacobian: Array, pull: Array) -> Array:
-        """Second derivatives of the residuals, each times its `pull` (problems, n), summed: (problems, size, size).
+    def residual_curvature(self, parameters: Array, jacobian: Array, loss_slopes: Array) -> Array:
+        """Second derivatives of the residuals, summed with weights `loss_slopes` (problems, n): (problems, size, size).
 
         The log of a term is linear in the parameters, so that a term's second derivatives are products of first ones.
         """
         terms = self._terms(parameters)
-        share = pull if self.objective == "values" else pull / (parameters[:, :1] + sum(terms))
+        share = loss_slopes if self.objective == "values" else loss_slopes / (parameters[:, :1] + sum(terms))
         total = np.zeros((len(parameters), self.size, self.size))
         for index, (term, where) in enumerate(zip(terms, self.form.exponent_ranges, strict=True)):
             slopes = np.zeros((self.size, len(self.logs)))
@@ -89,7 +87,7 @@ class Design:
             slopes[1 + len(terms) + where.start : 1 + len(terms) + where.stop] = -self.logs[:, where].T
             total += (slopes * (share * term)[:, None, :]) @ slopes.T
         if self.objective != "values":
-            total -= (jacobian * pull[:, None, :]) @ jacobian.transpose(0, 2, 1)
+            total -= (jacobian * loss_slopes[:, None, :]) @ jacobian.transpose(0, 2, 1)
         return total
 
     def losses(self, residuals: Array) -> Array:
@@ -108,8 +106,8 @@ class Design:
     def gradient(self, parameters: Array, scores: Array, weights: Array) -> Array:
         """Of the weighted sum of `losses`, (problems, size)."""
         residuals = self.residuals(parameters, scores)
-        pull = weights * self.curvature_weights(residuals) * residuals
-        return np.einsum("bpn,bn->bp", self.jacobian(parameters), pull)
+        loss_slopes = weights * self.curvature_weights(residuals) * residuals
+        return np.einsum("bpn,bn->bp", self.jacobian(parameters), loss_slopes)
 
     def _terms(self, parameters: Array) -> list[Array]:
         first = 1 + len(self.form.terms)
@@ -196,16 +194,16 @@ def _step(
     """The damped step within the bounds, by the second curvature if `near`, and how far from stationary: STATIONARY."""
     residuals = design.residuals(at, scores)
     jacobian = design.jacobian(at)
-    pull = weights * design.curvature_weights(residuals)
-    gradient = np.einsum("bpn,bn->bp", jacobian, pull * residuals)
-    size = np.sqrt(np.sum(pull * residuals**2, axis=1))[:, None]
-    lengths = np.sqrt(np.einsum("bpn,bn->bp", jacobian**2, pull))
+    of_squares = weights * design.curvature_weights(residuals)
+    gradient = np.einsum("bpn,bn->bp", jacobian, of_squares * residuals)
+    size = np.sqrt(np.sum(of_squares * residuals**2, axis=1))[:, None]
+    lengths = np.sqrt(np.einsum("bpn,bn->bp", jacobian**2, of_squares))
     huber = design.objective == "log-huber"
-    curving = np.where(np.abs(residuals) <= HUBER_DELTA, weights, 0.0) if near and huber else pull
-    curvature = (jacobian * curving[:, None, :]) @ jacobian.transpose(0, 2, 1)
+    near_weights = np.where(np.abs(residuals) <= HUBER_DELTA, weights, 0.0) if near and huber else of_squares
+    curvature = (jacobian * near_weights[:, None, :]) @ jacobian.transpose(0, 2, 1)
     scale = np.einsum("bpp->bp", curvature).copy()
     if near and not huber:
-        curvature = curvature + design.bending(at, jacobian, pull * residuals)
+        curvature = curvature + design.residual_curvature(at, jacobian, of_squares * residuals)
     held = ~free | ((at <= low) & (gradient > 0)) | ((at >= high) & (gradient < 0))
     gradient = np.where(held, 0.0, gradient)
     curvature = np.where(held[:, :, None] | held[:, None, :], 0.0, curvature)

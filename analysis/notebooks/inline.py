@@ -16,7 +16,7 @@ from analysis import figures
 from analysis.figures.drawn import NothingToDraw
 from analysis.figures.scores import MACS, at_last_shared_step, protocols, scaling_scores
 from analysis.figures.sources import PUBLISHED, Source, from_each, open_sources
-from analysis.results.table_formats import Column, Table, count, markdown, significant
+from analysis.results.table_formats import Table, columns_of, markdown, significant
 
 RESULTS = Path(__file__).parents[2] / "results"
 COLOURS = 256  # of a committed picture: a third of the bytes, and no marker changes its colour visibly
@@ -66,16 +66,7 @@ def show_table(table: Table) -> None:
 
 def show_data(data: pd.DataFrame, caption: str, conventions: str = "") -> None:
     """Show all columns of `data`; numbers to `DIGITS` significant digits, whole ones in full."""
-    columns = []
-    for label, values in data.items():
-        name, heading = str(label), str(label).replace("_", " ")
-        if pd.api.types.is_integer_dtype(values):
-            columns.append(Column(name, heading, count))
-        elif pd.api.types.is_float_dtype(values):
-            columns.append(Column(name, heading, _short))
-        else:
-            columns.append(Column(name, heading, is_number=False))
-    show_table(Table("data", caption, conventions, tuple(columns), data))
+    show_table(Table("data", caption, conventions, columns_of(data, _short), data))
 
 
 def show_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:

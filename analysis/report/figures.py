@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,39 +15,55 @@ from analysis.figures import draw
 from analysis.figures.drawn import Drawn, NothingToDraw
 from analysis.figures.sources import Source, measured, published_source
 from analysis.figures.style import Width
-from analysis.report import page
 from analysis.report.pictures import PICTURES, Picture
 from analysis.report.tables import names, plain_table
 from analysis.results.export_tables import GMACS
+from analysis.results.table_formats import Table
 from analysis.results.tables import Tables
 
 
-def figures(tables: Tables) -> tuple[str, list[str]]:
-    """The figures as HTML, and a line for each that could not be drawn."""
+@dataclass(frozen=True)
+class Image:
+    """A picture as a data: URL, and its size in pixels."""
+
+    url: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn figure of the catalogue: `alt` says what both images show; `numbers` is None where there is no table."""
+
+    name: str
+    title: str
+    convention: str
+    alt: str
+    wide: Image
+    narrow: Image
+    numbers: Table | None
+
+
+def figures(tables: Tables) -> tuple[list[Figure], list[str]]:
+    """The figures, and a line for each that could not be drawn."""
     source = measured(tables, names(tables.runs["sweep"]))
-    body, undrawn = "", []
+    drawn, undrawn = [], []
     for name, picture in PICTURES.items():
         try:
-            body += _figure(name, picture, source)
+            drawn.append(_figure(name, picture, source))
         except ResultsError as error:
             undrawn.append(f"Figure not drawn: {picture.title}: {str(error).removeprefix(f'{source.name}: ')}")
-    return body, undrawn
+    return drawn, undrawn
 
 
-def _figure(name: str, picture: Picture, source: Source) -> str:
+def _figure(name: str, picture: Picture, source: Source) -> Figure:
     """Raises ResultsError where it cannot be drawn."""
     with TemporaryDirectory() as folder:
         wide, narrow = (_drawn(name, picture, source, Path(folder) / width, width) for width in ("two", "one"))
-        data = _data(wide)
-        images = [_image(drawn) for drawn in (wide, narrow)]
-    below = ""
-    if data is not None:
-        shown = plain_table(name, f"Numbers of the figure: {picture.title}", GMACS, data)
-        below = page.folded("The numbers in it", page.table(shown))
-    alt = picture.describe(data, source.tables)
-    return page.heading(picture.title) + page.picture(
-        name, images[0], images[1], alt, picture.title, picture.convention, below
-    )
+        data, images = _data(wide), (_image(wide), _image(narrow))
+    caption = f"Numbers of the figure: {picture.title}"
+    numbers = None if data is None else plain_table(name, caption, GMACS, data)
+    return Figure(name, picture.title, picture.convention, picture.describe(data, source.tables), *images, numbers)
 
 
 def _drawn(name: str, picture: Picture, source: Source, out: Path, width: Width) -> Drawn:
@@ -57,18 +75,18 @@ def _drawn(name: str, picture: Picture, source: Source, out: Path, width: Width)
 
 
 def _data(drawn: Drawn) -> pd.DataFrame | None:
-    """What is plotted; None of a figure whose data are no table."""
+    """What is plotted; None for a figure whose data are no table."""
     tables = [path for path in drawn.files if path.suffix == ".csv"]
     return pd.read_csv(tables[0], keep_default_na=False, na_values=[""]) if tables else None
 
 
-def _image(drawn: Drawn) -> page.Image:
-    """The picture as lossless WebP, which is a third of the PNG."""
-    from PIL import Image
+def _image(drawn: Drawn) -> Image:
+    """The picture as lossless WebP, a third of the size of the PNG."""
+    from PIL import Image as Picture
 
     (path,) = (path for path in drawn.files if path.suffix == ".png")
-    with Image.open(path) as png:
+    with Picture.open(path) as png:
         rgb = png.convert("RGB")
     buffer = io.BytesIO()
     rgb.save(buffer, "WEBP", lossless=True)
-    return page.Image(buffer.getvalue(), *rgb.size)
+    return Image(f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}", *rgb.size)

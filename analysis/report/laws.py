@@ -13,7 +13,6 @@ from analysis.laws.intervals import Interval
 from analysis.laws.observed import collected_observations
 from analysis.laws.report import FitReport, fit_report
 from analysis.laws.solver import OBJECTIVES
-from analysis.report import page
 from analysis.report.tables import names, number, table_or_reason
 from analysis.results.export_tables import correlations, frechet_name
 from analysis.results.table_formats import Column, Table, count, fixed, signed
@@ -23,27 +22,21 @@ from analysis.results.tables import correlations as correlations_of
 LEVEL = 0.9
 
 
-def laws(tables: Tables) -> str:
-    """Correlations and fits as HTML."""
-    body = page.heading("Order by compute")
+def laws(tables: Tables) -> dict[str, Any]:
+    """Correlations and fits."""
     lines = correlations_in_words(tables)
-    if lines:
-        body += page.items(lines) + table_or_reason(correlations, tables)
-    else:
-        body += page.paragraph(
-            f"Nothing to correlate: no seed and step has {MIN_MODELS} models with a positive, finite distance."
-        )
-    body += page.heading("Scaling laws")
+    none = f"Nothing to correlate: no seed and step has {MIN_MODELS} models with a positive, finite distance."
+    table = table_or_reason(correlations, tables) if lines else none
+    content: dict[str, Any] = {"correlations": lines, "correlation_table": table, "refused": None}
     try:
         found = fitted(tables)
     except ResultsError as error:
-        return body + page.paragraph(f"No law was fitted: {error}.")
-    body += page.items([_minus(line) for line in _findings(found)]) + page.table(forms_table(found))
-    if found.patches:
-        body += page.table(patches_table(found))
-    if found.held_out:
-        body += page.table(held_out_table(found))
-    return body + page.folded("All of it in words", page.items(_minus(found.sentence()).splitlines()))
+        return content | {"refused": f"No law was fitted: {error}."}
+    tests = [forms_table(found)]
+    tests += [patches_table(found)] if found.patches else []
+    tests += [held_out_table(found)] if found.held_out else []
+    findings = [_minus(line) for line in _findings(found)]
+    return content | {"findings": findings, "tables": tests, "sentences": _minus(found.sentence()).splitlines()}
 
 
 def correlations_in_words(tables: Tables) -> list[str]:
@@ -74,7 +67,7 @@ def fitted(tables: Tables) -> FitReport:
 
 
 def forms_table(found: FitReport) -> Table:
-    """One row a form, best AICc first.
+    """One row per form, best AICc first.
 
     Data columns: form, formula, parameters (text, with intervals), k, loss, aicc, held_out_percent, status.
     """
@@ -106,21 +99,21 @@ def forms_table(found: FitReport) -> Table:
         "Forms of the law, fitted to the same scores",
         conventions,
         (
-            Column("form", "Form", is_number=False),
-            Column("formula", "Law", is_number=False),
-            Column("parameters", f"Parameters, {100 * found.level:g} % intervals", is_number=False),
+            Column("form", "Form"),
+            Column("formula", "Law"),
+            Column("parameters", f"Parameters, {100 * found.level:g} % intervals"),
             Column("k", "k", count),
             Column("loss", "Loss ↓", number),
             Column("aicc", "AICc ↓", fixed(1)),
             Column("held_out_percent", "Held-out error, %", fixed(1)),
-            Column("status", "Status", is_number=False),
+            Column("status", "Status"),
         ),
         pd.DataFrame(rows),
     )
 
 
 def patches_table(found: FitReport) -> Table:
-    """One row a patch size, coarsest first. Data columns: patch, rows, models, A, alpha, loss, status."""
+    """One row per patch size, coarsest first. Data columns: patch, rows, models, A, alpha, loss, status."""
     assert found.patches
     rows = [
         {
@@ -145,14 +138,14 @@ def patches_table(found: FitReport) -> Table:
             Column("A", "A", number),
             Column("alpha", "alpha", fixed(3)),
             Column("loss", "Loss ↓", number),
-            Column("status", "Status", is_number=False),
+            Column("status", "Status"),
         ),
         pd.DataFrame(rows),
     )
 
 
 def held_out_table(found: FitReport) -> Table:
-    """One row a law and model held out.
+    """One row per law and model held out.
 
     Data columns: formula, fitted (to what), model, predicted, true (mean over its runs), error_percent, law and
     new_run (intervals, as text), inside (whether the truth lies in the law's, and how many runs in a new run's).
@@ -185,15 +178,15 @@ def held_out_table(found: FitReport) -> Table:
         f"{found.rows.metric}. True: mean over the model's runs. Its compute is {beyond:.3g} times the largest fitted. "
         f"Intervals: {100 * found.level:g} %, of the law itself, and of the score of a new run.",
         (
-            Column("formula", "Law", is_number=False),
-            Column("fitted", "Fitted to", is_number=False),
-            Column("model", "Held out", is_number=False),
+            Column("formula", "Law"),
+            Column("fitted", "Fitted to"),
+            Column("model", "Held out"),
             Column("predicted", "Predicted", number),
             Column("true", "True", number),
             Column("error_percent", "Error, %", signed(1)),
-            Column("law", "Law's interval", is_number=False),
-            Column("new_run", "A new run's", is_number=False),
-            Column("inside", "The truth is", is_number=False),
+            Column("law", "Law's interval"),
+            Column("new_run", "A new run's"),
+            Column("inside", "The truth is"),
         ),
         pd.DataFrame(rows),
     )

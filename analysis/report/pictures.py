@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.figures.metrics import METRICS
-from analysis.laws import fits
+from analysis.laws.power_law import log_linear
 from analysis.report.tables import number
 from analysis.results.export_tables import frechet_name
+from analysis.results.table_formats import heading_of
 from analysis.results.tables import MIN_MODELS, Tables
 
 OVER_SEEDS = "Where there are several seeds: their mean, and bars from the lowest to the highest."
@@ -77,7 +78,7 @@ def compute(data: pd.DataFrame, tables: Tables) -> str:
         score = frechet_name(tables.evals) if panel == "measured" else "FID-50K"
         said = f"{str(panel).capitalize()}, {len(points)} models: {_trend(points, score)}"
         if len(points) >= MIN_MODELS:
-            r = fits.log_linear(points["gmacs"], points["fid"]).r
+            r = log_linear(points["gmacs"], points["fid"]).r
             said += f" The correlation of its mean with log10 GMACs is {r:.3f}.".replace("-", "−")
         parts.append(said)
     return " ".join(parts)
@@ -101,7 +102,7 @@ def sampling_compute(data: pd.DataFrame, tables: Tables) -> str:
     """Of sampling_compute.csv: each model with its fewest and most sampling steps."""
     parts = [f"Lines of the {frechet_name(_all_evals(tables))} against the compute of sampling one image."]
     for label, points in data.groupby("label", sort=False):
-        parts.append(f"{label}: {_first_and_last(points, 'fid', 'sampling_steps', 'sampling steps')}.")
+        parts.append(f"{label}: {_first_and_last(points, 'fid', 'sampling_steps')}.")
     return " ".join(parts)
 
 
@@ -120,7 +121,7 @@ def metrics(data: pd.DataFrame, tables: Tables) -> str:
 
 def loss(data: pd.DataFrame, tables: Tables) -> str:
     """Of training_loss.csv: each model's first and last loss."""
-    parts = ["Lines of the training loss over the steps, a panel a patch size."]
+    parts = ["Lines of the training loss over the steps, one panel per patch size."]
     for label, points in data.groupby("label", sort=False):
         parts.append(f"{label}: {_first_and_last(points, 'loss', 'step')}.")
     return " ".join(parts)
@@ -144,7 +145,7 @@ def fitted_law(data: pd.DataFrame, tables: Tables) -> str:
 def residuals(data: pd.DataFrame, tables: Tables) -> str:
     """Of residuals.csv: each patch size's range."""
     parts = [
-        f"The {frechet_name(tables.evals)} over a power law's, against compute, a line a patch size; 1 is the law."
+        f"The {frechet_name(tables.evals)} over a power law's, against compute, one line per patch size; 1 is the law."
     ]
     for patch, points in data.groupby("patch", sort=True):
         low, high = points.loc[points["ratio"].idxmin()], points.loc[points["ratio"].idxmax()]
@@ -157,7 +158,7 @@ def residuals(data: pd.DataFrame, tables: Tables) -> str:
 
 def isoflop(data: pd.DataFrame, tables: Tables) -> str:
     """Of isoflop.csv: the best model at each budget."""
-    parts = [f"The {frechet_name(tables.evals)} against parameters, a curve a budget of training compute."]
+    parts = [f"The {frechet_name(tables.evals)} against parameters, one curve per budget of training compute."]
     for _, points in data.groupby(["patch", "budget"], sort=True):
         best = points.loc[points["fid"].idxmin()]
         parts.append(
@@ -188,7 +189,7 @@ def guidance(data: pd.DataFrame, tables: Tables) -> str:
     groups: Any = data.groupby(["label", "step"], sort=False)
     for (label, step), points in groups:
         best = points.loc[points["fid"].idxmin()]
-        ends = _first_and_last(points, "fid", "guidance_scale", "guidance scale")
+        ends = _first_and_last(points, "fid", "guidance_scale")
         parts.append(
             f"{label} at training step {step:,}: {ends}; best {number(best['fid'])} at {best['guidance_scale']:g}."
         )
@@ -216,10 +217,10 @@ def _trend(points: pd.DataFrame, score: str) -> str:
     )
 
 
-def _first_and_last(points: pd.DataFrame, score: str, at: str, called: str | None = None) -> str:
+def _first_and_last(points: pd.DataFrame, score: str, at: str) -> str:
     ordered = points.sort_values(at)
     low, high = ordered.iloc[0], ordered.iloc[-1]
-    return f"{number(low[score])} at {called or at} {low[at]:g}, {number(high[score])} at {high[at]:g}"
+    return f"{number(low[score])} at {heading_of(at)} {low[at]:g}, {number(high[score])} at {high[at]:g}"
 
 
 def _all_evals(tables: Tables) -> pd.DataFrame:

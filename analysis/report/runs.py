@@ -8,52 +8,49 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from analysis.report import page
-from analysis.report.tables import heading_of, names, number, plain_table
+from analysis.report.tables import names, number, plain_table
 from analysis.results.run_folders import OPTIMISATION_TYPES, SCORE_TYPES
 from analysis.results.run_history import SESSION_FACTS, RunHistory, differing_keys, hours
+from analysis.results.table_formats import heading_of
 from analysis.results.tables import Tables
 
 # What the tables say of the recipe, where there are no run folders to read it from.
 RECIPE_COLUMNS = ("data", "block", "steps", "batch_size", *OPTIMISATION_TYPES)
 
 
-def recipe(tables: Tables, histories: Sequence[RunHistory]) -> str:
+def recipe(tables: Tables, histories: Sequence[RunHistory]) -> dict[str, Any]:
     """What all runs share, as YAML, and where they differ; of `tables` alone, what these say of it."""
     if not histories:
         known = tables.runs.loc[:, list(RECIPE_COLUMNS)].dropna(axis="columns", how="all")
-        same = [(str(name), names(known[name])) for name in known.columns]
-        few = page.paragraph("As far as the tables say; the run folders hold it whole.")
-        return few + page.facts(same)
+        return {"known": [(str(name), names(known[name])) for name in known.columns]}
     shared, differing = differing_keys([history.recipe for history in histories])
-    body = page.paragraph(f"What the {len(histories)} runs share:")
-    body += page.code(yaml.safe_dump(shared, sort_keys=False, allow_unicode=True), "Recipe, as YAML")
-    if differing.columns.empty:
-        return body
-    identity = pd.DataFrame({"label": [history.label for history in histories]})
-    table = identity.assign(run=[history.run for history in histories], **_as_text(differing))
-    shown = plain_table("recipes", "Where the runs' recipes differ", "Keys of the recipe; none: not set.", table)
-    return body + page.table(shown)
+    table = None
+    if not differing.columns.empty:
+        identity = {"label": [history.label for history in histories], "run": [history.run for history in histories]}
+        rows = pd.DataFrame(identity).assign(**_as_text(differing))
+        table = plain_table("recipes", "Where the runs' recipes differ", "Keys of the recipe; none: not set.", rows)
+    text = yaml.safe_dump(shared, sort_keys=False, allow_unicode=True)
+    return {"known": None, "runs": len(histories), "shared": text, "differing": table}
 
 
-def environment(tables: Tables, histories: Sequence[RunHistory]) -> str:
+def environment(tables: Tables, histories: Sequence[RunHistory]) -> dict[str, Any]:
     """Every run with its state and device, and the environments that they were started in."""
     columns = ["label", "seed", "run", "state", "starts", "started", "finished", "device", "precision", "commit"]
     conventions = (
         "Device, precision and commit of the last start; started: the first. A + after a commit: uncommitted changes."
     )
-    body = page.table(plain_table("runs", "Runs", conventions, tables.runs.loc[:, columns]))
+    runs = plain_table("runs", "Runs", conventions, tables.runs.loc[:, columns])
     if not histories:
-        return body + page.paragraph("Versions and every single start are in the run folders only.")
+        return {"runs": runs, "sessions": "Versions and every single start are in the run folders only."}
     sessions: Any = pd.concat([history.sessions for history in histories], ignore_index=True)
     kept = [name for name in SESSION_FACTS if name in sessions.dropna(axis="columns", how="all").columns]
     groups = sessions.loc[:, ["phase", *kept]].groupby(["phase", *kept], dropna=False, sort=True)
     starts = groups.size().reset_index(name="number of starts")
-    shown = plain_table("sessions", "Environments", "One row for all starts in the same environment.", starts)
-    return body + page.table(shown)
+    conventions = "One row for all starts in the same environment."
+    return {"runs": runs, "sessions": plain_table("sessions", "Environments", conventions, starts)}
 
 
-def cost(tables: Tables, histories: Sequence[RunHistory], planned: pd.DataFrame | None) -> str:
+def cost(tables: Tables, histories: Sequence[RunHistory], planned: pd.DataFrame | None) -> dict[str, Any]:
     """Hours spent by each run, beside the planned ones if there are any."""
     spent = hours(tables, list(histories))
     kinds = ["training_hours", "sampling_hours", "training_device_hours"]
@@ -67,7 +64,7 @@ def cost(tables: Tables, histories: Sequence[RunHistory], planned: pd.DataFrame 
         "hours samples / images per second of each score; waiting, start-up, repeated steps and the feature network "
         "are in neither. Device-hours: times the devices of the session, from the run folders. Planned: device-hours."
     )
-    return page.items(lines) + page.table(plain_table("hours", "Hours of each run", conventions, spent))
+    return {"lines": lines, "hours": plain_table("hours", "Hours of each run", conventions, spent)}
 
 
 def _ratio(spent: pd.DataFrame) -> list[str]:
@@ -80,10 +77,9 @@ def _ratio(spent: pd.DataFrame) -> list[str]:
     return [f"Training took {ratio:.2f} times the planned device-hours ({share} where both are known)."]
 
 
-def failures(tables: Tables, histories: Sequence[RunHistory], undrawn: Sequence[str]) -> str:
+def failures(tables: Tables, histories: Sequence[RunHistory], undrawn: Sequence[str]) -> dict[str, Any]:
     """Failed attempts, and what the study lacks; `undrawn`: a line for each figure that it has no data for."""
     runs = tables.runs
-    body = page.heading("Failed")
     failed = [f"{_run_name(row)} was given up." for row in _in_state(runs, "failed")] or ["No run was given up."]
     for history in histories:
         for row in history.failures.to_dict("records"):
@@ -92,7 +88,6 @@ def failures(tables: Tables, histories: Sequence[RunHistory], undrawn: Sequence[
         failed.append("No attempt failed.")
     if not histories:
         failed.append("Attempts that failed and were repeated are recorded in the run folders only.")
-    body += page.items(failed) + page.heading("Missing")
     missing = [f"{_run_name(row)} has not finished" for row in _in_state(runs, "unfinished")]
     if not tables.evals.empty:
         last = max(tables.evals["step"])
@@ -108,7 +103,7 @@ def failures(tables: Tables, histories: Sequence[RunHistory], undrawn: Sequence[
         missing.append(f"{unsampled} of {len(runs)} runs have no samples in the tables")
     if histories and len(histories) < len(runs):
         missing.append(f"{len(runs) - len(histories)} of {len(runs)} runs have no run folder any more")
-    return body + page.items([*missing, *undrawn] or ["Nothing."])
+    return {"failed": failed, "missing": [*missing, *undrawn] or ["Nothing."]}
 
 
 def _in_state(runs: pd.DataFrame, state: str) -> list[dict[Any, Any]]:

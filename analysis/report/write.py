@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.report import page, runs
+from analysis.report import runs
 from analysis.report.figures import figures
 from analysis.report.laws import laws
-from analysis.report.page import Section
-from analysis.report.scores import scores
-from analysis.report.study import lead, study
+from analysis.report.page import Section, page
+from analysis.report.scores import lead, scores, study
 from analysis.report.tables import names
 from analysis.results.files import write_whole
-from analysis.results.run_history import RunHistory, read_histories, read_plan
+from analysis.results.run_history import RunHistory, RunRecord, read_histories, read_plan
 from analysis.results.tables import Tables, comparable, load
 
 
-def write_report(results: Path, out: Path, runs: Path | None = None, plan: Path | None = None) -> Path:
+def write_report(results: Path, out: Path, runs: Iterable[RunRecord] | None = None, plan: Path | None = None) -> Path:
     """Write the page of the collected tables in `results` to the file `out`; returns `out`.
 
     Args:
-        runs: the folder that the tables were collected from, for recipes, versions, device-hours and failures.
+        runs: the run folders that the tables were collected from, for recipes, versions, device-hours and failures.
         plan: what `ditbench sweep plan --json` printed before the first start, to set beside the hours spent.
 
     The same tables, run folders and plan give the same bytes: the page has no dates but those in the data, and what the
@@ -46,7 +45,7 @@ def report(tables: Tables, histories: Sequence[RunHistory] = (), planned: pd.Dat
     drawn, undrawn = figures(tables)
     sections = [
         Section("study", "The study", study(tables)),
-        Section("figures", "Figures", drawn or page.paragraph("None could be drawn; see what is missing.")),
+        Section("figures", "Figures", {"drawn": drawn}),
         Section("scores", "Scores", scores(tables)),
         Section("laws", "How scores follow compute", laws(tables)),
         Section("recipe", "Recipe", runs.recipe(tables, histories)),
@@ -55,4 +54,4 @@ def report(tables: Tables, histories: Sequence[RunHistory] = (), planned: pd.Dat
         Section("failures", "What failed, and what is missing", runs.failures(tables, histories, undrawn)),
     ]
     title = f"{names(tables.runs['sweep'])}: a scaling study of Diffusion Transformers"
-    return page.page(title, lead(tables), sections)
+    return page(title, lead(tables), sections)

@@ -52,12 +52,13 @@ def protocol(tables: Tables) -> str:
 
 
 def summary(tables: Tables) -> Table:
-    """One row a model, at the last step that any of its seeds has a score at.
+    """One row per model, at the last step that any of its seeds has a score at.
 
     Data columns: label, block, params, gmacs, num_seeds (with a score at the step), step, then for loss (the
     last logged at or before the step) and each score that was computed, fid, fid_percent (of the trace of the
     real features' covariance), fid_infinity, sfid, kid, inception_score, precision, recall: its mean over the
-    seeds, and as *_min and *_max its range. By size (S, B, L, XL), then patch size, coarsest first.
+    seeds, and as *_min and *_max its range. By size (S, B, L, XL, others by compute), then patch size,
+    coarsest first.
 
     Raises:
         ResultsError: no score, scores that are not `comparable`, several runs of one model and seed, or seeds of
@@ -90,8 +91,8 @@ def summary(tables: Tables) -> Table:
         "Models at their last scored step",
         f"{GMACS} Loss: training loss, mean since the log's row before. {RANGE} {protocol(tables)}",
         (
-            Column("label", "Model", is_number=False),
-            *((Column("block", "Block", is_number=False),) if several else ()),
+            Column("label", "Model"),
+            *((Column("block", "Block"),) if several else ()),
             Column("params", "Parameters", count),
             Column("gmacs", "GMACs", significant(4)),
             Column("num_seeds", "Seeds", count),
@@ -132,49 +133,46 @@ def published(tables: Tables) -> Table:
         difference_std=("difference", "std"),
         relative_percent=("relative_difference", lambda values: 100 * values.mean()),
     ).reset_index()
-    rows = _with_intervals(rows)
-    found = [name for name in rows.columns if name not in by]
+    half = _half_interval(rows["difference_std"], rows["num_seeds"])
+    low, high = rows["difference"] - half, rows["difference"] + half
+    text = [
+        None if np.isnan(start) else f"{start:+,.2f} to {end:+,.2f}".replace("-", "−")
+        for start, end in zip(low, high, strict=True)
+    ]
+    rows = rows.assign(difference_90_low=low, difference_90_high=high, interval=text)
+    found = ["measured", "measured_min", "measured_max", "num_seeds", "difference", "difference_min", "difference_max"]
+    found += ["difference_90_low", "difference_90_high", "interval", "relative_percent"]
     return Table(
         "published",
         "Published and measured scores under the same conditions",
         f"Difference: measured - published. {RANGE} Interval: {LEVEL:.0%}, Student's t of the mean difference over the "
         f"seeds; it says nothing of the published score's own scatter. Guidance 1 is none. {GMACS}",
         (
-            Column("label", "Model", is_number=False),
+            Column("label", "Model"),
             Column("step", "Step", count),
-            Column("metric", "Score", is_number=False),
+            Column("metric", "Score"),
             Column("published", "Published", fixed(2)),
             Column("measured", "Measured", fixed(2)),
             Column("num_seeds", "Seeds", count),
             Column("difference", "Difference", signed(2)),
-            Column("interval", "Interval", is_number=False),
+            Column("interval", "Interval"),
             Column("relative_percent", "%", signed(1)),
             Column("guidance_scale", "Guidance", significant(3)),
             Column("num_samples", "Samples", count),
-            Column("labels", "Labels", is_number=False),
-            Column("decoder", "Decoder", is_number=False),
-            Column("source", "Source", is_number=False),
+            Column("labels", "Labels"),
+            Column("decoder", "Decoder"),
+            Column("source", "Source"),
         ),
         rows.loc[:, [*by[:6], *found, *by[6:]]],
     )
 
 
-def _with_intervals(rows: pd.DataFrame) -> pd.DataFrame:
-    """The columns difference_90_low, difference_90_high and interval, in the place of difference_std."""
+def _half_interval(spread: pd.Series, num_seeds: pd.Series) -> Any:
+    """Half of the Student's t interval of a mean over seeds of standard deviation `spread`; NaN for one seed."""
     from scipy.stats import t as student
 
-    several = rows["num_seeds"].where(rows["num_seeds"] > 1)
-    half = student.ppf((1 + LEVEL) / 2, several - 1) * rows["difference_std"] / np.sqrt(several)
-    low, high = rows["difference"] - half, rows["difference"] + half
-    text = [
-        None if np.isnan(start) else f"{start:+,.2f} to {end:+,.2f}".replace("-", "−")
-        for start, end in zip(low, high, strict=True)
-    ]
-    place = rows.columns.tolist().index("difference_std")
-    rows = rows.drop(columns="difference_std")
-    for name, values in (("interval", text), ("difference_90_high", high), ("difference_90_low", low)):
-        rows.insert(place, name, values)
-    return rows
+    several = num_seeds.where(num_seeds > 1)
+    return student.ppf((1 + LEVEL) / 2, several - 1) * spread / np.sqrt(several)
 
 
 def correlations(tables: Tables) -> Table:
@@ -200,7 +198,7 @@ def correlations(tables: Tables) -> Table:
         f"differ in patch size, or in size, of which the one with more compute has the lower {frechet}. "
         f"{GMACS} {protocol(tables)}",
         (
-            *((Column("block", "Block", is_number=False),) if several else ()),
+            *((Column("block", "Block"),) if several else ()),
             Column("seed", "Seed", count),
             Column("step", "Step", count),
             Column("num_models", "Models", count),
@@ -239,14 +237,18 @@ def _refuse_mixed_models(tables: Tables) -> None:
 
 
 def _last_scores(tables: Tables) -> pd.DataFrame:
-    """A row a run that has a score at its model's last scored step: the scores, and the loss there."""
+    """One row per run that has a score at its model's last scored step: the scores, and the loss there."""
     evals = tables.evals
     evals = evals.loc[evals["step"] == evals.groupby(["label", "block"])["step"].transform("max")]
     train = tables.train.rename(columns={"step": "logged"}).loc[:, ["run", "logged", "loss"]]
     joined = evals.loc[:, ["run", "step"]].merge(train, on="run")
     loss = joined.loc[joined["logged"] <= joined["step"]].groupby("run")["loss"].last()
     params = tables.runs.set_index("run")["params"]
-    rank = evals["size"].map(SIZES.index)
+    # Sizes that are not the paper's come last, by their compute.
+    rank = [
+        SIZES.index(size) if size in SIZES else len(SIZES) + gmacs
+        for size, gmacs in zip(evals["size"], evals["gmacs"], strict=True)
+    ]
     rows = evals.assign(rank=rank, loss=evals["run"].map(loss), params=evals["run"].map(params))
     return rows.sort_values(["rank", "patch", "block", "seed"], ascending=[True, False, True, True], ignore_index=True)
 

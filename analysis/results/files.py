@@ -1,4 +1,8 @@
-"""Writing files that a reader finds either whole or not at all."""
+"""Writing files that a reader finds either whole or not at all.
+
+`bench.atomic` does the same for runs, and syncs too: they must outlive a crash of the machine, while tables and figures
+are made anew with one command. There are two because this package imports nothing of `bench`.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-
-from analysis.results.csv_text import csv_text
 
 
 def write_whole(path: Path, content: bytes) -> Path:
@@ -27,7 +29,13 @@ def write_whole(path: Path, content: bytes) -> Path:
 
 def write_csv(path: Path, table: pd.DataFrame) -> Path:
     """Write `table` with floats in the shortest form that reads back as the same number."""
-    return write_whole(path, csv_text(table).encode())
+    return write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write `table` twice: as `path`.csv, for people, and as `path`.parquet, which keeps its types."""
+    write_csv(path.with_name(f"{path.name}.csv"), table)
+    write_whole(path.with_name(f"{path.name}.parquet"), table.to_parquet(path=None, index=False))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:

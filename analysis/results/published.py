@@ -1,7 +1,7 @@
 """Measured scores beside the published ones, where model, training and evaluation are the published ones in everything.
 
 An evaluation that differs from a published row in any condition is not compared with it; `near_misses` says in which.
-What the papers leave open, the labels of the samples above all, may differ: it stands in the comparison's columns.
+What the papers leave open, such as the size of KID's subsets, may differ: it stands in the comparison's columns.
 """
 
 from __future__ import annotations
@@ -35,10 +35,14 @@ EVALUATION = (
     "guidance_channels",
     "decoder",
     "num_samples",
+    "labels",  # drawn at random by the authors' sampler; as many of each class give a lower FID
     "reference",
     "extractor",
 )
-CONDITIONS = (*TRAINING, *EVALUATION)
+# Whether FID is to the statistics that ADM's file brings, of the whole training set. Not part of a score's key, since
+# reference and extractor decide it; rows of earlier versions do not say it, and were of the file wherever those agree.
+STATISTICS = "reference_statistics"
+CONDITIONS = (*TRAINING, *EVALUATION, STATISTICS)
 # The released autoencoders that the paper's names mean. The original decoder of its Table 5 is not among them.
 DECODERS = {"ft-mse": "stabilityai/sd-vae-ft-mse", "ft-ema": "stabilityai/sd-vae-ft-ema"}
 GMACS_ROUNDING = 0.01  # the paper prints two decimals, and truncates one of them
@@ -95,8 +99,8 @@ def compared_evaluations(evaluations: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         evaluations: a row an evaluation, with the columns `SUBJECT`, `TRAINING`, the evaluation's key and its
-            scores; `IDENTITY` (label, run, seed) may be missing. What is missing of the others counts as unknown,
-            and so not as the published.
+            scores; `IDENTITY` (label, run, seed) and `STATISTICS` may be missing. What is missing of the others
+            counts as unknown, and so not as the published.
 
     Returns:
         Columns: label, run, seed, model, block, data, step, metric, published, ours, difference (ours - published),
@@ -188,7 +192,7 @@ def _evaluations(tables: Tables) -> pd.DataFrame:
 
 
 def _records(evaluations: pd.DataFrame) -> list[dict[Any, Any]]:
-    columns = [*IDENTITY, *SUBJECT, *TRAINING, *EVALUATION_KEY_TYPES, *METRICS]
+    columns = [*IDENTITY, *SUBJECT, *TRAINING, *EVALUATION_KEY_TYPES, STATISTICS, *METRICS]
     return evaluations.reindex(columns=columns).to_dict("records")
 
 
@@ -201,6 +205,8 @@ def _differing(evaluation: dict[Any, Any], row: dict[Any, Any]) -> list[str]:
 
 
 def _agrees(name: str, ours: Any, theirs: Any) -> bool:
+    if name == STATISTICS and pd.isna(ours):
+        return True
     if pd.isna(ours) or pd.isna(theirs):
         return bool(pd.isna(ours) and pd.isna(theirs))
     if name == "gmacs":

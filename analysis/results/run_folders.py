@@ -1,4 +1,4 @@
-"""Reading one run folder: what a run has written so far, checked."""
+"""One run's rows of the tables, from what its folder says: checked, typed, and each evaluation once."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from analysis.errors import ResultsError
-from analysis.results.number_lines import number_lines
+from analysis.laws.compute import training_gmacs
 
+DIT = "DiT"  # the one family of earlier versions, whose run folders and tables do not name it
 # Smallest first; Table 1 of the DiT paper.
 SIZES = ("S", "B", "L", "XL")
 
@@ -63,17 +63,40 @@ TRAIN_TYPES = {
 SESSIONS_TYPES = {"device": "str", "precision": "str", "commit": "str", "time": "str"}
 # Of the recipe's `train`, beside its steps and batch; empty where a run's configuration does not say.
 OPTIMISATION_TYPES = dict.fromkeys(("learning_rate", "weight_decay", "ema_decay", "label_dropout"), "float64")
-# libyaml's parser where PyYAML was built with it, as its wheels are: ten times as fast.
-SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-MODEL_KEYS = ("params", "gmacs", "tokens", "hidden_size", "depth", "num_heads", "input_size")
+# What model.json says of every family's network, and of those that have such a thing.
+COST_KEYS = ("params", "gmacs")
+SHAPE_KEYS = ("tokens", "hidden_size", "depth", "num_heads", "input_size")
 
 # Sample i has class i modulo the number of classes, so these are one each of the classes 0 to 9.
 GRID_SAMPLES = 10
 
 
+class RunRecord(Protocol):
+    """A run folder as its one reader, `bench.run_files`, hands it over; this package imports nothing of `bench`."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def config(self) -> dict[str, Any]: ...
+
+    @property
+    def model(self) -> dict[str, Any]: ...
+
+    @property
+    def finished(self) -> str | None: ...
+
+    @property
+    def is_failed(self) -> bool: ...
+
+    def lines(self, name: str) -> list[bytes]: ...
+
+    def samples(self, name: str, number: int) -> np.ndarray | None: ...
+
+
 @dataclass(frozen=True)
 class Run:
-    """One run folder: `row` of the runs table, its `train` and `evals` lines, samples (N, C, H, W) uint8.
+    """One run: `row` of the runs table, its `train` and `evals` lines, samples (N, C, H, W) uint8.
 
     `other_evals`: scores of samples that were made with other settings than the recipe's (`ditbench evaluate --run`).
     """
@@ -85,36 +108,43 @@ class Run:
     other_evals: pd.DataFrame
 
 
-def read_run(folder: Path) -> Run:
-    """Read `folder` as far as its run has come; files that the run has not written yet count as empty.
+def read_run(record: RunRecord) -> Run:
+    """What a run has written so far; files that it has not written yet count as empty.
 
     Raises:
-        ResultsError: a file is damaged, or lacks a key.
+        ResultsError: a line is damaged, or a key is missing.
     """
-    evals = _evals(folder / "evals.jsonl")
-    others = _evals(folder / "other-evals.jsonl")
-    return Run(_row(folder), _train(folder / "train.jsonl"), evals, _last_samples(folder, evals), others)
+    evals = _evals(record, "evals.jsonl")
+    return Run(_row(record), _train(record), evals, _last_samples(record, evals), _evals(record, "other-evals.jsonl"))
 
 
-def read_lines(path: Path, types: dict[str, str], required: tuple[str, ...] = ()) -> pd.DataFrame:
-    """The lines of a .jsonl file, a row each: the columns of `types`, then whatever else the lines have.
-
-    A last line without its newline was torn by a crash and is dropped.
+def table_of_lines(record: RunRecord, name: str, types: dict[str, str], required: tuple[str, ...] = ()) -> pd.DataFrame:
+    """A .jsonl file, one row per line: the columns of `types`, then whatever else the lines have.
 
     Raises:
-        ResultsError: another line is malformed or lacks a `required` key, or a value has the wrong type.
+        ResultsError: a line is malformed or lacks a `required` key, or a value has the wrong type.
     """
-    content = path.read_bytes() if path.is_file() else b""
-    content = content[: content.rfind(b"\n") + 1]
-    numbers = number_lines(content, types)
-    if numbers is not None and not any(numbers[name].hasnans for name in required):
-        return numbers
-    rows = [_line(path, number, line, required) for number, line in enumerate(content.split(b"\n")[:-1], 1)]
+    path = record.folder / name
+    rows = [_line(path, number, line, required) for number, line in enumerate(record.lines(name), 1)]
     if not rows:
         return _no_lines(tuple(types.items())).copy()
     columns: dict[str, Any] = {name: _column(path, name, rows, kind) for name, kind in types.items()}
     others = [name for name in dict.fromkeys(chain.from_iterable(rows)) if name not in types]
     return pd.DataFrame(columns | {name: [row.get(name, np.nan) for row in rows] for name in others})
+
+
+def value_of(path: Path, content: dict[str, Any], key: str) -> Any:
+    """Look up a dotted `key` in what the file `path` says.
+
+    Raises:
+        ResultsError: there is no such key.
+    """
+    value: Any = content
+    for name in key.split("."):
+        if not isinstance(value, dict) or name not in value:
+            raise ResultsError(f"{path}: no key '{key}'")
+        value = value[name]
+    return value
 
 
 @cache
@@ -149,118 +179,75 @@ def _line(path: Path, number: int, line: bytes, required: tuple[str, ...]) -> di
     return content
 
 
-def _train(path: Path) -> pd.DataFrame:
+def _train(record: RunRecord) -> pd.DataFrame:
     # A resumed run repeats the steps after its checkpoint: the later line counts.
-    return read_lines(path, TRAIN_TYPES, ("step",)).drop_duplicates("step", keep="last")
+    return table_of_lines(record, "train.jsonl", TRAIN_TYPES, ("step",)).drop_duplicates("step", keep="last")
 
 
-def _evals(path: Path) -> pd.DataFrame:
+def _evals(record: RunRecord, name: str) -> pd.DataFrame:
     key = ("step", *EVALUATION_KEY_TYPES)
-    evals = read_lines(path, EVALS_TYPES, key)
+    evals = table_of_lines(record, name, EVALS_TYPES, key)
     if evals["step"].is_unique:
         return evals
     evals = evals.drop_duplicates([*key, *SCORE_TYPES])
     twice = evals.loc[evals.duplicated(list(key)), "step"].tolist()
     if twice:
-        raise ResultsError(f"{path}: step {twice[0]} has two scores for one evaluation; accepted: one")
+        raise ResultsError(f"{record.folder / name}: step {twice[0]} has two scores for one evaluation; accepted: one")
     return evals
 
 
-def _last_samples(folder: Path, evals: pd.DataFrame) -> np.ndarray | None:
+def _last_samples(record: RunRecord, evals: pd.DataFrame) -> np.ndarray | None:
     """The first samples of the last evaluated step; None if the file has been cleared away."""
     if evals.empty:
         return None
     name = evals.loc[evals["step"] == evals["step"].max(), "samples"].iloc[0]
-    if not isinstance(name, str) or not (folder / name).is_file():
-        return None
-    try:
-        samples = np.load(folder / name, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ResultsError(f"{folder / name}: not a whole .npy array ({error})") from error
-    if samples.ndim != 4 or samples.dtype != np.uint8:
-        raise ResultsError(
-            f"{folder / name}: shape {samples.shape} of {samples.dtype}; accepted: (N, C, H, W) of uint8"
-        )
-    return np.array(samples[:GRID_SAMPLES])
+    return record.samples(name, GRID_SAMPLES) if isinstance(name, str) else None
 
 
-def _row(folder: Path) -> dict[str, Any]:
-    path = folder / "config.yaml"
-    config = _mapping(path, lambda text: yaml.load(text, SAFE_LOADER))
-    name = str(_value(path, config, "recipe.model.name"))
-    label = str(_value(path, config, "label")) or name.removeprefix("DiT-")
-    model = _model(folder / "model.json")
-    steps = int(_value(path, config, "recipe.train.steps"))
-    batch_size = int(_value(path, config, "recipe.train.batch_size"))
-    sessions = read_lines(folder / "sessions.jsonl", SESSIONS_TYPES)
+def _row(record: RunRecord) -> dict[str, Any]:
+    path, config, model = record.folder / "config.yaml", record.config, record.model
+    name = str(value_of(path, config, "recipe.model.name"))
+    label = str(value_of(path, config, "label")) or name.removeprefix("DiT-")
+    cost: dict[str, Any] = {
+        key: value_of(record.folder / "model.json", model, key) if model else None for key in COST_KEYS
+    }
+    steps = int(value_of(path, config, "recipe.train.steps"))
+    batch_size = int(value_of(path, config, "recipe.train.batch_size"))
+    sessions = table_of_lines(record, "sessions.jsonl", SESSIONS_TYPES)
     return {
-        "run": str(_value(path, config, "id")),
-        "sweep": folder.parent.name,
+        "run": str(value_of(path, config, "id")),
+        "sweep": record.folder.parent.name,
         "label": label,
-        "size": _size(path, label, name),
-        "patch": model["patch_size"],
+        "family": model.get("family") or DIT,
+        "size": _size(config, model, label, name),
+        "patch": model.get("patch_size"),
         "model": name,
-        "block": _value(path, config, "recipe.model.block"),
-        **{name: model[name] for name in MODEL_KEYS},
-        "data": _value(path, config, "recipe.data.name"),
-        "seed": int(_value(path, config, "recipe.seed")),
+        "block": config["recipe"]["model"].get("block") or model.get("block") or "",
+        **cost,
+        **{key: model.get(key) for key in SHAPE_KEYS},
+        "data": value_of(path, config, "recipe.data.name"),
+        "seed": int(value_of(path, config, "recipe.seed")),
         "steps": steps,
         "batch_size": batch_size,
-        **{name: config["recipe"]["train"].get(name) for name in OPTIMISATION_TYPES},
-        "state": _state(folder),
+        **{key: config["recipe"]["train"].get(key) for key in OPTIMISATION_TYPES},
+        "state": "finished" if record.finished is not None else "failed" if record.is_failed else "unfinished",
         "device": None if sessions.empty else sessions["device"].iloc[-1],
         "precision": None if sessions.empty else sessions["precision"].iloc[-1],
         "commit": None if sessions.empty else sessions["commit"].iloc[-1],
         "starts": len(sessions),
         "started": None if sessions.empty else sessions["time"].iloc[0],
-        "finished": _finished(folder / "finished.json"),
-        # Forward and backward pass of every image: the paper's rule for Fig. 9.
-        "training_gmacs": None if model["gmacs"] is None else 3 * model["gmacs"] * batch_size * steps,
+        "finished": record.finished,
+        "training_gmacs": training_gmacs(cost["gmacs"], batch_size, steps) if model else None,
     }
 
 
-def _size(path: Path, label: str, name: str) -> str:
-    """The size that the label ("S/4") begins with, else the model's name ("DiT-S/4")."""
-    for text in (label, name.removeprefix("DiT-")):
-        size = text.partition("/")[0]
-        if size in SIZES:
-            return size
-    raise ResultsError(f"{path}: no size in label '{label}' or model '{name}'; accepted: {', '.join(SIZES)}")
-
-
-def _model(path: Path) -> dict[str, Any]:
-    names = ("patch_size", *MODEL_KEYS)
-    if not path.is_file():  # the run has not come that far
-        return dict.fromkeys(names)
-    model = _mapping(path, json.loads)
-    return {name: _value(path, model, name) for name in names}
-
-
-def _finished(path: Path) -> str | None:
-    return str(_value(path, _mapping(path, json.loads), "time")) if path.is_file() else None
-
-
-def _state(folder: Path) -> str:
-    if (folder / "finished.json").is_file():
-        return "finished"
-    return "failed" if (folder / "error.json").is_file() else "unfinished"
-
-
-def _mapping(path: Path, parse: Any) -> dict[str, Any]:
-    try:
-        content = parse(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise ResultsError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict):
-        raise ResultsError(f"{path}: not a mapping of keys to values")
-    return content
-
-
-def _value(path: Path, content: dict[str, Any], key: str) -> Any:
-    """Look up a dotted `key`."""
-    value: Any = content
-    for name in key.split("."):
-        if not isinstance(value, dict) or name not in value:
-            raise ResultsError(f"{path}: no key '{key}'")
-        value = value[name]
-    return value
+def _size(config: dict[str, Any], model: dict[str, Any], label: str, name: str) -> str:
+    """The sweep's choice of a size, else the model's own, else that of its preset ("DiT-XL/2"); "" if none says one."""
+    # A preset of a family of one's own is `my_file:FAMILY/small`.
+    preset = name.partition("/")[2] if ":" in name else name.partition("-")[2].partition("/")[0]
+    size = config.get("axes", {}).get("size") or model.get("size") or preset
+    if size:
+        return str(size)
+    # Run folders of earlier versions have no axes, and the digits studies' sizes are named nowhere but in labels.
+    first = label.partition("/")[0]
+    return first if first in SIZES else ""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from analysis.errors import ResultsError
-from analysis.results.run_folders import read_lines
+from analysis.results.run_folders import RunRecord, table_of_lines, value_of
 from analysis.results.tables import Tables
 
 SESSION_FACTS = ("device", "precision", "threads", "world_size", "torch", "python", "commit", "cluster")
@@ -25,8 +25,8 @@ class RunHistory:
     """One run folder.
 
     recipe: as in config.yaml.
-    sessions: a row a start: phase (training or scoring), time, device, precision, commit, and what else it recorded.
-    failures: a row a failed attempt: phase, time, error.
+    sessions: one row per start: phase (training or scoring), time, device, precision, commit, what else it recorded.
+    failures: one row per failed attempt: phase, time, error.
     """
 
     run: str
@@ -36,28 +36,27 @@ class RunHistory:
     failures: pd.DataFrame
 
 
-def read_histories(folder: Path, tables: Tables) -> list[RunHistory]:
-    """The runs of `tables` that have a folder in `folder`, in the order of `tables.runs`.
+def read_histories(records: Iterable[RunRecord], tables: Tables) -> list[RunHistory]:
+    """The runs of `tables` that still have a folder, in the order of `tables.runs`.
 
     Raises:
-        ResultsError: none of them has, another run has a folder there, or a file is damaged.
+        ResultsError: a record is of a run that the tables lack, or a file is damaged.
     """
-    histories = {}
-    for path in sorted(folder.glob("*/config.yaml")):
-        config = _configuration(path)
-        histories[str(config["id"])] = RunHistory(
-            str(config["id"]),
-            str(config["label"]),
+    known, histories = tables.runs["run"].tolist(), {}
+    for record in records:
+        config, path = record.config, record.folder / "config.yaml"
+        run = str(value_of(path, config, "id"))
+        if run not in known:
+            raise ResultsError(
+                f"{record.folder.parent}: the tables lack the run {run}; accepted: the folder that the tables were "
+                "collected from, as it was then"
+            )
+        histories[run] = RunHistory(
+            run,
+            str(value_of(path, config, "label")),
             config["recipe"],
-            _phases(path.parent, "sessions.jsonl", {"time": "str", "device": "str", "precision": "str"}),
-            _phases(path.parent, "failures.jsonl", FAILURE_TYPES).dropna(subset="error"),
-        )
-    known = tables.runs["run"].tolist()
-    strangers = [run for run in histories if run not in known]
-    if not histories or strangers:
-        what = f"the tables lack the run {strangers[0]}" if strangers else "no run folder there"
-        raise ResultsError(
-            f"{folder}: {what}; accepted: the folder that the tables were collected from, as it was then"
+            _phases(record, "sessions.jsonl", {"time": "str", "device": "str", "precision": "str"}),
+            _phases(record, "failures.jsonl", FAILURE_TYPES).dropna(subset="error"),
         )
     return [histories[run] for run in known if run in histories]
 
@@ -111,7 +110,7 @@ def read_plan(path: Path, tables: Tables) -> pd.DataFrame:
     """A plan as `ditbench sweep plan --json` prints it, made before the first start.
 
     Columns: run, planned_training_hours and planned_scoring_hours (device-hours; empty where the plan knew no
-    speed); a row a run of `tables` that the plan holds.
+    speed); one row per run of `tables` that the plan holds.
 
     Raises:
         ResultsError: not such a plan, or it holds no run of `tables`, or one of which steps were done by then.
@@ -146,18 +145,10 @@ def read_plan(path: Path, tables: Tables) -> pd.DataFrame:
     return plan.loc[:, ["run", *hours_columns]].astype(dict.fromkeys(hours_columns, "float64"))
 
 
-def _configuration(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise ResultsError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
-    if not isinstance(config, dict) or not {"id", "label", "recipe"} <= set(config):
-        raise ResultsError(f"{path}: not a run's configuration; needed: id, label, recipe")
-    return config
-
-
-def _phases(folder: Path, name: str, types: dict[str, str]) -> pd.DataFrame:
-    tables = [read_lines(folder / f"{prefix}{name}", types).assign(phase=phase) for phase, prefix in PREFIXES.items()]
+def _phases(record: RunRecord, name: str, types: dict[str, str]) -> pd.DataFrame:
+    tables = [
+        table_of_lines(record, f"{prefix}{name}", types).assign(phase=phase) for phase, prefix in PREFIXES.items()
+    ]
     filled = [table for table in tables if not table.empty] or tables[:1]
     return pd.concat(filled, ignore_index=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +12,19 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class Column:
-    """A printed column: the data column `name`, its heading, and how a value is printed.
+    """A printed column: the data column `name`, its heading, and how its numbers are printed; None for words.
 
-    A number's cell also shows its range where the data have `{name}_min`, `{name}_max` and several seeds.
+    A cell also shows its range where the data have `{name}_min`, `{name}_max` and several seeds.
     """
 
     name: str
     heading: str
-    text: Callable[[Any], str] = str
-    is_number: bool = True
+    number: Callable[[Any], str] | None = None
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it holds numbers, which are aligned to the right."""
+        return self.number is not None
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,25 @@ class Table:
     data: pd.DataFrame
 
     def rows(self) -> list[list[Cell]]:
-        """The printed cells, a list a row; missing values are empty."""
+        """The printed cells, one list per row; missing values are empty."""
         return [[_cell(column, row) for column in self.columns] for row in self.data.to_dict("records")]
+
+
+def columns_of(data: pd.DataFrame, number: Callable[[Any], str]) -> tuple[Column, ...]:
+    """All columns of `data`: whole numbers in full, other numbers printed by `number`, anything else as text."""
+
+    def printed(values: pd.Series) -> Callable[[Any], str] | None:
+        if pd.api.types.is_integer_dtype(values):
+            return count
+        is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+        return number if is_number else None
+
+    return tuple(Column(str(name), heading_of(str(name)), printed(values)) for name, values in data.items())
+
+
+def heading_of(column: str) -> str:
+    """num_seeds -> num seeds."""
+    return column.replace("_", " ")
 
 
 def fixed(decimals: int) -> Callable[[Any], str]:
@@ -77,13 +98,10 @@ def signed(decimals: int) -> Callable[[Any], str]:
 
 def markdown(table: Table) -> str:
     """A pipe table with its caption above and its conventions below."""
-    lines = [
-        "| " + " | ".join(_markdown(column.heading) for column in table.columns) + " |",
-        "| " + " | ".join("---:" if column.is_number else "---" for column in table.columns) + " |",
-    ]
-    for row in table.rows():
-        cells = (_markdown(f"{cell.text} ({cell.range})" if cell.range else cell.text) for cell in row)
-        lines.append("| " + " | ".join(cells) + " |")
+    rows = [[column.heading for column in table.columns]]
+    rows += [[f"{cell.text} ({cell.range})" if cell.range else cell.text for cell in row] for row in table.rows()]
+    lines = [f"| {' | '.join(map(_markdown, row))} |" for row in rows]
+    lines.insert(1, f"| {' | '.join('---:' if column.is_number else '---' for column in table.columns)} |")
     return f"**{_markdown(table.caption)}**\n\n" + "\n".join(lines) + f"\n\n{_markdown(table.conventions)}\n"
 
 
@@ -93,28 +111,28 @@ def latex(table: Table) -> str:
     Ranges stand in a line of their own below their means. A table that is wider than the text is scaled to its width;
     `table*` gives it both columns of a paper.
     """
-    alignment = "".join("r" if column.is_number else "l" for column in table.columns)
-    lines = [
-        r"% needs \usepackage{booktabs,graphicx}",
-        r"\begin{table}",
-        r"\centering",
-        r"\footnotesize",
-        r"\setlength{\belowcaptionskip}{6pt}",
-        r"\setlength{\tabcolsep}{4pt}",
-        rf"\caption{{{_latex(table.caption)}. {_latex(table.conventions)}}}",
-        rf"\label{{tab:{table.name}}}",
-        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-        rf"\begin{{tabular}}{{{alignment}}}",
-        r"\toprule",
-        _latex_row(column.heading for column in table.columns),
-        r"\midrule",
-    ]
+    rows = []
     for row in table.rows():
-        lines.append(_latex_row((cell.text for cell in row), numbers=table.columns))
+        cells = zip(row, table.columns, strict=True)
+        rows.append([_latex_number(cell.text) if column.is_number else _latex(cell.text) for cell, column in cells])
         if any(cell.range for cell in row):
-            ranges = (rf"\scriptsize {_latex_number(cell.range)}" if cell.range else "" for cell in row)
-            lines.append(" & ".join(ranges) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
+            rows.append([rf"\scriptsize {_latex_number(cell.range)}" if cell.range else "" for cell in row])
+    printed = pd.DataFrame(rows, columns=pd.Index([_latex(column.heading) for column in table.columns]))
+    alignment = "".join("r" if column.is_number else "l" for column in table.columns)
+    # pandas escapes neither arrows nor < and >, and writes a negative number with a hyphen.
+    tabular = printed.to_latex(index=False, escape=False, column_format=alignment)
+    return rf"""% needs \usepackage{{booktabs,graphicx}}
+\begin{{table}}
+\centering
+\footnotesize
+\setlength{{\belowcaptionskip}}{{6pt}}
+\setlength{{\tabcolsep}}{{4pt}}
+\caption{{{_latex(table.caption)}. {_latex(table.conventions)}}}
+\label{{tab:{table.name}}}
+\resizebox{{\ifdim\width>\linewidth\linewidth\else\width\fi}}{{!}}{{%
+{tabular.rstrip()}}}
+\end{{table}}
+"""
 
 
 def csv(table: Table) -> str:
@@ -126,38 +144,21 @@ FORMATS: dict[str, Callable[[Table], str]] = {"markdown": markdown, "latex": lat
 
 
 def _cell(column: Column, row: dict[Any, Any]) -> Cell:
-    value = row[column.name]
+    value, text = row[column.name], column.number or str
     if pd.isna(value):
         return Cell("", "", None)
     low, high = row.get(f"{column.name}_min"), row.get(f"{column.name}_max")
     has_range = low is not None and row["num_seeds"] > 1 and pd.notna(low)
-    return Cell(column.text(value), f"{column.text(low)} to {column.text(high)}" if has_range else "", value)
+    return Cell(text(value), f"{text(low)} to {text(high)}" if has_range else "", value)
 
 
 def _markdown(text: str) -> str:
     """`text` with what Markdown would read as markup escaped."""
-    return "".join(f"\\{character}" if character in "\\|*_`<>[]" else character for character in text)
-
-
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "↓": r"$\downarrow$",
-    "↑": r"$\uparrow$",
-    "∞": r"$_\infty$",
-    "⁹": r"$^9$",
-    "×": r"$\times$",
-    "−": r"$-$",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-}
+    return text.translate({ord(character): f"\\{character}" for character in "\\|*_`<>[]"})
 
 
 def _latex(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in text)
+    return text.translate(LATEX)
 
 
 def _latex_number(text: str) -> str:
@@ -165,11 +166,20 @@ def _latex_number(text: str) -> str:
     return _latex(text).replace("-", "$-$")
 
 
-def _latex_row(cells: Iterable[str], numbers: tuple[Column, ...] = ()) -> str:
-    """A row of escaped cells; `numbers`: the columns, where the cells are values and not headings."""
-    if not numbers:
-        return " & ".join(map(_latex, cells)) + r" \\"
-    escaped = (
-        _latex_number(cell) if column.is_number else _latex(cell) for cell, column in zip(cells, numbers, strict=True)
-    )
-    return " & ".join(escaped) + r" \\"
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "↓": r"$\downarrow$",
+        "↑": r"$\uparrow$",
+        "∞": r"$_\infty$",
+        "⁹": r"$^9$",
+        "×": r"$\times$",
+        "−": r"$-$",
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+    }
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pyarrow
 
-from analysis.laws import fits
-from analysis.results.files import write_arrays, write_csv, write_whole
+from analysis.laws.power_law import log_linear, power_law
+from analysis.results.files import write_arrays, write_csv, write_table
 from analysis.results.published import compared, published
 from analysis.results.run_folders import (
+    DIT,
     EVALS_TYPES,
     EVALUATION_KEY_TYPES,
     OPTIMISATION_TYPES,
@@ -21,6 +23,7 @@ from analysis.results.run_folders import (
     TRAIN_TYPES,
     ResultsError,
     Run,
+    RunRecord,
     read_run,
 )
 
@@ -45,6 +48,7 @@ RUNS_TYPES = {
     "run": "str",
     "sweep": "str",
     "label": "str",
+    "family": "str",
     "size": "str",
     "patch": "Int64",
     "model": "str",
@@ -70,9 +74,13 @@ RUNS_TYPES = {
     "finished": "str",
     "training_gmacs": "float64",
 }
-# What tables of earlier versions lack.
+MODEL = ("family", "model", "size", "patch", "hidden_size", "depth", "num_heads", "input_size")
+"""The columns that tell models apart: all that is known of a network but its block design. A label is free text."""
+
+# The columns of `runs` that each row of the other tables has too.
+RUN_COLUMNS = ("run", "label", *MODEL, "block", "seed", "gmacs")
+# What tables of earlier versions lack, beside `RUN_COLUMNS`.
 ADDED_LATER = {"runs": tuple(OPTIMISATION_TYPES), "train": (), "evals": ("fid_infinity", "sfid")}
-RUN_COLUMNS = ("run", "label", "size", "patch", "block", "seed", "gmacs")
 ORDER = ["seed", "gmacs", "run"]
 
 
@@ -80,17 +88,17 @@ ORDER = ["seed", "gmacs", "run"]
 class Tables:
     """What a sweep has measured so far.
 
-    runs: one row a run: run (its id), sweep, label ("S/4"), size, patch, model, block, params, gmacs, tokens,
-        hidden_size, depth, num_heads, input_size, data, seed, steps, batch_size, learning_rate,
-        weight_decay, ema_decay and label_dropout (of the recipe), state
+    runs: one row per run: run (its id), sweep, label (free text), family, size ("" if unnamed), patch, model, block
+        ("" if the family has none), params, gmacs, tokens, hidden_size, depth, num_heads, input_size, data, seed,
+        steps, batch_size, learning_rate, weight_decay, ema_decay and label_dropout (of the recipe), state
         (finished, failed or unfinished), device, precision and commit (of the last start), starts (how many),
         started (the first) and finished, as local times, training_gmacs.
-    train: one row a logged step: run, label, size, patch, block, seed, gmacs; step, loss, mse, vb, lr,
-        grad_norm, images_per_s, gmacs_spent.
-    evals: one row an evaluation: the same first seven columns; step, the `evaluation_keys`,
-        extractor_accuracy, fid, fid_percent (of the trace of the real features' covariance), fid_infinity,
-        sfid (these two empty where they were not computed), kid, kid_std, inception_score,
-        inception_score_std, precision, recall, samples (a path inside the run folder).
+    train: one row per logged step: the run's `RUN_COLUMNS`; step, loss, mse, vb, lr, grad_norm, images_per_s,
+        gmacs_spent.
+    evals: one row per evaluation: the run's `RUN_COLUMNS`; step, the `evaluation_keys`, extractor_accuracy, fid,
+        fid_percent (of the trace of the real features' covariance), fid_infinity, sfid (these two empty where they
+        were not computed), kid, kid_std, inception_score, inception_score_std, precision, recall, samples (a path
+        inside the run folder).
     samples: run id -> (10, C, H, W) uint8, the classes 0 to 9 once each, at the last evaluated step.
     other_evals: as evals, of samples that were made with other settings than the recipe's, such as guidance.
 
@@ -105,8 +113,8 @@ class Tables:
     other_evals: pd.DataFrame
 
 
-def collect(sweep_folder: Path, out: Path) -> Tables:
-    """Gather the run folders in `sweep_folder` (those with a config.yaml), as far as their runs have come.
+def collect(records: Iterable[RunRecord], out: Path) -> Tables:
+    """Make tables of the run folders of a sweep, at least one, as far as their runs have come.
 
     Writes `runs`, `train` and `evals` as .csv and .parquet, `correlations.csv` and `samples.npz` into `out`, and, where
     there are any, `other_evals.csv` and the scores that published ones can be compared with, `published.csv`
@@ -114,12 +122,17 @@ def collect(sweep_folder: Path, out: Path) -> Tables:
     A run whose sample file has been cleared away has no entry in `samples`.
 
     Raises:
-        ResultsError: no run folder is there, a file is damaged, or two folders hold the same run.
+        ResultsError: a file is damaged, or two folders hold the same run.
     """
-    folders = sorted(path.parent for path in sweep_folder.glob("*/config.yaml"))
-    if not folders:
-        raise ResultsError(f"{sweep_folder}: no run folder there; accepted: folders with a config.yaml")
-    runs = [read_run(folder) for folder in folders]
+    runs: list[Run] = []
+    folders: dict[str, Path] = {}
+    for record in records:
+        runs.append(read_run(record))
+        run, folder = runs[-1].row["run"], record.folder
+        if run in folders:
+            both = f"{folders[run].name} and {folder.name}"
+            raise ResultsError(f"{folder.parent}: two folders hold the run {run}, {both}; accepted: one each")
+        folders[run] = folder
     tables = Tables(
         runs=_runs_table(runs),
         train=_joined(runs, [run.train for run in runs], TRAIN_TYPES),
@@ -127,11 +140,8 @@ def collect(sweep_folder: Path, out: Path) -> Tables:
         samples={run.row["run"]: run.samples for run in runs if run.samples is not None},
         other_evals=_joined(runs, [run.other_evals for run in runs], EVALS_TYPES),
     )
-    _refuse_twins(tables.runs, sweep_folder)
     for name in ("runs", "train", "evals"):
-        table: pd.DataFrame = getattr(tables, name)
-        write_csv(out / f"{name}.csv", table)
-        write_whole(out / f"{name}.parquet", table.to_parquet(path=None, index=False))
+        write_table(out / name, getattr(tables, name))
     write_csv(out / "correlations.csv", correlations(tables.evals))
     for name, table in (("other_evals", tables.other_evals), ("published", compared(tables))):
         if table.empty:
@@ -149,9 +159,12 @@ def load(results: Path) -> Tables:
         ResultsError: a file is missing or damaged.
     """
     runs, train, evals = (_parquet(results / f"{name}.parquet", later) for name, later in ADDED_LATER.items())
+    if "family" not in runs.columns:
+        runs.insert(int(runs.columns.get_indexer(["size"])[0]), "family", pd.array([DIT] * len(runs), dtype="str"))
+    train, evals = _with_run_columns(train, runs), _with_run_columns(evals, runs)
     with np.load(_existing(results / "samples.npz"), allow_pickle=False) as archive:
         samples = {name: archive[name] for name in archive.files}
-    return Tables(runs, train, evals, samples, _other_evals(results / "other_evals.csv"))
+    return Tables(runs, train, evals, samples, _other_evals(results / "other_evals.csv", runs))
 
 
 def comparable(evals: pd.DataFrame) -> None:
@@ -167,10 +180,10 @@ def comparable(evals: pd.DataFrame) -> None:
 
 
 def summary(tables: Tables) -> pd.DataFrame:
-    """One row a run, with its last logged loss and the scores of its last evaluated step.
+    """One row per run, with its last logged loss and the scores of its last evaluated step.
 
     Columns: label, block, seed, params, gmacs, step, loss, fid, fid_percent, kid, inception_score, precision,
-    recall. By seed, then size (S, B, L, XL), then patch size, coarsest first.
+    recall. By seed, then size (S, B, L, XL, and others by their compute), then patch size, coarsest first.
 
     Raises:
         ResultsError: the evaluations are not `comparable`.
@@ -180,33 +193,37 @@ def summary(tables: Tables) -> pd.DataFrame:
     last_loss = tables.train.groupby("run")["loss"].last()
     last_scores = tables.evals.groupby("run").tail(1).set_index("run")[["step", *scores]]
     identity = ["run", "label", "block", "seed", "params", "gmacs"]
-    rank = tables.runs["size"].map(SIZES.index)
-    runs = tables.runs.assign(rank=rank).sort_values(
-        ["seed", "rank", "patch", "run"], ascending=[True, True, False, True], ignore_index=True
+    rank = pd.Series(
+        [SIZES.index(size) if size in SIZES else len(SIZES) for size in tables.runs["size"]], tables.runs.index
+    )
+    others = tables.runs["gmacs"].where(rank == len(SIZES), 0)
+    runs = tables.runs.assign(rank=rank, others=others).sort_values(
+        ["seed", "rank", "others", "patch", "run"], ascending=[True, True, True, False, True], ignore_index=True
     )
     rows = runs.loc[:, identity].join(last_scores, on="run").join(last_loss, on="run")
     return rows.loc[:, [*identity[1:], "step", "loss", *scores]]
 
 
 def correlations(evals: pd.DataFrame) -> pd.DataFrame:
-    """How well compute orders the models: one row a seed and step, for each block design and evaluation key.
+    """How well compute orders the models: one row per seed and step, for each block design and evaluation key.
 
-    Columns: seed, step, num_models; r of log10(gmacs) with fid (`fits.log_linear`); coefficient and exponent
-    of fid = coefficient * gmacs^exponent (`fits.power_law`); patch_pairs, the neighbouring models of one size
+    Columns: seed, step, num_models; r of log10(gmacs) with fid (`log_linear`); coefficient and exponent
+    of fid = coefficient * gmacs^exponent (`power_law`); patch_pairs, the neighbouring models of one size
     and two patch sizes, size_pairs, those of one patch size and two sizes, and of each as *_right the number
-    in which the model with more compute has the lower fid; block and the `evaluation_keys`.
+    in which the model with more compute has the lower fid (none where models have no named size or no patches);
+    block and the `evaluation_keys`.
 
-    Only groups of at least three models give a row, each model in them once, with a positive, finite fid.
+    Only groups of at least three models (`MODEL`) give a row, each model in them once, with a positive, finite fid.
     """
     columns = ["seed", "step", "block", *evaluation_keys]
     usable = evals[np.isfinite(evals["fid"]) & (evals["fid"] > 0) & evals["gmacs"].notna()]
     # Groups of all columns would cost ten times as much.
     numbers: Any = usable.groupby(columns, dropna=False).ngroup()
-    groups: Any = usable.loc[:, ["label", "size", "patch", "gmacs", "fid"]].groupby(numbers)
+    groups: Any = usable.loc[:, [*MODEL, "gmacs", "fid"]].groupby(numbers)
     rows = [
         usable.loc[models.index[0], columns].to_dict() | _correlation(models)
         for _, models in groups
-        if len(models) >= MIN_MODELS and not models.duplicated("label").any()
+        if len(models) >= MIN_MODELS and not models.duplicated([*MODEL]).any()
     ]
     found = ["num_models", "r", "coefficient", "exponent"]
     found += ["patch_pairs_right", "patch_pairs", "size_pairs_right", "size_pairs"]
@@ -214,12 +231,13 @@ def correlations(evals: pd.DataFrame) -> pd.DataFrame:
 
 
 def _correlation(models: pd.DataFrame) -> dict[str, Any]:
-    law = fits.power_law(models["gmacs"], models["fid"])
-    patch_pairs, patch_pairs_right = _neighbours(models, "size")
-    size_pairs, size_pairs_right = _neighbours(models, "patch")
+    law = power_law(models["gmacs"], models["fid"])
+    named = models.loc[(models["size"].fillna("") != "") & models["patch"].notna()]
+    patch_pairs, patch_pairs_right = _neighbours(named, "size", "patch")
+    size_pairs, size_pairs_right = _neighbours(named, "patch", "size")
     return {
         "num_models": len(models),
-        "r": fits.log_linear(models["gmacs"], models["fid"]).r,
+        "r": log_linear(models["gmacs"], models["fid"]).r,
         "coefficient": law.coefficient,
         "exponent": law.exponent,
         "patch_pairs_right": patch_pairs_right,
@@ -229,22 +247,36 @@ def _correlation(models: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _neighbours(models: pd.DataFrame, fixed: str) -> tuple[int, int]:
-    """Pairs of models next to each other in compute that share `fixed`: all, and the right ones."""
-    last: dict[Any, float] = {}
+def _neighbours(models: pd.DataFrame, shared: str, other: str) -> tuple[int, int]:
+    """Pairs of models next to each other in compute that share one column and differ in the other: all, right ones."""
+    last: dict[Any, tuple[Any, float]] = {}
     right = []
-    for value, fid in models.sort_values("gmacs").loc[:, [fixed, "fid"]].itertuples(index=False):
-        if value in last:
-            right.append(fid < last[value])
-        last[value] = fid
+    for value, differing, fid in models.sort_values("gmacs").loc[:, [shared, other, "fid"]].itertuples(index=False):
+        if value in last and last[value][0] != differing:
+            right.append(fid < last[value][1])
+        last[value] = differing, fid
     return len(right), sum(right)
 
 
-def _other_evals(path: Path) -> pd.DataFrame:
-    identity = {name: RUNS_TYPES[name] for name in RUN_COLUMNS}
-    types = {**identity, **EVALS_TYPES}
-    table = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=[*types])
-    return table.reindex(columns=[*types]).astype(types)
+def _other_evals(path: Path, runs: pd.DataFrame) -> pd.DataFrame:
+    types = {**{name: RUNS_TYPES[name] for name in RUN_COLUMNS}, **EVALS_TYPES}
+    table = (
+        pd.read_csv(path, dtype={"run": "str"}) if path.is_file() else pd.DataFrame({"run": pd.array([], dtype="str")})
+    )
+    return (
+        _with_run_columns(table.loc[:, ~table.columns.isin(RUN_COLUMNS[1:])], runs)
+        .reindex(columns=[*types])
+        .astype(types)
+    )
+
+
+def _with_run_columns(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """`table` with the `RUN_COLUMNS` in front, those that it lacks from `runs`."""
+    missing = [name for name in RUN_COLUMNS if name not in table.columns]
+    if not missing:
+        return table
+    joined = table.merge(runs.loc[:, ["run", *missing]], on="run", how="left")
+    return joined.loc[:, [*RUN_COLUMNS, *(name for name in table.columns if name not in RUN_COLUMNS)]]
 
 
 def _runs_table(runs: list[Run]) -> pd.DataFrame:
@@ -262,12 +294,6 @@ def _joined(runs: list[Run], lines: list[pd.DataFrame], types: dict[str, str]) -
     others = [name for name in joined.columns if name not in identity and name not in types]
     joined = joined.loc[:, [*identity, *types, *others]].astype(identity | types)
     return joined.sort_values([*ORDER, "step"], ignore_index=True, kind="stable")
-
-
-def _refuse_twins(runs: pd.DataFrame, sweep_folder: Path) -> None:
-    twins = runs.loc[runs["run"].duplicated(), "run"]
-    if not twins.empty:
-        raise ResultsError(f"{sweep_folder}: two folders hold the run {twins.iloc[0]}; accepted: one each")
 
 
 def _existing(path: Path) -> Path:

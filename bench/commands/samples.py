@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 
 from bench.commands.options import DeviceOption, OfflineOption, PrecisionOption
 from bench.errors import InputError
+from bench.recipe import Labels
+from bench.samplers import SAMPLERS
 from bench.stopping import StopRequest
-
-
-class SamplerChoice(StrEnum):
-    DDPM = "ddpm"
-    DDIM = "ddim"
-
-
-class LabelsChoice(StrEnum):
-    BALANCED = "balanced"
-    UNIFORM = "uniform"
-
-
-class ExtractorChoice(StrEnum):
-    INCEPTION = "inception-v3-compat"
-    DINOV2 = "dinov2-vitl14"
-    DIGITS = "digits-cnn"
 
 
 def sample(
@@ -40,14 +26,17 @@ def sample(
     step: Annotated[int | None, typer.Option(min=1, help="Of a run: which kept step; default: the last.")] = None,
     num_samples: Annotated[int, typer.Option(min=2, help="How many.")] = 50_000,
     sampler: Annotated[
-        SamplerChoice, typer.Option(help="DDPM with the learned variance, or DDIM.")
-    ] = SamplerChoice.DDPM,
-    sampling_steps: Annotated[int, typer.Option(min=2, help="Network calls a sample.")] = 250,
+        str, typer.Option(help=f"{', '.join(SAMPLERS.builtin)}, or the path of your own, module:Name.")
+    ] = "ddpm",
+    sampler_option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Of the sampler, such as eta=0.5.")
+    ] = None,
+    sampling_steps: Annotated[int, typer.Option(min=2, help="Steps of the sampler.")] = 250,
     guidance_scale: Annotated[float, typer.Option(min=0, help="1: no guidance.")] = 1.0,
     guidance_channels: Annotated[int, typer.Option(min=1, help="Guided channels; the paper's code guides 3 of 4.")] = 3,
-    labels: Annotated[LabelsChoice, typer.Option(help="balanced: sample i has class i modulo their number.")] = (
-        LabelsChoice.BALANCED
-    ),
+    labels: Annotated[
+        Labels, typer.Option(help="balanced: sample i has class i modulo their number; uniform: random.")
+    ] = "balanced",
     decoder: Annotated[
         str | None, typer.Option(help="Autoencoder, by name or folder; default: a run's own; none for pixels.")
     ] = None,
@@ -68,26 +57,28 @@ def sample(
     stop = StopRequest().on(signal.SIGUSR2, signal.SIGTERM)
     if out.suffix != ".npy":
         raise InputError(f"--out {out}: accepted: a .npy file; `ditbench export-samples` makes .npz and PNG of it")
+    options = _options(sampler_option or [])
     if not math.isfinite(guidance_scale):
         raise InputError(f"--guidance-scale {guidance_scale}: accepted: a finite number")
     from bench.data.decoders import load_decoder
     from bench.parallel import joined, prepare_device
     from bench.provenance import commit
-    from bench.recipe import EvaluationConfig, check_sampling
+    from bench.recipe import check_sampling, parse_evaluation
     from bench.sample import Sampling, make_samples
     from bench.weights import load_weights_of
 
     with joined(device) as ranks:
         torch_device = prepare_device(device, precision, ranks.local_rank)
         source = load_weights_of(weights, step, offline)
-        evaluation = EvaluationConfig(
-            sampler=sampler.value,
+        evaluation = parse_evaluation(
+            sampler=sampler,
+            sampler_options=options,
             sampling_steps=sampling_steps,
             clip_denoised=clip_denoised,
             guidance_scale=guidance_scale,
             guidance_channels=guidance_channels if guidance_scale != 1 else None,
             num_samples=num_samples,
-            labels=labels.value,
+            labels=labels,
             decoder=decoder or source.decoder,
             batch_size=batch_size,
             decode_batch_size=decode_batch_size,
@@ -125,13 +116,28 @@ def sample(
             typer.echo(f"{num_samples} samples {made}: {out}")
 
 
+def _options(texts: list[str]) -> dict[str, Any]:
+    """`KEY=VALUE` as a recipe would hold it."""
+    options: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--sampler-option {text}: accepted: KEY=VALUE, such as eta=0.5")
+        options[key] = yaml.safe_load(value)
+    return options
+
+
 def evaluate(
     samples: Annotated[Path, typer.Argument(help="A .npy or .npz of uint8 images, or a folder of PNGs.")],
     reference: Annotated[
-        str | None, typer.Option(help="adm-imagenet-256, adm-imagenet-512, or a .npz, .npy or folder of real images.")
+        str | None,
+        typer.Option(
+            help="adm-imagenet-256, adm-imagenet-512, statistics of `ditbench reference`, or a .npz, .npy or folder "
+            "of real images."
+        ),
     ] = None,
     extractor: Annotated[
-        ExtractorChoice | None, typer.Option(help="The features that are compared; default: inception-v3-compat.")
+        str | None, typer.Option(help="The features that are compared; default: inception-v3-compat.")
     ] = None,
     num_samples: Annotated[int | None, typer.Option(min=2, help="The first so many; default: all.")] = None,
     kid_subset_size: Annotated[
@@ -164,7 +170,9 @@ def evaluate(
     from bench.recipe import EvaluationConfig
     from bench.run_folder import read_config
     from bench.score.evaluate import reference_of
-    from bench.score.evaluate_samples import add_to_run, evaluate_samples, find_reference
+    from bench.score.evaluate_samples import add_to_run, evaluate_samples
+    from bench.score.fidelity import OF_THE_FILE
+    from bench.score.reference import find_reference
 
     recipe = None if run is None else read_config(run)
     own = EvaluationConfig() if recipe is None else recipe.evaluation
@@ -178,7 +186,7 @@ def evaluate(
         row = evaluate_samples(
             samples,
             real,
-            extractor.value if extractor else own.extractor,
+            extractor or own.extractor,
             num_samples,
             kid_subset_size or own.kid_subset_size,
             work,
@@ -191,6 +199,12 @@ def evaluate(
             if run is not None:
                 add_to_run(row, run)
             _print(row, format)
+            if row["extractor"].startswith("dinov2-") and row["reference_statistics"] != OF_THE_FILE:
+                typer.echo(
+                    f"The reference's statistics are {row['reference_statistics']}: not comparable with published "
+                    "FD-DINOv2, which has the whole training set's; `ditbench reference` makes those.",
+                    err=True,
+                )
 
 
 def _print(row: dict[str, Any], format: str) -> None:

@@ -24,8 +24,7 @@ from bench.run_folder import weights_path
 from bench.sample import Sampling, features_folder, make_samples
 from bench.score.extractors import load_extractor
 from bench.score.fidelity import Scorer
-from bench.score.reference import Reference, open_reference
-from models.assets import locate
+from bench.score.reference import Reference, find_reference
 
 
 def evaluate(
@@ -99,7 +98,7 @@ def reference_of(recipe: Recipe, offline: bool) -> Reference:
     if name is None:
         reference = data_part(data.name).reference(data.name, data.options)
     else:
-        reference = open_reference(locate(name, offline), name)
+        reference = find_reference(name, offline)
     if reference.images is not None and tuple(reference.images.shape[1:]) != data.facts.image_shape:
         raise InputError(
             f"{reference.name}: its images are {tuple(reference.images.shape[1:])}, samples of {data.name} are "

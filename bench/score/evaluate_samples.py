@@ -19,9 +19,8 @@ from bench.run_folder import read_config
 from bench.sample import read_made_from
 from bench.score.extractors import load_extractor
 from bench.score.fidelity import Scorer
-from bench.score.reference import Reference, open_reference
+from bench.score.reference import Reference
 from bench.stopping import StopRequest
-from models.assets import locate
 
 
 class First(Images):
@@ -96,17 +95,6 @@ def evaluate_samples(
     row = {**made_from, "samples": str(samples), "samples_id": samples_id, "num_samples": count, **scorer.key, **scores}
     write_json(work / f"{name}-{scorer.key['reference']}.json", {**row, "time": jsonl.now(), "commit": commit()})
     return row
-
-
-def find_reference(name: str, offline: bool) -> Reference:
-    """The reference of a path, or of a name of `models.assets.ASSETS` or of the cache's references.
-
-    Raises:
-        InputError: it is none.
-        MissingAsset: it is not in the cache and cannot be fetched.
-    """
-    path = Path(name)
-    return open_reference(path) if path.exists() else open_reference(locate(name, offline), name)
 
 
 def add_to_run(row: dict[str, Any], folder: Path) -> None:

@@ -6,6 +6,7 @@ chunk a rank. Statistics stream through the chunks; only what needs all features
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -30,7 +31,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Features:
-    """Features on disk: for each layer of a network, (N, D) float32."""
+    """Features on disk: for each layer of a network, (N, D) float32; beside them a hash of the pixels of each chunk."""
 
     folder: Path
     num_images: int
@@ -41,18 +42,29 @@ class Features:
         Raises:
             RunError: a chunk is damaged; it is removed, and the same call of `extract` makes it again.
         """
-        for start in range(0, self.num_images, CHUNK):
-            path = _chunk_path(self.folder, start)
-            wait_for_file(path)
-            try:
-                yield checkpoint.load_tensors(path)[0][layer]
-            except checkpoint.CorruptCheckpoint as error:
-                path.unlink(missing_ok=True)
-                raise RunError(f"damaged features, removed; the same command makes them again: {error}") from None
+        for tensors, _ in self._files():
+            yield tensors[layer]
 
     def all(self, layer: str) -> Tensor:
         """A layer's features, (N, D)."""
         return torch.cat(list(self.chunks(layer)))
+
+    def content_hash(self) -> str:
+        """SHA-256, in hex, over the pixels that the features are of: known without decoding the images again."""
+        digest = hashlib.sha256()
+        for _, metadata in self._files():
+            digest.update(metadata["pixels"].encode())
+        return digest.hexdigest()
+
+    def _files(self) -> Iterator[tuple[dict[str, Tensor], dict[str, str]]]:
+        for start in range(0, self.num_images, CHUNK):
+            path = _chunk_path(self.folder, start)
+            wait_for_file(path)
+            try:
+                yield checkpoint.load_tensors(path)
+            except checkpoint.CorruptCheckpoint as error:
+                path.unlink(missing_ok=True)
+                raise RunError(f"damaged features, removed; the same command makes them again: {error}") from None
 
     def gaussian(self, layer: str) -> Gaussian:
         """Mean and covariance of a layer, in float64."""
@@ -88,8 +100,8 @@ def extract(
             continue
         if stop:
             break
-        chunk = _features_of(images, network, start, min(start + CHUNK, num_images), device)
-        checkpoint.save_tensors(path, chunk)
+        chunk, pixels = _features_of(images, network, start, min(start + CHUNK, num_images), device)
+        checkpoint.save_tensors(path, chunk, {"pixels": pixels})
     (stopped,) = ranks.maximum(float(bool(stop)))
     if stopped:
         raise Stopped("stopped on request while extracting features; finished chunks are kept")
@@ -99,15 +111,17 @@ def extract(
 @torch.inference_mode()
 def _features_of(
     images: Images, network: FeatureExtractorBase, start: int, stop: int, device: torch.device
-) -> dict[str, Tensor]:
-    """Layer -> features (n, D) of images start .. stop - 1."""
+) -> tuple[dict[str, Tensor], str]:
+    """Layer -> features (n, D) of images start .. stop - 1; and a hash of their shape and pixels."""
     batches = []
+    pixels = hashlib.sha256(f"uint8 {images.shape[1:]}".encode())
     for first in range(start, stop, BATCH):
         batch = images.batch(first, min(first + BATCH, stop))
+        pixels.update(batch.numpy().data)
         with full_precision():
             batches.append([layer.cpu() for layer in network(batch.expand(-1, 3, -1, -1).to(device))])
     layers = [torch.cat(parts) for parts in zip(*batches, strict=True)]
-    return dict(zip(network.features_list, layers, strict=True))
+    return dict(zip(network.features_list, layers, strict=True)), pixels.hexdigest()
 
 
 def _chunk_path(folder: Path, start: int) -> Path:

@@ -20,8 +20,10 @@ from bench.score.extractors import Extractor
 from bench.score.features import Features, extract
 from bench.score.frechet import Gaussian, frechet_distance
 from bench.score.metrics import FID_INFINITY_MIN_SAMPLES, fid_infinity, inception_score, kid, precision_recall
-from bench.score.reference import Reference, check_feature_size
+from bench.score.reference import Reference, check_extractor, check_feature_size
 from bench.stopping import Stopped, StopRequest
+
+OF_THE_FILE = "of the file"
 
 
 class Scorer:
@@ -42,9 +44,10 @@ class Scorer:
         KID: 100 subsets of `kid_subset_size`.
 
         Raises:
-            InputError: fewer reference images than a KID subset, or statistics of another feature size.
+            InputError: fewer reference images than a KID subset, or statistics of another extractor.
             Stopped: on request; finished chunks of features are kept.
         """
+        check_extractor(reference, extractor.id)
         self._extractor, self._device, self._ranks = extractor, device, ranks
         stop = StopRequest() if stop is None else stop
         self._kid_subset_size = kid_subset_size
@@ -64,9 +67,15 @@ class Scorer:
 
     @property
     def key(self) -> dict[str, Any]:
-        """The part of a score's key that reference and features decide."""
+        """The part of a score's key that reference and features decide.
+
+        `reference_statistics`: whether the Fréchet distance is to the statistics of the reference's file, which may
+        be of more images than it holds, or to those of its images.
+        """
+        images, own = self._reference.images, self._extractor.features in self._reference.gaussians
         return {
             "reference": self._reference.id,
+            "reference_statistics": OF_THE_FILE if own or images is None else f"of its {len(images)} images",
             "extractor": self._extractor.id,
             "extractor_accuracy": self._extractor.test_accuracy,
             "kid_subset_size": self._kid_subset_size if self._features else None,

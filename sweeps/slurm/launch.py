@@ -147,7 +147,7 @@ def submit(
     study, folders = (runs / sweep.name).resolve(), run_folders(sweep, runs)
     for recipe in (*work.to_train, *work.to_score):
         check_ready(recipe, offline=True)
-        write_config(recipe, folders[recipe.id])
+        write_config(recipe, folders[recipe.id], sweep.axes.get(recipe.id))
         clear_error(folders[recipe.id])  # first: a job may start at once, and would leave a failed run alone
     arrays = planned_arrays(sweep, work, profile)
     records = [

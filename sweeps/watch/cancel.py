@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError, RunError
+from bench.run_files import RunFiles
 from sweeps.local import live_slots
 from sweeps.slurm import client
 from sweeps.slurm.client import Job
 from sweeps.slurm.submissions import JobArray, Kind, Submission
-from sweeps.watch.run_files import RunFiles
 
 # A job of this machine saves its work first.
 SECONDS_TO_STOP = 60.0

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from bench.errors import InputError, RunError
+from bench.run_files import RunFiles
 from sweeps.slurm import client
 from sweeps.slurm.client import Job
 from sweeps.slurm.submissions import JobArray, Kind, Submission
-from sweeps.watch.run_files import RunFiles
 
 QUEUED = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 RUNNING = {"RUNNING", "COMPLETING", "CONFIGURING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"}

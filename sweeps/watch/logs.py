@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import IO
 
 from bench.errors import InputError, RunError
+from bench.run_files import RunFiles
 from bench.run_folder import PHASES, is_finished, is_locked, lock_path, phase_file
 from sweeps.slurm import client
-from sweeps.watch.run_files import RunFiles
 from sweeps.watch.study import Look
 
 POLL_SECONDS = 0.5

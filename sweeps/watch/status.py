@@ -10,11 +10,11 @@ from typing import Literal
 
 from bench.flops import forward_gmacs, training_gmacs
 from bench.recipe import Recipe
+from bench.run_files import RunFiles, read_ends
 from bench.run_folder import is_locked, lock_path
 from sweeps.slurm.submissions import Kind
 from sweeps.speeds import FLOPS_PER_MAC
 from sweeps.watch.jobs import RunJob
-from sweeps.watch.run_files import RunFiles, read_run
 
 # waiting: it was not submitted. queued, running, scoring: what its job does. trained: scores are to come, but no job is
 # there for them. failed: given up. stopped: its job ended without finishing it. unknown: SLURM says nothing of its job,
@@ -69,7 +69,7 @@ class RunStatus:
 
 def run_status(recipe: Recipe, folder: Path) -> RunStatus:
     """Read a run of this machine, where a job is at work or will be."""
-    return status_here(read_run(recipe, folder), waits=True)
+    return status_here(read_ends(recipe, folder), waits=True)
 
 
 def status_here(files: RunFiles, waits: bool) -> RunStatus:

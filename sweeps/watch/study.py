@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.run_files import RunFiles, read_ends
 from sweeps import local
 from sweeps.cluster import ClusterProfile
 from sweeps.expand import Sweep, run_folders
 from sweeps.slurm import submissions
 from sweeps.slurm.submissions import Kind, Submission
 from sweeps.watch.jobs import Answer, RunJob, ask, jobs_of_runs
-from sweeps.watch.run_files import RunFiles, read_run
 from sweeps.watch.status import LIVE, RunStatus, status_here, status_on_slurm
 
 
@@ -42,7 +42,7 @@ class Look:
 def read_study(sweep: Sweep, runs: Path) -> dict[str, RunFiles]:
     """The files of all runs of a sweep, by their folders' names, in the sweep's order."""
     folders = run_folders(sweep, runs).values()
-    return {folder.name: read_run(recipe, folder) for recipe, folder in zip(sweep.recipes, folders, strict=True)}
+    return {folder.name: read_ends(recipe, folder) for recipe, folder in zip(sweep.recipes, folders, strict=True)}
 
 
 class Study:
@@ -72,7 +72,7 @@ class Study:
         jobs = jobs_of_runs(records, files, answer)
         # What a job that has ended did may be newer than what was read before SLURM was asked.
         ended = [files[name] for name, kinds in jobs.items() if any(job.phase == "ended" for job in kinds.values())]
-        files |= {run.folder.name: read_run(run.recipe, run.folder) for run in ended}
+        files |= {run.folder.name: read_ends(run.recipe, run.folder) for run in ended}
         jobs = jobs_of_runs(records, files, answer) if ended else jobs
         peaks = {record.cluster: record.profile for record in records}  # the newest of each
         runs = [status_on_slurm(run, jobs.get(name, {}), _peak_tflops(run, peaks)) for name, run in files.items()]

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError, RunError
-from bench.run_folder import failed_attempts
+from bench.run_files import RunFiles
+from bench.run_folder import PHASES, failed_attempts
 from sweeps.slurm import client
 from sweeps.slurm.submissions import Kind
 from sweeps.watch.jobs import QUEUED
 from sweeps.watch.logs import end_of, log_of, newest_log
-from sweeps.watch.run_files import KINDS, RunFiles
 from sweeps.watch.status import RunStatus
 from sweeps.watch.study import Look
 
@@ -80,7 +80,7 @@ def explain(look: Look, files: RunFiles) -> Iterator[str]:
     allowed = look.records[-1].profile.max_failures if look.records else 1
     failures: list[tuple[Kind, dict[str, Any]]] = []
     if run.state != "finished":
-        for kind in KINDS:
+        for kind in PHASES:
             attempts = failed_attempts(run.folder, kind)
             if attempts:
                 failures.append((kind, attempts[-1]))

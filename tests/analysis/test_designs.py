@@ -7,7 +7,7 @@ import typer
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run_folders import LABELS, fid_of, write_lines, write_run
+from run_folders import LABELS, collect, fid_of, write_lines, write_run
 from typer.testing import CliRunner
 
 from analysis.commands.compare import compare
@@ -16,7 +16,7 @@ from analysis.compare.designs import compare_designs
 from analysis.errors import ResultsError
 from analysis.laws.compute import COMPUTE
 from analysis.laws.observations import Observations
-from analysis.results.tables import collect, load
+from analysis.results.tables import load
 
 DIGITS = Path(__file__).parents[2] / "results" / "digits"
 GMACS = np.geomspace(0.3, 100, 12)

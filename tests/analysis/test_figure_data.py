@@ -27,7 +27,7 @@ from analysis.figures.fitted_law import power_law_band
 from analysis.figures.isoflop import budgets
 from analysis.figures.sources import Source, published_source
 from analysis.figures.training_compute import frontier
-from analysis.laws.fits import power_law
+from analysis.laws.power_law import power_law
 from analysis.results.tables import ResultsError, published
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.image import imread
-from run_folders import LABELS, STEPS, evaluation, fid_of, gmacs_of, write_lines, write_run
+from run_folders import LABELS, STEPS, collect, evaluation, fid_of, gmacs_of, write_lines, write_run
 
 from analysis.figures import draw_all, gflops_vs_score, sample_grid, training_curves
-from analysis.laws.fits import log_linear
-from analysis.results.tables import ResultsError, collect
+from analysis.laws.power_law import log_linear
+from analysis.results.tables import ResultsError
 
 FILES = [
     *(f"gflops_vs_fid.{kind}" for kind in ("png", "pdf", "csv")),

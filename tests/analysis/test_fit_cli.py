@@ -3,16 +3,22 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from analysis.commands.fit import fit
+from analysis.advice.budget import FLOPS_PER_GMAC_IMAGE
+from analysis.commands.fit import FormChoice, fit
 from analysis.errors import ResultsError
-from analysis.laws.compute import COMPUTE
+from analysis.laws.bootstrap import METHODS
+from analysis.laws.choices import Method, Objective
+from analysis.laws.compute import COMPUTE, Convention, training_gmacs
+from analysis.laws.forms import FORMS
 from analysis.laws.observed import collected_observations, published_observations
+from analysis.laws.solver import OBJECTIVES
 from analysis.results.tables import load
 
 DIGITS = Path(__file__).parents[2] / "results" / "digits"
@@ -97,6 +103,21 @@ def test_conventions_of_compute_differ_by_what_they_say(digits):
     assert published_observations(compute="6nd").variables["compute"][0] == pytest.approx(6 * 33e6 * 16 * 256 * 4e5)
     with pytest.raises(ResultsError, match="compute flops: unknown; accepted: forward, training"):
         published_observations(compute="flops")
+
+
+@pytest.mark.parametrize(("gmacs", "batch_size", "steps"), [(118.64, 256, 7_000_000), (0.0356, 32, 600)])
+def test_training_compute_is_that_of_the_bench_which_analysis_cannot_import(gmacs, batch_size, steps):
+    from bench import flops
+
+    assert training_gmacs(gmacs, batch_size, steps) == flops.training_gmacs(gmacs, batch_size, steps)
+    assert FLOPS_PER_GMAC_IMAGE == 2e9 * flops.TRAINING_FACTOR
+
+
+def test_every_choice_of_the_command_line_exists():
+    assert list(get_args(Convention)) == list(COMPUTE)
+    assert set(get_args(Objective)) == set(OBJECTIVES)
+    assert set(get_args(Method)) == set(METHODS)
+    assert set(get_args(FormChoice)) - {"all", "by-patch"} <= set(FORMS)
 
 
 def test_loss_is_a_mean_over_the_last_tenth_of_the_steps(digits):

@@ -89,6 +89,7 @@ def test_text_and_notebook_have_the_same_cells(name: str) -> None:
     assert notebook == text, "run `make notebooks`"
 
 
+@pytest.mark.notebooks
 @pytest.mark.parametrize("name", PICTURES)
 def test_executed_again_it_says_and_shows_the_same(name: str) -> None:
     again, before = read_text(FOLDER / f"{name}.md"), committed(name)

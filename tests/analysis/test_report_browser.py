@@ -16,7 +16,7 @@ from analysis.results.tables import load
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 if os.environ.get("DITBENCH_REQUIRE_CHROMIUM") == "1":
     assert CHROMIUM, "DITBENCH_REQUIRE_CHROMIUM=1, and there is no chromium on the PATH"
-in_browser = pytest.mark.skipif(not CHROMIUM, reason="no chromium here")
+pytestmark = [pytest.mark.chromium, pytest.mark.skipif(not CHROMIUM, reason="no chromium here")]
 
 
 def browse(path: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -41,7 +41,6 @@ for (let i = 0; i < CLICKS; i++) button.click();
 """
 
 
-@in_browser
 @pytest.mark.parametrize(("clicks", "direction"), [(1, "ascending"), (2, "descending"), (3, "ascending")])
 @pytest.mark.parametrize(("heading", "name"), [("Fréchet distance ↓", "fid"), ("GMACs", "gmacs"), ("KID ↓", "kid")])
 def test_a_click_sorts(tmp_path: Path, heading: str, name: str, clicks: int, direction: str) -> None:
@@ -53,7 +52,6 @@ def test_a_click_sorts(tmp_path: Path, heading: str, name: str, clicks: int, dir
     assert [(header.text, header.attributes["aria-sort"]) for header in sorted_by] == [(heading, direction)]
 
 
-@in_browser
 def test_missing_values_stay_last_and_text_is_sorted_as_text(tmp_path: Path) -> None:
     rows = [("b", "2"), ("a10", ""), ("a9", "10"), ("c", "-3")]
     body = "".join(f'<tr><th scope="row">{name}</th><td data-value="{value}">{value}</td></tr>' for name, value in rows)
@@ -69,7 +67,6 @@ def test_missing_values_stay_last_and_text_is_sorted_as_text(tmp_path: Path) -> 
         assert [cell.text for cell in column(by_id(done, "small"), "name")] == names
 
 
-@in_browser
 def test_the_filter_hides_rows_and_says_how_many_are_left(tmp_path: Path) -> None:
     script = (
         'const input = document.getElementById("filter-table-summary"); input.value = "xl/ 684,080";'
@@ -81,7 +78,6 @@ def test_the_filter_hides_rows_and_says_how_many_are_left(tmp_path: Path) -> Non
     assert "1 of 12 rows" in [output.text for output in page.all("output")]
 
 
-@in_browser
 def test_short_tables_are_sorted_and_not_filtered(tmp_path: Path) -> None:
     page = driven(digits_html(), "", tmp_path)
     filtered = [
@@ -95,7 +91,6 @@ def test_short_tables_are_sorted_and_not_filtered(tmp_path: Path) -> None:
     assert by_id(page, "table-laws-by-patch").all("button")
 
 
-@in_browser
 def test_the_console_stays_empty_and_nothing_overflows(tmp_path: Path) -> None:
     """At the width of a phone and of a desk: only boxes of their own scroll sideways, and pictures fit."""
     for width in (390, 1280):
@@ -120,7 +115,6 @@ def test_the_console_stays_empty_and_nothing_overflows(tmp_path: Path) -> None:
         assert picture == (650 if width == 390 else 1350)  # drawn for one column of a paper, or two
 
 
-@in_browser
 def test_it_prints(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text(digits_html(), encoding="utf-8")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from report_sweep import plan_of, write_sweep
-from run_folders import evaluation, write_lines, write_run
+from run_folders import collect, evaluation, read_histories, write_lines, write_run
 
 from analysis.report.write import write_report
-from analysis.results.run_history import read_histories, read_plan
-from analysis.results.tables import ResultsError, collect
+from analysis.results.run_history import read_plan
+from analysis.results.tables import ResultsError
+from bench.errors import InputError
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_run_folders_of_another_sweep_are_refused(sweep: Path, tmp_path: Path) -
     tables = collect(sweep, sweep.parent / "results")
     with pytest.raises(ResultsError, match=r"others: the tables lack the run xl10; accepted: the folder that"):
         read_histories(tmp_path / "others", tables)
-    with pytest.raises(ResultsError, match=r"nowhere: no run folder there"):
+    with pytest.raises(InputError, match=r"nowhere: no run folder there"):
         read_histories(tmp_path / "nowhere", tables)
 
 

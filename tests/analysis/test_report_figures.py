@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 from drawn_figures import DECODERS, DESIGNS, SAMPLING_STEPS, SCALES, sources_of
 from PIL import Image
-from report_html import DIGITS, Element, by_id, digits_html, parsed
-from run_folders import fid_of, gmacs_of, write_run
+from report_html import DIGITS, Element, by_id, digits_html, parsed, section
+from run_folders import collect, fid_of, gmacs_of, write_run
 
 from analysis.figures import CATALOGUE, draw
 from analysis.figures.sources import Source
 from analysis.figures.style import DPI, WIDTHS
 from analysis.report.figures import figures
 from analysis.report.pictures import PICTURES
-from analysis.results.tables import collect, load
+from analysis.results.tables import load
 
 # What a study of sizes, patch sizes and seeds, scored in one way, has no data for.
 OTHER_STUDIES = {"blocks", "sampling-compute", "isoflop", "guidance", "decoders"}
@@ -184,21 +184,21 @@ def test_a_score_that_is_not_a_number_costs_the_figures_only(tmp_path: Path) -> 
     folder = write_run(tmp_path / "runs", "S/4")
     lines = (folder / "evals.jsonl").read_text()
     (folder / "evals.jsonl").write_text(re.sub(r'"fid": [\d.]+', '"fid": NaN', lines))
-    body, undrawn = figures(collect(tmp_path / "runs", tmp_path / "results"))
-    assert [figure.attributes["id"] for figure in parsed(body).all("figure")] == ["figure-loss"]
+    drawn, undrawn = figures(collect(tmp_path / "runs", tmp_path / "results"))
+    assert [figure.name for figure in drawn] == ["loss"]
     assert any("gmacs" not in line and "fid of S/4" in line for line in undrawn)
 
 
 def test_the_papers_scores_alone_are_not_the_studys_figure(tmp_path: Path) -> None:
     (write_run(tmp_path / "runs", "S/4") / "evals.jsonl").unlink()
-    body, undrawn = figures(collect(tmp_path / "runs", tmp_path / "results"))
-    assert [figure.attributes["id"] for figure in parsed(body).all("figure")] == ["figure-loss"]
+    drawn, undrawn = figures(collect(tmp_path / "runs", tmp_path / "results"))
+    assert [figure.name for figure in drawn] == ["loss"]
     assert len(undrawn) == len(CATALOGUE) - 1
 
 
 def test_one_model_has_pictures_and_words(tmp_path: Path) -> None:
     write_run(tmp_path / "runs", "S/4")
-    body, _ = figures(collect(tmp_path / "runs", tmp_path / "results"))
-    said = alt(parsed(body), "gflops-vs-fid")
+    drawn, _ = figures(collect(tmp_path / "runs", tmp_path / "results"))
+    said = alt(section("figures", {"drawn": drawn}), "gflops-vs-fid")
     assert f"Measured, 1 models: the Fréchet distance goes from {fid_of('S/4', 2000):#.4g} at" in said
     assert f"{gmacs_of('S/4'):#.4g} GMACs (S/4)" in said

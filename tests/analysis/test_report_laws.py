@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawn_figures import block_study, study
-from report_html import DIGITS, Element, by_id, column, digits_html, parsed
-from run_folders import write_run
+from report_html import DIGITS, Element, by_id, column, digits_html, parsed, section
+from run_folders import collect, write_run
 
 from analysis.report.laws import correlations_in_words, laws
-from analysis.results.tables import collect, load
+from analysis.results.tables import load
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_the_conventions_say_how_the_intervals_were_made(page: Element) -> None:
 
 
 def test_two_models_have_no_law_and_the_section_says_why(tmp_path: Path) -> None:
-    body = parsed(laws(study(tmp_path, ("S/4", "B/4")).tables))
+    body = section("laws", laws(study(tmp_path, ("S/4", "B/4")).tables))
     assert "No law was fitted: " in body.text
     assert re.search(r"parameters and there are 2 rows; needed: at least 3", body.text)
     assert "no seed and step has 3 models" in body.text
@@ -98,14 +98,14 @@ def test_two_models_have_no_law_and_the_section_says_why(tmp_path: Path) -> None
 
 
 def test_three_models_have_a_law_and_no_held_out_prediction(tmp_path: Path) -> None:
-    body = parsed(laws(study(tmp_path, ("S/4", "S/2", "B/4")).tables))
+    body = section("laws", laws(study(tmp_path, ("S/4", "S/2", "B/4")).tables))
     assert [cell.text for cell in column(by_id(body, "table-laws"), "Form")] == ["power"]
     assert "table-held-out" not in [table.attributes["id"] for table in body.all("table")]
     assert any(item.text.startswith("Not done: held out, power: ") for item in body.all("li"))
 
 
 def test_several_designs_have_no_common_law(tmp_path: Path) -> None:
-    body = parsed(laws(block_study(tmp_path).tables))
+    body = section("laws", laws(block_study(tmp_path).tables))
     assert (
         "No law was fitted: the runs differ in block (adaln, adaln-zero, in-context); a law needs one value"
         in body.text
@@ -118,5 +118,5 @@ def test_a_score_that_no_law_can_have_is_named(tmp_path: Path, value: str) -> No
         folder = write_run(tmp_path / "runs", label)
     lines = (folder / "evals.jsonl").read_text()
     (folder / "evals.jsonl").write_text(re.sub(r'"fid": [\d.]+', f'"fid": {value}', lines))
-    body = parsed(laws(collect(tmp_path / "runs", tmp_path / "results")))
+    body = section("laws", laws(collect(tmp_path / "runs", tmp_path / "results")))
     assert re.search(r"No law was fitted: B/2 seed 0 step 2000: fid is (nan|-3); a law needs finite", body.text)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
+from importlib.resources import files
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 from report_html import Element, digits_html, parsed
-
-from analysis.report import page as report_page
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +82,7 @@ def contrast(one: str, other: str) -> float:
 def test_contrast_is_enough_in_light_dark_and_print() -> None:
     assert contrast("#ffffff", "#000000") == pytest.approx(21)
     assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)
-    css = (Path(report_page.__file__).parent / "report.css").read_text(encoding="utf-8")
+    css = (files("analysis.report") / "templates" / "report.css").read_text(encoding="utf-8")
     palettes = [dict(re.findall(r"--(\w+): (#\w{6});", block)) for block in re.findall(r":root \{(.*?)\}", css, re.S)]
     assert len(palettes) == 3
     for palette in palettes:

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from report_html import Element, by_id, column, digits_html, parsed
+from report_html import Element, by_id, column, digits_html, parsed, section
 from report_sweep import plan_of, write_sweep
-from run_folders import evaluation, write_lines, write_run
+from run_folders import collect, evaluation, read_histories, write_lines, write_run
 
 from analysis.report import runs
 from analysis.report.write import report, write_report
-from analysis.results.run_history import differing_keys, hours, read_histories, read_plan
-from analysis.results.tables import Tables, collect
+from analysis.results.run_history import differing_keys, hours, read_plan
+from analysis.results.tables import Tables
+from bench.run_files import read_records
 
 
 @pytest.fixture
@@ -28,12 +29,13 @@ def collected(sweep: Path) -> Tables:
 def costs(sweep: Path, plan: Path) -> Element:
     """The section of hours."""
     tables = collected(sweep)
-    return parsed(runs.cost(tables, read_histories(sweep, tables), read_plan(plan, tables)))
+    return section("cost", runs.cost(tables, read_histories(sweep, tables), read_plan(plan, tables)))
 
 
 def said_of_failures(sweep: Path) -> list[str]:
     """The lines of the section, from tables alone."""
-    return [item.text for item in parsed(runs.failures(collected(sweep), [], [])).all("li")]
+    found = runs.failures(collected(sweep), [], [])
+    return [*found["failed"], *found["missing"]]
 
 
 def test_without_run_folders_the_page_says_what_it_cannot_know() -> None:
@@ -55,7 +57,9 @@ def test_the_page_has_recipe_environment_and_failures_of_the_run_folders_and_is_
     write_lines(folder / "scoring-failures.jsonl", [{"time": "t4", "error": "no samples", "attempt": "c"}])
     collected(sweep)
     pages = [
-        write_report(sweep.parent / "results", sweep.parent / name, sweep, plan_of(sweep)).read_text(encoding="utf-8")
+        write_report(sweep.parent / "results", sweep.parent / name, read_records(sweep), plan_of(sweep)).read_text(
+            encoding="utf-8"
+        )
         for name in ("one.html", "two.html")
     ]
     assert pages[0] == pages[1]  # the intervals are drawn, from a seed
@@ -104,7 +108,7 @@ def test_a_study_without_scores_has_a_report(tmp_path: Path) -> None:
     (write_run(tmp_path / "runs", "S/4") / "evals.jsonl").unlink()
     page = parsed(report(collected(tmp_path / "runs")))
     assert [image.attributes["alt"].partition(".")[0] for image in page.all("img")] == [
-        "Lines of the training loss over the steps, a panel a patch size"
+        "Lines of the training loss over the steps, one panel per patch size"
     ]
     assert "There is no score yet." in by_id(page, "scores").text
     assert "No law was fitted: no score yet" in by_id(page, "laws").text

@@ -105,7 +105,9 @@ def test_derivatives_agree_with_finite_differences(form, objective):
     residuals = [(design.residuals(at + s, scores) - design.residuals(at - s, scores))[0] / 2e-6 for s in shifts]
     assert design.jacobian(at)[0] == pytest.approx(np.array(residuals), rel=1e-5, abs=1e-8)
     slopes = [(design.jacobian(at + s)[0] - design.jacobian(at - s)[0]) @ weights[0] / 2e-6 for s in shifts]
-    assert design.bending(at, design.jacobian(at), weights)[0] == pytest.approx(np.array(slopes), rel=1e-5, abs=1e-7)
+    assert design.residual_curvature(at, design.jacobian(at), weights)[0] == pytest.approx(
+        np.array(slopes), rel=1e-5, abs=1e-7
+    )
 
 
 def test_a_law_far_from_its_rows_is_fitted_to_the_end():
@@ -292,3 +294,11 @@ def test_duplicated_rows_are_refused():
 def test_an_unknown_objective_is_refused():
     with pytest.raises(ResultsError, match="objective mae: unknown; accepted: values, logs, log-huber"):
         fit(rows_of("power", 3, 0.1), "power", "mae")  # pyright: ignore[reportArgumentType]
+
+
+def test_the_patch_size_is_a_column_and_no_part_of_the_name():
+    rows = collected_observations(load(DIGITS))
+    renamed = replace(rows, models=tuple(f"mine {name.replace('/', ' ')}" for name in rows.models))
+    assert laws_by_patch(renamed).fits[2].parameters == laws_by_patch(rows).fits[2].parameters
+    with pytest.raises(ResultsError, match="not every model has a patch size"):
+        laws_by_patch(replace(rows, patches=()))

@@ -8,18 +8,10 @@ import pandas as pd
 import pytest
 import yaml
 from pandas.testing import assert_frame_equal
-from run_folders import LABELS, STEPS, evaluation, fid_of, gmacs_of, write_lines, write_run
+from run_folders import LABELS, STEPS, collect, config, evaluation, fid_of, gmacs_of, write_lines, write_run
 
-from analysis.results.tables import (
-    ResultsError,
-    collect,
-    comparable,
-    correlations,
-    evaluation_keys,
-    load,
-    published,
-    summary,
-)
+from analysis.results.tables import ResultsError, comparable, correlations, evaluation_keys, load, published, summary
+from bench.errors import InputError
 
 TABLES = ("runs", "train", "evals")
 
@@ -53,6 +45,7 @@ def test_one_row_says_everything_about_a_run(sweep, tmp_path):
         "run": "xl13",
         "sweep": "digits",
         "label": "XL/1",
+        "family": "DiT",
         "size": "XL",
         "patch": 1,
         "model": "DiT-XL/1",
@@ -210,11 +203,120 @@ def test_a_missing_key_of_the_configuration_is_named(sweep, tmp_path):
         collect(sweep, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.yaml", "id: [", r"config\.yaml: line 1: "),
+        ("config.yaml", "id: s40\n", r"config\.yaml: not a run's configuration"),
+        ("config.yaml", "recipe: {}\naxes: S\n", r"config\.yaml: not a run's configuration"),
+        ("model.json", '{"params": ', r"model\.json: cannot be read"),
+        ("model.json", "[]", r"model\.json: not a mapping"),
+        ("model.json", '{"params": 1}', r"model\.json: no key 'gmacs'"),
+        ("finished.json", "{}", r"finished\.json: no key 'time'"),
+        ("samples/2000.npy", "\x93NUMPY", r"2000\.npy: not a whole \.npy array"),
+    ],
+)
+def test_a_damaged_file_is_named(sweep, tmp_path, name, content, message):
+    (write_run(sweep, "S/4") / name).write_text(content, encoding="latin-1")
+    with pytest.raises((InputError, ResultsError), match=message) as caught:
+        collect(sweep, tmp_path / "results")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "results").exists()
+
+
+def test_samples_of_another_form_are_refused(sweep, tmp_path):
+    np.save(write_run(sweep, "S/4") / "samples" / "2000.npy", np.zeros((20, 8, 8), np.float32))
+    with pytest.raises(
+        InputError, match=r"2000\.npy: shape \(20, 8, 8\) of float32; accepted: \(N, C, H, W\) of uint8"
+    ):
+        collect(sweep, tmp_path)
+
+
 def test_a_run_without_a_label_is_named_after_its_model(sweep, tmp_path):
     path = write_run(sweep, "S/4") / "config.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"label": ""}))
     runs = collect(sweep, tmp_path).runs
     assert (runs["label"].tolist(), runs["size"].tolist()) == (["S/4"], ["S"])
+
+
+def rewrite_config(folder, **changed):
+    """Change keys of a run's config.yaml."""
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changed))
+
+
+@pytest.mark.parametrize("label", ["Mamba-130M", "U-Net/64", "mine", "Sigmoid/4", "S 4", "größer"])
+def test_a_label_is_free_text(sweep, tmp_path, label):
+    """A run of a model without a preset, whose sweep has no axis of sizes: its size has no name."""
+    folder = write_run(sweep, "S/4")
+    rewrite_config(folder, label=label, recipe=config("S/4")["recipe"] | {"model": {"name": "DiT", "block": "adaln"}})
+    collected = collect(sweep, tmp_path)
+    for tables in (collected, load(tmp_path)):
+        (row,) = tables.runs.to_dict("records")
+        assert (row["label"], row["size"], row["patch"], row["block"]) == (label, "", 4, "adaln")
+        assert tables.evals["size"].tolist() == [""] * 4
+    assert summary(collected)["label"].tolist() == [label]
+
+
+@pytest.mark.parametrize(
+    ("axes", "name", "label", "size"),
+    [
+        ({"size": "tiny", "patch_size": "4"}, "DiT-S/4", "S/4", "tiny"),
+        ({"block": "adaln"}, "DiT-XL/2", "B/4 adaln", "XL"),
+        ({"seed": "0"}, "my_file:FAMILY/very-small", "mine", "very-small"),
+        ({"seed": "0"}, "my_file:FAMILY", "mine", ""),
+        (None, "DiT", "XL/1", "XL"),  # of an earlier version
+        (None, "DiT", "B", "B"),
+    ],
+)
+def test_the_size_is_the_sweeps_choice_or_the_presets(sweep, tmp_path, axes, name, label, size):
+    folder = write_run(sweep, "S/4")
+    recipe = config("S/4")["recipe"] | {"model": {"name": name, "block": "adaln-zero"}}
+    rewrite_config(folder, label=label, recipe=recipe, **({"axes": axes} if axes else {}))
+    assert collect(sweep, tmp_path).runs["size"].tolist() == [size]
+
+
+def test_a_family_without_blocks_patches_and_heads_is_collected(sweep, tmp_path):
+    folder = write_run(sweep, "S/4")
+    recipe = config("S/4")["recipe"] | {"model": {"name": "UNet-64"}}
+    rewrite_config(folder, label="U-Net/64", recipe=recipe)
+    (folder / "model.json").write_text(json.dumps({"family": "U-Net", "params": 10, "gmacs": 2.0}))
+    write_run(sweep, "B/4")
+    collected = collect(sweep, tmp_path)
+    for tables in (collected, load(tmp_path)):
+        row = tables.runs.set_index("run").loc["s40"]
+        assert (row["family"], row["size"], row["block"], row["params"]) == ("U-Net", "64", "", 10)
+        assert row[["patch", "hidden_size", "depth", "num_heads"]].isna().all()
+        assert tables.train.groupby("family").size().to_dict() == {"DiT": 20, "U-Net": 20}
+
+
+def test_sizes_that_the_paper_does_not_name_come_last_by_compute(sweep, tmp_path):
+    for label in ("S/4", "S/2", "B/4", "L/4"):
+        write_run(sweep, label)
+    for label, size in (("S/4", "wide"), ("S/2", "")):
+        (folder,) = sweep.glob(f"*-{label.replace('/', '').lower()}0")
+        recipe = config(label)["recipe"] | {"model": {"name": "DiT", "block": "adaln-zero"}}
+        rewrite_config(folder, label="mine", recipe=recipe, axes={"size": size})
+    table = summary(collect(sweep, tmp_path))
+    assert table["label"].tolist() == ["B/4", "L/4", "mine", "mine"]
+    assert table["gmacs"].tolist() == [gmacs_of(label) for label in ("B/4", "L/4", "S/4", "S/2")]
+
+
+def test_tables_of_earlier_versions_load(sweep, tmp_path):
+    """They had neither a family nor more than four columns of the model beside each score."""
+    for label in ("S/4", "B/2"):
+        folder = write_run(sweep, label)
+        write_lines(folder / "other-evals.jsonl", [evaluation(label, 500, guidance_scale=1.5)])
+    collected = collect(sweep, tmp_path)
+    later = ["family", "model", "hidden_size", "depth", "num_heads", "input_size"]
+    for name in TABLES:
+        gone = ["family"] if name == "runs" else later
+        pd.read_parquet(tmp_path / f"{name}.parquet").drop(columns=gone).to_parquet(tmp_path / f"{name}.parquet")
+    path = tmp_path / "other_evals.csv"
+    pd.read_csv(path).drop(columns=later).to_csv(path, index=False)
+    loaded = load(tmp_path)
+    for name in (*TABLES, "other_evals"):
+        assert_frame_equal(getattr(loaded, name), getattr(collected, name))
 
 
 def test_two_folders_of_one_run_are_refused(sweep, tmp_path):
@@ -225,7 +327,7 @@ def test_two_folders_of_one_run_are_refused(sweep, tmp_path):
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):
-    with pytest.raises(ResultsError, match="no run folder there"):
+    with pytest.raises(InputError, match="no run folder there"):
         collect(tmp_path / "nowhere", tmp_path / "results")
     assert not (tmp_path / "results").exists()
 
@@ -299,7 +401,13 @@ def test_correlations_of_the_papers_models():
     labels = models["model"].str.removeprefix("DiT-").tolist()
     evals = evals.assign(
         seed=0,
-        label=labels,
+        label="free text",
+        family="DiT",
+        model=models["model"].tolist(),
+        hidden_size=None,
+        depth=None,
+        num_heads=None,
+        input_size=32,
         size=[label.split("/")[0] for label in labels],
         patch=[int(label.split("/")[1]) for label in labels],
         block="adaln-zero",
@@ -312,7 +420,7 @@ def test_correlations_of_the_papers_models():
     assert (round(row["coefficient"], 1), round(row["exponent"], 3)) == (137.8, -0.365)
     assert (row["patch_pairs_right"], row["patch_pairs"]) == (8, 8)
     assert (row["size_pairs_right"], row["size_pairs"]) == (9, 9)
-    worse = evals.assign(fid=evals["fid"].where(evals["label"] != "L/4", 200.0))
+    worse = evals.assign(fid=evals["fid"].where(evals["model"] != "DiT-L/4", 200.0))
     (row,) = correlations(worse).to_dict("records")
     assert (row["patch_pairs_right"], row["size_pairs_right"]) == (7, 8)
 
@@ -326,6 +434,15 @@ def test_correlations_are_written_for_each_seed_and_step(sweep, tmp_path):
     table = pd.read_csv(tmp_path / "correlations.csv")
     assert table["seed"].tolist() == [0] * 4
     assert table["step"].tolist() == list(STEPS)
+
+
+def test_correlations_tell_models_apart_by_what_they_are_not_by_their_label(sweep, tmp_path):
+    for label in ("S/4", "S/2", "B/4"):
+        model = {"name": "DiT", "block": "adaln-zero"}
+        rewrite_config(write_run(sweep, label), label="mine", recipe=config(label)["recipe"] | {"model": model})
+    table = correlations(collect(sweep, tmp_path).evals)
+    assert table["num_models"].tolist() == [3] * 4
+    assert table[["patch_pairs", "size_pairs"]].to_numpy().tolist() == [[0, 0]] * 4  # no size has a name
 
 
 def test_correlations_never_mix_evaluations(sweep, tmp_path):
@@ -352,7 +469,7 @@ def test_an_unknown_published_table_is_refused():
 
 def test_analysis_needs_neither_torch_nor_the_code_that_made_the_runs():
     code = (
-        "import sys, analysis.results.tables, analysis.laws.fits, analysis.figures;"
+        "import sys, analysis.results.tables, analysis.laws.power_law, analysis.figures;"
         "print(sorted({'torch', 'models', 'bench', 'sweeps', 'matplotlib'} & set(sys.modules)))"
     )
     root = Path(__file__).parents[2]

@@ -7,19 +7,17 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from command_line import Ended, ditbench
 from recipes import TINY
 
 import sweeps
 from bench.errors import InputError, RunError
 from bench.flops import count
-from ditbench import main
 from models import BLOCKS, list_models
 
 DIGITS = str(Path(sweeps.__file__).parent / "studies" / "digits.yaml")
@@ -44,33 +42,9 @@ HEAVY = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    status: Any
-    out: str
-    err: str
-
-
-@pytest.fixture
-def ditbench(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., Ended]:
-    """Run a command line in an empty folder, as the console script would."""
+@pytest.fixture(autouse=True)
+def _empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["ditbench", *arguments])
-        status: Any = 0
-        try:
-            main()
-        except SystemExit as ended:
-            status = ended.code or 0
-        captured = capsys.readouterr()
-        return Ended(status, captured.out, captured.err)
-
-    return run
 
 
 def refusal(ended: Ended, status: int = 2) -> str:
@@ -121,7 +95,8 @@ def refuse(*arguments, **options):
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 socket.socket.__init__ = refuse
 import models, bench, sweeps, analysis
-import ditbench, bench.flops, bench.data, bench.jsonl, bench.recipe, bench.provenance, bench.run_folder
+import ditbench, bench.data, bench.jsonl, bench.objectives, bench.ready, bench.recipe, bench.samplers
+import bench.provenance, bench.run_folder
 import sweeps.commands, sweeps.expand, sweeps.local, sweeps.plan, sweeps.slurm.after, sweeps.slurm.client
 import sweeps.slurm.job, sweeps.slurm.launch, sweeps.slurm.submissions, sweeps.watch.status
 models.list_models()
@@ -158,9 +133,7 @@ def test_console_script_ends_with_one_line_and_status_two(tmp_path: Path) -> Non
         (["figure", "loss", "--width", "three"], "--width"),
     ],
 )
-def test_mistyped_arguments_are_named_with_status_two(
-    ditbench: Callable[..., Ended], arguments: list[str], named: str
-) -> None:
+def test_mistyped_arguments_are_named_with_status_two(arguments: list[str], named: str) -> None:
     ended = ditbench(*arguments)
     assert ended.status == 2
     assert ended.out == ""
@@ -169,12 +142,12 @@ def test_mistyped_arguments_are_named_with_status_two(
     assert "Traceback" not in ended.err
 
 
-def test_a_mistyped_block_is_told_what_is_accepted(ditbench: Callable[..., Ended]) -> None:
-    shown = refusal(ditbench("flops", "--block", "adaln-one"))
-    assert shown == f"unknown block 'adaln-one'; accepted: {', '.join(BLOCKS)}"
+def test_a_mistyped_block_is_told_what_is_accepted() -> None:
+    message = refusal(ditbench("flops", "--block", "adaln-one"))
+    assert f"unknown block 'adaln-one'; accepted: {', '.join(BLOCKS)}" in message
 
 
-def test_no_command_shows_the_help(ditbench: Callable[..., Ended]) -> None:
+def test_no_command_shows_the_help() -> None:
     ended = ditbench()
     assert ended.status == 2
     assert "Usage:" in ended.err
@@ -196,7 +169,7 @@ def test_no_command_shows_the_help(ditbench: Callable[..., Ended]) -> None:
         (["--all", "DiT-S/8"], ["--all", "names"]),
     ],
 )
-def test_flops_refuses_in_one_line(ditbench: Callable[..., Ended], arguments: list[str], named: list[str]) -> None:
+def test_flops_refuses_in_one_line(arguments: list[str], named: list[str]) -> None:
     message = refusal(ditbench("flops", *arguments))
     for fragment in named:
         assert fragment in message
@@ -205,7 +178,7 @@ def test_flops_refuses_in_one_line(ditbench: Callable[..., Ended], arguments: li
 CHOSEN = ("DiT-S/8", "DiT-S/4")
 
 
-def test_flops_csv_is_the_count_and_the_papers_figure(ditbench: Callable[..., Ended]) -> None:
+def test_flops_csv_is_the_count_and_the_papers_figure() -> None:
     ended = ditbench("flops", *CHOSEN, "--format", "csv")
     assert (ended.status, ended.err) == (0, "")
     rows = list(csv.DictReader(io.StringIO(ended.out)))
@@ -219,12 +192,12 @@ def test_flops_csv_is_the_count_and_the_papers_figure(ditbench: Callable[..., En
     assert [row["paper"] for row in rows] == ["0.36", "1.41"]
 
 
-def test_flops_json_has_training_compute_when_asked_for(ditbench: Callable[..., Ended]) -> None:
+def test_flops_json_has_training_compute_when_asked_for() -> None:
     arguments = ["--block", "in-context", "--batch-size", "256", "--steps", "400000"]
     ended = ditbench("flops", "DiT-S/8", *arguments, "--image-size", "128", "--format", "json")
     assert (ended.status, ended.err) == (0, "")
     (row,) = json.loads(ended.out)
-    cost = count("DiT-S/8", "in-context", 128)
+    cost = count("DiT-S/8", block="in-context", image_size=128)
     assert row == {
         "model": "DiT-S/8",
         "block": "in-context",
@@ -239,7 +212,7 @@ def test_flops_json_has_training_compute_when_asked_for(ditbench: Callable[..., 
     }
 
 
-def test_flops_by_module_adds_up(ditbench: Callable[..., Ended]) -> None:
+def test_flops_by_module_adds_up() -> None:
     ended = ditbench("flops", "DiT-S/8", "--by-module", "--format", "json")
     assert (ended.status, ended.err) == (0, "")
     macs = {row["module"]: row["macs"] for row in json.loads(ended.out)}
@@ -248,9 +221,7 @@ def test_flops_by_module_adds_up(ditbench: Callable[..., Ended]) -> None:
     assert sum(top) == macs["(all)"]
 
 
-def test_flops_table_is_not_cut_to_a_narrow_terminal(
-    ditbench: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_flops_table_is_not_cut_to_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "20")
     ended = ditbench("flops", "DiT-S/8")
     assert (ended.status, ended.err) == (0, "")
@@ -260,9 +231,7 @@ def test_flops_table_is_not_cut_to_a_narrow_terminal(
     assert "true FLOPs are twice that" in " ".join(rest)
 
 
-def test_a_recipe_that_cannot_be_run_is_refused_and_leaves_nothing(
-    ditbench: Callable[..., Ended], tmp_path: Path
-) -> None:
+def test_a_recipe_that_cannot_be_run_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     assert refusal(ditbench("run", "none.yaml")) == "none.yaml: no such file"
     bad = tmp_path / "bad.yaml"
     bad.write_text(yaml.safe_dump({**TINY, "data": {"name": "mnist"}}))
@@ -274,12 +243,12 @@ def test_a_recipe_that_cannot_be_run_is_refused_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == [bad]
 
 
-def test_a_key_with_a_line_break_still_makes_one_line(ditbench: Callable[..., Ended], tmp_path: Path) -> None:
+def test_a_key_with_a_line_break_still_makes_one_line(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump({**TINY, "two\nlines": 1}))
     assert refusal(ditbench("run", "bad.yaml")).startswith("bad.yaml: two lines: unknown key; accepted: label, ")
 
 
-def test_a_run_folder_of_another_recipe_is_refused(ditbench: Callable[..., Ended], tmp_path: Path) -> None:
+def test_a_run_folder_of_another_recipe_is_refused(tmp_path: Path) -> None:
     from bench.recipe import parse_recipe
     from bench.run_folder import write_config
 
@@ -308,7 +277,6 @@ def test_a_run_folder_of_another_recipe_is_refused(ditbench: Callable[..., Ended
     ],
 )
 def test_a_sweep_that_cannot_start_is_refused_and_starts_nothing(
-    ditbench: Callable[..., Ended],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     arguments: list[str],
@@ -345,9 +313,7 @@ def test_a_sweep_that_cannot_start_is_refused_and_starts_nothing(
         (["fit", "none"], ["none", "runs.parquet is missing"]),
     ],
 )
-def test_results_that_are_not_there_are_named(
-    ditbench: Callable[..., Ended], tmp_path: Path, arguments: list[str], named: list[str]
-) -> None:
+def test_results_that_are_not_there_are_named(tmp_path: Path, arguments: list[str], named: list[str]) -> None:
     message = refusal(ditbench(*arguments))
     for fragment in named:
         assert fragment in message
@@ -364,7 +330,7 @@ def test_results_that_are_not_there_are_named(
     ],
 )
 def test_each_way_to_end_early_has_its_status(
-    ditbench: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, line: str
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, line: str
 ) -> None:
     def fail(*arguments: Any) -> None:
         raise error
@@ -373,9 +339,7 @@ def test_each_way_to_end_early_has_its_status(
     assert refusal(ditbench("collect", "."), status) == line
 
 
-def test_an_error_in_the_program_is_not_taken_for_one_of_the_user(
-    ditbench: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_in_the_program_is_not_taken_for_one_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: Any) -> None:
         raise ZeroDivisionError
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,71 +15,25 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from batches import batches_of
+from batches import batches_of, tensors
+from ranks import HANG_SECONDS, on_ranks
 from recipes import tiny
-from test_run import results, start
+from runs import StudyFolder, results, start
 from torch import Tensor
+from trainings import assert_equal_but_for_the_order_of_sums, last_state, trained, trainer_of
 
 import bench.run
 import bench.train
 from bench import checkpoint, jsonl
-from bench.data.digits import Digits
+from bench.data.digits import DIGITS, Digits
 from bench.errors import InputError, RunError
-from bench.parallel import SINGLE, Execution, Parallel, Ranks, joined
-from bench.recipe import DataConfig, Recipe
+from bench.parallel import SINGLE, Execution, Ranks, joined
+from bench.recipe import Recipe
 from bench.run_folder import RunLocked, failed_attempts, is_finished, locked, read_error, record_failure
 from bench.score.fidelity import Scorer
 from bench.stopping import Stopped, StopRequest
 
-StudyFolder = Callable[[str], Path]
 CPU = torch.device("cpu")
-# A process that has loaded torch, but computed nothing, is copied for every rank.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["bench.run", "torch._dynamo", "sklearn.datasets"])
-HANG_SECONDS = 300
-
-
-def on_ranks(world_size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What `function(ranks, *arguments)` returns on each of `world_size` processes, or the exception it raises.
-
-    `EOFError` for a process that died.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    pipes, processes = [], []
-    try:
-        for rank in range(world_size):
-            ours, theirs = CONTEXT.Pipe(duplex=False)
-            variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
-            process = CONTEXT.Process(target=_rank, args=(theirs, variables, function, arguments), daemon=True)
-            process.start()
-            theirs.close()
-            pipes.append(ours)
-            processes.append(process)
-        answers = []
-        for rank, pipe in enumerate(pipes):
-            assert pipe.poll(HANG_SECONDS), f"rank {rank} hangs"
-            try:
-                answers.append(pipe.recv())
-            except EOFError as error:
-                answers.append(error)
-        return answers
-    finally:
-        for process in processes:
-            process.kill()
-            process.join()
-
-
-def _rank(answer: Any, variables: dict[str, int], function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1"} | {name: str(value) for name, value in variables.items()}
-    torch.set_num_threads(1)
-    try:
-        with joined("cpu") as ranks:
-            value = function(ranks, *arguments)
-    except Exception as error:
-        value = error
-    answer.send(value)
 
 
 # What ranks agree on
@@ -179,44 +131,10 @@ def test_shares_of_all_ranks_are_the_batch_bit_for_bit(world_size: int) -> None:
     whole = batches_of(recipe, digits)
     parts = [batches_of(recipe, digits, Ranks(rank, world_size)) for rank in range(world_size)]
     for step in (0, 1, 55, 56, 200):
-        shares = [_tensors(part(step)) for part in parts]
-        for tensor, *pieces in zip(_tensors(whole(step)), *shares, strict=True):
+        shares = [tensors(part(step)) for part in parts]
+        for tensor, *pieces in zip(tensors(whole(step)), *shares, strict=True):
             assert all(len(piece) == 32 // world_size for piece in pieces)
             assert torch.equal(tensor, torch.cat(pieces))
-
-
-def _tensors(batch: tuple[Tensor, Tensor, dict[str, Tensor]]) -> list[Tensor]:
-    x0, labels, drawn = batch
-    return [x0, labels, *drawn.values()]
-
-
-def trained(recipe: Recipe, folder: Path, micro_batches: int, ranks: Ranks = SINGLE) -> dict[str, Tensor]:
-    """The last training state, with the logged values beside it."""
-    folder.mkdir(exist_ok=True)
-    digits = Digits(CPU)
-    parallel = Parallel(ranks=ranks)
-    trainer = bench.run.build_trainer(recipe, digits, folder, 0.5, parallel, micro_batches=micro_batches)
-    trainer.resume(recipe.train.steps)
-    trainer.train_until(recipe.train.steps)
-    return last_state(recipe, folder)
-
-
-def last_state(recipe: Recipe, folder: Path) -> dict[str, Tensor]:
-    path = folder / "checkpoints" / f"state-{recipe.train.steps:08d}.safetensors"
-    rows = jsonl.read(folder / "train.jsonl")
-    logged = [[row[key] for row in rows] for key in ("loss", "mse", "vb", "grad_norm")]
-    return {**checkpoint.load_tensors(path)[0], "logged": torch.tensor(logged, dtype=torch.float64)}
-
-
-def assert_equal_but_for_the_order_of_sums(
-    one: dict[str, Tensor], reordered: list[dict[str, Tensor]], other: dict[str, Tensor]
-) -> None:
-    """`other` is no further from `one` than four times what other orders of summing make of it, tensor by tensor."""
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
-        spread = max((each[name] - tensor).norm() for each in reordered)
-        assert 0 < spread < 1e-4 * tensor.norm(), name
-        assert (other[name] - tensor).norm() <= 4 * spread, name
 
 
 def _train_on_ranks(ranks: Ranks, recipe: Recipe, folder: Path, micro_batches: int) -> None:
@@ -236,7 +154,7 @@ def _train_and_stop(ranks: Ranks, recipe: Recipe, folder: Path, step: int) -> No
     bench.train.SECONDS_BETWEEN_AGREEMENTS = 0
     stop = StopRequest()
     digits = Interrupting(step, lambda: setattr(stop, "signal", signal.SIGUSR2))
-    trainer = bench.run.build_trainer(recipe, digits, folder, 0.5, Parallel(ranks=ranks), stop=stop)
+    trainer = trainer_of(recipe, folder, ranks, dataset=digits, stop=stop)
     with pytest.raises(Stopped):
         trainer.train_until(recipe.train.steps)
 
@@ -259,6 +177,7 @@ def _score(ranks: Ranks, folder: Path, study: Path) -> None:
     bench.run.score(folder, study, Execution(ranks=ranks))
 
 
+@pytest.mark.slow
 def test_samples_and_scores_do_not_depend_on_the_number_of_ranks(study: StudyFolder) -> None:
     """Sharing goes by whole batches, so that not even the order of sums differs."""
     recipe = tiny(evaluation={"batch_size": 16, "num_samples": 70, "labels": "uniform"})
@@ -295,11 +214,16 @@ class Interrupting(Digits):
         return super().batch(indices, share, random)
 
 
+def read_instead(digits: Digits) -> None:
+    """Have the runs of this process read them."""
+    pytest.MonkeyPatch().setattr(DIGITS, "load", lambda name, options, device: digits)
+
+
 def _run(ranks: Ranks, folder: Path, study: Path, signalled: int, seconds_between: float) -> int | None:
     """Run; rank 1 gets a signal while it reads its batch number `signalled`. The step at which it stopped."""
     if ranks.rank == 1:
         digits = Interrupting(signalled, lambda: os.kill(os.getpid(), signal.SIGUSR2))
-        DataConfig.load = lambda data, device: digits
+        read_instead(digits)
     bench.train.SECONDS_BETWEEN_AGREEMENTS = seconds_between
     execution = Execution(ranks=ranks, stop=StopRequest().on(signal.SIGUSR2))
     try:
@@ -356,7 +280,7 @@ def _run_with_a_fault(ranks: Ranks, folder: Path, study: Path, faulty: int | Non
 
     if ranks.rank == faulty:
         digits = Interrupting(5, fail)
-        DataConfig.load = lambda data, device: digits
+        read_instead(digits)
     bench.run.run(folder, study, Execution(ranks=ranks))
 
 
@@ -383,7 +307,7 @@ def _run_with_a_death(ranks: Ranks, folder: Path, study: Path, explained: bool) 
 
     if ranks.rank == 1:
         digits = Interrupting(5, die)
-        DataConfig.load = lambda data, device: digits
+        read_instead(digits)
     bench.run.PEER_SECONDS = 5
     bench.run.run(folder, study, Execution(ranks=ranks, session={"attempt": "7.0"}))
 
@@ -435,6 +359,7 @@ def test_ranks_that_cannot_start_all_say_why(study: StudyFolder) -> None:
     assert len(failed_attempts(folder)) == 1
 
 
+@pytest.mark.slow
 def test_torchrun_shares_a_run_of_the_command_line(study: StudyFolder) -> None:
     home, recipe = study("a"), tiny(train={"log_every": 4})
     (home / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))

@@ -14,14 +14,15 @@ import pytest
 import torch
 from full_path import make_vae
 from recipes import tiny
-from test_run import finished
+from runs import finished
 
 from bench import jsonl
 from bench.data.digits import DIGITS, DigitsOptions
 from bench.data.images import ArrayImages, open_images, write_npz, write_pngs
 from bench.errors import InputError
 from bench.parallel import SINGLE
-from bench.score.evaluate_samples import add_to_run, evaluate_samples, find_reference
+from bench.score.evaluate_samples import add_to_run, evaluate_samples
+from bench.score.reference import find_reference
 from bench.stopping import StopRequest
 from bench.weights import load_weights_of
 from ditbench import main
@@ -177,8 +178,9 @@ def test_a_run_s_weights_are_sampled_otherwise_and_the_score_goes_to_its_folder(
     assert own["reference"] != row["reference"]  # the same images in a file have another id
 
     from analysis.results import tables
+    from bench.run_files import read_records
 
-    collected = tables.collect(folder.parent, tmp_path / "results")
+    collected = tables.collect(read_records(folder.parent), tmp_path / "results")
     assert len(collected.evals) == 2
     assert collected.other_evals["guidance_scale"].tolist() == [3000.0, 3000.0]
     again = tables.load(tmp_path / "results").other_evals
@@ -195,7 +197,10 @@ def test_a_run_s_weights_are_sampled_otherwise_and_the_score_goes_to_its_folder(
         (("sample", folder, "--out", tmp_path / "x.npz"), "accepted: a .npy file"),
         (("sample", folder, "--out", tmp_path / "x.npy", "--guidance-scale", "inf"), "--guidance-scale inf"),
         (("sample", folder, "--out", tmp_path / "x.npy", "--decoder", tmp_path / "vae"), "is for other latents"),
-        (("sample", folder, "--out", tmp_path / "x.npy", "--sampling-steps", 1001), "--sampling-steps: 1001"),
+        (
+            ("sample", folder, "--out", tmp_path / "x.npy", "--sampling-steps", 1001),
+            "sampling_steps: 1001 is more than",
+        ),
         (("sample", folder, "--out", tmp_path / "x.npy", "--guidance-scale", 2), "--guidance-channels: 3 is more than"),
         (("evaluate", out, "--reference", real, "--format", "yaml"), "--format yaml: accepted: table, json"),
         (("evaluate", out), "--reference: missing; accepted: a reference, or --run RUN for that run's own"),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ranks import on_ranks
 from recipes import tiny
-from test_distributed import on_ranks
-from test_run import finished, results, start
+from runs import StudyFolder, Undisturbed, results, start
 
 from bench import jsonl
 from bench.errors import RunError
@@ -27,7 +26,6 @@ from bench.run_folder import (
     weights_path,
 )
 
-StudyFolder = Callable[[str], Path]
 PHASES: tuple[Phase, ...] = ("training", "scoring")
 DIVERGES = tiny(train={"learning_rate": 1e18})
 
@@ -91,7 +89,7 @@ def test_clearing_a_run_that_never_failed_leaves_no_trace(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_spoilt_error_file_still_says_that_the_run_was_given_up(tmp_path: Path) -> None:
+def test_a_damaged_error_file_still_says_that_the_run_was_given_up(tmp_path: Path) -> None:
     (tmp_path / "error.json").write_text('{"err')
     assert "error.json cannot be read" in str(read_error(tmp_path))
 
@@ -151,9 +149,8 @@ def test_an_unforeseen_error_is_recorded_with_where_it_happened(
 # Scoring apart
 
 
-def test_scoring_goes_as_far_as_there_are_weights(study: StudyFolder) -> None:
+def test_scoring_goes_as_far_as_there_are_weights(study: StudyFolder, undisturbed: Undisturbed) -> None:
     recipe = tiny()
-    expected = results(finished(recipe, study("whole")))
     folder = start(recipe, study("apart"))
     score(folder, folder.parent, Execution())  # before training: nothing to do
     assert (jsonl.read(folder / "evals.jsonl"), is_finished(folder)) == ([], False)
@@ -166,7 +163,7 @@ def test_scoring_goes_as_far_as_there_are_weights(study: StudyFolder) -> None:
     aside.rename(last)
     score(folder, folder.parent, Execution())
     assert is_finished(folder)
-    assert results(folder) == expected
+    assert results(folder) == undisturbed(recipe)
     assert len(jsonl.read(folder / "scoring-sessions.jsonl")) == 3
     assert len(jsonl.read(folder / "sessions.jsonl")) == 1
 
@@ -197,9 +194,10 @@ def _score(ranks: Ranks, folder: Path, study: Path) -> None:
 
 
 @pytest.mark.parametrize(("step", "world_size"), [(6, 1), (12, 1), (6, 2)])
-def test_spoilt_weights_are_not_scored_but_made_again(study: StudyFolder, step: int, world_size: int) -> None:
+def test_damaged_weights_are_not_scored_but_made_again(
+    study: StudyFolder, undisturbed: Undisturbed, step: int, world_size: int
+) -> None:
     recipe = tiny()
-    expected = results(finished(recipe, study("whole")))
     folder = start(recipe, study("apart"))
     train(folder, Execution())
     weights = weights_path(folder / "checkpoints", step)
@@ -220,4 +218,4 @@ def test_spoilt_weights_are_not_scored_but_made_again(study: StudyFolder, step: 
     assert is_finished(folder)
     found = results(folder)
     found["evals.jsonl"].sort(key=lambda row: row["step"])
-    assert found == expected
+    assert found == undisturbed(recipe)

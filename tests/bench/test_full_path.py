@@ -11,22 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from batches import batches_of
+from batches import batches_of, tensors
 from full_path import VAE, Settings, full_path, make_images, make_inception, make_vae
+from ranks import on_ranks
 from recipes import LATENTS, recipe
-from test_distributed import on_ranks
-from test_train import assert_same
+from trainings import assert_same, trainer_of
 
 from bench import checkpoint
 from bench.data.encode import encode
 from bench.data.image_folder import list_images
-from bench.data.latents import Latents
 from bench.data.vae import load_vae
 from bench.errors import InputError
-from bench.parallel import SINGLE, Parallel, Ranks
+from bench.parallel import SINGLE, Ranks
 from bench.ready import check_ready
 from bench.recipe import Recipe
-from bench.run import build_trainer
 from models.assets import MissingAsset
 
 CPU = torch.device("cpu")
@@ -57,6 +55,7 @@ def on_photos(**changes: Any) -> Recipe:
     return recipe({**LATENTS, **own, **small, "evaluation.decoder": VAE, **changes})
 
 
+@pytest.mark.slow
 def test_the_whole_path_in_small(tmp_path: Path) -> None:
     """Encode, train, sample with guidance, decode, score by Inception, export: see tests/support/full_path.py."""
     settings = Settings("DiT-S/8", 4, 4, 2, 2, 4, "cpu", "fp32", small=True)
@@ -73,7 +72,7 @@ def trained(folder: Path, stops: tuple[int, ...], ranks: Ranks = SINGLE) -> dict
     """The last state of a training that was begun anew after each of `stops`."""
     what = on_photos()
     for stop in (*stops, what.train.steps):
-        trainer = build_trainer(what, what.data.load(CPU), folder, 0.5, Parallel(ranks=ranks))
+        trainer = trainer_of(what, folder, ranks)
         trainer.resume(what.train.steps)
         trainer.train_until(stop)
         if stop < what.train.steps:
@@ -100,8 +99,7 @@ def test_every_epoch_draws_anew_from_the_posteriors(here: Path) -> None:
 def _shares(ranks: Ranks, step: int, data: Path) -> list[bytes]:
     os.environ["DITBENCH_DATA"] = str(data)  # ranks may be copies of a process that began before
     what = on_photos()
-    x0, labels, drawn = batches_of(what, what.data.load(CPU), ranks)(step)
-    return [part.numpy().tobytes() for part in (x0, labels, *drawn.values())]
+    return [part.numpy().tobytes() for part in tensors(batches_of(what, what.data.load(CPU), ranks)(step))]
 
 
 def test_ranks_share_a_batch_of_latents_bit_for_bit(here: Path) -> None:
@@ -142,6 +140,9 @@ def test_a_sweep_that_lacks_something_is_refused_before_it_is_submitted(
     assert "`ditbench prepare inception-v3-compat`" in refusal()
     make_inception(cache / "extractors/weights-inception-2015-12-05-6726825d.pth")
     check_ready(on_photos(), offline=True)
+    elsewhere = (cache / "references/photos.npz").rename(tmp_path / "photos.npz")
+    assert "references" in refusal()
+    check_ready(on_photos(**{"evaluation.reference": str(elsewhere)}), offline=True)
 
 
 def test_a_decoder_of_another_scale_is_refused(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,9 +156,3 @@ def test_a_decoder_of_another_scale_is_refused(here: Path, tmp_path: Path, monke
     evaluation = on_photos(**{"evaluation.decoder": "other"}).evaluation
     with pytest.raises(InputError, match=r"evaluation\.decoder: other@.* scale factor of 0\.5, .* of 0\.18215"):
         load_decoder(evaluation, CPU, offline=True, latents=read_index(here / "data/photos"))
-
-
-def test_latents_are_opened_as_the_recipe_names_them(here: Path) -> None:
-    dataset = on_photos().data.load(CPU)
-    assert isinstance(dataset, Latents)
-    assert (len(dataset), dataset.num_classes) == (COUNT, 2)

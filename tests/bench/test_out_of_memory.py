@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from ranks import on_ranks
 from recipes import tiny
-from test_distributed import assert_equal_but_for_the_order_of_sums, last_state, on_ranks, trained
-from test_run import start
+from runs import StudyFolder, start
 from torch import Tensor
+from trainings import assert_equal_but_for_the_order_of_sums, last_state, trained
 
 import bench.run
 from bench import jsonl
@@ -25,8 +26,6 @@ from bench.run import run, train
 from bench.run_folder import failed_attempts, is_finished, is_trained, read_error
 from bench.stopping import Stopped
 from models.transformer import DiT
-
-StudyFolder = Callable[[str], Path]
 
 
 def pieces(folder: Path) -> int:
@@ -64,6 +63,7 @@ def _train_where_half_a_batch_fits(ranks: Ranks, folder: Path, trial: Path) -> N
     train(folder, Execution())
 
 
+@pytest.mark.slow
 @linux
 def test_a_batch_that_does_not_fit_is_split(tmp_path: Path) -> None:
     recipe = large(allow_accumulation=True)
@@ -80,6 +80,7 @@ def test_a_batch_that_does_not_fit_is_split(tmp_path: Path) -> None:
     assert all(torch.equal(found[name], tensor) for name, tensor in split.items())
 
 
+@pytest.mark.slow
 @linux
 def test_a_batch_that_may_not_be_split_is_refused_by_the_key_that_allows_it(tmp_path: Path) -> None:
     folder = start(large(), tmp_path)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from run_folders import collect
 from typer.testing import CliRunner
 
 import sweeps
-from analysis.results.tables import collect
 from bench.perf import results
 from ditbench_perf import app
 from sweeps.expand import load_sweep

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ranks import on_ranks
 from recipes import tiny
-from test_distributed import on_ranks
-from test_run import finished
+from runs import finished
 
 from bench.data.decoders import Pixels
 from bench.data.digits import DIGITS, DigitsOptions
@@ -112,7 +112,7 @@ def test_any_number_of_ranks_extracts_the_same_features_and_statistics(features:
             assert found == expected
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.slow
 def test_killed_at_any_moment_the_same_command_continues(study: Callable[[str], Path], tmp_path: Path) -> None:
     """`ditbench sample`, then `ditbench evaluate`, each killed once its first piece is on disk."""
     run = finished(tiny(train={"checkpoint_steps": []}, evaluation={"num_samples": 20}), study("a"))

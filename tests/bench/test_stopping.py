@@ -12,16 +12,15 @@ from typing import Any
 
 import pytest
 import torch
+from ranks import CONTEXT, HANG_SECONDS
 from recipes import tiny
-from test_distributed import CONTEXT, HANG_SECONDS
-from test_run import finished, results, start
+from runs import StudyFolder, Undisturbed, last_step, results, start
 from torch import Tensor
 
-import bench.run
 import bench.score.evaluate
 from bench import checkpoint, jsonl
 from bench.data.decoders import Pixels
-from bench.data.digits import Digits
+from bench.data.digits import DIGITS, Digits
 from bench.parallel import Execution
 from bench.recipe import Recipe
 from bench.run import run, score, train
@@ -30,7 +29,6 @@ from bench.score.features import Features
 from bench.score.fidelity import Scorer
 from bench.stopping import Stopped, StopRequest
 
-StudyFolder = Callable[[str], Path]
 CPU = torch.device("cpu")
 
 
@@ -79,7 +77,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Watched], Watched]:
     """Have runs read this data set, and decode with it."""
 
     def patch(dataset: Watched) -> Watched:
-        monkeypatch.setattr("bench.recipe.DataConfig.load", lambda data, device: dataset)
+        monkeypatch.setattr(DIGITS, "load", lambda name, options, device: dataset)
         monkeypatch.setattr(bench.score.evaluate, "load_decoder", lambda evaluation, device, offline, latents: dataset)
         return dataset
 
@@ -128,12 +126,11 @@ LOGGED_EVERY_5 = tiny(train={"steps": 24, "checkpoint_steps": [12], "log_every":
     ids=["first", "in a window", "at a row", "at a kept step", "after a short window", "last but one", "last"],
 )
 def test_stopped_in_training_the_very_step_is_saved(
-    study: StudyFolder, use: Callable[[Watched], Watched], step: int, window: int | None
+    study: StudyFolder, undisturbed: Undisturbed, use: Callable[[Watched], Watched], step: int, window: int | None
 ) -> None:
     """`window`: where the unfinished window of the log began; none where a row was written."""
     recipe = LOGGED_EVERY_5
-    use(Watched())
-    expected = results(finished(recipe, study("whole")))
+    expected = undisturbed(recipe)
     folder = start(recipe, study("parts"))
     use(Watched(ask_at_batch=step))
     with pytest.raises(Stopped, match=rf"saved at step {step}$"):
@@ -170,10 +167,10 @@ def _run_listening(folder: Path, study: Path, said: Any) -> None:
         said.send(str(stopped))
 
 
-def test_a_signal_from_outside_at_any_moment_loses_nothing(study: StudyFolder) -> None:
+@pytest.mark.slow
+def test_a_signal_from_outside_at_any_moment_loses_nothing(study: StudyFolder, undisturbed: Undisturbed) -> None:
     """Whatever the process is doing then."""
     recipe = tiny(train={"steps": 400, "checkpoint_steps": [200], "log_every": 7, "save_every": 10_000})
-    expected = results(finished(recipe, study("whole")))
     home = study("stopped")
     folder = start(recipe, home)
     starts = [0]
@@ -199,11 +196,7 @@ def test_a_signal_from_outside_at_any_moment_loses_nothing(study: StudyFolder) -
     assert_no_failure(folder)
     run(folder, home)
     assert [row["resumed_from_step"] for row in jsonl.read(folder / "sessions.jsonl")] == starts
-    assert results(folder) == expected
-
-
-def last_step(folder: Path) -> int:
-    return max((row["step"] for row in jsonl.read(folder / "train.jsonl")), default=0)
+    assert results(folder) == undisturbed(recipe)
 
 
 SMALL_BATCHES = tiny(train={"checkpoint_steps": []}, evaluation={"batch_size": 7})
@@ -215,11 +208,10 @@ def parts(folder: Path) -> dict[str, int]:
 
 @pytest.mark.parametrize("apart", [False, True], ids=["inline", "job of its own"])
 def test_stopped_while_sampling_whole_batches_are_kept(
-    study: StudyFolder, use: Callable[[Watched], Watched], apart: bool
+    study: StudyFolder, undisturbed: Undisturbed, use: Callable[[Watched], Watched], apart: bool
 ) -> None:
     recipe: Recipe = SMALL_BATCHES
-    use(Watched())
-    expected = results(finished(recipe, study("whole")))
+    expected = undisturbed(recipe)
     folder = start(recipe, study("parts"))
 
     def continue_with(execution: Execution) -> None:
@@ -247,10 +239,9 @@ def test_stopped_while_sampling_whole_batches_are_kept(
 
 
 def test_stopped_while_scoring_only_the_scores_are_made_again(
-    study: StudyFolder, use: Callable[[Watched], Watched], monkeypatch: pytest.MonkeyPatch
+    study: StudyFolder, undisturbed: Undisturbed, use: Callable[[Watched], Watched], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use(Watched())
-    expected = results(finished(SMALL_BATCHES, study("whole")))
+    expected = undisturbed(SMALL_BATCHES)
     folder = start(SMALL_BATCHES, study("parts"))
     scored: list[Any] = []
 

@@ -23,7 +23,7 @@ from bench.errors import InputError, RunError
 from bench.trackers import TRACKERS, Tracker, check_installed, open_trackers
 
 ROOT = Path(__file__).parents[2]
-BATCH_JOB = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+BATCH_JOB = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}:{ROOT / 'tests/support'}"}
 
 
 def train_row(step: int, session: int = 0) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from batches import batches_of
 from recipes import tiny
 from sampled import losses as losses_of
 from torch.utils._python_dispatch import TorchDispatchMode
+from trainings import assert_same
 
 from bench import checkpoint, jsonl
 from bench.data.digits import Digits
@@ -32,12 +33,6 @@ def trainer(recipe: Recipe, folder: Path, precision: Precision = "fp32") -> Trai
 
 def state(folder: Path, step: int) -> dict[str, torch.Tensor]:
     return checkpoint.load_tensors(folder / "checkpoints" / f"state-{step:08d}.safetensors")[0]
-
-
-def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    assert one.keys() == other.keys()
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

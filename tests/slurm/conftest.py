@@ -17,7 +17,13 @@ from slurm_cluster import SCRIPT, Cluster
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put these tests last: the cluster stays up until the session ends, and other tests must not see one."""
-    items.sort(key=lambda item: item.path.is_relative_to(SCRIPT.parent))
+    items.sort(key=is_here)
+    for item in filter(is_here, items):
+        item.add_marker("slurm")
+
+
+def is_here(item: pytest.Item) -> bool:
+    return item.path.is_relative_to(SCRIPT.parent)
 
 
 def obstacle() -> str | None:

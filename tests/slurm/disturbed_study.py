@@ -24,12 +24,14 @@ import pandas as pd
 from slurm_cluster import SCRIPT, Cluster
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))  # studies.py uses the recipes of the tests
-from studies import DITBENCH, all_finished, folders, job_ids, last_step, starts
+from runs import last_step
+from studies import all_finished, job_ids, starts
+from sweep_files import DITBENCH, folders
 
 from bench import jsonl
 
 ROOT = Path(__file__).parents[2]
-SWEEP = ROOT / "sweeps" / "digits.yaml"
+SWEEP = ROOT / "sweeps" / "studies" / "digits.yaml"
 OUT = ROOT / "results" / "slurm" / "disturbed-digits.csv"
 SECONDS = 3600
 

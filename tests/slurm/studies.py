@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import yaml
-from recipes import TINY
+from runs import SPEEDS
+from sweep_files import DITBENCH, folders
 
 from bench import jsonl
 from bench.recipe import Recipe
 from bench.run_folder import write_config
 from sweeps.cluster import load_cluster
-from sweeps.expand import load_sweep, run_folders
+from sweeps.expand import load_sweep
 from sweeps.slurm import submissions
-
-DITBENCH = Path(sys.executable).with_name("ditbench")
-SPEEDS = ("images_per_s", "sampling_images_per_s")
-
-
-def write_sweep(folder: Path, name: str, axes: dict[str, Any], train: dict[str, Any] | None = None) -> Path:
-    """A sweep of tiny models on digits; `axes` as the grammar's `product`."""
-    base = {key: value for key, value in TINY.items() if key != "label"}
-    base["train"] = {**TINY["train"], **(train or {})}
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({"name": name, "base": base, "product": axes}, sort_keys=False))
-    return path
 
 
 def write_profile(folder: Path, **changes: Any) -> Path:
@@ -53,13 +41,6 @@ def ditbench(*arguments: object, check: bool = True, **environment: str) -> subp
 
 def submit(path: Path, profile: Path, runs: Path, *options: str) -> str:
     return ditbench("submit", path, "--cluster", profile, "--runs", runs, *options).stdout
-
-
-def folders(path: Path, runs: Path) -> dict[str, Path]:
-    """Label -> run folder."""
-    sweep = load_sweep(path)
-    by_id = run_folders(sweep, runs)
-    return {recipe.label: by_id[recipe.id] for recipe in sweep.recipes}
 
 
 def job_ids(study: Path, kind: str = "training", number: int = -1) -> dict[str, str]:
@@ -91,11 +72,6 @@ def train_rows(folder: Path) -> list[dict[str, Any]]:
 
 def starts(folder: Path) -> list[dict[str, Any]]:
     return jsonl.read(folder / "sessions.jsonl")
-
-
-def last_step(folder: Path) -> int:
-    rows = jsonl.read(folder / "train.jsonl")
-    return rows[-1]["step"] if rows else 0
 
 
 def undisturbed(path: Path, study: Path) -> dict[str, dict[str, Any]]:

@@ -11,21 +11,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from runs import last_step
 from slurm_cluster import Cluster
 from studies import (
     all_finished,
     ditbench,
-    folders,
     job_ids,
-    last_step,
     results,
     starts,
     submit,
     train_rows,
     undisturbed,
     write_profile,
-    write_sweep,
 )
+from sweep_files import folders, write_sweep
 
 from bench import jsonl
 from bench.checkpoint import load_tensors
@@ -256,6 +255,7 @@ def test_queued_jobs_run_the_code_that_was_submitted(cluster: Cluster, tmp_path:
     checkout = tmp_path / "checkout"
     for name in ("models", "bench", "sweeps", "analysis", "results/published"):
         shutil.copytree(ROOT / name, checkout / name)
+    shutil.copy(ROOT / "ditbench.py", checkout)
     path = write_sweep(tmp_path, "frozen", {"seed": [0]})
     profile = write_profile(tmp_path, training=[{"gpus_per_node": 1, "mem_gb": 2}])
     cluster.scontrol("update", "partitionname=low", "state=down")

@@ -9,11 +9,10 @@ from typing import Any
 from unittest.mock import patch
 
 import yaml
-from run_folders import LABELS, STEPS, evaluation, fid_of, gmacs_of, write_lines, write_run
+from run_folders import LABELS, STEPS, collect, evaluation, fid_of, gmacs_of, write_lines, write_run
 
 from analysis.figures import CATALOGUE, style
 from analysis.figures.sources import Source, measured
-from analysis.results.tables import collect
 
 SAMPLING_STEPS = (16, 32, 64, 128)
 SCALES = (1.25, 1.5, 4.0)

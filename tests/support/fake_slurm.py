@@ -8,15 +8,14 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from recipes import TINY
+from command_line import Ended, ditbench
+from sweep_files import DITBENCH, FOUR, SIZE_AND_PATCH, write_sweep
 
 from bench.run_folder import lock_path, phase_file, weights_path
 from sweeps.cluster import ClusterProfile
@@ -32,9 +31,6 @@ PROFILE: dict[str, Any] = {
     "training": [{}],
     "evaluation": [{}],
 }
-
-
-DITBENCH = Path(sys.executable).with_name("ditbench")
 
 
 class FakeSlurm:
@@ -79,18 +75,8 @@ class FakeSlurm:
 class FakeStudy:
     """Four runs, S/4, S/2, B/4 and B/2, of 12 steps, of which 6 and 12 are scored."""
 
-    def __init__(self, folder: Path, label: str = "{size}/{patch_size}") -> None:
-        content = {
-            "name": "tiny",
-            "label": label,
-            "base": {key: value for key, value in TINY.items() if key != "label"},
-            "product": {
-                "size": {"S": {"model.hidden_size": 16}, "B": {"model.hidden_size": 24}},
-                "model.patch_size": [4, 2],
-            },
-        }
-        self.file = folder / "tiny.yaml"
-        self.file.write_text(yaml.safe_dump(content, sort_keys=False))
+    def __init__(self, folder: Path, label: str = SIZE_AND_PATCH) -> None:
+        self.file = write_sweep(folder, "tiny", FOUR, label=label)
         self.runs = folder / "runs"
         self.sweep: Sweep = load_sweep(self.file)
         self.folder = self.runs / self.sweep.name
@@ -182,17 +168,12 @@ class SweepCommands:
 
     def __call__(self, verb: str, *more: str, status: int = 0) -> str:
         """What it prints; the last line of stderr where a `status` other than 0 is expected."""
-        done = subprocess.run(
-            self.arguments(verb, *more),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            env=self.slurm.environment,
-        )
-        assert done.returncode == status, done.stderr
-        assert "Traceback (most recent call last):\n  File" not in done.stderr
-        return done.stderr if status else done.stdout
+        done = self.ended(verb, *more)
+        assert done.status == status, done.err
+        return done.err if status else done.out
+
+    def ended(self, verb: str, *more: str) -> Ended:
+        return ditbench(*self.arguments(verb, *more)[1:], PATH=str(self.slurm.folder))
 
     def start(self, verb: str, *more: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

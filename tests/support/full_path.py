@@ -225,12 +225,11 @@ def pipeline_difference(folder: Path, settings: Settings) -> float:
     pipeline(labels, guidance_scale=scale, num_inference_steps=num_steps, generator=torch.Generator().manual_seed(1))
     theirs = decoded[0] * pipeline.vae.config.scaling_factor
 
-    model = load_weights_of(str(folder / "run"), None, offline=True).model
+    weights = load_weights_of(str(folder / "run"), None, offline=True)
     noise = torch.randn(theirs.shape, generator=torch.Generator().manual_seed(1))
+    network = guided(weights.model, torch.tensor(labels), weights.num_classes, theirs.shape[1], scale, None)
     with torch.inference_mode():
-        ours = sample_ddim(
-            guided(model, torch.tensor(labels), model.null_label, 4, scale, None), num_steps, noise, clip=False
-        )
+        ours = sample_ddim(network, num_steps, noise, clip=False)
     return float((ours - theirs).abs().max() / ours.std())
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+from analysis.report.page import Section
 from analysis.report.write import report
 from analysis.results.tables import load
 
@@ -68,6 +70,11 @@ def parsed(html: str) -> Element:
     parser.close()
     assert len(parser.open) == 1, parser.open[-1].tag
     return parser.open[0]
+
+
+def section(id: str, content: dict[str, Any]) -> Element:
+    """The body of that section alone, with this content."""
+    return parsed(Section(id, "", content).html())
 
 
 def by_id(page: Element, name: str) -> Element:

@@ -1,4 +1,4 @@
-"""Run folders as `bench` writes them, with made-up numbers, for the tests of `analysis`."""
+"""Run folders as `bench` writes them, with made-up numbers, for the tests of `analysis`, and what comes of them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,27 @@ from typing import Any
 import numpy as np
 import yaml
 
+from analysis.results import run_history, tables
+from analysis.results.run_history import RunHistory
+from analysis.results.tables import Tables
+from bench.run_files import read_records
+
 PATCHES = (4, 2, 1)
 SIZES = ("S", "B", "L", "XL")
 # Like the digits study: image of 8 x 8, the MACs grow with the width and the number of tokens.
 WIDTHS = {"S": 32, "B": 64, "L": 96, "XL": 128}
 LABELS = [f"{size}/{patch}" for size in SIZES for patch in PATCHES]
 STEPS = (500, 1000, 1500, 2000)
+
+
+def collect(sweep: Path, out: Path) -> Tables:
+    """As `ditbench collect` does."""
+    return tables.collect(read_records(sweep), out)
+
+
+def read_histories(sweep: Path, of: Tables) -> list[RunHistory]:
+    """As `ditbench report --runs` does."""
+    return run_history.read_histories(read_records(sweep), of)
 
 
 def gmacs_of(label: str) -> float:

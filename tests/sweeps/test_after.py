@@ -399,7 +399,7 @@ def test_jobs_run_the_copy_of_the_code(tmp_path: Path) -> None:
     options = {"cwd": code, "env": {**os.environ, "PYTHONPATH": str(code)}, "capture_output": True, "text": True}
     done = subprocess.run([sys.executable, "-c", IMPORTS], check=True, **options)
     found = json.loads(done.stdout)
-    assert [Path(file).parents[1] for file in found["files"]] == [code] * 4
+    assert all(Path(file).is_relative_to(code) for file in found["files"])
     assert found["commit"] == commit()
     assert (found["gmacs"], found["paper"]) == (count("DiT-S/8").gmacs, "0.36")
     assert not list(code.rglob(".*")), "hidden files are none of the code"

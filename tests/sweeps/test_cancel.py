@@ -11,27 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_slurm import DITBENCH, FakeSlurm, FakeStudy, SweepCommands, submit_two
-from test_local import command, steps_taken, sweep_file
+from fake_slurm import FakeSlurm, FakeStudy, SweepCommands, submit_two
+from sweep_files import DITBENCH, folders, four_runs, rows_logged, submit_here
 
 from bench import jsonl
 from bench.run_folder import is_locked
-from sweeps.expand import load_sweep, run_folders
-
-
-@pytest.fixture
-def slurm(tmp_path: Path) -> FakeSlurm:
-    return FakeSlurm(tmp_path / "bin")
-
-
-@pytest.fixture
-def fake(tmp_path: Path) -> FakeStudy:
-    return FakeStudy(tmp_path)
-
-
-@pytest.fixture
-def sweep(slurm: FakeSlurm, fake: FakeStudy) -> SweepCommands:
-    return SweepCommands(slurm, fake)
 
 
 def scancelled(slurm: FakeSlurm) -> list[str]:
@@ -95,26 +79,30 @@ def test_what_slurm_does_not_answer_is_not_cancelled(sweep: SweepCommands, slurm
     assert "no such run" in sweep("cancel", "S/3", status=2)
 
 
+@pytest.mark.slow
 def test_cancelling_here(study: Callable[[str], Path], tmp_path: Path) -> None:
     """From another terminal: jobs and launcher end, work is saved, and the same submission continues it."""
-    home, path = study("tiny"), sweep_file(tmp_path, "tiny", {"steps": 100_000, "log_every": 10, "save_every": 50_000})
+    home, path = study("tiny"), four_runs(tmp_path, steps=100_000, log_every=10, save_every=50_000)
     arguments = [str(path), "--runs", str(tmp_path)]
-    loaded = load_sweep(path)
 
     def ditbench(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [str(DITBENCH), "sweep", *words, *arguments], capture_output=True, text=True, timeout=100, check=False
+            [str(DITBENCH), "sweep", words[0], *arguments, *words[1:]],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
         )
 
     assert ditbench("cancel").stdout == f"nothing is at work on {home} here\n"
-    launcher = subprocess.Popen(command(path, tmp_path), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    launcher = subprocess.Popen(
+        submit_here(path, tmp_path), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
     try:
-        while launcher.poll() is None and steps_taken(loaded, tmp_path) < 5:
+        while launcher.poll() is None and rows_logged(path, tmp_path) < 5:
             time.sleep(0.01)
         assert "running" in ditbench("status").stdout
-        refused = subprocess.run(
-            [str(DITBENCH), "sweep", "cancel", *arguments, "S/4"], capture_output=True, text=True, check=False
-        )
+        refused = ditbench("cancel", "S/4")
         assert refused.returncode == 2
         assert "take runs from one queue" in refused.stderr
         done = ditbench("cancel")
@@ -125,8 +113,7 @@ def test_cancelling_here(study: Callable[[str], Path], tmp_path: Path) -> None:
     assert launcher.returncode == 1
     assert said == "ditbench: cancelled; what was saved stays, and the same command continues\n"
     assert not any(is_locked(slot) for slot in (home / "jobs").glob(".slot-*"))
-    folders = run_folders(loaded, tmp_path)
-    started = [folder for folder in folders.values() if (folder / "sessions.jsonl").exists()]
+    started = [folder for folder in folders(path, tmp_path).values() if (folder / "sessions.jsonl").exists()]
     assert started
     for folder in started:
         assert not (folder / "failures.jsonl").exists()

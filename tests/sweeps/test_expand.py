@@ -15,6 +15,7 @@ from recipes import TINY
 
 from bench.errors import InputError
 from bench.recipe import Recipe
+from bench.run_folder import read_config, read_content, write_config
 from sweeps.expand import STUDIES, find_study, load_sweep
 
 BASE = {key: value for key, value in TINY.items() if key != "label"}
@@ -351,3 +352,14 @@ def test_a_wrong_recipe_is_named_by_its_run(axes: dict[str, Any], named: list[st
     message = refusal(write(tmp_path / "s.yaml", {"product": axes}))
     for fragment in named:
         assert fragment in message
+
+
+def test_a_sweep_knows_its_choices_for_each_run(tmp_path: Path) -> None:
+    sizes = {"small": {"model.depth": 2}, "large": {"model.depth": 4}}
+    sweep = load_sweep(write(tmp_path / "a.yaml", {"label": "mine", "product": {"size": sizes, "seed": [5, 6]}}))
+    assert [sweep.axes[recipe.id] for recipe in sweep.recipes] == [
+        {"size": size, "seed": seed} for size in ("small", "large") for seed in ("5", "6")
+    ]
+    write_config(sweep.recipes[0], tmp_path / "run", sweep.axes[sweep.recipes[0].id])
+    assert read_content(tmp_path / "run")["axes"] == {"size": "small", "seed": "5"}
+    assert read_config(tmp_path / "run") == sweep.recipes[0]

@@ -13,10 +13,11 @@ from fake_slurm import FakeSlurm, FakeStudy, append
 
 from bench.errors import InputError
 from bench.flops import forward_gmacs
+from bench.jsonl import TAIL_BYTES
+from bench.run_files import read_ends
 from sweeps.slurm import submissions
 from sweeps.slurm.submissions import JobArray
 from sweeps.watch.named_runs import find_run
-from sweeps.watch.run_files import TAIL_BYTES, last_row, read_run
 from sweeps.watch.status import RunStatus, run_status
 from sweeps.watch.status_table import cells, counts, duration
 from sweeps.watch.study import Look, Study
@@ -395,7 +396,7 @@ def test_only_the_end_of_a_metric_file_is_read(study: FakeStudy) -> None:
         append(study.run("S/4") / name, {"step": 4})
     counter = Path("/proc/self/io")
     before = _bytes_read(counter)
-    files = read_run(study.sweep.recipes[0], study.run("S/4"))
+    files = read_ends(study.sweep.recipes[0], study.run("S/4"))
     assert files.train == {"step": 4}
     if counter.exists():
         assert _bytes_read(counter) - before <= TAIL_BYTES + 4096
@@ -403,15 +404,6 @@ def test_only_the_end_of_a_metric_file_is_read(study: FakeStudy) -> None:
 
 def _bytes_read(counter: Path) -> int:
     return int(counter.read_text().split()[1]) if counter.exists() else 0
-
-
-def test_damaged_ends_are_passed_by(tmp_path: Path) -> None:
-    path = tmp_path / "train.jsonl"
-    assert last_row(path) is None
-    path.write_text('{"step": 1}\n{"step": 2}\n[3]\nnull\n\0\0\0\n{"step": 4')
-    assert last_row(path) == {"step": 2}
-    path.write_text('{"step": 1')
-    assert last_row(path) is None
 
 
 def test_runs_are_found_by_label_id_and_folder(slurm: FakeSlurm, study: FakeStudy, tmp_path: Path) -> None:

@@ -19,22 +19,6 @@ from sweeps.watch import logs, progress
 from sweeps.watch.status import RunStatus
 from sweeps.watch.study import Study
 
-
-@pytest.fixture
-def slurm(tmp_path: Path) -> FakeSlurm:
-    return FakeSlurm(tmp_path / "bin")
-
-
-@pytest.fixture
-def fake(tmp_path: Path) -> FakeStudy:
-    return FakeStudy(tmp_path)
-
-
-@pytest.fixture
-def sweep(slurm: FakeSlurm, fake: FakeStudy) -> SweepCommands:
-    return SweepCommands(slurm, fake)
-
-
 # --- status ---
 
 
@@ -56,10 +40,8 @@ def test_the_table(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> N
 def test_json_has_all_fields_of_all_runs(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
     submit_two(fake, slurm)
     (slurm.folder / "sacct").unlink()
-    done = subprocess.run(
-        sweep.arguments("status", "--json"), capture_output=True, text=True, check=True, env=slurm.environment
-    )
-    rows = json.loads(done.stdout)
+    done = sweep.ended("status", "--json")
+    rows = json.loads(done.out)
     assert [row["label"] for row in rows] == ["S/4", "S/2", "B/4", "B/2"]
     assert {tuple(row) for row in rows} == {tuple(RunStatus.__annotations__)}
     assert rows[0] | {"elapsed_s": 0, "mfu": 0} == {
@@ -83,7 +65,7 @@ def test_json_has_all_fields_of_all_runs(sweep: SweepCommands, slurm: FakeSlurm,
         "job_state": "RUNNING",
         "error": None,
     }
-    assert done.stderr == "sacct does not answer here: states are from squeue and the run folders\n"
+    assert done.err == "sacct does not answer here: states are from squeue and the run folders\n"
 
 
 def test_when_training_ends_is_told_if_it_can_be(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
@@ -192,9 +174,9 @@ def test_looking_needs_no_torch() -> None:
 
 def test_logs_of_the_newest_job(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
     submit_two(fake, slurm)
-    done = subprocess.run(sweep.arguments("logs", "S/4"), capture_output=True, text=True, env=slurm.environment)
+    done = sweep.ended("logs", "S/4")
     log = fake.folder / "submissions" / "0001" / "jobs" / "22_0_0_log.out"
-    assert (done.stdout, done.stderr, done.returncode) == ("step 2\nstep 4\n", f"{log}\n", 0)
+    assert (done.out, done.err, done.status) == ("step 2\nstep 4\n", f"{log}\n", 0)
 
     scoring = fake.started("S/4", "23_0", "scoring", time="2026-01-01T10:05:00+0000")
     scoring.write_text("scored\n")

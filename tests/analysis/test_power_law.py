@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from analysis.laws.fits import log_linear, power_law
+from analysis.laws.power_law import log_linear, power_law
 from analysis.results.tables import published
 
 

@@ -92,6 +92,15 @@ def test_a_damaged_inner_line_is_named(path: Path, line: bytes) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_damaged_ends_are_passed_by_where_only_the_last_row_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    assert jsonl.last_row(path) is None
+    path.write_text('{"step": 1}\n{"step": 2}\n[3]\nnull\n\0\0\0\n{"step": 4')
+    assert jsonl.last_row(path) == {"step": 2}
+    path.write_text('{"step": 1')
+    assert jsonl.last_row(path) is None
+
+
 def test_a_file_that_cannot_be_appended_to_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
         jsonl.append(tmp_path, {"step": 1})

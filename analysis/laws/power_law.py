@@ -45,7 +45,7 @@ def log_linear(gmacs: ArrayLike, score: ArrayLike) -> LogLinearFit:
         ValueError: fewer than two different `gmacs`, `gmacs` not positive, or values that are not finite.
     """
     x, y = _checked(gmacs, score)
-    line = _regression(np.log10(x), y)
+    line: Any = stats.linregress(np.log10(x), y)
     return LogLinearFit(
         # A constant has no correlation.
         r=float(line.rvalue) if np.ptp(y) > 0 else float("nan"),
@@ -64,7 +64,7 @@ def power_law(gmacs: ArrayLike, score: ArrayLike) -> PowerLawFit:
     x, y = _checked(gmacs, score)
     if np.any(y <= 0):
         raise ValueError("score: every value has to be positive")
-    line = _regression(np.log(x), np.log(y))
+    line: Any = stats.linregress(np.log(x), np.log(y))
     return PowerLawFit(
         coefficient=float(np.exp(line.intercept)),
         exponent=float(line.slope),
@@ -84,7 +84,3 @@ def _checked(gmacs: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.float64], N
     if len(np.unique(x)) < 2:
         raise ValueError("gmacs: at least two different values are needed")
     return x, y
-
-
-def _regression(x: NDArray[np.float64], y: NDArray[np.float64]) -> Any:
-    return stats.linregress(x, y)

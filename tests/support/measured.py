@@ -1,0 +1,147 @@
+"""What the pages say was measured, read from results/: the names that a page's markers can use (see `test_pages`)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+RESULTS = Path(__file__).parents[2] / "results"
+NEIGHBOURS = [(f"{s}/{patch}", f"{large}/{patch}") for patch in (4, 2, 1) for s, large in ("SB", "BL", ("L", "XL"))]
+
+
+def csv(path: str) -> Any:
+    return pd.read_csv(RESULTS / path)
+
+
+def read(path: str) -> Any:
+    return json.loads((RESULTS / path).read_text(encoding="utf-8"))
+
+
+def last(study: str) -> Any:
+    """The correlations at a study's last step, one row per seed."""
+    return csv(f"{study}/correlations.csv").query("step == step.max()")
+
+
+def scores(study: str, step: int = 600, metric: str = "fid") -> Any:
+    """Labels down, seeds across."""
+    return csv(f"{study}/evals.csv").query("step == @step").pivot(index="label", columns="seed", values=metric)
+
+
+def took(study: str) -> tuple[float, float]:
+    """Minutes and seconds from the first start to the last end."""
+    runs = csv(f"{study}/runs.csv")
+    duration: Any = pd.to_datetime(runs.finished).max() - pd.to_datetime(runs.started).min()
+    return divmod(duration.total_seconds(), 60)
+
+
+def misordered(study: str) -> list[tuple[str, str, int]]:
+    """Neighbouring sizes of which the larger scores no better, and the seed."""
+    fid = scores(study)
+    return [(a, b, seed) for seed in fid for a, b in NEIGHBOURS if fid.at[b, seed] >= fid.at[a, seed]]
+
+
+def repeated() -> Any:
+    """The scores that digits-again has of the runs of digits: fid, and `percent` by which it is higher."""
+    keys = ["run", "step", "label"]
+    both = csv("digits-again/evals.csv").merge(csv("digits/evals.csv"), on=keys, suffixes=("", "_first"))
+    return both.assign(percent=100 * (both.fid / both.fid_first - 1))
+
+
+def sampling() -> Any:
+    """Fréchet distances of seed 0's last weights, models in order of compute, sampling steps across."""
+    own = csv("digits-again/evals.csv").query("seed == 0 and step == 600")
+    rows = pd.concat([own, csv("digits-again/other_evals.csv")])
+    return rows.pivot(index=["gmacs", "label"], columns="sampling_steps", values="fid").sort_index().droplevel("gmacs")
+
+
+def reached(cheaper: bool = False) -> int:
+    """Models that with some number of sampling steps reach the next larger one at 25; `cheaper`: for less compute."""
+    fid, gmacs = sampling(), csv("digits/runs.csv").groupby("label").gmacs.first()
+    return sum(
+        any(
+            fid.at[small, n] <= fid.at[large, 25] and (not cheaper or n * gmacs[small] < 25 * gmacs[large]) for n in fid
+        )
+        for small, large in NEIGHBOURS
+    )
+
+
+def label_shifts(metric: str = "fid") -> Any:
+    """digits-labels: the scores of balanced and random labels, their shift and its interval, the same in per cent."""
+    rows = csv("digits-labels/summary.csv").query("metric == @metric").drop(columns="metric")
+    percent = rows[["shift", "shift_low", "shift_high"]].mul(100 / rows.balanced, axis=0).add_suffix("_percent")
+    return rows.assign(model=rows.model.str.replace("-", "/")).join(percent)
+
+
+def plan(sweep: str) -> list[float]:
+    """GPU-hours of training and scoring, days, GB of checkpoints and of samples."""
+    found = read(f"plans/{sweep}.json")
+    sizes = [found["checkpoint_bytes"] / 1e9, found["sample_bytes"] / 1e9]
+    return [found["training_gpu_hours"], found["scoring_gpu_hours"], found["wall_s"] / 86400, *sizes]
+
+
+def held_out(fit: str) -> Any:
+    """Predictions of the largest model, one row per law without a floor: of it `estimate`, intervals, `percent` off."""
+    rows = []
+    for entry in read(f"fits/{fit}.json")["held_out"]:
+        (model,) = entry["models"]
+        patches = {name.partition("/")[2] for name in entry["models_fitted"]}
+        row = {
+            "formula": {"tokens": "A C^-alpha T^-gamma", "power": "A C^-alpha"}.get(entry["form"]),
+            "models": [len(entry["models_fitted"]), *(map(int, patches) if len(patches) == 1 else [])],
+            "estimate": model["prediction"]["law"]["estimate"],
+            "percent": 100 * model["relative_error"],
+            "truth": model["truth"],
+        }
+        for name in ("law", "new_run"):
+            interval = model["prediction"][name]
+            missed = [] if model[f"truth_inside_{name}"] else ["missed"]
+            row[name] = [interval["low"], interval["high"], *missed]
+        rows.append(row)
+    return pd.DataFrame(rows).dropna(subset="formula")
+
+
+def law(fit: str) -> list[float]:
+    """A, -alpha, -gamma of the best law."""
+    parameters = read(f"fits/{fit}.json")["fits"][0]["parameters"]
+    return [parameters["A"], *(-parameters[name] for name in ("alpha", "gamma") if name in parameters)]
+
+
+TRIED_IN = {"2e-8": "", "1e-7": "", "5e-9": "-confirm", "1.2e-8": "-again", "2e-9": "-again"}
+
+
+def tried(name: str, *budgets: str) -> Any:
+    """The advised choices that were trained afterwards, from digits-advice/NAME-BUDGET.json, with their scores."""
+    rows = []
+    for budget in budgets:
+        evals = csv(f"digits-advice{TRIED_IN[budget]}/evals.csv").sort_values("seed")
+        for choice in read(f"digits-advice/{name}-{budget}.json")["choices"]:
+            fid = evals.query("label == @choice['model'] and step == @choice['steps']").fid.tolist()
+            if fid:
+                run = choice.pop("prediction")["new_run"]
+                inside = sum(run["low"] <= score <= run["high"] for score in fid)
+                rows.append({"budget": float(budget), **choice, **run, "fid": fid, "inside": inside, "runs": len(fid)})
+    found = pd.DataFrame(rows)
+    reach = [[] if within else ["out of reach"] for within in found.within_reach]
+    return found.assign(reach=reach, mean=[np.mean(fid) for fid in found.fid])
+
+
+def in_reach(name: str, *budgets: str) -> list[int]:
+    """Of the runs within reach, how many were inside their interval, and how many there were."""
+    return tried(name, *budgets).query("within_reach")[["inside", "runs"]].sum().tolist()
+
+
+def off_by(law: str) -> list[Any]:
+    """Of models trained for longer than before: predicted over measured, least and most; runs inside, and all."""
+    far = tried(f"afterwards-{law}", "2e-8", "1e-7").query("within_reach and beyond > 1")
+    ratio = far.estimate / far["mean"]
+    return [law, ratio.min(), ratio.max(), far.inside.sum(), far.runs.sum()]
+
+
+def advised_right(budget: str) -> bool:
+    """No tried model scored more than 1 % better than the advised one."""
+    means = tried("predicted", budget).groupby("model")["mean"].first()
+    return means[read(f"digits-advice/predicted-{budget}.json")["advice"]] <= 1.01 * means.min()
