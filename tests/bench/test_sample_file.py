@@ -26,7 +26,6 @@ from bench.sample import Sampling, features_folder, forget_samples, make_samples
 from bench.score.extractors import load_extractor
 from bench.score.features import extract
 from bench.stopping import StopRequest
-from models.transformer import DiT
 
 CPU = torch.device("cpu")
 RECIPE = tiny(evaluation={"batch_size": 25, "num_samples": 110})
@@ -34,7 +33,7 @@ MADE_FROM = {"weights": "untrained", "seed": 0}
 DITBENCH = Path(sys.executable).parent / "ditbench"
 
 
-def untrained() -> DiT:
+def untrained() -> torch.nn.Module:
     return build_model(RECIPE, CPU)
 
 

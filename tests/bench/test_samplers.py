@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.objectives.denoiser import Network
 from bench.objectives.diffusion import GaussianDiffusion
+from bench.objectives.discrete import Variance
 from bench.objectives.iddpm import IDDPM, IDDPMOptions
 from bench.samplers.ddim import DDIM, DDIMOptions
 from bench.samplers.guidance import guided
@@ -178,7 +179,10 @@ def test_fixed_variances_are_beta_and_the_posteriors(steps: int) -> None:
     betas = [1 - levels[step + 1] / levels[step] for step in range(steps)]
     small = [beta * (1 - levels[step]) / (1 - levels[step + 1]) for step, beta in enumerate(betas)]
     small[0] = small[1]
-    for variance, expected in (("fixed-large", betas), ("fixed-small", small), (None, betas)):
+    by_variance: list[tuple[Variance | None, list[float]]] = [
+        ("fixed-large", betas), ("fixed-small", small), (None, betas),
+    ]  # fmt: skip
+    for variance, expected in by_variance:
         denoiser = IDDPM(IDDPMOptions(variance=variance), CPU).denoiser(only_noise(curved), False).respace(steps)
         for step in {0, 1, steps // 2, steps - 1}:
             found = denoiser(torch.zeros(1, 1, 2, 2), step).log_variance.exp()
