@@ -22,8 +22,8 @@ from bench.commands.options import DeviceOption, OfflineOption, PrecisionOption
 from bench.commands.reference import reference
 from bench.commands.samples import evaluate, sample
 from bench.errors import InputError, RunError
-from bench.perf.commands import app as perf_app
 from bench.stopping import STOPPED, Stopped
+from ditbench_perf import app as perf_app
 from models import BLOCKS
 from models.parts import Seam
 from sweeps.commands import RunsOption, TrackerOption, run_here

@@ -199,7 +199,7 @@ def test_a_run_s_weights_are_sampled_otherwise_and_the_score_goes_to_its_folder(
         (("sample", folder, "--out", tmp_path / "x.npy", "--decoder", tmp_path / "vae"), "is for other latents"),
         (
             ("sample", folder, "--out", tmp_path / "x.npy", "--sampling-steps", 1001),
-            "sampling_steps: 1001 is more than",
+            "--sampling-steps: 1001 is more than",
         ),
         (("sample", folder, "--out", tmp_path / "x.npy", "--guidance-scale", 2), "--guidance-channels: 3 is more than"),
         (("evaluate", out, "--reference", real, "--format", "yaml"), "--format yaml: accepted: table, json"),

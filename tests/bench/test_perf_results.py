@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import sweeps
 from bench.perf import results
-from bench.perf.commands import app
+from ditbench_perf import app
 from sweeps.expand import load_sweep
 
 MODELS = load_sweep(Path(sweeps.__file__).parent / "studies" / "digits.yaml").recipes

@@ -1,4 +1,7 @@
-"""`ditbench perf`: what things cost on this machine, as ratios of medians measured in one run."""
+"""`ditbench perf`: what things cost on this machine, as ratios of medians measured in one run.
+
+Beside ditbench.py, because it measures all packages.
+"""
 
 from __future__ import annotations
 
