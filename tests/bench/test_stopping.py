@@ -246,7 +246,7 @@ def test_stopped_while_scoring_only_the_scores_are_made_again(
     folder = start(SMALL_BATCHES, study("parts"))
     scored: list[Any] = []
 
-    def interrupted(self: Scorer, samples: Images, features: Features) -> dict[str, float]:  # noqa: ARG001
+    def interrupted(self: Scorer, samples: Images, features: Features) -> dict[str, float]:
         ask()
         scored.append(features)  # never: the signal ends it at once
         return {}
