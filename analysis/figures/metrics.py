@@ -54,7 +54,7 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     """
     scores, left_out = from_each(sources, _with_metrics)
     groups = [group for study in by_study(scores) for group in side_by_side(study, also=("step",))]
-    measured = [list(dict.fromkeys(name for one in group for name in _measured(one))) for group in groups]
+    measured = [[name for name in _called(group) if any(name in _measured(one) for one in group)] for group in groups]
     data = pd.concat([_points(one, metric) for one in scores for metric in _measured(one)])
     columns = 2 if width == "one" else 3
     heights = [1.75 * -(-len(metrics) // columns) + 0.5 for metrics in measured]
@@ -71,14 +71,14 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     return Drawn([*files, write_csv(out / "metrics.csv", data)], left_out)
 
 
+def _called(group: Sequence[Scores]) -> dict[str, str]:
+    """Column -> title and direction: of the suite's metrics, then of the studies' own."""
+    return {**METRICS, **{name: title for one in group for name, title in own_metrics(one.runs).items()}}
+
+
 def _measured(scores: Scores) -> list[str]:
-    known = [name for name in _titles(scores) if name in scores.evals.columns]
-    return [name for name in known if not scores.evals[name].isna().to_numpy().all()]
-
-
-def _titles(scores: Scores) -> dict[str, str]:
-    """Metric -> title and direction; those of one's own after the suite's."""
-    return METRICS | own_metrics(scores.runs)
+    columns = [name for name in _called([scores]) if name in scores.evals.columns]
+    return [name for name in columns if not scores.evals[name].isna().to_numpy().all()]
 
 
 def _with_metrics(source: Source) -> Scores:
@@ -104,7 +104,7 @@ def _panel(axes: Axes, group: list[Scores], metric: str) -> None:
     for index, scores in enumerate(group):
         if metric in _measured(scores):
             marks.scatter(axes, over_seeds(scores.evals, metric=metric), "gmacs", metric, index, size)
-    axes.set_ylabel(next(_titles(scores)[metric] for scores in group if metric in _measured(scores)))
+    axes.set_ylabel(_called(group)[metric])
     marks.gmacs_axis(axes, unit)
     axes.set_xlabel(unit)
     low, high = sorted(axes.get_xlim())

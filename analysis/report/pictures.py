@@ -13,7 +13,7 @@ from analysis.laws.power_law import log_linear
 from analysis.report.tables import number
 from analysis.results.export_tables import frechet_name
 from analysis.results.table_formats import heading_of
-from analysis.results.tables import MIN_MODELS, Tables
+from analysis.results.tables import MIN_MODELS, Tables, own_metrics
 
 OVER_SEEDS = "Where there are several seeds: their mean, and bars from the lowest to the highest."
 BANDS = "Where there are several seeds: their mean, and bands from the lowest to the highest."
@@ -109,11 +109,12 @@ def sampling_compute(data: pd.DataFrame, tables: Tables) -> str:
 def metrics(data: pd.DataFrame, tables: Tables) -> str:
     """Of metrics.csv: every metric of the models with the least and the most compute."""
     parts = [f"{data['metric'].nunique()} scores against the compute of one forward pass."]
+    called = METRICS | own_metrics(tables.runs)
     for metric, points in data.groupby("metric", sort=False):
         ordered = points.sort_values("gmacs")
         low, high = ordered.iloc[0], ordered.iloc[-1]
         parts.append(
-            f"{METRICS[str(metric)][:-2]}: {number(low['mean'])} for {low['label']}, which has the least compute, "
+            f"{called[str(metric)][:-2]}: {number(low['mean'])} for {low['label']}, which has the least compute, "
             f"{number(high['mean'])} for {high['label']}, which has the most."
         )
     return " ".join(parts)

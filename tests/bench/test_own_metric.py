@@ -7,12 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import yaml
 from recipes import content, recipe
 from run_folders import collect
 
+from analysis.figures.metrics import draw
+from analysis.figures.sources import measured
+from analysis.report.pictures import metrics as metrics_in_words
 from analysis.results.tables import load, own_metrics
 from bench import jsonl
 from bench.data.digits import DIGITS
@@ -112,10 +116,15 @@ def test_a_metric_of_one_s_own_goes_into_the_row_and_its_direction_into_the_fold
         assert {"fid", "kid", "brightness_std"} < set(row)
         assert not {"precision", "inception_score"} & set(row)
     described = json.loads((folder / "model.json").read_text())["metrics"]
-    measured = [(row["coverage"], row["brightness"]) for row in jsonl.read(folder / "evals.jsonl")]
+    values = [(row["coverage"], row["brightness"]) for row in jsonl.read(folder / "evals.jsonl")]
     for tables in (collect(home, tmp_path / "results"), load(tmp_path / "results")):
-        assert list(zip(tables.evals["coverage"], tables.evals["brightness"], strict=True)) == measured
+        assert list(zip(tables.evals["coverage"], tables.evals["brightness"], strict=True)) == values
         assert own_metrics(tables.runs) == {"coverage": "Coverage ↑", "brightness": "Difference in brightness ↓"}
+        draw([measured(tables)], tmp_path / "figure", "two")
+        data = pd.read_csv(tmp_path / "figure" / "metrics.csv")
+        assert data["metric"].tolist() == ["fid", "kid", "coverage", "brightness"]
+        assert data["mean"].tolist()[2:] == pytest.approx(values[-1])
+        assert "Difference in brightness: " in metrics_in_words(data, tables)
     assert described == {
         "fid": {"title": "Fréchet distance", "lower_is_better": True},
         "coverage": {"title": "Coverage", "lower_is_better": False},

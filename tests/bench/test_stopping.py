@@ -21,6 +21,7 @@ import bench.score.evaluate
 from bench import checkpoint, jsonl
 from bench.data.decoders import Pixels
 from bench.data.digits import DIGITS, Digits
+from bench.data.images import Images
 from bench.parallel import Execution
 from bench.recipe import Recipe
 from bench.run import run, score, train
@@ -245,7 +246,7 @@ def test_stopped_while_scoring_only_the_scores_are_made_again(
     folder = start(SMALL_BATCHES, study("parts"))
     scored: list[Any] = []
 
-    def interrupted(self: Scorer, features: Features) -> dict[str, float]:
+    def interrupted(self: Scorer, samples: Images, features: Features) -> dict[str, float]:
         ask()
         scored.append(features)  # never: the signal ends it at once
         return {}
