@@ -27,7 +27,7 @@ SHOWN = {
     "An objective": ("blocks.csv", "objective", {"iddpm", "my_objective:L1"}),
     "A sampler": ("gflops_vs_fid.csv", "label", {"S/4", "S/2", "S/1"}),
     "A data set": ("gflops_vs_fid.csv", "label", {"S/4", "S/2", "S/1"}),
-    "A metric": ("metrics.csv", "metric", {"my_metric:SPREAD"}),
+    "A metric": ("metrics.csv", "metric", {"fid", "kid", "spread"}),
     "A figure": ("my_figure.csv", "label", {"S/4", "S/2", "S/1"}),
 }
 
