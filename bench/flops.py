@@ -152,7 +152,7 @@ def count_macs(model: Any, shape: tuple[int, ...], operators: Mapping[str, Any] 
         warnings.simplefilter("ignore")
         from fvcore.nn import FlopCountAnalysis
 
-        device = next(model.parameters()).device
+        device = next((p.device for p in model.parameters()), torch.device("meta"))
         labels = torch.zeros(shape[0], dtype=torch.int64, device=device)
         inputs = (torch.zeros(shape, device=device), labels, labels)
         analysis = FlopCountAnalysis(model, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)

@@ -11,7 +11,7 @@ import json
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import (
     Field,
@@ -26,7 +26,7 @@ from pydantic import (
 from bench.data import Dataset, DatasetFacts, data_part
 from bench.errors import InputError
 from bench.objectives import OBJECTIVES
-from bench.samplers import SAMPLERS, sampler_id
+from bench.samplers import SAMPLERS, Labels, sampler_id
 from bench.schema import PartSection, Section, check_options, describe, load_yaml
 from bench.score.extractors import EXTRACTORS
 from bench.score.metrics import FID_INFINITY_MIN_SAMPLES, MANY_SAMPLES, find_metrics
@@ -139,9 +139,6 @@ class TrainConfig(Section):
     def kept_steps(self) -> list[int]:
         """Steps whose EMA weights are kept and scored: the listed ones and the last."""
         return sorted({*self.checkpoint_steps, self.steps})
-
-
-Labels = Literal["balanced", "uniform"]
 
 
 class EvaluationConfig(Section):

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from bench.commands.options import DeviceOption, OfflineOption, PrecisionOption
 from bench.errors import InputError
-from bench.recipe import Labels
-from bench.samplers import SAMPLERS
+from bench.samplers import SAMPLERS, Labels
 from bench.stopping import StopRequest
 
 
@@ -118,6 +116,8 @@ def sample(
 
 def _options(texts: list[str]) -> dict[str, Any]:
     """`KEY=VALUE` as a recipe would hold it."""
+    import yaml
+
     options: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")

@@ -7,13 +7,17 @@ Importing this package imports no torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from models.parts import NoOptions as NoOptions
 from models.parts import Seam
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+# balanced: sample i has class i modulo their number; uniform: random.
+Labels = Literal["balanced", "uniform"]
 
 
 class Sampler(Protocol):

@@ -20,6 +20,8 @@ from analysis.laws.observations import observations
 from analysis.laws.observed import collected_observations, published_observations
 from analysis.results.tables import load
 
+pytestmark = pytest.mark.slow
+
 DIGITS = Path(__file__).parents[2] / "results" / "digits"
 
 

@@ -46,6 +46,7 @@ def everything(tmp_path_factory) -> dict[str, Source]:
     return sources_of(tmp_path_factory.mktemp("everything"))
 
 
+@pytest.mark.slow
 def test_the_papers_tables_are_drawn_and_the_rest_is_said(tmp_path):
     drawn = figures.draw_available([published_source()], tmp_path)
     reasons = {line.split(" is not drawn: ")[0]: line for line in drawn.left_out}
@@ -73,6 +74,7 @@ def texts_of(figure: Any) -> list[Any]:
     return [text for text in figure.findobj(Text) if text.get_text().strip() and id(text) not in ticks]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", ["one", "two"])
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_figure_has_its_width_and_readable_embedded_fonts(drawings, name, width):
@@ -89,6 +91,7 @@ def test_every_figure_has_its_width_and_readable_embedded_fonts(drawings, name, 
     assert 0.005 < np.mean(picture.min(axis=-1) < 0.9) < 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_the_conditions_stand_in_small_print(drawings, name):
     small_print = drawings[name, "two"][0].get_supxlabel().replace("\n", " ")
@@ -96,6 +99,7 @@ def test_the_conditions_stand_in_small_print(drawings, name):
         assert said in small_print
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", ["one", "two"])
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_no_text_leaves_the_picture_or_runs_into_the_small_print(drawings, name, width):
@@ -112,6 +116,7 @@ def test_no_text_leaves_the_picture_or_runs_into_the_small_print(drawings, name,
         assert box.y0 >= small_print.y1 - 1, text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_the_same_tables_give_the_same_bytes(tmp_path, everything, drawings, name):
     again = figures.draw(name, [everything[name]], tmp_path).files
@@ -262,6 +267,7 @@ def test_the_catalogue_needs_neither_torch_nor_pandas_nor_matplotlib():
     assert run(code) == "[]"
 
 
+@pytest.mark.slow
 def test_drawing_all_published_figures_does_not_import_torch(tmp_path):
     code = (
         "import sys, pathlib, analysis.figures as f, analysis.figures.sources as s;"

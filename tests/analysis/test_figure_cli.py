@@ -40,6 +40,7 @@ def test_own_figures_go_beside_their_tables(run, tmp_path):
     assert (tmp_path / "there" / "training_loss.png").is_file()
 
 
+@pytest.mark.slow
 def test_all_says_what_it_skips(run, tmp_path):
     study(tmp_path, ["S/4", "B/2"])
     done = run("all", "--source", "results")

@@ -39,6 +39,7 @@ def run(*arguments):
     return result.output
 
 
+@pytest.mark.slow
 def test_published_report_has_prediction_interval_and_truth(tmp_path):
     arguments = ("--source", "published", "--held-out", "largest")
     printed = run(*arguments, "--format", "json", "--out", tmp_path / "published.json")

@@ -32,6 +32,7 @@ def made(law, method, seed) -> Profile | Bootstrap:
     return Profile(law) if method == "profile" else bootstrap(law, method, replicates=250, seed=seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_ninety_percent_intervals_hold_the_truth_nine_times_in_ten(method):
     held = []

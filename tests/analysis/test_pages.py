@@ -132,6 +132,7 @@ def test_committed_tables_and_figures_are_those_of_the_committed_scores() -> Non
     assert drawn.to_dict() == pytest.approx(measured.scores("digits").mean(axis=1).to_dict())
 
 
+@pytest.mark.slow
 def test_the_committed_counts_are_what_the_command_prints() -> None:
     printed = CliRunner().invoke(app, ["flops", "--all", "--format", "csv"])
     assert printed.output == (ROOT / "results" / "flops.csv").read_text(encoding="utf-8")

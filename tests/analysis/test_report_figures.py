@@ -22,6 +22,8 @@ from analysis.report.figures import figures
 from analysis.report.pictures import PICTURES
 from analysis.results.tables import load
 
+pytestmark = pytest.mark.slow
+
 # What a study of sizes, patch sizes and seeds, scored in one way, has no data for.
 OTHER_STUDIES = {"blocks", "sampling-compute", "isoflop", "guidance", "decoders"}
 

@@ -14,6 +14,8 @@ from run_folders import collect, write_run
 from analysis.report.laws import correlations_in_words, laws
 from analysis.results.tables import load
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def page() -> Element:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from report_html import Element, digits_html, parsed
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def page() -> Element:

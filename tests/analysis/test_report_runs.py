@@ -46,6 +46,7 @@ def test_without_run_folders_the_page_says_what_it_cannot_know() -> None:
     assert "fid_infinity, sfid" in by_id(page, "failures").text
 
 
+@pytest.mark.slow
 def test_the_page_has_recipe_environment_and_failures_of_the_run_folders_and_is_the_same_each_time(sweep: Path) -> None:
     folder = next(sweep.glob("*s-4-s40"))
     failures = [
@@ -116,6 +117,7 @@ def test_a_study_without_scores_has_a_report(tmp_path: Path) -> None:
     assert sum(line.startswith("Figure not drawn: ") for line in missing) == 14
 
 
+@pytest.mark.slow
 def test_a_run_that_has_only_just_begun_is_no_obstacle(sweep: Path) -> None:
     for path in next(sweep.glob("*s-4-s40")).iterdir():
         if path.is_file() and path.name != "config.yaml":

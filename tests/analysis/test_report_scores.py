@@ -16,6 +16,8 @@ from analysis.report.scores import scores
 from analysis.results.export_tables import published, summary
 from analysis.results.tables import Tables, load
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def page() -> Element:

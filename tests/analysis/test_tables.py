@@ -47,6 +47,7 @@ def test_one_row_says_everything_about_a_run(sweep, tmp_path):
         "sweep": "digits",
         "label": "XL/1",
         "family": "DiT",
+        "objective": "iddpm",
         "size": "XL",
         "patch": 1,
         "model": "DiT-XL/1",

@@ -335,7 +335,7 @@ def test_each_way_to_end_early_has_its_status(
     def fail(*arguments: Any) -> None:
         raise error
 
-    monkeypatch.setattr("analysis.results.tables.collect", fail)
+    monkeypatch.setattr("bench.run_files.read_records", fail)
     assert refusal(ditbench("collect", "."), status) == line
 
 
@@ -343,6 +343,6 @@ def test_an_error_in_the_program_is_not_taken_for_one_of_the_user(monkeypatch: p
     def fail(*arguments: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("analysis.results.tables.collect", fail)
+    monkeypatch.setattr("bench.run_files.read_records", fail)
     with pytest.raises(ZeroDivisionError):
         ditbench("collect", ".")

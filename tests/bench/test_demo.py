@@ -35,6 +35,7 @@ def quick(runs: Path) -> Any:
     )
 
 
+@pytest.mark.slow
 def test_the_demo_ends_with_its_page(runs: Path) -> None:
     done = quick(runs)
     assert done.exit_code == 0, done.output

@@ -102,6 +102,7 @@ def _shares(ranks: Ranks, step: int, data: Path) -> list[bytes]:
     return [part.numpy().tobytes() for part in tensors(batches_of(what, what.data.load(CPU), ranks)(step))]
 
 
+@pytest.mark.slow
 def test_ranks_share_a_batch_of_latents_bit_for_bit(here: Path) -> None:
     for step in (0, 4):
         whole = _shares(SINGLE, step, here / "data")

@@ -196,6 +196,7 @@ def _train_limited(ranks: Ranks, folder: Path, limited: tuple[int, ...], late: f
     train(folder, Execution(ranks=ranks, max_failures=3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limited", [(0, 1), (0,), (1,)], ids=["both", "rank 0", "rank 1"])
 def test_ranks_start_again_with_half_whoever_ran_out(study: StudyFolder, limited: tuple[int, ...]) -> None:
     folder = start(ALLOWED, study("a"))

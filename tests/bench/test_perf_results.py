@@ -37,6 +37,7 @@ def test_the_cost_of_collecting_is_that_of_runs_as_they_are(tmp_path, monkeypatc
     assert len(seen["tables"].samples) == 14
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "options"), [("collect", ["--runs", "2", "--rows", "30"]), ("figures", [])])
 def test_the_commands_time_whole_processes(tmp_path, command, options):
     done = CliRunner().invoke(app, [command, *options, "--rounds", "1", "--out", str(tmp_path)])
@@ -48,6 +49,7 @@ def test_the_commands_time_whole_processes(tmp_path, command, options):
     assert row["figures" if command == "figures" else "runs"] >= 2
 
 
+@pytest.mark.slow
 def test_drawing_published_figures_by_the_command_does_not_import_torch(tmp_path):
     code = (
         "import sys; from ditbench import app;"

@@ -392,6 +392,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_jobs_run_the_copy_of_the_code(tmp_path: Path) -> None:
     """As their batch scripts start them: there, with PYTHONPATH set to it."""
     code = tmp_path / "submissions" / "0001" / "code"
