@@ -116,8 +116,8 @@ def run_command(
     """
     import signal
 
+    from bench.files.run_folder import clear_error, write_config
     from bench.recipe import load_recipe
-    from bench.run_folder import clear_error, write_config
     from bench.stopping import StopRequest
     from bench.trackers import check_installed
 
@@ -174,7 +174,7 @@ def collect(
 ) -> None:
     """Make tidy tables (csv and parquet) from run folders."""
     from analysis.results import tables
-    from bench.run_files import read_records
+    from bench.files.run_files import read_records
 
     out = out if out != Path() else Path("results") / folder.resolve().name
     collected = tables.collect(read_records(folder), out)
@@ -195,7 +195,7 @@ def report(
 ) -> None:
     """A study as one HTML page to send: figures, tables, fits, recipe, environment, hours, what failed."""
     from analysis.report.write import write_report
-    from bench.run_files import read_records
+    from bench.files.run_files import read_records
 
     records = read_records(runs) if runs else None
     typer.echo(write_report(results, out or results / "report.html", records, plan))
@@ -230,7 +230,7 @@ def demo(
     run_here(load_sweep(path), runs, profile, console)
     from analysis import figures
     from analysis.results import tables
-    from bench.run_files import read_records
+    from bench.files.run_files import read_records
 
     collected = tables.collect(read_records(runs / name), out)
     _print_summary(collected, console)

@@ -210,7 +210,7 @@ class Execution:
         precision: fp32, tf32 or bf16.
         ranks: this process among those that share the run.
         stop: asked between steps and batches.
-        max_failures: after so many failed attempts the run is given up until `bench.run_folder.clear_error`.
+        max_failures: after so many failed attempts the run is given up until `bench.files.run_folder.clear_error`.
         lock_wait_s: how long to wait for another process that works on the run.
         session: recorded in the row of every start: which job, on which node.
         offline: fetch no file of others that is not in the cache.

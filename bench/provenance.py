@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.jsonl import now
+from bench.files.jsonl import now
 
 if TYPE_CHECKING:
     import torch

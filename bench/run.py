@@ -1,7 +1,7 @@
 """One run, in one folder: train -> sample -> score at every kept step. Interrupted and repeated, it continues.
 
 `run` does all of it; `train` and `score` do their part, where jobs of their own score checkpoints. All ranks of a run
-call them alike; rank 0 writes. What the folder holds: see `bench/run_folder.py`.
+call them alike; rank 0 writes. What the folder holds: see `bench/files/run_folder.py`.
 """
 
 from __future__ import annotations
@@ -22,16 +22,12 @@ import torch.distributed as dist
 from torch import nn
 
 import models
-from bench import checkpoint, jsonl, provenance
-from bench.atomic import write_json
+from bench import provenance
 from bench.data import Dataset
 from bench.errors import InputError, RunError
-from bench.flops import cost_of
-from bench.objectives import OBJECTIVES
-from bench.parallel import Execution, OnLog, Parallel, prepare_device
-from bench.randomness import Stream, generator
-from bench.recipe import Recipe
-from bench.run_folder import (
+from bench.files import checkpoint, jsonl
+from bench.files.atomic import write_json
+from bench.files.run_folder import (
     Phase,
     RunLocked,
     failed_attempts,
@@ -45,6 +41,11 @@ from bench.run_folder import (
     weights_path,
     write_model,
 )
+from bench.flops import cost_of
+from bench.objectives import OBJECTIVES
+from bench.parallel import Execution, OnLog, Parallel, prepare_device
+from bench.randomness import Stream, generator
+from bench.recipe import Recipe
 from bench.sample import forget_samples
 from bench.score.evaluate import check_scoring, evaluate, samples_path
 from bench.stopping import Stopped, StopRequest
@@ -62,14 +63,14 @@ def run(folder: Path, study_folder: Path, execution: Execution | None = None) ->
     """Do what is left of the run in `folder`; nothing if it is finished.
 
     Args:
-        folder: has config.yaml (see `bench.run_folder.write_config`).
+        folder: has config.yaml (see `bench.files.run_folder.write_config`).
         study_folder: where runs share the feature network they are scored with.
         execution: on what, and by how many ranks; default: this process on the CPU.
 
     Raises:
         InputError: the configuration or the device is wrong.
         RunError: it diverged, or the disk is full; the message is also in failures.jsonl. After
-            `execution.max_failures` of them the run stays failed until `bench.run_folder.clear_error`.
+            `execution.max_failures` of them the run stays failed until `bench.files.run_folder.clear_error`.
         RunLocked: another process is at it.
         Stopped: on request; the same call continues.
     """

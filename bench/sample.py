@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.atomic import replace, wait_for_file, write_json
 from bench.data.decoders import Decoder
 from bench.errors import InputError
+from bench.files.atomic import replace, wait_for_file, write_json
 from bench.objectives import OBJECTIVES
 from bench.parallel import Precision, Ranks, autocast, full_precision
 from bench.randomness import Stream, generator

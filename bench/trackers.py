@@ -121,7 +121,7 @@ class _TensorBoard:
     def __init__(self, folder: Path, resumed_from: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        from bench import jsonl
+        from bench.files import jsonl
 
         train, evals = jsonl.read(folder / "train.jsonl"), jsonl.read(folder / "evals.jsonl")
         self._writer = SummaryWriter(folder / "tensorboard", purge_step=0, flush_secs=10)

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from bench import checkpoint, jsonl
 from bench.data import Dataset
 from bench.errors import RunError
+from bench.files import checkpoint, jsonl
+from bench.files.run_folder import weights_path
 from bench.flops import training_gmacs
 from bench.objectives import Objective
 from bench.parallel import Parallel
 from bench.randomness import Stream, generator
 from bench.recipe import TrainConfig
-from bench.run_folder import weights_path
 from bench.stopping import Stopped, StopRequest
 
 # Ranks ask each other whether to stop about once in this many seconds.

@@ -10,10 +10,10 @@ from typing import Any
 from torch import nn
 
 import models
-from bench import checkpoint
 from bench.errors import InputError
+from bench.files import checkpoint
+from bench.files.run_folder import read_config, weights_path
 from bench.recipe import DiffusionConfig
-from bench.run_folder import read_config, weights_path
 
 
 @dataclass(frozen=True)

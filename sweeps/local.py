@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError, RunError
-from bench.run_folder import RunLocked, clear_error, is_finished, is_locked, read_error, try_lock, write_config
+from bench.files.run_folder import RunLocked, clear_error, is_finished, is_locked, read_error, try_lock, write_config
 from bench.stopping import Stopped, StopRequest
 from sweeps.cluster import Precision
 from sweeps.expand import Sweep, run_folders

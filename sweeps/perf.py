@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from bench.run_folder import write_config
+from bench.files.run_folder import write_config
 from sweeps.expand import load_sweep, run_folders
 
 STEPS_A_ROW = 4

@@ -14,11 +14,11 @@ from math import prod
 from pathlib import Path
 from typing import Literal
 
-from bench import jsonl
 from bench.errors import InputError
+from bench.files import jsonl
+from bench.files.run_folder import PHASES, STATES_KEPT, is_finished, is_trained, read_error
 from bench.flops import cost_of, training_gmacs
 from bench.recipe import Recipe
-from bench.run_folder import PHASES, STATES_KEPT, is_finished, is_trained, read_error
 from bench.samplers import forward_passes
 from sweeps.cluster import ClusterProfile, Evaluate, Precision, Resources
 from sweeps.expand import Sweep

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench import jsonl
 from bench.errors import InputError
+from bench.files import jsonl
 from bench.flops import forward_gmacs, training_gmacs
 from bench.recipe import Recipe
 from sweeps.cluster import ClusterProfile, Precision

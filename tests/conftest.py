@@ -47,8 +47,8 @@ def undisturbed(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Cal
     """What a recipe's run measures when nothing disturbs it; each recipe is run once for the whole session."""
     from runs import results
 
+    from bench.files.run_folder import write_config
     from bench.run import run
-    from bench.run_folder import write_config
 
     home = tmp_path_factory.mktemp("undisturbed")
     shutil.copytree(features, home / "features")

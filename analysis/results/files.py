@@ -1,7 +1,7 @@
 """Writing files that a reader finds either whole or not at all.
 
-`bench.atomic` does the same for runs, and syncs too: they must outlive a crash of the machine, while tables and figures
-are made anew with one command. There are two because this package imports nothing of `bench`.
+`bench.files.atomic` does the same for runs, and syncs too: they must outlive a crash of the machine, while tables and
+figures are made anew with one command. There are two because this package imports nothing of `bench`.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ GRID_SAMPLES = 10
 
 
 class RunRecord(Protocol):
-    """A run folder as its one reader, `bench.run_files`, hands it over; this package imports nothing of `bench`."""
+    """A run folder as its one reader, `bench.files.run_files`, hands it over: this package imports no `bench`."""
 
     @property
     def folder(self) -> Path: ...

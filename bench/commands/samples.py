@@ -166,9 +166,9 @@ def evaluate(
         raise InputError(f"--format {format}: accepted: table, json")
     if reference is None and run is None:
         raise InputError("--reference: missing; accepted: a reference, or --run RUN for that run's own")
+    from bench.files.run_folder import read_config
     from bench.parallel import joined, prepare_device
     from bench.recipe import EvaluationConfig
-    from bench.run_folder import read_config
     from bench.score.evaluate import reference_of
     from bench.score.evaluate_samples import add_to_run, evaluate_samples
     from bench.score.fidelity import OF_THE_FILE

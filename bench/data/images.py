@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.atomic import replace
 from bench.errors import InputError
+from bench.files.atomic import replace
 
 if TYPE_CHECKING:
     from torch import Tensor

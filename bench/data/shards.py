@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
-from bench.atomic import replace, write_json
 from bench.data.latent_index import (
     INDEX,
     LABELS,
@@ -35,6 +34,7 @@ from bench.data.latent_index import (
 )
 from bench.data.moments import Moments, open_shard
 from bench.errors import InputError
+from bench.files.atomic import replace, write_json
 from bench.parallel import Precision
 
 SETTINGS = "settings.json"

@@ -18,16 +18,16 @@ import diffusers
 import torch
 from safetensors import SafetensorError
 
-from bench import jsonl
 from bench.data.latent_index import check, data_root, read_index
 from bench.data.vae import load_vae
 from bench.errors import InputError, RunError
 from bench.export import diffusers_scheduler
 from bench.export.diffusers_scheduler import RespacedDDIMScheduler
 from bench.export.model_card import model_card
+from bench.files import jsonl
+from bench.files.run_folder import read_config
 from bench.objectives.diffusion import linear_betas
 from bench.recipe import Recipe
-from bench.run_folder import read_config
 from bench.weights import load_weights_of
 from models import diffusers_transformer
 from models.diffusers_transformer import PIPELINE_NULL_LABEL, OfficialDiTTransformer2DModel

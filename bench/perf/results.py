@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from bench.files.run_folder import write_config, write_model
 from bench.flops import forward_gmacs
 from bench.recipe import Recipe
-from bench.run_folder import write_config, write_model
 from bench.score.evaluate import sampling_key
 
 COMMAND = [sys.executable, "-c", "from ditbench import main; main()"]

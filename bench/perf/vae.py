@@ -15,11 +15,11 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image
 
-from bench.atomic import replace
 from bench.data.encode import posterior
 from bench.data.image_folder import Batches, list_images
 from bench.data.shards import save_shard
 from bench.data.vae import Autoencoder, load_vae
+from bench.files.atomic import replace
 
 PHOTO_SIZE = (500, 375)  # pixels, of many of ImageNet's
 

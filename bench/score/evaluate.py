@@ -10,17 +10,17 @@ import torch
 from torch import nn
 
 import models
-from bench import checkpoint
-from bench.atomic import wait_for_file
 from bench.data import data_part
 from bench.data.decoders import load_decoder
 from bench.data.images import open_images
 from bench.data.latent_index import data_root, read_index
 from bench.errors import InputError, RunError
+from bench.files import checkpoint
+from bench.files.atomic import wait_for_file
+from bench.files.run_folder import weights_path
 from bench.parallel import Execution, Ranks
 from bench.provenance import commit
 from bench.recipe import EvaluationConfig, Recipe
-from bench.run_folder import weights_path
 from bench.sample import Sampling, features_folder, make_samples
 from bench.score.extractors import load_extractor
 from bench.score.fidelity import Scorer, usable_metrics

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench import jsonl
-from bench.atomic import write_json
 from bench.data.images import Images, open_images
 from bench.errors import InputError
+from bench.files import jsonl
+from bench.files.atomic import write_json
+from bench.files.run_folder import read_config
 from bench.parallel import Ranks
 from bench.provenance import commit
-from bench.run_folder import read_config
 from bench.sample import read_made_from
 from bench.score.extractors import load_extractor
 from bench.score.fidelity import Scorer

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from bench import checkpoint
-from bench.atomic import wait_for_file
 from bench.data.images import Images
 from bench.errors import RunError
+from bench.files import checkpoint
+from bench.files.atomic import wait_for_file
 from bench.parallel import Ranks, full_precision
 from bench.score.frechet import Gaussian, RunningGaussian
 from bench.stopping import Stopped, StopRequest

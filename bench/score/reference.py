@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.atomic import replace
 from bench.data.images import Images, NpzArray, npz_arrays, npz_images, open_images
 from bench.errors import InputError
+from bench.files.atomic import replace
 from bench.score.frechet import Gaussian
 from models.assets import ASSETS, locate
 

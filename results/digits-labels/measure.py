@@ -48,7 +48,7 @@ def _scores(model: str, folder: Path, seed: int, labels: str) -> list[dict[str, 
 
     from bench.data.decoders import load_decoder
     from bench.data.images import ArrayImages
-    from bench.run_folder import read_config
+    from bench.files.run_folder import read_config
     from bench.sample import Sampling, sample
     from bench.score.evaluate import reference_of
     from bench.score.extractors import load_extractor

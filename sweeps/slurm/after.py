@@ -15,7 +15,15 @@ import sys
 from pathlib import Path
 
 from bench.errors import RunError
-from bench.run_folder import failed_attempts, is_finished, is_trained, progress, read_config, read_error, record_failure
+from bench.files.run_folder import (
+    failed_attempts,
+    is_finished,
+    is_trained,
+    progress,
+    read_config,
+    read_error,
+    record_failure,
+)
 from bench.stopping import STOPPED
 from sweeps.slurm import client, submissions
 from sweeps.slurm.job import last_start

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench import jsonl
-from bench.run_folder import RunLocked, is_finished, is_trained, phase_file, progress, read_config, read_error
+from bench.files import jsonl
+from bench.files.run_folder import RunLocked, is_finished, is_trained, phase_file, progress, read_config, read_error
 from bench.stopping import STOPPED, Stopped, StopRequest
 from sweeps.slurm.submissions import Kind
 

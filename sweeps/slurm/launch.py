@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError, RunError
-from bench.jsonl import now
+from bench.files.jsonl import now
+from bench.files.run_folder import clear_error, is_finished, is_trained, try_lock, write_config
 from bench.provenance import commit
 from bench.ready import check_ready
 from bench.recipe import Recipe
-from bench.run_folder import clear_error, is_finished, is_trained, try_lock, write_config
 from sweeps.cluster import ClusterProfile, Resources
 from sweeps.expand import Sweep, run_folders
 from sweeps.groups import Group, groups

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from bench.errors import InputError, RunError
-from bench.run_folder import read_config
+from bench.files.run_folder import read_config
 from sweeps.groups import Group
 from sweeps.slurm import client, submissions
 from sweeps.slurm.launch import MAX_NUM_TIMEOUT, Planned, make_task, sbatch_parameters

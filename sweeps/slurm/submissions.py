@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bench.atomic import write_json
 from bench.errors import InputError
+from bench.files.atomic import write_json
 from bench.schema import describe
 from sweeps.cluster import ClusterProfile
 from sweeps.slurm.client import Job
@@ -63,7 +63,7 @@ def submission_folder(study: Path, number: int) -> Path:
 
 
 def write(study: Path, submission: Submission) -> Path:
-    """Write a submission's record, atomically; errors as `bench.atomic.replace`."""
+    """Write a submission's record, atomically; errors as `bench.files.atomic.replace`."""
     path = submission_folder(study, submission.number) / "record.json"
     write_json(path, submission.model_dump(mode="json"))
     return path

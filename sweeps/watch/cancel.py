@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError, RunError
-from bench.run_files import RunFiles
+from bench.files.run_files import RunFiles
 from sweeps.local import live_slots
 from sweeps.slurm import client
 from sweeps.slurm.client import Job

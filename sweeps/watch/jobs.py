@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from bench.errors import InputError, RunError
-from bench.run_files import RunFiles
+from bench.files.run_files import RunFiles
 from sweeps.slurm import client
 from sweeps.slurm.client import Job
 from sweeps.slurm.submissions import JobArray, Kind, Submission

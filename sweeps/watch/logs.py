@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from bench.errors import InputError, RunError
-from bench.run_files import RunFiles
-from bench.run_folder import PHASES, is_finished, is_locked, lock_path, phase_file
+from bench.files.run_files import RunFiles
+from bench.files.run_folder import PHASES, is_finished, is_locked, lock_path, phase_file
 from sweeps.slurm import client
 from sweeps.watch.study import Look
 

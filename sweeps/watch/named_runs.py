@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bench.errors import InputError
-from bench.run_files import RunFiles
+from bench.files.run_files import RunFiles
 
 # More of them in a message would hide what is wrong.
 LISTED = 24

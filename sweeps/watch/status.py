@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bench.files.run_files import RunFiles, read_ends
+from bench.files.run_folder import is_locked, lock_path
 from bench.flops import forward_gmacs, training_gmacs
 from bench.recipe import Recipe
-from bench.run_files import RunFiles, read_ends
-from bench.run_folder import is_locked, lock_path
 from sweeps.slurm.submissions import Kind
 from sweeps.speeds import FLOPS_PER_MAC
 from sweeps.watch.jobs import RunJob

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.run_files import RunFiles, read_ends
+from bench.files.run_files import RunFiles, read_ends
 from sweeps import local
 from sweeps.cluster import ClusterProfile
 from sweeps.expand import Sweep, run_folders

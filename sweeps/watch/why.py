@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError, RunError
-from bench.run_files import RunFiles
-from bench.run_folder import PHASES, failed_attempts
+from bench.files.run_files import RunFiles
+from bench.files.run_folder import PHASES, failed_attempts
 from sweeps.slurm import client
 from sweeps.slurm.submissions import Kind
 from sweeps.watch.jobs import QUEUED

@@ -14,7 +14,7 @@ from analysis.report import runs
 from analysis.report.write import report, write_report
 from analysis.results.run_history import differing_keys, hours, read_plan
 from analysis.results.tables import Tables
-from bench.run_files import read_records
+from bench.files.run_files import read_records
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ import yaml
 from run_folders import evaluation, write_lines
 from typer.testing import CliRunner
 
+from bench.files.run_folder import write_config, write_model
 from bench.flops import forward_gmacs
 from bench.recipe import Recipe
-from bench.run_folder import write_config, write_model
 from ditbench import app
 from sweeps.expand import load_sweep, run_folders
 

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench import atomic, checkpoint
-from bench.checkpoint import CorruptCheckpoint, load_newest_state, load_tensors, save_state, save_tensors
 from bench.errors import RunError
+from bench.files import atomic, checkpoint
+from bench.files.checkpoint import CorruptCheckpoint, load_newest_state, load_tensors, save_state, save_tensors
 
 DTYPES = (
     torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int8, torch.int16, torch.int32,
@@ -148,7 +148,7 @@ def test_a_truncated_state_is_passed_over(folder: Path, left: float, caplog: pyt
     path = state_path(folder, 20)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(left * len(whole))])
-    with caplog.at_level(logging.WARNING, "bench.checkpoint"):
+    with caplog.at_level(logging.WARNING, "bench.files.checkpoint"):
         assert newest(folder) == 10
     (record,) = caplog.records
     assert record.getMessage().startswith(f"not a whole checkpoint, using the one before it: {path}: ")

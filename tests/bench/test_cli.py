@@ -95,8 +95,8 @@ def refuse(*arguments, **options):
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 socket.socket.__init__ = refuse
 import models, bench, sweeps, analysis
-import ditbench, bench.data, bench.jsonl, bench.objectives, bench.ready, bench.recipe, bench.samplers
-import bench.provenance, bench.run_folder
+import ditbench, bench.data, bench.files.jsonl, bench.objectives, bench.ready, bench.recipe, bench.samplers
+import bench.provenance, bench.files.run_folder
 import sweeps.commands, sweeps.expand, sweeps.local, sweeps.plan, sweeps.slurm.after, sweeps.slurm.client
 import sweeps.slurm.job, sweeps.slurm.launch, sweeps.slurm.submissions, sweeps.watch.status
 models.list_models()
@@ -249,8 +249,8 @@ def test_a_key_with_a_line_break_still_makes_one_line(tmp_path: Path) -> None:
 
 
 def test_a_run_folder_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    from bench.files.run_folder import write_config
     from bench.recipe import parse_recipe
-    from bench.run_folder import write_config
 
     write_config(parse_recipe({**TINY, "seed": 3}, "x"), tmp_path / "mine")
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
@@ -335,7 +335,7 @@ def test_each_way_to_end_early_has_its_status(
     def fail(*arguments: Any) -> None:
         raise error
 
-    monkeypatch.setattr("bench.run_files.read_records", fail)
+    monkeypatch.setattr("bench.files.run_files.read_records", fail)
     assert refusal(ditbench("collect", "."), status) == line
 
 
@@ -343,6 +343,6 @@ def test_an_error_in_the_program_is_not_taken_for_one_of_the_user(monkeypatch: p
     def fail(*arguments: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("bench.run_files.read_records", fail)
+    monkeypatch.setattr("bench.files.run_files.read_records", fail)
     with pytest.raises(ZeroDivisionError):
         ditbench("collect", ".")

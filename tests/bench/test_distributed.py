@@ -24,12 +24,12 @@ from trainings import assert_equal_but_for_the_order_of_sums, last_state, traine
 
 import bench.run
 import bench.train
-from bench import checkpoint, jsonl
 from bench.data.digits import DIGITS, Digits
 from bench.errors import InputError, RunError
+from bench.files import checkpoint, jsonl
+from bench.files.run_folder import RunLocked, failed_attempts, is_finished, locked, read_error, record_failure
 from bench.parallel import SINGLE, Execution, Ranks, joined
 from bench.recipe import Recipe
-from bench.run_folder import RunLocked, failed_attempts, is_finished, locked, read_error, record_failure
 from bench.score.fidelity import Scorer
 from bench.stopping import Stopped, StopRequest
 

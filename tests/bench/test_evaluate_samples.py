@@ -16,10 +16,10 @@ from full_path import make_vae
 from recipes import tiny
 from runs import finished
 
-from bench import jsonl
 from bench.data.digits import DIGITS, DigitsOptions
 from bench.data.images import ArrayImages, open_images, write_npz, write_pngs
 from bench.errors import InputError
+from bench.files import jsonl
 from bench.parallel import SINGLE
 from bench.score.evaluate_samples import add_to_run, evaluate_samples
 from bench.score.reference import find_reference
@@ -178,7 +178,7 @@ def test_a_run_s_weights_are_sampled_otherwise_and_the_score_goes_to_its_folder(
     assert own["reference"] != row["reference"]  # the same images in a file have another id
 
     from analysis.results import tables
-    from bench.run_files import read_records
+    from bench.files.run_files import read_records
 
     collected = tables.collect(read_records(folder.parent), tmp_path / "results")
     assert len(collected.evals) == 2

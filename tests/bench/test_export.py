@@ -28,9 +28,9 @@ from bench.commands.export import export as export_command
 from bench.data.vae import load_vae
 from bench.errors import InputError
 from bench.export.pipeline import export, scheduler
+from bench.files.run_folder import read_config, weights_path
 from bench.objectives.diffusion import respaced_steps
 from bench.objectives.iddpm import IDDPMOptions
-from bench.run_folder import read_config, weights_path
 from bench.samplers.guidance import guided
 
 

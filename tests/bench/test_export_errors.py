@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 
 from bench.errors import InputError, RunError
 from bench.export.pipeline import export
+from bench.files.run_folder import weights_path
 from bench.recipe import parse_recipe
-from bench.run_folder import weights_path
 
 PIXELS = {
     "model": {"name": "DiT", "depth": 1, "hidden_size": 16, "num_heads": 2, "patch_size": 4, "input_size": 8}

@@ -10,11 +10,9 @@ from ranks import on_ranks
 from recipes import tiny
 from runs import StudyFolder, Undisturbed, results, start
 
-from bench import jsonl
 from bench.errors import RunError
-from bench.parallel import Execution, Ranks
-from bench.run import run, score, train
-from bench.run_folder import (
+from bench.files import jsonl
+from bench.files.run_folder import (
     Phase,
     clear_error,
     failed_attempts,
@@ -25,6 +23,8 @@ from bench.run_folder import (
     record_failure,
     weights_path,
 )
+from bench.parallel import Execution, Ranks
+from bench.run import run, score, train
 
 PHASES: tuple[Phase, ...] = ("training", "scoring")
 DIVERGES = tiny(train={"learning_rate": 1e18})

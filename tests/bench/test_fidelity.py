@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
-from bench import checkpoint
 from bench.data.digits import DIGITS, DigitsOptions
 from bench.data.images import ArrayImages
 from bench.errors import InputError
+from bench.files import checkpoint
 from bench.parallel import SINGLE
 from bench.score.extractors import Extractor, digits_cnn, load_extractor
 from bench.score.features import CHUNK, extract

@@ -17,11 +17,11 @@ from ranks import on_ranks
 from recipes import LATENTS, recipe
 from trainings import assert_same, trainer_of
 
-from bench import checkpoint
 from bench.data.encode import encode
 from bench.data.image_folder import list_images
 from bench.data.vae import load_vae
 from bench.errors import InputError
+from bench.files import checkpoint
 from bench.parallel import SINGLE, Ranks
 from bench.ready import check_ready
 from bench.recipe import Recipe

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import jsonl
 from bench.errors import RunError
+from bench.files import jsonl
 
 ROWS: list[dict[str, Any]] = [{"step": step, "loss": 1 / step} for step in (10, 20, 30)]
 

@@ -18,12 +18,12 @@ from torch import Tensor
 from trainings import assert_equal_but_for_the_order_of_sums, last_state, trained
 
 import bench.run
-from bench import jsonl
 from bench.errors import RunError
+from bench.files import jsonl
+from bench.files.run_folder import failed_attempts, is_finished, is_trained, read_error
 from bench.parallel import Execution, Ranks
 from bench.recipe import Recipe
 from bench.run import run, train
-from bench.run_folder import failed_attempts, is_finished, is_trained, read_error
 from bench.stopping import Stopped
 from models.transformer import DiT
 

@@ -12,14 +12,14 @@ import torch
 import yaml
 from recipes import content
 
-from bench import jsonl
 from bench.data import DatasetFacts
 from bench.data.pixels import from_uint8
 from bench.errors import InputError
+from bench.files import jsonl
+from bench.files.run_folder import write_config
 from bench.ready import check_ready
 from bench.recipe import Recipe, load_recipe
 from bench.run import run
-from bench.run_folder import write_config
 from bench.score.evaluate import reference_of
 
 STRIPES = '''

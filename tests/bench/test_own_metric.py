@@ -18,13 +18,13 @@ from analysis.figures.metrics import draw
 from analysis.figures.sources import measured
 from analysis.report.pictures import metrics as metrics_in_words
 from analysis.results.tables import load, own_metrics
-from bench import jsonl
 from bench.data.digits import DIGITS
 from bench.data.images import ArrayImages
 from bench.errors import InputError
+from bench.files import jsonl
+from bench.files.run_folder import write_config
 from bench.recipe import Recipe, load_recipe
 from bench.run import run
-from bench.run_folder import write_config
 from bench.score.extractors import load_extractor
 from bench.score.fidelity import Scorer
 

@@ -16,16 +16,16 @@ from PIL import Image
 from recipes import content
 from torch import Tensor
 
-from bench import jsonl
 from bench.data import Dataset
 from bench.data.image_folder import list_images, read_image
 from bench.data.pixels import from_uint8
 from bench.errors import InputError
+from bench.files import jsonl
+from bench.files.run_folder import read_config, write_config
 from bench.parallel import Execution
 from bench.ready import check_ready
 from bench.recipe import Recipe, parse_recipe
 from bench.run import run
-from bench.run_folder import read_config, write_config
 from bench.score.evaluate import reference_of
 
 NUMBER, CLASSES = 3 * EACH, 3

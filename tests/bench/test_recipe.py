@@ -15,9 +15,9 @@ from recipes import LATENTS, TINY, dotted_keys, recipe
 import sweeps
 from bench.data.digits import DIGITS, DigitsOptions
 from bench.errors import InputError
+from bench.files.run_folder import read_config, write_config
 from bench.objectives.iddpm import IDDPM
 from bench.recipe import Recipe, load_recipe, parse_recipe
-from bench.run_folder import read_config, write_config
 from bench.score.evaluate import sampling_key
 from sweeps.expand import load_sweep
 

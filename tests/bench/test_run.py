@@ -15,11 +15,11 @@ import pytest
 from recipes import tiny
 from runs import StudyFolder, Undisturbed, finished, last_step, results, start
 
-from bench import jsonl
 from bench.errors import InputError
+from bench.files import jsonl
+from bench.files.run_folder import RunLocked, is_finished, is_locked, locked, read_config, write_config
 from bench.parallel import Execution
 from bench.run import run
-from bench.run_folder import RunLocked, is_finished, is_locked, locked, read_config, write_config
 
 
 def test_a_run_leaves_what_the_readme_says(study: StudyFolder) -> None:

@@ -18,14 +18,14 @@ from runs import StudyFolder, Undisturbed, last_step, results, start
 from torch import Tensor
 
 import bench.score.evaluate
-from bench import checkpoint, jsonl
 from bench.data.decoders import Pixels
 from bench.data.digits import DIGITS, Digits
 from bench.data.images import Images
+from bench.files import checkpoint, jsonl
+from bench.files.run_folder import is_finished
 from bench.parallel import Execution
 from bench.recipe import Recipe
 from bench.run import run, score, train
-from bench.run_folder import is_finished
 from bench.score.features import Features
 from bench.score.fidelity import Scorer
 from bench.stopping import Stopped, StopRequest

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from recipes import tiny
 
-from bench import jsonl, trackers
+from bench import trackers
 from bench.errors import InputError, RunError
+from bench.files import jsonl
 from bench.trackers import TRACKERS, Tracker, check_installed, open_trackers
 
 ROOT = Path(__file__).parents[2]

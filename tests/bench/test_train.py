@@ -14,9 +14,9 @@ from sampled import losses as losses_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from trainings import assert_same
 
-from bench import checkpoint, jsonl
 from bench.data.digits import Digits
 from bench.errors import RunError
+from bench.files import checkpoint, jsonl
 from bench.parallel import Parallel, Precision
 from bench.recipe import Recipe
 from bench.run import build_model, build_trainer

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pretrained_models import small, theirs
 from safetensors.torch import save_file
 
-from bench import checkpoint
+from bench.files import checkpoint
 from models import BLOCKS, create_model, load_pretrained
 from models.diffusers_weights import to_diffusers
 from models.transformer import DiT

@@ -28,7 +28,7 @@ from runs import last_step
 from studies import all_finished, job_ids, starts
 from sweep_files import DITBENCH, folders
 
-from bench import jsonl
+from bench.files import jsonl
 
 ROOT = Path(__file__).parents[2]
 SWEEP = ROOT / "sweeps" / "studies" / "digits.yaml"

@@ -13,9 +13,9 @@ import yaml
 from runs import SPEEDS
 from sweep_files import DITBENCH, folders
 
-from bench import jsonl
+from bench.files import jsonl
+from bench.files.run_folder import write_config
 from bench.recipe import Recipe
-from bench.run_folder import write_config
 from sweeps.cluster import load_cluster
 from sweeps.expand import load_sweep
 from sweeps.slurm import submissions

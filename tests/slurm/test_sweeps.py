@@ -26,9 +26,9 @@ from studies import (
 )
 from sweep_files import folders, write_sweep
 
-from bench import jsonl
-from bench.checkpoint import load_tensors
-from bench.run_folder import write_config
+from bench.files import jsonl
+from bench.files.checkpoint import load_tensors
+from bench.files.run_folder import write_config
 from sweeps.expand import load_sweep
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from typing import Any
 from command_line import Ended, ditbench
 from sweep_files import DITBENCH, FOUR, SIZE_AND_PATCH, write_sweep
 
-from bench.run_folder import lock_path, phase_file, weights_path
+from bench.files.run_folder import lock_path, phase_file, weights_path
 from sweeps.cluster import ClusterProfile
 from sweeps.expand import Sweep, load_sweep, run_folders
 from sweeps.slurm import submissions

@@ -11,9 +11,9 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from safetensors.torch import load_file
 
 import models
-from bench import checkpoint
+from bench.files import checkpoint
+from bench.files.run_folder import weights_path, write_config
 from bench.recipe import Recipe, parse_recipe
-from bench.run_folder import weights_path, write_config
 from models.transformer import DiT
 
 MODEL = {"name": "DiT", "depth": 2, "hidden_size": 32, "num_heads": 4, "patch_size": 2, "image_size": 64}

@@ -12,7 +12,7 @@ import yaml
 from analysis.results import run_history, tables
 from analysis.results.run_history import RunHistory
 from analysis.results.tables import Tables
-from bench.run_files import read_records
+from bench.files.run_files import read_records
 
 PATCHES = (4, 2, 1)
 SIZES = ("S", "B", "L", "XL")

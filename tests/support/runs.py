@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import jsonl
+from bench.files import jsonl
+from bench.files.run_folder import write_config
 from bench.recipe import Recipe
 from bench.run import run
-from bench.run_folder import write_config
 
 # The fixtures `study` and `undisturbed`.
 StudyFolder = Callable[[str], Path]

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from recipes import TINY
 
-from bench import jsonl
+from bench.files import jsonl
 from sweeps.expand import load_sweep, run_folders
 
 DITBENCH = Path(sys.executable).with_name("ditbench")

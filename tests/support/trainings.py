@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench import checkpoint, jsonl
 from bench.data import Dataset
+from bench.files import checkpoint, jsonl
 from bench.parallel import SINGLE, Parallel, Ranks
 from bench.recipe import Recipe
 from bench.run import build_trainer

@@ -13,11 +13,9 @@ from typing import Any
 import pytest
 from recipes import tiny
 
-from bench import jsonl
 from bench.errors import InputError
-from bench.flops import count
-from bench.provenance import commit
-from bench.run_folder import (
+from bench.files import jsonl
+from bench.files.run_folder import (
     Phase,
     failed_attempts,
     phase_file,
@@ -27,6 +25,8 @@ from bench.run_folder import (
     weights_path,
     write_config,
 )
+from bench.flops import count
+from bench.provenance import commit
 from bench.stopping import STOPPED
 from sweeps.cluster import ClusterProfile
 from sweeps.slurm import after, submissions

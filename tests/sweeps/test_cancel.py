@@ -14,8 +14,8 @@ import pytest
 from fake_slurm import FakeSlurm, FakeStudy, SweepCommands, submit_two
 from sweep_files import DITBENCH, folders, four_runs, rows_logged, submit_here
 
-from bench import jsonl
-from bench.run_folder import is_locked
+from bench.files import jsonl
+from bench.files.run_folder import is_locked
 
 
 def scancelled(slurm: FakeSlurm) -> list[str]:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from recipes import TINY
 
 from bench.errors import InputError
+from bench.files.run_folder import read_config, read_content, write_config
 from bench.recipe import Recipe
-from bench.run_folder import read_config, read_content, write_config
 from sweeps.expand import STUDIES, find_study, load_sweep
 
 BASE = {key: value for key, value in TINY.items() if key != "label"}

@@ -13,10 +13,10 @@ import pytest
 from runs import StudyFolder, results
 from sweep_files import FOUR, folders, four_runs, rows_logged, submit_here, write_sweep
 
-from bench import jsonl
 from bench.errors import InputError
+from bench.files import jsonl
+from bench.files.run_folder import is_locked, write_config
 from bench.run import run
-from bench.run_folder import is_locked, write_config
 from sweeps.cluster import load_cluster
 from sweeps.expand import load_sweep, run_folders
 from sweeps.groups import work

@@ -10,9 +10,9 @@ import pytest
 from recipes import tiny
 from scaling_plans import A100, equal_runs, local, only, planned, profile, rows
 
-from bench import checkpoint
+from bench.files import checkpoint
+from bench.files.run_folder import weights_path, write_config
 from bench.run import run
-from bench.run_folder import weights_path, write_config
 from sweeps import plan as plan_module
 from sweeps.expand import Sweep
 from sweeps.plan import check_budget, plan

@@ -12,9 +12,9 @@ import pytest
 from fake_slurm import FakeSlurm, FakeStudy, append
 
 from bench.errors import InputError
+from bench.files.jsonl import TAIL_BYTES
+from bench.files.run_files import read_ends
 from bench.flops import forward_gmacs
-from bench.jsonl import TAIL_BYTES
-from bench.run_files import read_ends
 from sweeps.slurm import submissions
 from sweeps.slurm.submissions import JobArray
 from sweeps.watch.named_runs import find_run

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from bench import checkpoint
 from bench.data.digits import Digits
+from bench.files import checkpoint
 from bench.randomness import Stream, generator
 
 NAME = "digits-cnn"

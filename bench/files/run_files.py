@@ -13,10 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import jsonl
 from bench.errors import InputError
+from bench.files import jsonl
+from bench.files.run_folder import PHASES, Phase, is_finished, is_trained, phase_file, read_content, read_error
 from bench.recipe import Recipe
-from bench.run_folder import PHASES, Phase, is_finished, is_trained, phase_file, read_content, read_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,7 +100,7 @@ def read_ends(recipe: Recipe, folder: Path) -> RunFiles:
 
 
 def seconds(time: object) -> float | None:
-    """A row's time (`bench.jsonl.now`) in seconds since 1970; None if it is none."""
+    """A row's time (`bench.files.jsonl.now`) in seconds since 1970; None if it is none."""
     try:
         return datetime.fromisoformat(str(time)).timestamp()
     except ValueError:

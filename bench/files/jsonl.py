@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.atomic import write_bytes
 from bench.errors import RunError
+from bench.files.atomic import write_bytes
 
 # Enough for the last rows of a metric file, however long it is.
 TAIL_BYTES = 8192

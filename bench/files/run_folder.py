@@ -21,9 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from bench import jsonl
-from bench.atomic import write_json
 from bench.errors import InputError, RunError
+from bench.files import jsonl
+from bench.files.atomic import write_json
 from bench.flops import cost_of
 from bench.recipe import Recipe, parse_recipe
 from bench.schema import dump_yaml, load_yaml

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.atomic import replace, wait_for_file
-from bench.run_folder import STATES_KEPT, weights_path
+from bench.files.atomic import replace, wait_for_file
+from bench.files.run_folder import STATES_KEPT, weights_path
 
 log = logging.getLogger(__name__)
 
