@@ -284,11 +284,9 @@ def _other_evals(path: Path, runs: pd.DataFrame) -> pd.DataFrame:
     table = (
         pd.read_csv(path, dtype={"run": "str"}) if path.is_file() else pd.DataFrame({"run": pd.array([], dtype="str")})
     )
-    return (
-        _with_run_columns(table.loc[:, ~table.columns.isin(RUN_COLUMNS[1:])], runs)
-        .reindex(columns=[*types])
-        .astype(types)
-    )
+    joined = _with_run_columns(table.loc[:, ~table.columns.isin(RUN_COLUMNS[1:])], runs)
+    others = [name for name in joined.columns if name not in types]  # such as metrics of one's own
+    return joined.reindex(columns=[*types, *others]).astype(types)
 
 
 def _with_run_columns(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

@@ -147,7 +147,7 @@ def evaluate(
         Path | None,
         typer.Option(
             help="The run whose weights made the samples: the row is added to its folder, and the reference, the "
-            "features and KID's subsets are its recipe's unless given."
+            "features and KID's subsets are its recipe's unless given, and so are the metrics."
         ),
     ] = None,
     work: Annotated[Path, typer.Option(help="Features and the resulting row go here.")] = Path("runs/evaluations"),
@@ -194,6 +194,7 @@ def evaluate(
             ranks,
             stop,
             offline,
+            own.metrics,
         )
         if ranks.is_first:
             if run is not None:

@@ -45,6 +45,7 @@ def evaluate_samples(
     ranks: Ranks,
     stop: StopRequest,
     offline: bool,
+    metrics: tuple[str, ...] | None = None,
 ) -> dict[str, Any]:
     """Score samples against a reference. All ranks must call it.
 
@@ -53,6 +54,7 @@ def evaluate_samples(
         real: what they are compared with.
         num_samples: the first so many; None: all.
         work: features of this evaluation go to folders in it, so that an interrupted one continues.
+        metrics: as `Scorer`.
 
     Returns:
         The row: what is known of how the samples were made, samples_id (a hash of the pixels), num_samples, reference,
@@ -82,7 +84,7 @@ def evaluate_samples(
             f"--kid-subset-size of at most {count}"
         )
     chosen = First(images, count)
-    scorer = Scorer(real, load_extractor(extractor, work, offline), kid_subset_size, work, device, ranks, stop)
+    scorer = Scorer(real, load_extractor(extractor, work, offline), kid_subset_size, work, device, ranks, stop, metrics)
     samples_id = ranks.from_first(images.content_hash()[:10] if ranks.is_first else "")
     name = f"{samples_id}-{count}-{scorer.key['extractor']}"
     try:
