@@ -105,9 +105,9 @@ def _together(parts: Sequence[Tables]) -> Tables:
     runs, train, evals = (
         pd.concat([getattr(tables, name) for tables in parts], ignore_index=True) for name in ("runs", "train", "evals")
     )
-    twins = runs.loc[runs["run"].duplicated(), "run"]
-    if not twins.empty:
-        raise ResultsError(f"the run {twins.iloc[0]} is in two folders; needed: one each, or --by source")
+    repeated = runs.loc[runs["run"].duplicated(), "run"]
+    if not repeated.empty:
+        raise ResultsError(f"the run {repeated.iloc[0]} is in two folders; needed: one each, or --by source")
     return replace(parts[0], runs=runs, train=train, evals=evals)
 
 

@@ -25,7 +25,7 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     """Into blocks.png, .pdf and .csv.
 
     A panel a source and model: lines over training, means over seeds with bands from the lowest to the highest; or,
-    where there is one step only, a row a design. Data columns: source, label, size, patch, block, step, gmacs,
+    where there is one step only, one row per design. Data columns: source, label, size, patch, block, step, gmacs,
     num_seeds, fid, fid_min, fid_max.
 
     Raises:

@@ -34,8 +34,8 @@ PAPER = (
 def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     """Into decoders.png, .pdf and .csv.
 
-    A row of panels for each model of a source whose scores differ in the decoder only: a panel a metric, a row a
-    decoder with its number, mean over seeds. Each panel has a scale of its own that does not begin at zero. Data
+    A row of panels for each model of a source whose scores differ in the decoder only: one panel per metric, one row
+    per decoder with its number, mean over seeds. Each panel has a scale of its own that does not begin at zero. Data
     columns: source, gmacs, label, step, decoder, num_seeds, and the metrics.
 
     Raises:

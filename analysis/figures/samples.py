@@ -83,7 +83,7 @@ def _grid(scores: Scores, samples: dict[str, np.ndarray], width: style.Width) ->
 
 
 def _places(evals: pd.DataFrame) -> list[list[str]]:
-    """The label of each row's cells, or what an empty one says: a row a size, a column a patch size.
+    """The label of each row's cells, or what an empty one says: one row per size, one column per patch size.
 
     Of several designs each has its own rows, or its own columns if these are few. Where two models have one size,
     patch size and design, they stand side by side as they come.

@@ -95,10 +95,10 @@ def compared(tables: Tables) -> pd.DataFrame:
 
 
 def compared_evaluations(evaluations: pd.DataFrame) -> pd.DataFrame:
-    """Measured beside published, a row a score.
+    """Measured beside published, one row per score.
 
     Args:
-        evaluations: a row an evaluation, with the columns `SUBJECT`, `TRAINING`, the evaluation's key and its
+        evaluations: one row per evaluation, with the columns `SUBJECT`, `TRAINING`, the evaluation's key and its
             scores; `IDENTITY` (label, run, seed) and `STATISTICS` may be missing. What is missing of the others
             counts as unknown, and so not as the published.
 

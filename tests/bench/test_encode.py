@@ -225,7 +225,7 @@ def in_record(**changes: Any) -> Callable[[Path], None]:
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         flip_a_bit,
         lambda path: os.truncate(path, 200),
@@ -238,11 +238,11 @@ def in_record(**changes: Any) -> Callable[[Path], None]:
     ids=["bit", "truncated", "missing", "no record", "half a record", "of other images", "too few"],
 )
 def test_a_spoilt_shard_is_made_again(
-    photos: Path, whole: Path, vae: Autoencoder, tmp_path: Path, spoil: Callable[[Path], object]
+    photos: Path, whole: Path, vae: Autoencoder, tmp_path: Path, damage: Callable[[Path], object]
 ) -> None:
     out = tmp_path / whole.name
     shutil.copytree(whole, out)
-    spoil(out / "shard-00001.npy")
+    damage(out / "shard-00001.npy")
     again = run(photos, out, vae)
     assert (again.made, again.kept) == (1, 3)
     assert files(out) == files(whole)
@@ -316,9 +316,9 @@ def test_latents_that_float16_cannot_hold_are_refused(photos: Path, tmp_path: Pa
 
 
 @pytest.fixture
-def spoilt(photos: Path, tmp_path: Path) -> Path:
-    """The third and all of the second shard's images spoilt, in as many ways."""
-    root = tmp_path / "spoilt" / "photos"
+def damaged(photos: Path, tmp_path: Path) -> Path:
+    """The third and all of the second shard's images damaged, in as many ways."""
+    root = tmp_path / "damaged" / "photos"
     shutil.copytree(photos, root)
     os.truncate(root / "cat/deep/down/3.png", (root / "cat/deep/down/3.png").stat().st_size // 2)
     (root / PATHS[4]).write_bytes(b"")
@@ -333,11 +333,11 @@ BAD = [PATHS[i] for i in (2, 4, 5, 6, 7)]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_corrupt_images_are_named_and_counted(spoilt: Path, vae: Autoencoder, tmp_path: Path, workers: int) -> None:
+def test_corrupt_images_are_named_and_counted(damaged: Path, vae: Autoencoder, tmp_path: Path, workers: int) -> None:
     with pytest.raises(InputError) as caught:
-        run(spoilt, tmp_path / "out", vae, workers=workers)
+        run(damaged, tmp_path / "out", vae, workers=workers)
     message = str(caught.value)
-    assert message.startswith(f"{spoilt}: 5 corrupt images of 14: cat/deep/down/3.png (")
+    assert message.startswith(f"{damaged}: 5 corrupt images of 14: cat/deep/down/3.png (")
     assert f", {BAD[1]} (" in message
     assert message.endswith("), ...; replace them, or leave them out with --skip-corrupt")
     assert not (tmp_path / "out" / "index.json").exists()
@@ -345,22 +345,22 @@ def test_corrupt_images_are_named_and_counted(spoilt: Path, vae: Autoencoder, tm
 
 
 def test_a_part_names_its_own_corrupt_images_and_the_last_one_all(
-    spoilt: Path, vae: Autoencoder, tmp_path: Path
+    damaged: Path, vae: Autoencoder, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="4 corrupt images of 14"):
-        run(spoilt, tmp_path / "out", vae, part=Part(1, 3))
-    assert run(spoilt, tmp_path / "out", vae, part=Part(2, 3)).index is None
+        run(damaged, tmp_path / "out", vae, part=Part(1, 3))
+    assert run(damaged, tmp_path / "out", vae, part=Part(2, 3)).index is None
     with pytest.raises(InputError, match="5 corrupt images of 14"):
-        run(spoilt, tmp_path / "out", vae, part=Part(0, 3))
+        run(damaged, tmp_path / "out", vae, part=Part(0, 3))
     assert not (tmp_path / "out" / "index.json").exists()
 
 
 def test_corrupt_images_can_be_left_out_and_are_listed(
-    spoilt: Path, vae: Autoencoder, whole: Path, tmp_path: Path
+    damaged: Path, vae: Autoencoder, whole: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError):
-        run(spoilt, tmp_path / "out", vae)
-    encoded = run(spoilt, tmp_path / "out", vae, skip_corrupt=True)
+        run(damaged, tmp_path / "out", vae)
+    encoded = run(damaged, tmp_path / "out", vae, skip_corrupt=True)
     assert (encoded.made, encoded.kept) == (0, 4), "what was made before is used"
     index = read_index(tmp_path / "out")
     assert [image.path for image in index.corrupt] == BAD
@@ -371,20 +371,22 @@ def test_corrupt_images_can_be_left_out_and_are_listed(
     kept = [position for position, name in enumerate(PATHS) if name not in BAD]
     latents = Latents(tmp_path / "out", CPU)
     _, labels = latents.batch(torch.arange(9), slice(None), torch.Generator().manual_seed(0))
-    assert labels.tolist() == [list_images(spoilt).labels[position] for position in kept]
+    assert labels.tolist() == [list_images(damaged).labels[position] for position in kept]
     assert np.allclose(moments(tmp_path / "out"), moments(whole)[kept], rtol=2e-3, atol=1e-4)
 
 
-def test_a_replaced_image_is_noticed(spoilt: Path, photos: Path, vae: Autoencoder, whole: Path, tmp_path: Path) -> None:
-    run(spoilt, tmp_path / whole.name, vae, skip_corrupt=True)
+def test_a_replaced_image_is_noticed(
+    damaged: Path, photos: Path, vae: Autoencoder, whole: Path, tmp_path: Path
+) -> None:
+    run(damaged, tmp_path / whole.name, vae, skip_corrupt=True)
     for name in BAD[1:]:
-        (spoilt / name).unlink()
-        shutil.copy(photos / name, spoilt / name)
+        (damaged / name).unlink()
+        shutil.copy(photos / name, damaged / name)
     with pytest.raises(InputError, match="1 corrupt images of 14"):
-        run(spoilt, tmp_path / whole.name, vae)
-    (spoilt / BAD[0]).unlink()
-    shutil.copy(photos / BAD[0], spoilt / BAD[0])
-    assert run(spoilt, tmp_path / whole.name, vae).made == 1
+        run(damaged, tmp_path / whole.name, vae)
+    (damaged / BAD[0]).unlink()
+    shutil.copy(photos / BAD[0], damaged / BAD[0])
+    assert run(damaged, tmp_path / whole.name, vae).made == 1
     assert files(tmp_path / whole.name) == files(whole)
 
 

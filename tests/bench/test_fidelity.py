@@ -197,7 +197,7 @@ def test_the_feature_network_is_trained_once(tmp_path: Path, monkeypatch: pytest
     written = first.path.stat().st_mtime_ns
     assert digits_cnn.trained(tmp_path) == first
     assert first.path.stat().st_mtime_ns == written
-    first.path.write_bytes(first.path.read_bytes()[:-1])  # a spoilt file is trained again, to the same weights
+    first.path.write_bytes(first.path.read_bytes()[:-1])  # a damaged file is trained again, to the same weights
     assert digits_cnn.trained(tmp_path) == first
 
 

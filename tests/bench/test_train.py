@@ -1,4 +1,4 @@
-"""Training: the optimisation itself, resuming, what is logged, and what a spoilt checkpoint or loss does."""
+"""Training: the optimisation itself, resuming, what is logged, and what a damaged checkpoint or loss does."""
 
 from __future__ import annotations
 

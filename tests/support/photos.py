@@ -1,4 +1,4 @@
-"""A small folder of photographs of many sizes, modes and formats, with a folder a class."""
+"""A small folder of photographs of many sizes, modes and formats, with one folder per class."""
 
 from __future__ import annotations
 
