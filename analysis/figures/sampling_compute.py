@@ -55,7 +55,11 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
 def _scores(source: Source) -> list[Scores]:
     if source.published:
         raise NothingToDraw(NOT_PRINTED)
-    return varied(source, "sampling_steps")
+    scores = varied(source, "sampling_steps")
+    known = [one for one in scores if ":" not in one.evals["sampler"].iloc[0]]
+    if not known:
+        raise NothingToDraw("samplers of one's own: tables do not hold how often a step calls the network")
+    return known
 
 
 def _points(scores: Scores) -> pd.DataFrame:

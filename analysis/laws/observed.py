@@ -11,6 +11,7 @@ from analysis.errors import ResultsError
 from analysis.laws.choices import check_known
 from analysis.laws.compute import COMPUTE, Compute
 from analysis.laws.observations import Observations
+from analysis.results.model_names import model_names
 from analysis.results.published import published
 from analysis.results.tables import Tables, comparable
 
@@ -20,7 +21,7 @@ LOSS_WINDOW = 0.1  # share of the steps up to the one asked for, the last ones, 
 
 LATENT_SIDE = {256: 32, 512: 64}
 IDENTITY = ["run", "label", "size", "patch", "block", "seed", "gmacs"]
-OF_RUNS = ["params", "tokens", "batch_size", "data"]
+OF_RUNS = ["params", "tokens", "objective", "batch_size", "data"]
 
 
 def published_observations(metric: str = "fid", compute: str = "forward", all_steps: bool = False) -> Observations:
@@ -84,11 +85,13 @@ def collected_observations(
     table = _losses(tables) if metric == "loss" else _scores(tables, metric)
     missing = [name for name in OF_RUNS if name not in table.columns]
     table = table.merge(tables.runs.loc[:, ["run", *missing]], on="run", how="left", validate="many_to_one")
+    names = dict(zip(tables.runs["run"], model_names(tables.runs)["label"], strict=True))
+    table = table.assign(label=[names[run] for run in table["run"]])  # a run's own label is free text
     if patch is not None:
         if patch not in set(table["patch"]):
             raise ResultsError(f"patch {patch}: no such rows; accepted: {_values(table['patch'])}")
         table = table.loc[table["patch"] == patch]
-    for name in ("block", "data", "batch_size"):
+    for name in ("block", "objective", "data", "batch_size"):
         if len(set(table[name])) > 1:
             raise ResultsError(f"the runs differ in {name} ({_values(table[name])}); a law needs one value")
     counts: dict[int, int] = {int(at): count for at, count in table["step"].value_counts().items()}  # pyright: ignore
