@@ -65,6 +65,7 @@ def sample(
     from bench.sample import Sampling, make_samples
     from bench.weights import load_weights_of
 
+    parse_evaluation(sampler=sampler, sampler_options=options)  # before gigabytes of weights are fetched for it
     with joined(device) as ranks:
         torch_device = prepare_device(device, precision, ranks.local_rank)
         source = load_weights_of(weights, step, offline)
