@@ -296,7 +296,8 @@ def parse_evaluation(**given: Any) -> EvaluationConfig:
     try:
         return EvaluationConfig(**given)
     except ValidationError as error:
-        raise InputError(f"--{describe(error, EvaluationConfig).replace('_', '-', 1)}") from None
+        key, colon, problem = describe(error, EvaluationConfig).partition(":")
+        raise InputError(f"--{key.replace('_', '-')}{colon}{problem}") from None
 
 
 def check_sampling(evaluation: EvaluationConfig, diffusion: DiffusionConfig) -> None:
