@@ -45,6 +45,7 @@ def test_all_figures_are_drawn(tmp_path, labels, seeds, channels):
             assert 0.005 < ink < 0.9, path.name
 
 
+@pytest.mark.slow
 def test_the_same_tables_give_the_same_bytes(tmp_path):
     tables = collected(tmp_path, ["S/4", "S/2", "B/4", "B/1"], (0, 1))
     first, second = draw_all(tables, tmp_path / "first"), draw_all(tables, tmp_path / "second")

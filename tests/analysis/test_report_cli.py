@@ -23,6 +23,7 @@ def test_a_report_needs_neither_torch_nor_the_code_that_made_the_runs() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_the_command_writes_beside_the_tables_or_where_it_is_told(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path / "runs")
     for path in sweep.glob("*/evals.jsonl"):

@@ -159,6 +159,7 @@ def _train_and_stop(ranks: Ranks, recipe: Recipe, folder: Path, step: int) -> No
         trainer.train_until(recipe.train.steps)
 
 
+@pytest.mark.slow
 def test_a_run_may_continue_on_another_number_of_ranks(tmp_path: Path) -> None:
     """From the middle of a window of the log, whose sums were kept rank by rank."""
     recipe = tiny(train={"checkpoint_steps": [], "log_every": 4, "save_every": 100})
@@ -233,6 +234,7 @@ def _run(ranks: Ranks, folder: Path, study: Path, signalled: int, seconds_betwee
     return None
 
 
+@pytest.mark.slow
 def test_one_rank_told_to_stop_stops_all_and_nothing_is_lost(study: StudyFolder) -> None:
     recipe = tiny(
         train={"steps": 60, "checkpoint_steps": [30], "log_every": 8, "save_every": 100}, evaluation={"batch_size": 16}
@@ -312,6 +314,7 @@ def _run_with_a_death(ranks: Ranks, folder: Path, study: Path, explained: bool) 
     bench.run.run(folder, study, Execution(ranks=ranks, session={"attempt": "7.0"}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("explained", [False, True])
 def test_a_rank_that_is_killed_ends_all_and_who_knows_why_has_time_to_say_so(
     study: StudyFolder, explained: bool

@@ -161,6 +161,7 @@ def test_without_trust_nothing_is_computed(exported: Path) -> None:
         DiTTransformer2DModel.from_pretrained(exported / "out" / "transformer")
 
 
+@pytest.mark.slow
 def test_it_loads_where_the_suite_is_not_installed(exported: Path, tmp_path: Path) -> None:
     script = """
 import sys

@@ -102,6 +102,7 @@ def test_the_named_ones_are_computed_and_the_frechet_distance_always(features: P
     assert recipe({"evaluation.metrics": ["kid"]}).id != recipe().id
 
 
+@pytest.mark.slow
 def test_a_metric_of_one_s_own_goes_into_the_row_and_its_direction_into_the_folder(
     study: StudyFolder, tmp_path: Path
 ) -> None:

@@ -216,6 +216,7 @@ def from_a_wheel(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", ["checkout", "installed", "wheel"])
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_folder_with_models_and_analysis_of_its_own(suite: str, kind: str, tmp_path: Path) -> None:
