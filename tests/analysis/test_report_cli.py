@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from report_html import ROOT, parsed
 from report_sweep import plan_of, write_sweep
 from run_folders import collect
