@@ -20,8 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from fuzzing import Tally, fuzz, keep, place  # noqa: E402
-from parsers import PARSERS, Parser  # noqa: E402
+from fuzzing import Tally, fuzz, keep, place
+from parsers import PARSERS, Parser
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ class Tally:
     tried: int = 0
     read: int = 0
     refused: int = 0
-    faults: dict[str, dict[str, str]] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def fuzz(parser: Parser, examples: int, seed_: int, on_fault: OnFault, tally: Ta
             max_examples=examples,
             database=None,
             deadline=None,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=[*HealthCheck]  # pyright: ignore[reportArgumentType],
             phases=[Phase.generate],
         )
         @given(st.data())
