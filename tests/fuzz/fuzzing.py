@@ -86,7 +86,7 @@ def fuzz(parser: Parser, examples: int, seed_: int, on_fault: OnFault, tally: Ta
             max_examples=examples,
             database=None,
             deadline=None,
-            suppress_health_check=[*HealthCheck]  # pyright: ignore[reportArgumentType],
+            suppress_health_check=[*HealthCheck],  # pyright: ignore[reportArgumentType]
             phases=[Phase.generate],
         )
         @given(st.data())
