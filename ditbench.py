@@ -25,7 +25,7 @@ from bench.errors import InputError, RunError
 from bench.stopping import STOPPED, Stopped
 from ditbench_perf import app as perf_app
 from models import BLOCKS
-from models.parts import Seam
+from models.parts import Seam, forbid_own_parts
 from sweeps.commands import RunsOption, TrackerOption, run_here
 from sweeps.commands import app as sweep_app
 
@@ -59,6 +59,19 @@ for command in (
     table,
 ):
     app.command()(command)
+
+
+@app.callback()
+def before_all(
+    no_own_parts: Annotated[
+        bool,
+        typer.Option(
+            "--no-own-parts", help="Import nothing that a recipe or an option names by module:Name: for strangers' recipes."
+        ),
+    ] = False,
+) -> None:
+    if no_own_parts:
+        forbid_own_parts()
 
 
 def _own_figure(path: str) -> Any:

@@ -28,15 +28,22 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
         with aside.open("rb") as file:
             os.fsync(file.fileno())
         aside.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        sync_names(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             aside.unlink()
         if isinstance(error, OSError):
             raise RunError(f"{path}: could not be written ({error}); what was saved before is untouched") from None
         raise
+
+
+def sync_names(folder: Path) -> None:
+    """Have the names in a folder outlive a loss of power: syncing a new file does not promise that of its name."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

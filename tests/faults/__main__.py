@@ -20,7 +20,7 @@ from pathlib import Path
 for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[threads] = "1"  # before anything is imported: a process is forked hundreds of times
 TESTS = Path(__file__).parents[1]
-sys.path += [str(TESTS / "support"), str(TESTS / "bench"), str(TESTS.parent)]
+sys.path[:0] = [str(TESTS.parent), str(TESTS / "support"), str(TESTS / "bench")]
 
 
 def main() -> int:

@@ -97,7 +97,8 @@ def kill(case: Case) -> str | None:
         ended = child.poll()
         child.kill(whole_group)
         status, said = (_wait(child) if ended is None else ended), f"after {seconds:.3f} s"
-    return said if status == -signal.SIGKILL else None
+    assert status in (0, -signal.SIGKILL), f"it ended with status {status} before it was killed"
+    return said if status else None
 
 
 def lose_power(case: Case) -> str | None:
@@ -109,7 +110,8 @@ def lose_power(case: Case) -> str | None:
         watch(case.folder, lambda count: os.killpg(0, signal.SIGKILL) if count == number else None)
 
     child = case.start(before)
-    if child.wait() != -signal.SIGKILL:
+    if (status := _wait(child)) != -signal.SIGKILL:
+        assert status == 0, f"it ended with status {status} before the power was lost"
         shutil.rmtree(shadow)
         return None
     return f"at instant {number}: {power_loss.drop_unsynced(case.folder, shadow, case.chance)}"

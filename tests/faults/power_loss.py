@@ -46,6 +46,7 @@ class _Recorder:
     def __init__(self, shadow: Path) -> None:
         self._shadow = shadow
         self._log = os.open(shadow / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._log_folder = os.open(shadow, os.O_RDONLY)
         self._copies = 0
 
     def fsync(self, file: Any) -> None:
@@ -76,7 +77,8 @@ class _Recorder:
         """A second name keeps a removed file's inode from being used again."""
         pin = self._shadow / f"pin-{inode}"
         if not pin.exists():
-            os.link(path, pin, follow_symlinks=True)
+            # With a folder given, Python follows the link in /proc to the file.
+            os.link(path, pin, src_dir_fd=self._log_folder, follow_symlinks=True)
 
     def _note(self, row: dict[str, Any]) -> None:
         os.write(self._log, (json.dumps(row) + "\n").encode())
