@@ -66,7 +66,8 @@ def before_all(
     no_own_parts: Annotated[
         bool,
         typer.Option(
-            "--no-own-parts", help="Import nothing that a recipe or an option names by module:Name: for strangers' recipes."
+            "--no-own-parts",
+            help="Import nothing that a recipe or an option names by module:Name: for strangers' recipes.",
         ),
     ] = False,
 ) -> None:

@@ -84,7 +84,7 @@ class Seam:
 
 
 def forbid_own_parts() -> None:
-    """From now on, in this process and those it starts, refuse dotted paths: nothing that a recipe names is imported."""
+    """From now on, here and in processes started from here, refuse dotted paths: what a recipe names is not imported."""
     os.environ[FORBIDDEN] = "1"
 
 

@@ -250,7 +250,9 @@ def disk(folder: Path, of_its_own: bool) -> Iterator[None]:
 def _mount(folder: Path) -> bool:
     options = f"size={TMPFS_MIB}m,mode=755"
     try:
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False
+        )
     except FileNotFoundError:
         return False
     return done.returncode == 0
@@ -258,5 +260,3 @@ def _mount(folder: Path) -> bool:
 
 def _remount(folder: Path, option: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{option}", folder], check=True, capture_output=True)
-
-

@@ -1,4 +1,4 @@
-"""Commands in children of a process that has imported everything: one starts in milliseconds, where torch takes seconds.
+"""Commands in children of a process that has imported everything: they start in milliseconds, torch in seconds.
 
 The parent must never compute with torch itself: a fork of a process with worker threads may hang.
 """
@@ -64,7 +64,7 @@ def start(work: Callable[[], object], log: Path) -> Child:
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.dup2(file, 1)
         os.dup2(file, 2)
-        sys.stdout = sys.stderr = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115, PTH123
+        sys.stdout = sys.stderr = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
         work()
         status = DONE
     except SystemExit as ended:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "sacct", "srun")
 # Python without its site packages, which starts in some 15 ms.
-SCRIPT = f"#!{Path(sys.executable).resolve()} -ISs\n" + '''
+SCRIPT = (
+    f"#!{Path(sys.executable).resolve()} -ISs\n"
+    + '''
 import fcntl, os, re, sys
 
 jobs = os.path.join(os.path.dirname(os.path.abspath(__file__)), "jobs")
@@ -33,7 +35,8 @@ def indices(text):
 
 
 if command == "sbatch":
-    text = open(next(a for a in sys.argv[1:] if not a.startswith("-"))).read() if len(sys.argv) > 1 else sys.stdin.read()
+    script = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    text = open(script[0]).read() if script else sys.stdin.read()
     options = dict(re.findall(r"^#SBATCH --([a-z-]+)[= ](.*)$", text, re.M))
     name = options["job-name"].strip("'\\"")
     array = " ".join(map(str, indices(options["array"]))) if "array" in options else ""
@@ -62,6 +65,7 @@ elif command == "scancel":
 elif command == "scontrol" and "config" in sys.argv:
     print("MaxArraySize            = 1001")
 '''
+)
 
 
 def make_commands(folder: Path) -> None:

@@ -8,8 +8,8 @@ at that instant, by POSIX's rules, which are harder than what ext4 and XFS do:
 - a file's content may be that of its last sync (nothing, if there was none) or the newest; of what was appended, a part
   may be there, or zeros in its place.
 
-Not simulated: a disk that lies about syncs, damage to what was synced, and the loss of a whole file system. Every writer
-of the suite syncs by Python's `os.fsync`; what libraries write is covered, since they sync nothing and the suite does.
+Not simulated: a disk that lies about syncs, damage to what was synced, and the loss of a whole file system. Libraries
+write without syncing, and all syncs of the suite are Python's `os.fsync`: so all are seen.
 """
 
 from __future__ import annotations

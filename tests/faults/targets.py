@@ -146,7 +146,7 @@ def hashes(folder: Path) -> dict[str, str]:
 def _content(path: Path) -> bytes:
     """A file's; how samples were made without the commit, which git tells only the folder's owner."""
     content = path.read_bytes()
-    if path.suffix == ".json" and path.with_suffix(".npy").exists() and b'"commit"' in content:
+    if path.suffix == ".json" and b'"commit"' in content:
         return json.dumps({k: v for k, v in json.loads(content).items() if k != "commit"}).encode()
     return content
 
@@ -335,5 +335,3 @@ def _tasks(study: Path) -> dict[tuple[str, int], list[tuple[str, str]]]:
             for index, names in enumerate(array["tasks"]):
                 found[array["name"], index] = [(array["kind"], name) for name in names]
     return found
-
-

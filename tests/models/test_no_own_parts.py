@@ -93,7 +93,16 @@ def test_so_is_a_sweep(verb: str, stranger: Path) -> None:
     [
         ("figure", "stranger:Part"),
         ("sample", "DiT-XL/2-256", "--out", "x.npy", "--sampler", "stranger:Part"),
-        ("evaluate", "images.npy", "--reference", "images.npy", "--kid-subset-size", 10, "--extractor", "stranger:Part"),
+        (
+            "evaluate",
+            "images.npy",
+            "--reference",
+            "images.npy",
+            "--kid-subset-size",
+            10,
+            "--extractor",
+            "stranger:Part",
+        ),
         ("reference", "images", "--extractor", "stranger:Part", "--out", "reference.npz"),
         ("flops", "stranger:Part"),
         ("flops", "DiT-S/2", "--block", "stranger:Part"),
