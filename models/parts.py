@@ -84,7 +84,7 @@ class Seam:
 
 
 def forbid_own_parts() -> None:
-    """From now on, here and in processes started from here, refuse dotted paths: what a recipe names is not imported."""
+    """From now on, here and in processes started from here, refuse dotted paths: nothing they name is imported."""
     os.environ[FORBIDDEN] = "1"
 
 

@@ -34,25 +34,29 @@ PNG, PNG_END, PDF, PDF_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82", b"%PDF-", 
 
 def verify_results(folder: Path) -> Iterator[Check]:
     """The checks of a folder that `ditbench collect` made or that holds other results; nothing of its subfolders."""
-    tables = None
-    if any((folder / f"{name}.{kind}").is_file() for name in TABLES for kind in ("csv", "parquet")):
-        try:
-            tables = load(folder)
-            yield f"{folder}: tables of {len(tables.runs)} runs can be read", []
-        except (ResultsError, KeyError, ValueError) as error:
-            yield f"{folder}: tables", [str(error)]
-            return
-        frames = {name: pd.read_parquet(folder / f"{name}.parquet") for name in TABLES}
-        for name, frame in frames.items():
-            yield _csv_against_parquet(folder / f"{name}.csv", frame)
-            yield _unique(folder / f"{name}.parquet", frame, KEYS[name])
-        yield from _of_runs(folder, frames, tables)
-        yield from _steps(folder, frames)
-        yield from _derived(folder, frames, tables)
-        yield _samples(folder, tables)
-    for path in sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in _WHOLE):
-        yield f"{path}: whole", _limited(_WHOLE[path.suffix](path))
-        if tables is not None and path.suffix == ".csv" and path.stem not in (*TABLES, "correlations", "published"):
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in _WHOLE)
+    damaged: list[str] = []
+    for path in files:
+        problems = _limited(_WHOLE[path.suffix](path))
+        damaged += problems
+        yield f"{path}: whole", problems
+    if damaged or not any(path.stem in TABLES for path in files):
+        return
+    try:
+        tables = load(folder)
+    except (ResultsError, KeyError) as error:
+        yield f"{folder}: tables", [str(error)]
+        return
+    frames = {name: pd.read_parquet(folder / f"{name}.parquet") for name in TABLES}
+    for name, frame in frames.items():
+        yield _csv_against_parquet(folder / f"{name}.csv", frame)
+        yield _unique(folder / f"{name}.parquet", frame, KEYS[name])
+    yield from _of_runs(folder, frames, tables)
+    yield from _steps(folder, frames)
+    yield from _derived(folder, frames, tables)
+    yield _samples(folder, tables)
+    for path in files:
+        if path.suffix == ".csv" and path.stem not in (*TABLES, "correlations", "published", "other_evals"):
             yield from _plotted(path, folder.resolve().name, tables)
 
 

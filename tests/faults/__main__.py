@@ -5,7 +5,7 @@
 Trainer, scorer, sampler, collector, encoder and both launchers are killed, lose power, find the disk full or the folder
 read-only, see the clock jump, and meet another process at the same work. Afterwards the same command must end as if
 nothing had been, bit for bit. Every case has random numbers of its own: the same seed, the same instants (those after a
-time depend on the machine's speed too). Writes cases.csv, a line for each case, and faults.csv, one for each command and
+time depend on the machine too). Writes cases.csv, a line for each case, and faults.csv, one for each command and
 fault; exit status 1 if a case went wrong. Root fills a small disk; for others a limit on files' sizes stands for it.
 """
 
