@@ -258,58 +258,72 @@ def _plotted(path: Path, source: str, tables: Tables) -> Iterator[Check]:
     whose = next((name for name in ("source", "panel") if name in table.columns), None)
     if whose is None or "label" not in table.columns or len(set(tables.runs["block"].dropna())) > 1:
         return
-    table = table.loc[(table["source"] if "source" in table.columns else table[whose]) == source]
-    problems, plotted = [], 0
+    table = table.loc[table[whose] == source]
     scores = pd.concat([frame for frame in (tables.evals, tables.other_evals) if not frame.empty] or [tables.evals])
-    for number, row in table.iterrows():
+    rows_of = {"loss": _by_label(tables.train), "": _by_label(scores)}
+    recipes = {label: rows[0] for label, rows in _by_label(tables.evals).items()}
+    problems, plotted = [], 0
+    for number, row in zip(table.index, table.to_dict("records"), strict=True):
+        where = f"{path}: line {number + 2}"
         for value, name, low, high in _values(row):
-            pool = tables.train if name == "loss" else scores
-            if name not in pool.columns or row["label"] not in set(pool["label"]):
+            rows = rows_of.get(name, rows_of[""]).get(row["label"], [])
+            if not rows or name not in rows[0]:
                 continue
-            expected = _selected(pool, tables.evals, row)[name].dropna().astype(float)
+            found = [
+                float(one[name]) for one in _selected(rows, recipes.get(row["label"], {}), row) if pd.notna(one[name])
+            ]
             plotted += 1
-            if "num_seeds" in row.index and "seed" not in row.index and len(expected) > row["num_seeds"]:
+            if "num_seeds" in row and "seed" not in row and len(found) > row["num_seeds"]:
                 # A figure of some seeds, such as those that were sampled in other ways as well.
-                if not expected.min() * (1 - CLOSE) <= value <= expected.max() * (1 + CLOSE):
-                    problems.append(f"{path}: line {int(str(number)) + 2}: no mean of scores that the tables have")
+                if not min(found) * (1 - CLOSE) <= value <= max(found) * (1 + CLOSE):
+                    problems.append(f"{where}: {name} of {row['label']} is no mean of what the tables have")
                 continue
+            if not found:
+                problems.append(f"{where}: {name} of {row['label']}: the tables have none")
+                continue
+            right = {"mean": float(np.mean(found)), "lowest": min(found), "highest": max(found)}
             said = {"mean": value, "lowest": low, "highest": high}
-            right = {"mean": expected.mean(), "lowest": expected.min(), "highest": expected.max()}
-            wrong = [kind for kind, found in said.items() if found is not None and not _nearly(found, right[kind])]
+            wrong = [kind for kind, shown in said.items() if shown is not None and not _nearly(shown, right[kind])]
             if wrong:
-                kind, line = wrong[0], int(str(number)) + 2
+                kind = wrong[0]
                 problems.append(
-                    f"{path}: line {line}: the {kind} {name} of {row['label']} is {said[kind]!r}; the tables give "
-                    f"{float(right[kind])!r}"
+                    f"{where}: the {kind} {name} of {row['label']} is {said[kind]!r}; the tables give {right[kind]!r}"
                 )
     if plotted:
         yield f"{path}: {plotted} plotted values against the tables", _limited(problems)
 
 
-def _values(row: pd.Series) -> Iterator[tuple[float, str, float | None, float | None]]:
+def _by_label(table: pd.DataFrame) -> dict[Any, list[dict[Any, Any]]]:
+    found: dict[Any, list[dict[Any, Any]]] = {}
+    for row in table.to_dict("records"):
+        found.setdefault(row["label"], []).append(row)
+    return found
+
+
+def _values(row: dict[Any, Any]) -> Iterator[tuple[float, str, float | None, float | None]]:
     """A row's plotted value, the metric it is of, and its range."""
-    if "metric" in row.index:
+    if "metric" in row:
         yield row["mean"], row["metric"], row.get("min"), row.get("max")
         return
     for name in ("fid", "loss", "kid"):
-        if name in row.index and pd.notna(row[name]):
+        if pd.notna(row.get(name)):
             yield row[name], name, row.get(f"{name}_min"), row.get(f"{name}_max")
 
 
-def _selected(pool: pd.DataFrame, evals: pd.DataFrame, row: pd.Series) -> pd.DataFrame:
-    """The scores that a plotted value is the mean of: of the model, and of all that the row says beside.
+def _selected(rows: list[dict[Any, Any]], recipe: dict[Any, Any], row: dict[Any, Any]) -> list[dict[Any, Any]]:
+    """Of a model's rows those that a plotted value is the mean of: that agree in all that its row says.
 
     What a row does not say of a score's key is as in the recipe, by which the model's own scores were made.
     """
-    chosen = pool.loc[pool["label"] == row["label"]]
-    own = evals.loc[evals["label"] == row["label"]]
-    for name in ("seed", "step", *evaluation_keys):
-        if name not in chosen.columns:
-            continue
-        wanted = row[name] if name in row.index else own[name].iloc[0] if name in evaluation_keys and len(own) else None
-        if wanted is not None:
-            chosen = chosen.loc[chosen[name].isna() if pd.isna(wanted) else (chosen[name] == wanted).fillna(False)]
-    return chosen if "step" in row.index else chosen.loc[chosen["step"] == chosen["step"].max()]
+    wanted = {name: row[name] for name in ("seed", "step", *evaluation_keys) if name in row}
+    wanted = {name: recipe[name] for name in evaluation_keys if name in recipe} | wanted
+    chosen = [one for one in rows if all(_agrees(one[name], value) for name, value in wanted.items() if name in one)]
+    last = max((one["step"] for one in chosen), default=None)
+    return chosen if "step" in row else [one for one in chosen if one["step"] == last]
+
+
+def _agrees(one: Any, other: Any) -> bool:
+    return bool(pd.isna(one) and pd.isna(other)) if pd.isna(one) or pd.isna(other) else bool(one == other)
 
 
 # --- files of any kind

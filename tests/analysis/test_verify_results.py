@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import ditbench
 
 from analysis.results.verify import verify_results
-from command_line import ditbench
 
 RESULTS = Path(__file__).parents[2] / "results"
 FOLDERS = sorted(path for path in RESULTS.iterdir() if path.is_dir())
