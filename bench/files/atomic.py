@@ -37,15 +37,6 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
-def sync_names(folder: Path) -> None:
-    """Have the names in a folder outlive a loss of power: syncing a new file does not promise that of its name."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
-
-
 def write_bytes(path: Path, data: bytes) -> None:
     """`replace` with these bytes."""
     replace(path, lambda aside: aside.write_bytes(data))
@@ -54,6 +45,15 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, content: object) -> None:
     """`replace` with a JSON document."""
     write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def sync_names(folder: Path) -> None:
+    """Have the names in a folder outlive a loss of power: syncing a new file does not promise that of its name."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def wait_for_file(path: Path) -> None:

@@ -64,12 +64,9 @@ def write_config(recipe: Recipe, folder: Path, axes: Mapping[str, str] | None = 
     if folders := own_folders(content["recipe"]):
         content["look_in"] = folders  # for jobs, which work elsewhere
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         write_bytes(path, dump_yaml(content).encode())
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error}); give another folder") from None
     except RunError as error:
-        raise InputError(f"{error}; give another folder") from None
+        raise InputError(f"{folder}: cannot be written ({error}); give another folder") from None
 
 
 def read_config(folder: Path) -> Recipe:
