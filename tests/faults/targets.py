@@ -332,6 +332,7 @@ def _tasks(study: Path) -> dict[tuple[str, int], list[tuple[str, str]]]:
     found: dict[tuple[str, int], list[tuple[str, str]]] = {}
     for path in study.glob("submissions/*/record.json"):
         for array in json.loads(path.read_text())["arrays"]:
-            for index, names in enumerate(array["tasks"]):
+            indices = array.get("indices") or range(len(array["tasks"]))
+            for index, names in zip(indices, array["tasks"], strict=True):
                 found[array["name"], index] = [(array["kind"], name) for name in names]
     return found
