@@ -68,8 +68,8 @@ def _import_everything() -> None:
 
     for name in (
         "encodings.utf_8_sig", "ditbench", "analysis.results.tables", "bench.data.encode", "bench.data.vae",
-        "bench.export.pipeline", "bench.run", "bench.score.extractors.digits_cnn", "bench.trackers", "bench.weights", "PIL.Image",
-        "pyarrow.parquet", "rich.progress", "scipy.linalg", "sklearn.datasets", "submitit", "sweeps.local",
+        "bench.export.pipeline", "bench.run", "bench.score.extractors.digits_cnn", "bench.trackers", "bench.weights",
+        "PIL.Image", "pyarrow.parquet", "rich.progress", "scipy.linalg", "sklearn.datasets", "submitit", "sweeps.local",
         "sweeps.plan_report", "sweeps.slurm.launch", "sweeps.watch.progress", "test_vae",
     ):  # fmt: skip
         importlib.import_module(name)

@@ -114,7 +114,7 @@ def lose_power(case: Case) -> str | None:
         assert status == 0, f"it ended with status {status} before the power was lost"
         shutil.rmtree(shadow)
         return None
-    return f"at instant {number}: {power_loss.drop_unsynced(case.folder, shadow, case.chance)}"
+    return f"at instant {number}: {power_loss.drop_unsynced(case.folder, shadow, case.chance, case.target.elsewhere)}"
 
 
 def fill_disk(case: Case) -> str | None:

@@ -92,12 +92,19 @@ class _Disk:
     files: dict[int, bytes] = field(default_factory=dict)
 
 
-def drop_unsynced(root: Path, shadow: Path, chance: random.Random) -> str:
-    """Put `root` into a state after power loss: in every other case all that was not synced is gone. Says what was."""
+def drop_unsynced(root: Path, shadow: Path, chance: random.Random, elsewhere: str | None) -> str:
+    """Put `root` into a state after power loss: in every other case all that was not synced is gone. Says what was.
+
+    The folder `elsewhere` in it is another machine's, and stays.
+    """
     kept = chance.choice([0.0, 0.5])
     synced, live = _synced(shadow), _live(root, shadow)
     after = root.with_name(f"{root.name}.after")
+    live.folders[root.stat().st_ino].pop(elsewhere or "", None)
+    synced.folders[root.stat().st_ino].pop(elsewhere or "", None)
     dropped = _build(after, root.stat().st_ino, synced, live, chance, kept)
+    if elsewhere:
+        (root / elsewhere).rename(after / elsewhere)
     shutil.rmtree(root)
     after.rename(root)
     shutil.rmtree(shadow)

@@ -45,6 +45,7 @@ class Target:
     """
 
     name: str
+    elsewhere: str | None = None  # a folder that stands for another machine
 
     def prepare(self, home: Path, features: Path) -> None:
         raise NotImplementedError
@@ -301,6 +302,7 @@ class SlurmLauncher(Target):
     """`ditbench sweep submit` to a SLURM that queues: the rows are the jobs, and every run has one of each kind."""
 
     name = "launcher (SLURM)"
+    elsewhere = "slurm"
 
     def prepare(self, home: Path, features: Path) -> None:
         make_commands(home / "slurm")
