@@ -5,6 +5,7 @@ names. After the child was killed, `drop_unsynced` puts its folder into a state 
 at that instant, by POSIX's rules, which are harder than what ext4 and XFS do:
 
 - a name that was made, replaced or removed since its folder was last synced may be old or new, each by itself;
+- but a new folder is there as soon as something in it was synced: every journal keeps that order;
 - a file's content may be that of its last sync (nothing, if there was none) or the newest; of what was appended, a part
   may be there, or zeros in its place.
 
@@ -141,7 +142,8 @@ def _build(out: Path, inode: int, synced: _Disk, live: _Disk, chance: random.Ran
     dropped = 0
     for name in sorted({*before, *now}):
         entry = now.get(name)
-        if before.get(name) != entry and chance.random() >= kept:
+        is_held = before.get(name) is None and _holds_synced(entry, synced, live)
+        if before.get(name) != entry and not is_held and chance.random() >= kept:
             entry = before.get(name)
             dropped += 1
         if entry is None:
@@ -154,6 +156,14 @@ def _build(out: Path, inode: int, synced: _Disk, live: _Disk, chance: random.Ran
         dropped += found != new
         (out / name).write_bytes(found)
     return dropped
+
+
+def _holds_synced(inode: int | None, synced: _Disk, live: _Disk) -> bool:
+    """Whether something in a folder, at any depth, was synced."""
+    if inode is None or inode not in live.folders:
+        return False
+    inside = live.folders[inode].values()
+    return inode in synced.folders or any(i in synced.files or _holds_synced(i, synced, live) for i in inside)
 
 
 def _content(old: bytes, new: bytes, chance: random.Random, kept: float) -> bytes:
