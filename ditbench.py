@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,7 +26,7 @@ from bench.errors import InputError, RunError
 from bench.stopping import STOPPED, Stopped
 from ditbench_perf import app as perf_app
 from models import BLOCKS
-from models.parts import Seam
+from models.parts import Seam, forbid_own_parts
 from sweeps.commands import RunsOption, TrackerOption, run_here
 from sweeps.commands import app as sweep_app
 
@@ -59,6 +60,20 @@ for command in (
     table,
 ):
     app.command()(command)
+
+
+@app.callback()
+def before_all(
+    no_own_parts: Annotated[
+        bool,
+        typer.Option(
+            "--no-own-parts",
+            help="Import nothing that a recipe or an option names by module:Name: for strangers' recipes.",
+        ),
+    ] = False,
+) -> None:
+    if no_own_parts:
+        forbid_own_parts()
 
 
 def _own_figure(path: str) -> Any:
@@ -180,6 +195,47 @@ def collect(
     collected = tables.collect(read_records(folder), out)
     typer.echo(f"{len(collected.runs)} runs, {len(collected.evals)} scores: {out}")
     _print_published(collected)
+
+
+@app.command()
+def verify(
+    paths: Annotated[list[Path], typer.Argument(help="Run folders, a sweep's folder of runs, folders of results.")],
+) -> None:
+    """Recompute what is cheap of runs and results, and name every mismatch. Status 1 where there is one."""
+    mismatches = 0
+    for path in paths:
+        found = 0
+        for what, problems in _checks(path):
+            found += 1
+            mismatches += len(problems)
+            typer.echo(what if not problems else f"{what}: MISMATCH")
+            for problem in problems:
+                typer.echo(f"  {problem}")
+        if not found:
+            raise InputError(
+                f"{path}: nothing to verify; accepted: a run folder, a folder of runs, a folder of results"
+            )
+    if mismatches:
+        raise RunError(f"{mismatches} mismatches, listed above")
+    typer.echo("no mismatch")
+
+
+def _checks(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Of a run, of all runs in a folder, or of results and the results in their folders."""
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; accepted: a run folder, a folder of runs, a folder of results")
+    runs = [path] if (path / "config.yaml").exists() else sorted(config.parent for config in path.glob("*/config.yaml"))
+    if runs:
+        from bench.files.verify_run import verify_run
+
+        for run in runs:
+            yield from verify_run(run)
+        return
+    from analysis.results.verify import verify_results
+
+    yield from verify_results(path)
+    for folder in sorted(inner for inner in path.iterdir() if inner.is_dir() and not inner.name.startswith((".", "_"))):
+        yield from _checks(folder)
 
 
 @app.command()

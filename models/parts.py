@@ -2,6 +2,8 @@
 
 A built-in is a dotted path that its registry gives a name. A user's module is looked for in the folder of the recipe
 or sweep that names it, in the working folder, and among what is installed. Importing this module imports no torch.
+
+To import is to run: `forbid_own_parts` is for recipes of people one does not trust.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.abc
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -21,6 +24,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 # Top-level names of the suite, which research repositories like to use as well.
 OURS = ("models", "bench", "sweeps", "analysis", "ditbench")
+# An environment variable, for the processes that are started for a run: where it is set, only built-ins are found.
+FORBIDDEN = "DITBENCH_NO_OWN_PARTS"
 DOTTED_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(/.+)?")
 
 
@@ -55,13 +60,19 @@ class Seam:
         """The part of a built-in's name, or of a user's dotted path.
 
         Raises:
-            ValueError: one line: an unknown name, or a path that does not import or lacks part of the contract.
+            ValueError: one line: an unknown name, or a path that is forbidden, does not import or lacks part of the
+                contract.
         """
         path = self.builtin.get(name, name)
         if ":" not in path:
             raise ValueError(
                 f"unknown {self.noun} {name!r}; accepted: {', '.join(self.builtin)}, or the path of your own, "
                 "such as my_module:Name"
+            )
+        if name not in self.builtin and os.environ.get(FORBIDDEN):
+            raise ValueError(
+                f"{self.noun} {name!r} is code of one's own, which --no-own-parts ({FORBIDDEN}) forbids; accepted: "
+                f"{', '.join(self.builtin) or 'none'}"
             )
         part = _attribute(path, is_ours=name in self.builtin)
         lacking = [attribute for attribute in self.contract if not hasattr(part, attribute)]
@@ -70,6 +81,11 @@ class Seam:
                 f"{name!r} is no {self.noun}: it lacks {', '.join(lacking)}; needed: {', '.join(self.contract)}"
             )
         return part
+
+
+def forbid_own_parts() -> None:
+    """From now on, here and in processes started from here, refuse dotted paths: nothing they name is imported."""
+    os.environ[FORBIDDEN] = "1"
 
 
 def look_in(folder: Path) -> None:

@@ -28,9 +28,7 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
         with aside.open("rb") as file:
             os.fsync(file.fileno())
         aside.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        sync_names(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             aside.unlink()
@@ -47,6 +45,15 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, content: object) -> None:
     """`replace` with a JSON document."""
     write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def sync_names(folder: Path) -> None:
+    """Have the names in a folder outlive a loss of power: syncing a new file does not promise that of its name."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def wait_for_file(path: Path) -> None:

@@ -7,10 +7,10 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from bench.errors import RunError
-from bench.files.atomic import write_bytes
+from bench.files.atomic import sync_names, write_bytes
 
 # Enough for the last rows of a metric file, however long it is.
 TAIL_BYTES = 8192
@@ -23,19 +23,35 @@ def now() -> str:
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    """Add one row.
+    """Add one row, in the place of a last line that a crash or a full disk cut short.
 
     Raises:
         RunError: the disk is full or the file cannot be written.
     """
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        is_new = not path.exists()
+        with path.open("ab+") as file:
+            _cut_torn_line(file)
+            file.write(json.dumps(row).encode() + b"\n")
             file.flush()
             # A checkpoint must never outlive the metrics that led to it.
             os.fsync(file.fileno())
+        if is_new:
+            sync_names(path.parent)
     except OSError as error:
         raise RunError(f"{path}: could not be written ({error})") from None
+
+
+def _cut_torn_line(file: BinaryIO) -> None:
+    end = file.seek(0, os.SEEK_END)
+    start = max(0, end - TAIL_BYTES)
+    file.seek(start)
+    tail = file.read()
+    if tail and not tail.endswith(b"\n"):
+        # A row longer than the tail that was read is cut by the whole file.
+        file.seek(0 if b"\n" not in tail else start)
+        kept = file.tell() + file.read().rfind(b"\n") + 1
+        file.truncate(kept)
 
 
 def whole_lines(path: Path) -> list[bytes]:

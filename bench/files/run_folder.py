@@ -23,7 +23,7 @@ from typing import IO, Any, Literal
 
 from bench.errors import InputError, RunError
 from bench.files import jsonl
-from bench.files.atomic import write_json
+from bench.files.atomic import write_bytes, write_json
 from bench.flops import cost_of
 from bench.recipe import Recipe, parse_recipe
 from bench.schema import dump_yaml, load_yaml
@@ -64,11 +64,8 @@ def write_config(recipe: Recipe, folder: Path, axes: Mapping[str, str] | None = 
     if folders := own_folders(content["recipe"]):
         content["look_in"] = folders  # for jobs, which work elsewhere
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / ".config.yaml"
-        aside.write_text(dump_yaml(content), encoding="utf-8")
-        aside.replace(path)
-    except OSError as error:
+        write_bytes(path, dump_yaml(content).encode())
+    except RunError as error:
         raise InputError(f"{folder}: cannot be written ({error}); give another folder") from None
 
 
@@ -190,8 +187,7 @@ def record_failure(folder: Path, phase: Phase, error: str, max_failures: int, fa
         path = phase_file(folder, "failures.jsonl", phase)
         jsonl.append(path, {"time": jsonl.now(), "error": error, **facts})
         if len(failed_attempts(folder, phase)) >= max_failures:
-            content = json.dumps({"error": error, "time": jsonl.now(), **facts}) + "\n"
-            phase_file(folder, "error.json", phase).write_text(content, encoding="utf-8")
+            write_json(phase_file(folder, "error.json", phase), {"error": error, "time": jsonl.now(), **facts})
     except (OSError, RunError):
         log.exception("%s: the error could not be recorded", folder)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.errors import InputError
 from models.parts import Seam
 
 if TYPE_CHECKING:
@@ -54,7 +55,11 @@ def load_extractor(name: str, folder: Path, offline: bool) -> Extractor:
     """The extractor of a recipe, on the CPU; one that the suite trains itself is trained in `folder` if need be.
 
     Raises:
-        InputError: the weights are not those of the network.
+        InputError: there is none of this name, or the weights are not those of the network.
         MissingAsset: they are not in the cache and cannot be fetched.
     """
-    return EXTRACTORS.find(name).load(name, folder, offline)
+    try:
+        part = EXTRACTORS.find(name)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return part.load(name, folder, offline)
