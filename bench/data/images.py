@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 CHUNK_BYTES = 2**26
 LOCAL_HEADER_BYTES = 30  # of a zip member, before its name and its extra field (APPNOTE 6.3, section 4.3.7)
-ZIP_PROBLEMS = (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError, RuntimeError)
+# Deflate makes nothing more than this much smaller (zlib's documentation): what claims more has not got it.
+MOST_DEFLATED = 1032
+ZIP_PROBLEMS = (
+    *(zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError, RuntimeError),
+    MemoryError,  # of Python's parser, by a header of nested brackets
+)
 
 
 class Images(ABC):
@@ -130,6 +135,8 @@ def _open_npy(path: Path) -> Images:
             dtype, shape, _ = _read_array_header(file)
         if dtype != np.uint8 or len(shape) != 4 or shape[1] not in (1, 3) or 0 in shape:
             raise InputError(f"{path}: {dtype} {shape}; accepted: uint8 (N, C, H, W) with C 1 or 3, not empty")
+        if math.prod(shape) > path.stat().st_size:
+            raise ValueError(f"{math.prod(shape):,} bytes by its shape, {path.stat().st_size:,} in the file")
         return ArrayImages(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: cannot be read as .npy ({error})") from None
@@ -156,12 +163,15 @@ class NpzArray:
         """
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.name}.npy") as member:
-                return np.lib.format.read_array(member, allow_pickle=False)
+                array = np.lib.format.read_array(member, allow_pickle=False)
+                if member.read(1):  # at the end, which the array need not reach, the checksum is compared
+                    raise ValueError(f"more bytes than {self.shape} are")
+                return array
         except ZIP_PROBLEMS as error:
             raise InputError(f"{self.path}: {self.name}: cannot be read ({error})") from None
 
     def map(self) -> NDArray:
-        """The array, memory-mapped if it is stored as it is, otherwise read.
+        """The array, memory-mapped if it is stored as it is, otherwise read; its checksum is compared either way.
 
         Raises:
             InputError: the file is damaged.
@@ -169,8 +179,11 @@ class NpzArray:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 member = archive.getinfo(f"{self.name}.npy")
-            if member.compress_type != zipfile.ZIP_STORED:
-                return self.read()
+                if member.compress_type != zipfile.ZIP_STORED:
+                    return self.read()
+                with archive.open(member) as stream:
+                    while stream.read(CHUNK_BYTES):  # zipfile compares at the end
+                        pass
             with self.path.open("rb") as file:
                 # The local header's extra field differs from the one in the central directory: read its length here.
                 file.seek(member.header_offset)
@@ -196,13 +209,28 @@ def npz_arrays(path: Path) -> dict[str, NpzArray]:
     arrays = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
+            for member in archive.infolist():
                 with archive.open(member) as file:
-                    name = member.removesuffix(".npy")
-                    arrays[name] = NpzArray(path, name, *_read_array_header(file))
+                    name = member.filename.removesuffix(".npy")
+                    arrays[name] = array = NpzArray(path, name, *_read_array_header(file))
+                    _check_size(array, file.tell(), member)
     except ZIP_PROBLEMS as error:
         raise InputError(f"{path}: cannot be read as .npz ({error})") from None
     return arrays
+
+
+def _check_size(array: NpzArray, header_bytes: int, member: zipfile.ZipInfo) -> None:
+    """Refuse, before memory is taken for it, an array whose numbers the file cannot hold.
+
+    Raises:
+        ValueError: its shape is of more or fewer bytes than there are.
+    """
+    if array.dtype.hasobject:
+        raise ValueError(f"{array}: Python objects, which are not unpickled")
+    declared = header_bytes + array.dtype.itemsize * math.prod(array.shape)
+    most = member.compress_size * {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: MOST_DEFLATED}[member.compress_type]
+    if declared != member.file_size or declared > most:
+        raise ValueError(f"{array}: {declared:,} bytes by its shape, {min(member.file_size, most):,} in the file")
 
 
 def npz_images(path: Path, arrays: dict[str, NpzArray]) -> Images | None:
@@ -241,8 +269,10 @@ def _read_array_header(file: IO[bytes]) -> tuple[np.dtype, tuple[int, ...], bool
             shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(file)
         else:
             raise ValueError(f"version {version} of the .npy format")
-    except tokenize.TokenError:  # numpy lets it pass
+    except (tokenize.TokenError, RecursionError):  # numpy lets them pass
         raise ValueError("its header is damaged") from None
+    if any(size < 0 for size in shape):
+        raise ValueError(f"the shape {shape}")
     return dtype, shape, fortran_order
 
 

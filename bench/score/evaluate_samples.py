@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from bench.files import jsonl
 from bench.files.atomic import write_json
 from bench.files.run_folder import read_config
 from bench.parallel import Ranks
-from bench.provenance import commit
-from bench.sample import read_made_from
+from bench.provenance import commit, read_made_from
 from bench.score.extractors import load_extractor
 from bench.score.fidelity import Scorer
 from bench.score.reference import Reference
 from bench.stopping import StopRequest
+
+
+log = logging.getLogger(__name__)
 
 
 class First(Images):
@@ -85,15 +88,19 @@ def evaluate_samples(
         )
     chosen = First(images, count)
     scorer = Scorer(real, load_extractor(extractor, work, offline), kid_subset_size, work, device, ranks, stop, metrics)
-    samples_id = ranks.from_first(images.content_hash()[:10] if ranks.is_first else "")
+    content_hash = ranks.from_first(images.content_hash() if ranks.is_first else "")
+    samples_id = content_hash[:10]
     name = f"{samples_id}-{count}-{scorer.key['extractor']}"
+    if ranks.is_first:
+        for metric, needed in scorer.left_out.items():
+            log.warning("%s is left empty: it needs %s", metric, needed)
     try:
         scores = scorer.score(chosen, work / name, stop)
     except ValueError as error:
         raise InputError(f"{samples}: {count} samples cannot be scored ({error})") from None
     if not ranks.is_first:
         return {}
-    made_from = {key: value for key, value in read_made_from(samples).items() if key != "commit"}
+    made_from = {key: value for key, value in read_made_from(samples, content_hash).items() if key != "commit"}
     row = {**made_from, "samples": str(samples), "samples_id": samples_id, "num_samples": count, **scorer.key, **scores}
     write_json(work / f"{name}-{scorer.key['reference']}.json", {**row, "time": jsonl.now(), "commit": commit()})
     return row
