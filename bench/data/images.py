@@ -35,7 +35,7 @@ LOCAL_HEADER_BYTES = 30  # of a zip member, before its name and its extra field 
 MOST_DEFLATED = 1032
 ZIP_PROBLEMS = (
     *(zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError, RuntimeError),
-    MemoryError,  # of Python's parser, by a header of nested brackets
+    *(MemoryError, KeyError),  # of Python's parser, by a header of nested brackets; a method of compression of others'
 )
 
 
@@ -156,17 +156,18 @@ class NpzArray:
         return f"{self.name} {self.dtype} {self.shape}"
 
     def read(self) -> NDArray:
-        """The whole array in memory, its checksum compared (zipfile does, at its end).
+        """The whole array in memory, its checksum compared.
 
         Raises:
-            InputError: the file is damaged.
+            InputError: the file is damaged, or cannot hold as much as the array's shape says.
         """
         try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.name}.npy") as member:
-                array = np.lib.format.read_array(member, allow_pickle=False)
-                if member.read(1):  # at the end, which the array need not reach, the checksum is compared
-                    raise ValueError(f"more bytes than {self.shape} are")
-                return array
+            with zipfile.ZipFile(self.path) as archive:
+                member = self._checked(archive)
+                with archive.open(member) as file:
+                    array = np.lib.format.read_array(file, allow_pickle=False)
+                    file.read(1)  # zipfile compares at the end, which decompression may not have come to
+                    return array
         except ZIP_PROBLEMS as error:
             raise InputError(f"{self.path}: {self.name}: cannot be read ({error})") from None
 
@@ -178,11 +179,11 @@ class NpzArray:
         """
         try:
             with zipfile.ZipFile(self.path) as archive:
-                member = archive.getinfo(f"{self.name}.npy")
+                member = self._checked(archive)
                 if member.compress_type != zipfile.ZIP_STORED:
                     return self.read()
-                with archive.open(member) as stream:
-                    while stream.read(CHUNK_BYTES):  # zipfile compares at the end
+                with archive.open(member) as file:
+                    while file.read(CHUNK_BYTES):  # zipfile compares at the end
                         pass
             with self.path.open("rb") as file:
                 # The local header's extra field differs from the one in the central directory: read its length here.
@@ -191,13 +192,26 @@ class NpzArray:
                 lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
                 file.seek(member.header_offset + LOCAL_HEADER_BYTES + lengths)
                 _read_array_header(file)
-                start, stop = file.tell(), member.header_offset + LOCAL_HEADER_BYTES + lengths + member.file_size
-            if stop - start != self.dtype.itemsize * math.prod(self.shape):
-                raise ValueError(f"{stop - start} bytes for {self.shape}")
+                start = file.tell()
             order = "F" if self.fortran_order else "C"
             return np.memmap(self.path, self.dtype, mode="r", offset=start, shape=self.shape, order=order)
         except ZIP_PROBLEMS as error:
             raise InputError(f"{self.path}: {self.name}: cannot be read ({error})") from None
+
+    def _checked(self, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+        """The array's member of the archive, if it can hold what the shape says: known before memory is taken for it.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        member = archive.getinfo(f"{self.name}.npy")
+        with archive.open(member) as file:
+            _read_array_header(file)
+            held = member.file_size - file.tell()
+        most = member.compress_size * {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: MOST_DEFLATED}[member.compress_type]
+        if held != self.dtype.itemsize * math.prod(self.shape) or held > most:
+            raise ValueError(f"{min(held, most)} bytes for {self.shape}")
+        return member
 
 
 def npz_arrays(path: Path) -> dict[str, NpzArray]:
@@ -209,28 +223,13 @@ def npz_arrays(path: Path) -> dict[str, NpzArray]:
     arrays = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
+            for member in archive.namelist():
                 with archive.open(member) as file:
-                    name = member.filename.removesuffix(".npy")
-                    arrays[name] = array = NpzArray(path, name, *_read_array_header(file))
-                    _check_size(array, file.tell(), member)
+                    name = member.removesuffix(".npy")
+                    arrays[name] = NpzArray(path, name, *_read_array_header(file))
     except ZIP_PROBLEMS as error:
         raise InputError(f"{path}: cannot be read as .npz ({error})") from None
     return arrays
-
-
-def _check_size(array: NpzArray, header_bytes: int, member: zipfile.ZipInfo) -> None:
-    """Refuse, before memory is taken for it, an array whose numbers the file cannot hold.
-
-    Raises:
-        ValueError: its shape is of more or fewer bytes than there are.
-    """
-    if array.dtype.hasobject:
-        raise ValueError(f"{array}: Python objects, which are not unpickled")
-    declared = header_bytes + array.dtype.itemsize * math.prod(array.shape)
-    most = member.compress_size * {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: MOST_DEFLATED}[member.compress_type]
-    if declared != member.file_size or declared > most:
-        raise ValueError(f"{array}: {declared:,} bytes by its shape, {min(member.file_size, most):,} in the file")
 
 
 def npz_images(path: Path, arrays: dict[str, NpzArray]) -> Images | None:

@@ -12,6 +12,10 @@ from bench.data.latent_index import AGAIN, Probe
 from bench.errors import InputError
 
 
+EXPONENT = 0x7C00  # of float16; all of its bits are set in NaN and infinity alone
+BLOCK = 2**22  # numbers
+
+
 def open_shard(path: Path, count: int, moments_shape: tuple[int, ...]) -> NDArray[np.float16]:
     """Map a shard's moments, (count, 2, 2C, h, w); nothing of them is read yet.
 
@@ -32,6 +36,13 @@ def open_shard(path: Path, count: int, moments_shape: tuple[int, ...]) -> NDArra
     if path.stat().st_size != moments.offset + moments.nbytes:
         raise InputError(f"{path}: {path.stat().st_size} bytes, expected {moments.offset + moments.nbytes}; {AGAIN}")
     return np.asarray(moments)  # a plain array indexes faster than np.memmap
+
+
+def all_finite(moments: NDArray[np.float16]) -> bool:
+    """Whether no number is NaN or infinite: by its bits, in a fraction of the time of `numpy.isfinite`."""
+    bits = moments.reshape(-1).view(np.uint16)
+    blocks = (bits[start : start + BLOCK] for start in range(0, len(bits), BLOCK))
+    return all(int((block & EXPONENT).max()) < EXPONENT for block in blocks)
 
 
 class Moments:
