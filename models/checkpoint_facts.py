@@ -105,7 +105,9 @@ def check_facts(facts: Mapping[str, Any], arch: DiTConfig) -> None:
             continue
         if key in ASSUMED and not any(_equal(value, accepted) for accepted in ASSUMED[key]):
             accepted = ", ".join(map(str, ASSUMED[key])) or "none"
-            raise ValueError(f"{name} is {value!r}; weights of DiT's noise prediction are sampled, accepted: {accepted}")
+            raise ValueError(
+                f"{name} is {value!r}; weights of DiT's noise prediction are sampled, accepted: {accepted}"
+            )
         if key in NETWORKS and isinstance(value, str) and not re.search(r"(^|[./:\\])dit", value, re.IGNORECASE):
             raise ValueError(f"{name} is {value!r}; accepted: a DiT")
         if key == "_class_name" and "flow" in str(value).lower():
@@ -113,7 +115,9 @@ def check_facts(facts: Mapping[str, Any], arch: DiTConfig) -> None:
         if key in SIZES and not _equal(value, ours := getattr(arch, SIZES[key])):
             raise ValueError(f"{name} is {value!r}, but its tensors are of {SIZES[key]} {ours}")
         if key == "attention_head_dim" and not _equal(value, arch.hidden_size // arch.num_heads):
-            raise ValueError(f"{name} is {value!r}, but {arch.num_heads} heads of its tensors are {arch.hidden_size} wide")
+            raise ValueError(
+                f"{name} is {value!r}, but {arch.num_heads} heads of its tensors are {arch.hidden_size} wide"
+            )
         if key in PIXELS and (_number(value) is None or not _divides(arch.input_size, _number(value))):
             raise ValueError(f"{name} is {value!r}, which is no multiple of the {arch.input_size} positions a side")
         if key in CLASSES:
@@ -125,7 +129,9 @@ def check_facts(facts: Mapping[str, Any], arch: DiTConfig) -> None:
 def _check_classes(name: str, value: Any, rows: int) -> None:
     table = "y_embedder.embedding_table.weight"
     if _equal(value, rows):
-        raise ValueError(f"{name} is {value!r} and {table} has as many rows: the model has no null label, which is needed")
+        raise ValueError(
+            f"{name} is {value!r} and {table} has as many rows: the model has no null label, which is needed"
+        )
     if not _equal(value, rows - 1):
         raise ValueError(f"{name} is {value!r}, but {table} has {rows} rows; accepted: {rows - 1} and the null label")
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from bench.data.latent_index import AGAIN, Probe
 from bench.errors import InputError
 
-
 EXPONENT = 0x7C00  # of float16; all of its bits are set in NaN and infinity alone
 BLOCK = 2**22  # numbers
 

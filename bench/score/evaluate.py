@@ -27,6 +27,7 @@ from bench.score.fidelity import Scorer, usable_metrics
 from bench.score.reference import Reference, find_reference
 from models.tensor_files import check_finite
 
+
 def evaluate(
     recipe: Recipe, folder: Path, study_folder: Path, step: int, device: torch.device, execution: Execution
 ) -> dict[str, Any] | None:

@@ -22,7 +22,6 @@ from bench.score.fidelity import Scorer
 from bench.score.reference import Reference
 from bench.stopping import StopRequest
 
-
 log = logging.getLogger(__name__)
 
 

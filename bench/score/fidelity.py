@@ -69,7 +69,9 @@ class Scorer:
         self._kid_subset_size = kid_subset_size
         self._reference = reference
         self._metrics = usable_metrics(metrics, extractor, reference)
-        lacks = {name: lacking_in_reference(metric, extractor, reference) for name, metric in find_metrics(None).items()}
+        lacks = {
+            name: lacking_in_reference(metric, extractor, reference) for name, metric in find_metrics(None).items()
+        }
         self.left_out = {} if metrics is not None else {name: needed for name, needed in lacks.items() if needed}
         self._features: Features | None = None
         images = reference.images
