@@ -59,18 +59,19 @@ PIXELS = ("image_size", "resolution")
 NETWORKS = ("model", "model_name", "model_type", "arch", "architecture")
 # Parts of a configuration that are of something else than the network and its objective.
 OTHERS = ("vae", "autoencoder", "first_stage", "tokenizer", "data", "dataset", "opt", "optim", "optimizer", "ema")
+WHOLE = ("quantization_config",)  # is there or not, whatever it says
 DEEPEST = 6
 
 
 def facts_in(content: Any, where: str = "") -> dict[str, Any]:
-    """`args.prediction` -> "velocity": the plain values in nested mappings and namespaces, without tensors."""
+    """`args.prediction` -> "velocity": what nested mappings and namespaces say, without tensors."""
     return dict(_facts(content, where, 0))
 
 
 def _facts(content: Any, where: str, level: int) -> Iterator[tuple[str, Any]]:
     content = vars(content) if isinstance(content, Namespace) else content
-    if not isinstance(content, Mapping):
-        if where and (content is None or isinstance(content, (str, int, float))):
+    if not isinstance(content, Mapping) or _key(where) in WHOLE:
+        if where and (content is None or isinstance(content, (str, int, float, list, tuple, Mapping))):
             yield where, content
     elif level < DEEPEST:
         for key, value in content.items():
