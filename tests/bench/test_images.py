@@ -444,7 +444,7 @@ def test_a_flipped_byte_in_an_npz_is_named(tmp_path: Path, save: Any, place: int
     data = bytearray(whole)
     data[start + place % size] ^= 1
     path.write_bytes(data)
-    refused(path, "arr_0")
+    refused(path, "cannot be read")
 
 
 @pytest.mark.parametrize("shape", [(2**40, 8, 8, 3), (2**62, 4, 4, 3), (-1, 8, 8, 3), (10**30, 1, 1, 1)])
