@@ -18,7 +18,7 @@ from models.dit import DiTConfig
 NOISE = ("noise", "eps", "epsilon", "pred_noise", "pred_eps")
 # Key -> what may stand there, beside null; words in lower case.
 ASSUMED: dict[str, tuple[object, ...]] = {
-    **dict.fromkeys(("prediction", "prediction_type", "pred_type", "predict", "parameterization"), NOISE),
+    **dict.fromkeys(("prediction", "prediction_type", "pred_type", "parameterization"), NOISE),
     **dict.fromkeys(("model_mean_type", "objective"), (*NOISE, "iddpm", "ddpm", "diffusion")),
     **dict.fromkeys(("path_type", "interpolant", "interpolant_type", "transport", "transport_type", "flow_type"), ()),
     **dict.fromkeys(("noise_schedule", "beta_schedule"), ("linear",)),
@@ -94,8 +94,8 @@ def heads_in(facts: Mapping[str, Any]) -> int | None:
     return None
 
 
-def check_facts(facts: Mapping[str, Any], arch: DiTConfig) -> None:
-    """Compare what a checkpoint says with what its tensors are, and with what is assumed of them.
+def check_objective(facts: Mapping[str, Any]) -> None:
+    """Compare what a checkpoint says of its objective and its kind of network with what is assumed.
 
     Raises:
         ValueError: the first fact that is otherwise, and what is accepted.
@@ -107,24 +107,36 @@ def check_facts(facts: Mapping[str, Any], arch: DiTConfig) -> None:
         if key in ASSUMED and not any(_equal(value, accepted) for accepted in ASSUMED[key]):
             accepted = ", ".join(map(str, ASSUMED[key])) or "none"
             raise ValueError(
-                f"{name} is {value!r}; weights of DiT's noise prediction are sampled, accepted: {accepted}"
+                f"{name} is {value!r}, but weights are sampled as DiT's noise prediction; accepted: {accepted}"
             )
         if key in NETWORKS and isinstance(value, str) and not re.search(r"(^|[./:\\])dit", value, re.IGNORECASE):
             raise ValueError(f"{name} is {value!r}; accepted: a DiT")
         if key == "_class_name" and "flow" in str(value).lower():
-            raise ValueError(f"{name} is {value!r}; weights of DiT's noise prediction are sampled")
+            raise ValueError(f"{name} is {value!r}, but weights are sampled as DiT's noise prediction")
+        if key in DROPOUT and not (_number(value) or 0) > 0:
+            raise ValueError(f"{name} is {value!r}: the model has no null label; accepted: trained with label dropout")
+
+
+def check_sizes(facts: Mapping[str, Any], arch: DiTConfig) -> None:
+    """Compare what a checkpoint says of its sizes with its tensors'.
+
+    Raises:
+        ValueError: the first fact that is otherwise.
+    """
+    for name, value in facts.items():
+        key = _key(name)
+        if value is None:
+            continue
         if key in SIZES and not _equal(value, ours := getattr(arch, SIZES[key])):
             raise ValueError(f"{name} is {value!r}, but its tensors are of {SIZES[key]} {ours}")
         if key == "attention_head_dim" and not _equal(value, arch.hidden_size // arch.num_heads):
             raise ValueError(
                 f"{name} is {value!r}, but {arch.num_heads} heads of its tensors are {arch.hidden_size} wide"
             )
-        if key in PIXELS and (_number(value) is None or not _divides(arch.input_size, _number(value))):
+        if key in PIXELS and (pixels := _number(value)) is not None and not _divides(arch.input_size, pixels):
             raise ValueError(f"{name} is {value!r}, which is no multiple of the {arch.input_size} positions a side")
         if key in CLASSES:
             _check_classes(name, value, arch.num_classes + 1)
-        if key in DROPOUT and not (_number(value) or 0) > 0:
-            raise ValueError(f"{name} is {value!r}: the model has no null label; accepted: trained with label dropout")
 
 
 def _check_classes(name: str, value: Any, rows: int) -> None:
@@ -149,8 +161,8 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _divides(side: int, pixels: float | None) -> bool:
-    return pixels is not None and math.isfinite(pixels) and pixels >= side and pixels % side == 0
+def _divides(side: int, pixels: float) -> bool:
+    return math.isfinite(pixels) and pixels >= side and pixels % side == 0
 
 
 def _equal(value: Any, accepted: object) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.checkpoint_facts import check_facts, facts_in, heads_in
+from models.checkpoint_facts import check_objective, check_sizes, facts_in, heads_in
 from models.dit import SIZES, DiTConfig
 from models.registry import configure
 
@@ -61,8 +61,9 @@ def load_pretrained(name_or_path: str | Path, offline: bool = False, num_heads: 
             weights, facts = _read_file(path)
         else:
             raise ValueError(f"a {path.suffix or 'nameless'} file is none of the accepted: {ACCEPTED}")
+        check_objective(facts)
         model = _build(infer_architecture(weights, num_heads or heads_in(facts)), weights)
-        check_facts(facts, model.arch)
+        check_sizes(facts, model.arch)
         return model
     except ValueError as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None

@@ -236,6 +236,10 @@ def test_a_checkpoint_that_says_it_is_a_dit(tmp_path: Path) -> None:
     assert (model.arch.num_heads, model.arch.num_classes) == (4, 7)
 
 
+def test_what_it_predicts_is_said_before_its_heads_are_asked_for(tmp_path: Path) -> None:
+    refused(saved(tmp_path, args=argparse.Namespace(model="SiT-XL/2", prediction="velocity")), "'SiT-XL/2'")
+
+
 def test_as_many_rows_as_classes_are_a_model_without_a_null_label(tmp_path: Path) -> None:
     refused(saved(tmp_path, args=argparse.Namespace(num_classes=8)), "has as many rows", "no null label", num_heads=4)
 
