@@ -8,6 +8,7 @@ import os
 import platform
 import socket
 import subprocess
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,8 +84,11 @@ def write_made_from(samples: Path, made_from: dict[str, Any], content_hash: str)
     write_json(made_from_path(samples), {**made_from, CONTENT_HASH: content_hash})
 
 
-def read_made_from(samples: Path, content_hash: str) -> dict[str, Any]:
-    """How samples with this hash of their pixels were made; empty, with a warning, unless the suite says so of them."""
+def read_made_from(samples: Path, content_hash: str, say: Callable[[str], object] = log.warning) -> dict[str, Any]:
+    """How samples with this hash of their pixels were made; empty unless the suite wrote it of them.
+
+    `say` is told of a file beside them that is ignored.
+    """
     path = made_from_path(samples)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -92,12 +96,12 @@ def read_made_from(samples: Path, content_hash: str) -> dict[str, Any]:
     except FileNotFoundError:
         earlier = samples.with_suffix(".json")  # as earlier versions named it; it has no hash
         if samples.suffix == ".npy" and earlier.is_file():
-            log.warning("%s: ignored, it does not say of which pixels it is (%s)", earlier, CONTENT_HASH)
+            say(f"{earlier}: ignored, it does not say of which pixels it is ({CONTENT_HASH})")
         return {}
     except (OSError, ValueError, RecursionError) as error:
         content, problem = {}, f"cannot be read ({error})"
     if problem:
-        log.warning("%s: ignored, %s", path, problem)
+        say(f"{path}: ignored, {problem}")
         return {}
     return {key: value for key, value in content.items() if key != CONTENT_HASH}
 

@@ -122,11 +122,11 @@ def check_floats(tensors: Mapping[str, object]) -> None:
 
 
 def check_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse tensors of floats with NaN or infinity.
+    """Refuse tensors of floats with NaN or infinity, or numbers that are infinite as float32, which is computed with.
 
     Raises:
         ValueError: the first such, by name, with how many of its values.
     """
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not (finite := tensor.isfinite()).all():
+        if tensor.is_floating_point() and not (finite := tensor.float().isfinite()).all():
             raise ValueError(f"{name}: {int((~finite).sum()):,} of {tensor.numel():,} values are not finite")

@@ -161,7 +161,6 @@ def _mlp_ratio(mlp_width: int, hidden_size: int) -> float:
 def _build(arch: DiTConfig, weights: dict[str, Tensor]) -> DiT:
     import torch
 
-    from models.tensor_files import check_finite
     from models.transformer import DiT
 
     with torch.device("meta"):  # no time is spent on initial values
@@ -180,9 +179,7 @@ def _build(arch: DiTConfig, weights: dict[str, Tensor]) -> DiT:
         sizes = f"depth {arch.depth}, width {arch.hidden_size}"
         raise ValueError(f"not the weights of an {arch.block} DiT of {sizes}: {'; '.join(problems)}")
     # Copies: safetensors' own tensors are mapped from the file.
-    converted = {k: w.to(torch.float32, copy=True) for k, w in weights.items()}
-    check_finite(converted)  # as they are computed with: float64 may be too large for float32
-    model.load_state_dict(converted, strict=True, assign=True)
+    model.load_state_dict({k: w.to(torch.float32, copy=True) for k, w in weights.items()}, strict=True, assign=True)
     return model.eval()
 
 
@@ -205,8 +202,8 @@ def _locate(name_or_path: str | Path, offline: bool) -> Path:
 
 
 def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a file, floats all, and what it says beside them; of a training checkpoint its EMA weights."""
-    from models.tensor_files import check_floats, read_pickle, read_safetensors
+    """The tensors of a file, finite floats all, and what it says beside them; of a training checkpoint the EMA's."""
+    from models.tensor_files import check_finite, check_floats, read_pickle, read_safetensors
 
     if path.suffix == ".safetensors":
         content, metadata = read_safetensors(path)
@@ -223,6 +220,7 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         check_floats(content)
     except ValueError as error:
         raise ValueError(f"{error}; {expected}") from None
+    check_finite(content)
     return {str(key): value for key, value in content.items()}, facts
 
 

@@ -196,6 +196,7 @@ def evaluate(
             stop,
             offline,
             own.metrics,
+            lambda line: typer.echo(line, err=True),
         )
         if ranks.is_first:
             if run is not None:
@@ -217,3 +218,5 @@ def _print(row: dict[str, Any], format: str) -> None:
 
     lines = [[key, f"{value:.6g}" if isinstance(value, float) else str(value)] for key, value in row.items()]
     print_table(["", ""], lines, [True, True])
+    if row.get("kid") is None:
+        typer.echo("The reference has no images: KID, precision and recall need them.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def evaluate_samples(
     stop: StopRequest,
     offline: bool,
     metrics: tuple[str, ...] | None = None,
+    say: Callable[[str], object] = log.warning,
 ) -> dict[str, Any]:
     """Score samples against a reference. All ranks must call it.
 
@@ -57,6 +59,7 @@ def evaluate_samples(
         num_samples: the first so many; None: all.
         work: features of this evaluation go to folders in it, so that an interrupted one continues.
         metrics: as `Scorer`.
+        say: is told, by the first rank, of a metric that is left empty, and of what lies beside samples and is ignored.
 
     Returns:
         The row: what is known of how the samples were made, samples_id (a hash of the pixels), num_samples, reference,
@@ -92,14 +95,14 @@ def evaluate_samples(
     name = f"{samples_id}-{count}-{scorer.key['extractor']}"
     if ranks.is_first:
         for metric, needed in scorer.left_out.items():
-            log.warning("%s is left empty: it needs %s", metric, needed)
+            say(f"{metric} is left empty: it needs {needed}")
     try:
         scores = scorer.score(chosen, work / name, stop)
     except ValueError as error:
         raise InputError(f"{samples}: {count} samples cannot be scored ({error})") from None
     if not ranks.is_first:
         return {}
-    made_from = {key: value for key, value in read_made_from(samples, content_hash).items() if key != "commit"}
+    made_from = {key: value for key, value in read_made_from(samples, content_hash, say).items() if key != "commit"}
     row = {**made_from, "samples": str(samples), "samples_id": samples_id, "num_samples": count, **scorer.key, **scores}
     write_json(work / f"{name}-{scorer.key['reference']}.json", {**row, "time": jsonl.now(), "commit": commit()})
     return row

@@ -38,7 +38,7 @@ OF_THE_FILE = "of the file"
 class Scorer:
     """Scores samples against one reference with one extractor, on all ranks together.
 
-    `left_out`: of the suite's own metrics, those that the reference does not allow -> what it lacks.
+    `left_out`: metrics of spatial features that the extractor gives and the reference has not -> what it lacks.
     """
 
     def __init__(
@@ -69,10 +69,11 @@ class Scorer:
         self._kid_subset_size = kid_subset_size
         self._reference = reference
         self._metrics = usable_metrics(metrics, extractor, reference)
-        lacks = {
-            name: lacking_in_reference(metric, extractor, reference) for name, metric in find_metrics(None).items()
-        }
-        self.left_out = {} if metrics is not None else {name: needed for name, needed in lacks.items() if needed}
+        self.left_out = {}
+        if metrics is None and extractor.spatial is not None:
+            spatial = {name: metric for name, metric in find_metrics(None).items() if SPATIAL in metric.needs}
+            lacks = {name: lacking_in_reference(metric, extractor, reference) for name, metric in spatial.items()}
+            self.left_out = {name: needed for name, needed in lacks.items() if needed}
         self._features: Features | None = None
         images = reference.images
         if images is not None:
