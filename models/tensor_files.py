@@ -63,12 +63,12 @@ def read_pickle(path: Path) -> Any:
         ValueError: it would run code, is not whole, or is not what its checksums are of.
         OSError: no such file, or it cannot be read.
     """
+    with path.open("rb"):  # what is raised later is for what is in the file
+        pass
     check_archive(path)
     try:
         with torch.serialization.safe_globals([Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # damaged pickles fail in any way
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code:

@@ -268,7 +268,7 @@ def _read_array_header(file: IO[bytes]) -> tuple[np.dtype, tuple[int, ...], bool
             shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(file)
         else:
             raise ValueError(f"version {version} of the .npy format")
-    except (tokenize.TokenError, RecursionError):  # numpy lets them pass
+    except (tokenize.TokenError, RecursionError, TypeError, LookupError):  # numpy lets them pass
         raise ValueError("its header is damaged") from None
     if any(size < 0 for size in shape):
         raise ValueError(f"the shape {shape}")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.data.latent_index import AGAIN, INDEX, LOG_VARIANCE_RANGE, LatentIndex, Shard, file_sha256, read_index
-from bench.data.moments import Moments, all_finite, open_shard
+from bench.data.moments import NO_NPY, Moments, all_finite, open_shard
 from bench.errors import InputError
 
 # Float sums of the same numbers may differ in their last digits between versions of numpy.
@@ -100,7 +100,10 @@ class Latents:
 
     def _check_probe(self, folder: Path) -> None:
         stored = self.index.probe
-        found = self._moments.probe(stored.indices)
+        try:
+            found = self._moments.probe(stored.indices)
+        except ValueError:  # not finite: `check_shards` names the file
+            return
         for what in ("mean", "std"):
             ours, theirs = getattr(found, what), getattr(stored, what)
             if len(ours) != len(theirs) or not np.allclose(ours, theirs, PROBE_TOLERANCE, PROBE_TOLERANCE):
@@ -177,7 +180,7 @@ def _read_labels(folder: Path, index: LatentIndex) -> NDArray[np.int32]:
         labels = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
     except FileNotFoundError:
         raise InputError(f"{path}: missing; {AGAIN}") from None
-    except (OSError, ValueError, EOFError) as error:
+    except NO_NPY as error:
         raise InputError(f"{path}: not a whole .npy file ({error}); {AGAIN}") from None
     check_sha256(path, index.labels.sha256)
     if labels.dtype != np.int32 or labels.shape != (index.count,):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from bench.errors import InputError
 
 EXPONENT = 0x7C00  # of float16; all of its bits are set in NaN and infinity alone
 BLOCK = 2**22  # numbers
+# What numpy raises for a file that is no .npy, or a damaged one.
+NO_NPY = (OSError, ValueError, EOFError, TypeError, LookupError, RecursionError, MemoryError, tokenize.TokenError)
 
 
 def open_shard(path: Path, count: int, moments_shape: tuple[int, ...]) -> NDArray[np.float16]:
@@ -25,7 +28,7 @@ def open_shard(path: Path, count: int, moments_shape: tuple[int, ...]) -> NDArra
         moments = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"{path}: missing; {AGAIN}") from None
-    except (OSError, ValueError, EOFError) as error:
+    except NO_NPY as error:
         raise InputError(f"{path}: not a whole .npy file ({error}); {AGAIN}") from None
     found = (moments.dtype, moments.shape, moments.flags.c_contiguous)
     if found != (np.float16, (count, *moments_shape), True):
