@@ -94,7 +94,7 @@ def check_archive(path: Path) -> None:
                 with archive.open(record) as stream:
                     while stream.read(BLOCK_BYTES):  # zipfile compares at the end
                         pass
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         raise ValueError(f"not a whole file of torch.save ({error})") from None
 
 
