@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import platform
 import socket
 import subprocess
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.files.atomic import write_json
 from bench.files.jsonl import now
 
 if TYPE_CHECKING:
     import torch
 
     from bench.parallel import Precision
+
+log = logging.getLogger(__name__)
+
+# What the suite writes of how samples were made. Nothing else beside samples is taken into a row: no metric, above all.
+MADE_FROM = (
+    *("run", "step", "weights", "seed", "commit"),
+    *("sampler", "sampling_steps", "clip_denoised", "guidance_scale", "guidance_channels"),
+    *("decoder", "num_samples", "labels"),
+)
+# `bench.data.images.Images.content_hash` of the samples that it is about.
+CONTENT_HASH = "content_hash"
 
 
 def session(device: torch.device, precision: Precision, world_size: int) -> dict[str, Any]:
@@ -53,3 +68,54 @@ def commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def made_from_path(samples: Path) -> Path:
+    """Where it is written how samples were made: their whole name and .json."""
+    return samples.with_name(f"{samples.name}.json")
+
+
+def write_made_from(samples: Path, made_from: dict[str, Any], content_hash: str) -> None:
+    """Write beside samples how they were made.
+
+    Raises:
+        RunError: it could not be written.
+    """
+    write_json(made_from_path(samples), {**made_from, CONTENT_HASH: content_hash})
+
+
+def read_made_from(samples: Path, content_hash: str, say: Callable[[str], object] = log.warning) -> dict[str, Any]:
+    """How samples with this hash of their pixels were made; empty unless the suite wrote it of them.
+
+    `say` is told of a file beside them that is ignored.
+    """
+    path = made_from_path(samples)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        problem = _problem(content, content_hash)
+    except FileNotFoundError:
+        earlier = samples.with_suffix(".json")  # as earlier versions named it; it has no hash
+        if samples.suffix == ".npy" and earlier.is_file():
+            say(f"{earlier}: ignored, it does not say of which pixels it is ({CONTENT_HASH})")
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        content, problem = {}, f"cannot be read ({error})"
+    if problem:
+        say(f"{path}: ignored, {problem}")
+        return {}
+    return {key: value for key, value in content.items() if key != CONTENT_HASH}
+
+
+def _problem(content: Any, content_hash: str) -> str | None:
+    """Why a document is not what `write_made_from` wrote for these pixels, if it is not."""
+    if not isinstance(content, dict):
+        return "it is no JSON object"
+    if content.get(CONTENT_HASH) != content_hash:
+        said = str(content.get(CONTENT_HASH))[:8]
+        return f"it is of other pixels ({CONTENT_HASH} {said}, the samples have {content_hash[:8]})"
+    for key, value in content.items():
+        if key not in (*MADE_FROM, CONTENT_HASH):
+            return f"the suite writes no {key!r} there"
+        if not (value is None or isinstance(value, (str, int, float))):
+            return f"{key!r} is no plain value"
+    return None

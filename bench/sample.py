@@ -2,12 +2,15 @@
 
 Every batch is a file as soon as it is made by one of the ranks, so that an interruption loses at most one batch per
 rank; the batches are the same whatever the number of ranks. At the end they are joined into one array, without holding
-it in memory, and beside it is written how it was made.
+it in memory, and beside it is written how it was made (`bench.provenance`).
 """
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -20,15 +23,21 @@ import torch
 from torch import Tensor, nn
 
 from bench.data.decoders import Decoder
-from bench.errors import InputError
+from bench.data.images import open_images
+from bench.data.pixels import check_finite
+from bench.errors import InputError, RunError
 from bench.files.atomic import replace, wait_for_file, write_json
 from bench.objectives import OBJECTIVES
+from bench.objectives.denoiser import Network
 from bench.parallel import Precision, Ranks, autocast, full_precision
+from bench.provenance import made_from_path, read_made_from, write_made_from
 from bench.randomness import Stream, generator
 from bench.recipe import DiffusionConfig, EvaluationConfig, Recipe
 from bench.samplers import SAMPLERS
 from bench.samplers.guidance import guided
 from bench.stopping import Stopped, StopRequest
+
+log = logging.getLogger(__name__)
 
 # Noise and labels are drawn for this many consecutive sample indices at a time. Part of every result: never change.
 CHUNK = 50
@@ -101,6 +110,9 @@ def sample(
 
     Labels are `index % num_classes` (balanced) or uniformly random. All indices form one batch. The decoder computes
     in full precision, in batches of its own.
+
+    Raises:
+        ValueError: a prediction of the network, a sample or an image of it is not finite.
     """
     evaluation = sampling.evaluation
     draw = ChunkedNoise(sampling.seed, start, stop, sampling.shape, device)
@@ -109,15 +121,38 @@ def sample(
     else:
         labels = draw.labels(sampling.num_classes)
     scale, channels = evaluation.guidance_scale, evaluation.guidance_channels
-    network = guided(model, labels, sampling.num_classes, sampling.shape[0], scale, channels)
+    network = _Watched(guided(model, labels, sampling.num_classes, sampling.shape[0], scale, channels), device)
     objective = OBJECTIVES.find(sampling.diffusion.objective)(sampling.diffusion.options, device)
     sampler = SAMPLERS.find(evaluation.sampler)
     options = sampler.options(**evaluation.sampler_options)
     with autocast(device, precision):
         denoiser = objective.denoiser(network, evaluation.clip_denoised)
         x = sampler.sample(denoiser, draw(), evaluation.sampling_steps, draw, options)
+    if not network.finite:
+        raise ValueError("the network's predictions are not finite")
+    check_finite(x, "samples")
     with full_precision():
         return decoder.decode(x)
+
+
+class _Watched:
+    """A network of which it is known afterwards whether all predictions were finite; nothing waits for the device.
+
+    A clipped x0 hides an infinite prediction, so the samples do not tell.
+    """
+
+    def __init__(self, network: Network, device: torch.device) -> None:
+        self._network = network
+        self._finite = torch.ones((), dtype=torch.bool, device=device)
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        output = self._network(x, t)
+        self._finite = self._finite & output.isfinite().all()
+        return output
+
+    @property
+    def finite(self) -> bool:
+        return bool(self._finite)
 
 
 def make_samples(
@@ -130,31 +165,33 @@ def make_samples(
     precision: Precision,
     ranks: Ranks,
     stop: StopRequest,
+    replace_unknown: bool = False,
 ) -> float | None:
     """Make what is missing of the samples in `path`, uint8 (N, C, H, W).
 
     Args:
         made_from: all that decides the samples; written beside them, and compared with what is there.
         load_model: the model, called if a sample is missing.
+        replace_unknown: make samples again that are damaged or of which nothing tells how they were made.
 
     Returns:
         Images/s of all ranks together; None if all samples were there.
 
     Raises:
-        InputError: the file, or its unfinished batches, are other samples.
-        RunError: the disk is full, or the weights cannot be read.
+        InputError: the file, or its unfinished batches, are other samples, or nothing tells which.
+        RunError: the disk is full, the weights cannot be read, or samples are not finite: nothing of them is kept.
         Stopped: on request; finished batches are kept.
     """
-    problem = ranks.from_first(_other_samples(path, made_from) if ranks.is_first else None)
+    problem = ranks.from_first(_other_samples(path, made_from, replace_unknown) if ranks.is_first else None)
     if problem:
         raise InputError(problem)
     if ranks.from_first(path.exists()):
         wait_for_file(path)
         return None
     parts = _parts_folder(path)
-    if ranks.is_first:
-        write_json(_made_from_path(path), made_from)
     model = load_model().to(device).eval()
+    if ranks.is_first:
+        write_json(_unfinished_path(path), made_from)
     started, made = time.perf_counter(), 0
     for start, end in list(sampling.batches())[ranks.rank :: ranks.world_size]:
         part = _part_path(parts, start, end)
@@ -162,7 +199,16 @@ def make_samples(
             continue
         if stop:
             break
-        _save_array(part, sample(model, sampling, decoder, start, end, device, precision))
+        try:
+            images = sample(model, sampling, decoder, start, end, device, precision)
+        except ValueError as error:
+            _forget_unfinished(path)
+            evaluation = sampling.evaluation
+            raise RunError(
+                f"{path}: not made: samples {start} to {end - 1} by {evaluation.sampler_id} in "
+                f"{evaluation.sampling_steps} steps with guidance_scale {evaluation.guidance_scale:g}: {error}"
+            ) from None
+        _save_array(part, images)
         made += end - start
     seconds = time.perf_counter() - started
     (stopped,) = ranks.maximum(float(bool(stop)))
@@ -171,60 +217,68 @@ def make_samples(
     (images,) = ranks.total(made)
     (longest,) = ranks.maximum(seconds)
     if ranks.is_first:
-        _join(path, parts, sampling)
+        _join(path, parts, sampling, made_from)
     ranks.wait_for_all()
     wait_for_file(path)
     return images / longest if images else None
 
 
-def read_made_from(path: Path) -> dict[str, Any]:
-    """How the samples in `path` were made; empty if that is not known.
-
-    Raises:
-        InputError: the file beside them is damaged.
-    """
-    beside = _made_from_path(path)
-    try:
-        content = json.loads(beside.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{beside}: cannot be read ({error}); it says how {path.name} was made") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{beside}: not a JSON object that says how {path.name} was made")
-    return content
-
-
 def features_folder(path: Path, extractor_id: str) -> Path:
     """Where the features of samples are while these are scored."""
-    return path.with_name(f".{path.stem}-{extractor_id}")
+    return path.with_name(f".{path.name}-{extractor_id}")
 
 
 def forget_samples(path: Path) -> None:
     """Remove samples, batches of them and their features: their weights are to be made again."""
-    for folder in path.parent.glob(f".{path.stem}*/"):
+    _forget_unfinished(path)
+    for folder in path.parent.glob(f".{glob.escape(path.name)}-*/"):
         shutil.rmtree(folder, ignore_errors=True)
     path.unlink(missing_ok=True)
-    _made_from_path(path).unlink(missing_ok=True)
+    made_from_path(path).unlink(missing_ok=True)
 
 
-def _other_samples(path: Path, made_from: dict[str, Any]) -> str | None:
-    """What is wrong with the samples that are there, if they are others."""
-    there = read_made_from(path)
-    if not there:
-        return f"{path}: samples of unknown origin are there; give another file" if path.exists() else None
+def _forget_unfinished(path: Path) -> None:
+    shutil.rmtree(_parts_folder(path), ignore_errors=True)
+    _unfinished_path(path).unlink(missing_ok=True)
+
+
+def _other_samples(path: Path, made_from: dict[str, Any], replace_unknown: bool) -> str | None:
+    """What is wrong with the samples, or the batches of them, that are there, if they are others."""
+    there = _known(path, replace_unknown) if path.exists() else {}
+    if path.exists() and not there:
+        if not replace_unknown:
+            return f"{path}: samples of unknown origin are there; give another file"
+        log.warning("%s: damaged, or nothing tells how these samples were made: they are made again", path)
+        forget_samples(path)
+    if not path.exists():
+        try:
+            there = json.loads(_unfinished_path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            return f"{_unfinished_path(path)}: cannot be read ({error}); it says what the batches beside it are"
     wanted = json.loads(json.dumps(made_from))
     keys = [key for key in {**there, **wanted} if there.get(key) != wanted.get(key) and key != "commit"]
     differing = "; ".join(f"{key} is {there.get(key)!r} there, {wanted.get(key)!r} here" for key in keys)
     return f"{path}: holds other samples ({differing}); give another file" if keys else None
 
 
-def _made_from_path(path: Path) -> Path:
-    return path.with_suffix(".json")
+def _known(path: Path, replace_unknown: bool) -> dict[str, Any]:
+    try:
+        return read_made_from(path, open_images(path).content_hash())
+    except InputError:
+        if replace_unknown:
+            return {}
+        raise
+
+
+def _unfinished_path(path: Path) -> Path:
+    """How the batches are made that are not joined yet."""
+    return path.with_name(f".{path.name}.json")
 
 
 def _parts_folder(path: Path) -> Path:
-    return path.with_name(f".{path.stem}")
+    return path.with_name(f".{path.name}")
 
 
 def _part_path(parts: Path, start: int, stop: int) -> Path:
@@ -239,21 +293,25 @@ def _save_array(path: Path, images: Tensor) -> None:
     replace(path, write)
 
 
-def _join(path: Path, parts: Path, sampling: Sampling) -> None:
+def _join(path: Path, parts: Path, sampling: Sampling, made_from: dict[str, Any]) -> None:
     ranges = list(sampling.batches())
     for start, end in ranges:
         wait_for_file(_part_path(parts, start, end))
 
     def write(aside: Path) -> None:
-        whole = None
+        whole, digest = None, hashlib.sha256()
         for start, end in ranges:
             part = np.load(_part_path(parts, start, end), allow_pickle=False)
             if whole is None:
                 shape = (sampling.evaluation.num_samples, *part.shape[1:])
                 whole = np.lib.format.open_memmap(aside, mode="w+", dtype=np.uint8, shape=shape)
+                digest.update(f"uint8 {shape}".encode())  # as `Images.content_hash`
             whole[start:end] = part
+            digest.update(part.data)
         assert whole is not None
         whole.flush()
+        # Before the samples: whoever finds these finds how they were made.
+        write_made_from(path, made_from, digest.hexdigest())
 
     replace(path, write)
-    shutil.rmtree(parts, ignore_errors=True)
+    _forget_unfinished(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from bench.errors import InputError
 from bench.files import checkpoint
 from bench.files.run_folder import read_config, weights_path
 from bench.recipe import DiffusionConfig
+from models.tensor_files import check_finite
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Weights:
 def load_weights_of(name: str, step: int | None, offline: bool) -> Weights:
     """Weights of a run's folder (EMA, of a kept step) or of anything that `models.load_pretrained` takes.
 
+    A file of weights in a run's folder is that run's, with its recipe's objective.
+
     Raises:
         InputError: no such weights, a run without weights of this step, or not a checkpoint.
         MissingAsset: official weights that are not in the cache and cannot be fetched.
@@ -45,6 +49,12 @@ def load_weights_of(name: str, step: int | None, offline: bool) -> Weights:
     folder = Path(name)
     if (folder / "config.yaml").exists():
         return _of_run(folder, step)
+    kept = re.fullmatch(r"ema-(\d+)\.safetensors", folder.name)
+    run = folder.resolve().parent.parent if kept else folder
+    if kept and folder.is_file() and (run / "config.yaml").exists():
+        if step not in (None, int(kept[1])):
+            raise InputError(f"--step {step}: {name} is of step {int(kept[1])}")
+        return _of_run(run, int(kept[1]))
     if step is not None:
         raise InputError(f"--step: {name} is not a run's folder")
     try:
@@ -67,6 +77,10 @@ def _of_run(folder: Path, step: int | None) -> Weights:
     tensors = checkpoint.load_weights(checkpoints, chosen)
     if tensors is None:
         raise InputError(f"{weights_path(checkpoints, chosen)}: damaged; running the recipe again makes it again")
+    try:
+        check_finite(tensors)
+    except ValueError as error:
+        raise InputError(f"{weights_path(checkpoints, chosen)}: {error}") from None
     model = models.create_model(**recipe.model.arguments())
     model.load_state_dict(tensors, strict=True)
     identity = {"run": recipe.id, "step": chosen, "weights": "ema"}

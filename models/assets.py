@@ -145,6 +145,19 @@ def check(name: str, verify: bool) -> list[FileStatus]:
     return [_status(file, manifest.get(file.path), verify) for file in ASSETS[name].files]
 
 
+def check_content(path: Path, sha256: str) -> None:
+    """Compare a file's SHA-256, where it was computed anyway, with what was fetched or published.
+
+    Raises:
+        DamagedAsset: it is another file's, or manifest.json cannot be read.
+    """
+    manifest = _read_manifest()
+    for name, asset in ASSETS.items():
+        for file in asset.files:
+            if path == cache_folder() / file.path and (problem := _mismatch(sha256, file, manifest.get(file.path))):
+                raise DamagedAsset(f"{path}: {problem}; `{command(name)}` fetches it again")
+
+
 def prepare(name: str, offline: bool, progress: Progress | None = None) -> list[FileStatus]:
     """Verify the files of an asset; fetch those that are missing or damaged, unless `offline`.
 

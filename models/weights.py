@@ -1,7 +1,7 @@
 """Weights from files: the official release's, diffusers', one's own. The network's shape is read off the tensors.
 
-Only tensors and `argparse.Namespace` (which the official training checkpoints hold) are unpickled, and no code that a
-folder brings along is run.
+What a file says of itself beside its tensors is compared with them (`models.checkpoint_facts`). Nothing that it brings
+along is run (`models.tensor_files`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.checkpoint_facts import check_objective, check_sizes, facts_in, heads_in
 from models.dit import SIZES, DiTConfig
 from models.registry import configure
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 OFFICIAL = ("DiT-XL/2-256", "DiT-XL/2-512")
 DIFFUSERS_CLASSES = ("DiTTransformer2DModel", "OfficialDiTTransformer2DModel", "Transformer2DModel")
+DIFFUSERS_PIPELINES = ("DiTPipeline",)
 DIFFUSERS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+MOST_PATCHES = 512  # a side, of a position table that is computed
 ACCEPTED = (
     f"{', '.join(OFFICIAL)}, a .pt, .pth or .safetensors file, "
     "or the folder of a DiTPipeline or a DiTTransformer2DModel"
@@ -45,21 +48,23 @@ def load_pretrained(name_or_path: str | Path, offline: bool = False, num_heads: 
     taken, and the timestep frequencies and norms are the official code's.
 
     Raises:
-        ValueError: not a checkpoint, one that would run code, or tensors that are missing, unexpected, or of shapes
-            that do not fit; one line that names the file and the keys.
+        ValueError: not a checkpoint, one that would run code, that is damaged, quantised or not finite, that says that
+            it is something else, or tensors that are missing, unexpected, or of shapes that do not fit; one line that
+            names the file and the keys.
         OSError: no such file, or it cannot be read or fetched.
     """
     path = _locate(name_or_path, offline)
     try:
         if path.is_dir():
-            weights, num_heads = _read_folder(path, num_heads)
-        elif path.suffix in (".pt", ".pth"):
-            weights = _state_dict(_read_pickle(path))
-        elif path.suffix == ".safetensors":
-            weights = _read_safetensors(path)
+            weights, facts = _read_folder(path, num_heads)
+        elif path.suffix in (".pt", ".pth", ".safetensors"):
+            weights, facts = _read_file(path)
         else:
             raise ValueError(f"a {path.suffix or 'nameless'} file is none of the accepted: {ACCEPTED}")
-        return _build(infer_architecture(weights, num_heads), weights)
+        check_objective(facts)
+        model = _build(infer_architecture(weights, num_heads or heads_in(facts)), weights)
+        check_sizes(facts, model.arch)
+        return model
     except ValueError as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
 
@@ -196,53 +201,44 @@ def _locate(name_or_path: str | Path, offline: bool) -> Path:
     return path
 
 
-def _state_dict(content: Any) -> dict[str, Tensor]:
-    """The state dict of a file's content: itself, or a training checkpoint's EMA weights."""
-    from torch import Tensor
+def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a file, finite floats all, and what it says beside them; of a training checkpoint the EMA's."""
+    from models.tensor_files import check_finite, check_floats, read_pickle, read_safetensors
 
+    if path.suffix == ".safetensors":
+        content, metadata = read_safetensors(path)
+        facts = facts_in(metadata)
+    else:
+        content = read_pickle(path)
+        facts = facts_in(content)
     if isinstance(content, dict) and isinstance(content.get("ema"), dict):
         content = content["ema"]
+    expected = "expected a state dict or a checkpoint with one in `ema`"
     if not isinstance(content, dict):
-        raise ValueError(f"holds a {type(content).__name__}, expected a state dict or a checkpoint with one in `ema`")
-    for key, value in content.items():
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            raise ValueError(f"{key}: not a tensor of floats; expected a state dict or a checkpoint with one in `ema`")
-    return {str(key): value for key, value in content.items()}
-
-
-def _read_pickle(path: Path) -> Any:
-    from argparse import Namespace
-
-    import torch
-
+        raise ValueError(f"holds a {type(content).__name__}, {expected}")
     try:
-        with torch.serialization.safe_globals([Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # damaged pickles fail in any way
-        code = re.search(r"GLOBAL (\S+)", str(error))
-        if code:
-            raise ValueError(f"refused: it would run {code[1]}; only tensors are read from pickles") from None
-        raise ValueError("not a whole file of torch.save") from None
+        check_floats(content)
+    except ValueError as error:
+        raise ValueError(f"{error}; {expected}") from None
+    check_finite(content)
+    return {str(key): value for key, value in content.items()}, facts
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"not a whole safetensors file ({error})") from None
-
-
-def _read_folder(folder: Path, num_heads: int | None) -> tuple[dict[str, Tensor], int]:
-    """State dict in our layout and number of heads of a DiTPipeline's or DiTTransformer2DModel's folder."""
+def _read_folder(folder: Path, num_heads: int | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State dict in our layout and the configurations of a DiTPipeline's or DiTTransformer2DModel's folder."""
     from models.diffusers_weights import state_dict_from_diffusers
     from models.layers import position_table
 
+    facts: dict[str, Any] = {}
     if (folder / "model_index.json").exists():
+        pipeline = _read_json(folder / "model_index.json").get("_class_name")
+        if pipeline not in (None, *DIFFUSERS_PIPELINES):
+            raise ValueError(
+                f"model_index.json: _class_name is {pipeline!r}, accepted: {', '.join(DIFFUSERS_PIPELINES)}"
+            )
+        scheduler = folder / "scheduler" / "scheduler_config.json"
+        if scheduler.exists():  # samplers here have a process of their own, which has to be the pipeline's
+            facts |= facts_in(_read_json(scheduler), "scheduler/scheduler_config.json")
         folder = folder / "transformer"
     if not (folder / "config.json").exists():
         raise ValueError(f"no config.json or model_index.json in the folder; accepted: {ACCEPTED}")
@@ -254,9 +250,14 @@ def _read_folder(folder: Path, num_heads: int | None) -> tuple[dict[str, Tensor]
     if num_heads not in (None, heads):
         raise ValueError(f"num_heads: {num_heads}, but {folder.name}/config.json: num_attention_heads is {heads}")
     weights = _read_diffusers_weights(folder)
+    if depth > len(weights):  # before as many names are made
+        raise ValueError(f"config.json: num_layers is {depth}, but there are {len(weights)} tensors")
     if "pos_embed.pos_embed" not in weights:  # diffusers computes the position table instead of storing it
-        weights["pos_embed.pos_embed"] = position_table(heads * config["attention_head_dim"], side // patch_size)
-    return state_dict_from_diffusers(weights, depth), heads
+        dim = heads * config["attention_head_dim"]
+        if side // patch_size > MOST_PATCHES or dim > max(tensor.numel() for tensor in weights.values()):
+            raise ValueError(f"config.json: sample_size {side} and width {dim}; accepted: those of the tensors")
+        weights["pos_embed.pos_embed"] = position_table(dim, side // patch_size)
+    return state_dict_from_diffusers(weights, depth), facts | facts_in(config, "config.json")
 
 
 def _check_config(config: dict[str, Any]) -> None:
@@ -272,27 +273,51 @@ def _check_config(config: dict[str, Any]) -> None:
                 f"config.json: {key} is {config.get(key)!r}, accepted: {', '.join(str(value) for value in values)}"
             )
     for key in ("num_attention_heads", "attention_head_dim", "num_layers", "sample_size", "patch_size"):
-        if not isinstance(config.get(key), int) or config[key] < 1:
-            raise ValueError(f"config.json: {key} is {config.get(key)!r}, expected a positive whole number")
+        value = config.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"config.json: {key} is {value!r}, expected a positive whole number")
+    if config["sample_size"] < config["patch_size"]:
+        raise ValueError(f"config.json: sample_size is {config['sample_size']}, less than patch_size")
 
 
 def _read_diffusers_weights(folder: Path) -> dict[str, Tensor]:
     """The tensors of diffusion_pytorch_model.*, in one file or in shards that an index lists."""
     for name in DIFFUSERS_FILES:
-        read = _read_safetensors if name.endswith(".safetensors") else lambda path: _state_dict(_read_pickle(path))
         if (folder / name).exists():
-            return read(folder / name)
-        index = folder / f"{name}.index.json"
-        if index.exists():
-            shards = sorted(set(_read_json(index).get("weight_map", {}).values()))
-            return {key: tensor for shard in shards for key, tensor in read(folder / Path(shard).name).items()}
+            return _read_part(folder / name)
+        if (folder / f"{name}.index.json").exists():
+            return _read_shards(folder, f"{name}.index.json")
     raise ValueError(f"no weights in {folder.name}/; expected one of {', '.join(DIFFUSERS_FILES)}")
+
+
+def _read_shards(folder: Path, index: str) -> dict[str, Tensor]:
+    """The tensors of the files that an index names, every one from the file that it is said to be in."""
+    places = _read_json(folder / index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(place, str) for place in places.values()):
+        raise ValueError(f"{index}: weight_map: not a JSON object of tensors' names and files' names")
+    weights: dict[str, Tensor] = {}
+    for shard in sorted(set(places.values())):
+        if Path(shard).name != shard or not (folder / shard).is_file():
+            raise ValueError(f"{index}: weight_map: {shard!r}: no such file beside it")
+        tensors = _read_part(folder / shard)
+        differing = tensors.keys() ^ {key for key, place in places.items() if place == shard}
+        if differing:
+            raise ValueError(f"{index}: weight_map: does not say what {shard} holds: {_listed(differing)}")
+        weights |= tensors
+    return weights
+
+
+def _read_part(path: Path) -> dict[str, Tensor]:
+    try:
+        return _read_file(path)[0]
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name}: not JSON ({error})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path.name}: not a JSON object")

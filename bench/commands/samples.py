@@ -196,6 +196,7 @@ def evaluate(
             stop,
             offline,
             own.metrics,
+            lambda line: typer.echo(line, err=True),
         )
         if ranks.is_first:
             if run is not None:

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from bench.data.latent_index import LatentIndex, check_decoder
-from bench.data.pixels import to_uint8
+from bench.data.pixels import check_finite, to_uint8
 from bench.recipe import EvaluationConfig
 
 
 class Decoder(Protocol):
     """Model range (N, C, H, W) -> images (N, C', H', W') uint8 on the CPU.
 
-    `id` is part of every score's key; `latent_channels` is C, or None where any will do.
+    `id` is part of every score's key; `latent_channels` is C, or None where any will do. `decode` raises ValueError
+    where what would become bytes is not finite.
     """
 
     @property
@@ -34,6 +35,7 @@ class Pixels:
     latent_channels = None
 
     def decode(self, x: Tensor) -> Tensor:
+        check_finite(x, "images")
         return to_uint8(x).cpu()
 
 

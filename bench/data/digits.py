@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.data import DatasetFacts, PixelDataset
 from bench.data.pixels import PixelExamples
+from bench.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
     from torch import Tensor
+
+
+# Of all pixels and labels: scores of other images under this name would look comparable.
+SHA256 = "0b7e9c3202d7bcd255d6a19a238d3743bf5e320ba74812a6679958a017c55382"
 
 
 class Digits(PixelExamples):
@@ -55,12 +62,28 @@ class _DigitsPart(PixelDataset):
 
 
 def _images() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """All pixels (1797, 1, 8, 8) and labels (1797,).
+
+    Raises:
+        InputError: scikit-learn's file is damaged, or another one than that of all studies.
+    """
     import numpy as np
     from sklearn.datasets import load_digits
 
-    levels, labels = (np.asarray(array) for array in load_digits(return_X_y=True))
+    try:
+        levels, labels = (np.asarray(array) for array in load_digits(return_X_y=True))
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise InputError(f"data.name: digits: scikit-learn's file of them cannot be read ({error})") from None
     # Halves to even, as `to_uint8` rounds.
-    return np.rint(levels.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8), labels.astype(np.int64)
+    pixels = np.rint(levels.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
+    digest = hashlib.sha256(pixels.data)
+    digest.update(labels.astype("<i8").data)
+    if digest.hexdigest() != SHA256:
+        raise InputError(
+            f"data.name: digits: scikit-learn's have the SHA-256 {digest.hexdigest()[:8]}, those of all studies "
+            f"{SHA256[:8]}"
+        )
+    return pixels, labels.astype(np.int64)
 
 
 DIGITS = _DigitsPart()

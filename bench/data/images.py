@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 CHUNK_BYTES = 2**26
 LOCAL_HEADER_BYTES = 30  # of a zip member, before its name and its extra field (APPNOTE 6.3, section 4.3.7)
-ZIP_PROBLEMS = (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError, RuntimeError)
+# Deflate makes nothing more than this much smaller (zlib's documentation): what claims more has not got it.
+MOST_DEFLATED = 1032
+ZIP_PROBLEMS = (
+    *(zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError, RuntimeError),
+    *(MemoryError, KeyError),  # of Python's parser, by a header of nested brackets; a method of compression of others'
+)
 
 
 class Images(ABC):
@@ -130,6 +135,8 @@ def _open_npy(path: Path) -> Images:
             dtype, shape, _ = _read_array_header(file)
         if dtype != np.uint8 or len(shape) != 4 or shape[1] not in (1, 3) or 0 in shape:
             raise InputError(f"{path}: {dtype} {shape}; accepted: uint8 (N, C, H, W) with C 1 or 3, not empty")
+        if math.prod(shape) > path.stat().st_size:
+            raise ValueError(f"{math.prod(shape):,} bytes by its shape, {path.stat().st_size:,} in the file")
         return ArrayImages(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: cannot be read as .npy ({error})") from None
@@ -149,28 +156,35 @@ class NpzArray:
         return f"{self.name} {self.dtype} {self.shape}"
 
     def read(self) -> NDArray:
-        """The whole array in memory, its checksum compared (zipfile does, at its end).
+        """The whole array in memory, its checksum compared.
 
         Raises:
-            InputError: the file is damaged.
+            InputError: the file is damaged, or cannot hold as much as the array's shape says.
         """
         try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.name}.npy") as member:
-                return np.lib.format.read_array(member, allow_pickle=False)
+            with zipfile.ZipFile(self.path) as archive:
+                member = self._checked(archive)
+                with archive.open(member) as file:
+                    array = np.lib.format.read_array(file, allow_pickle=False)
+                    file.read(1)  # zipfile compares at the end, which decompression may not have come to
+                    return array
         except ZIP_PROBLEMS as error:
             raise InputError(f"{self.path}: {self.name}: cannot be read ({error})") from None
 
     def map(self) -> NDArray:
-        """The array, memory-mapped if it is stored as it is, otherwise read.
+        """The array, memory-mapped if it is stored as it is, otherwise read; its checksum is compared either way.
 
         Raises:
             InputError: the file is damaged.
         """
         try:
             with zipfile.ZipFile(self.path) as archive:
-                member = archive.getinfo(f"{self.name}.npy")
-            if member.compress_type != zipfile.ZIP_STORED:
-                return self.read()
+                member = self._checked(archive)
+                if member.compress_type != zipfile.ZIP_STORED:
+                    return self.read()
+                with archive.open(member) as file:
+                    while file.read(CHUNK_BYTES):  # zipfile compares at the end
+                        pass
             with self.path.open("rb") as file:
                 # The local header's extra field differs from the one in the central directory: read its length here.
                 file.seek(member.header_offset)
@@ -178,13 +192,26 @@ class NpzArray:
                 lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
                 file.seek(member.header_offset + LOCAL_HEADER_BYTES + lengths)
                 _read_array_header(file)
-                start, stop = file.tell(), member.header_offset + LOCAL_HEADER_BYTES + lengths + member.file_size
-            if stop - start != self.dtype.itemsize * math.prod(self.shape):
-                raise ValueError(f"{stop - start} bytes for {self.shape}")
+                start = file.tell()
             order = "F" if self.fortran_order else "C"
             return np.memmap(self.path, self.dtype, mode="r", offset=start, shape=self.shape, order=order)
         except ZIP_PROBLEMS as error:
             raise InputError(f"{self.path}: {self.name}: cannot be read ({error})") from None
+
+    def _checked(self, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+        """The array's member of the archive, if it can hold what the shape says: known before memory is taken for it.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        member = archive.getinfo(f"{self.name}.npy")
+        with archive.open(member) as file:
+            _read_array_header(file)
+            held = member.file_size - file.tell()
+        most = member.compress_size * {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: MOST_DEFLATED}[member.compress_type]
+        if held != self.dtype.itemsize * math.prod(self.shape) or held > most:
+            raise ValueError(f"{min(held, most)} bytes for {self.shape}")
+        return member
 
 
 def npz_arrays(path: Path) -> dict[str, NpzArray]:
@@ -241,8 +268,10 @@ def _read_array_header(file: IO[bytes]) -> tuple[np.dtype, tuple[int, ...], bool
             shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(file)
         else:
             raise ValueError(f"version {version} of the .npy format")
-    except tokenize.TokenError:  # numpy lets it pass
+    except (tokenize.TokenError, RecursionError, TypeError, LookupError):  # numpy lets them pass
         raise ValueError("its header is damaged") from None
+    if any(size < 0 for size in shape):
+        raise ValueError(f"the shape {shape}")
     return dtype, shape, fortran_order
 
 

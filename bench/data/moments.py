@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,11 @@ from numpy.typing import NDArray
 
 from bench.data.latent_index import AGAIN, Probe
 from bench.errors import InputError
+
+EXPONENT = 0x7C00  # of float16; all of its bits are set in NaN and infinity alone
+BLOCK = 2**22  # numbers
+# What numpy raises for a file that is no .npy, or a damaged one.
+NO_NPY = (OSError, ValueError, EOFError, TypeError, LookupError, RecursionError, MemoryError, tokenize.TokenError)
 
 
 def open_shard(path: Path, count: int, moments_shape: tuple[int, ...]) -> NDArray[np.float16]:
@@ -22,7 +28,7 @@ def open_shard(path: Path, count: int, moments_shape: tuple[int, ...]) -> NDArra
         moments = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"{path}: missing; {AGAIN}") from None
-    except (OSError, ValueError, EOFError) as error:
+    except NO_NPY as error:
         raise InputError(f"{path}: not a whole .npy file ({error}); {AGAIN}") from None
     found = (moments.dtype, moments.shape, moments.flags.c_contiguous)
     if found != (np.float16, (count, *moments_shape), True):
@@ -32,6 +38,13 @@ def open_shard(path: Path, count: int, moments_shape: tuple[int, ...]) -> NDArra
     if path.stat().st_size != moments.offset + moments.nbytes:
         raise InputError(f"{path}: {path.stat().st_size} bytes, expected {moments.offset + moments.nbytes}; {AGAIN}")
     return np.asarray(moments)  # a plain array indexes faster than np.memmap
+
+
+def all_finite(moments: NDArray[np.float16]) -> bool:
+    """Whether no number is NaN or infinite: by its bits, in a fraction of the time of `numpy.isfinite`."""
+    bits = moments.reshape(-1).view(np.uint16)
+    blocks = (bits[start : start + BLOCK] for start in range(0, len(bits), BLOCK))
+    return all(int((block & EXPONENT).max()) < EXPONENT for block in blocks)
 
 
 class Moments:

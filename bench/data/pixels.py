@@ -5,6 +5,7 @@ Importing this module imports no torch.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,10 +16,27 @@ if TYPE_CHECKING:
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Any shape, -1 .. 1 -> 0 .. 255 uint8, clamped and rounded."""
+    """(N, ...), -1 .. 1 -> 0 .. 255 uint8, clamped and rounded.
+
+    Raises:
+        ValueError: NaN, which would become black without a word.
+    """
     import torch
 
+    if x.isnan().any():
+        check_finite(x, "images")
     return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def check_finite(x: Tensor, what: str) -> None:
+    """Refuse a batch (N, ...) with a value that is not finite.
+
+    Raises:
+        ValueError: how many of the N have one.
+    """
+    bad = int((~x.isfinite().reshape(len(x), math.prod(x.shape[1:])).all(1)).sum())
+    if bad:
+        raise ValueError(f"{bad} of {len(x)} {what} are not finite")
 
 
 def from_uint8(images: Tensor) -> Tensor:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from safetensors import SafetensorError
 from torch import Tensor
 
-from bench.data.pixels import from_uint8, to_uint8
+from bench.data.pixels import check_finite, from_uint8, to_uint8
 from bench.errors import InputError
-from models.assets import ASSETS, MissingAsset, locate
+from models import tensor_files
+from models.assets import ASSETS, MissingAsset, check_content, locate
 
 # One file, or as many as diffusers splits large weights into; not its fp16 variants.
 WEIGHTS = re.compile(r"diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors")
@@ -58,10 +59,19 @@ class Autoencoder:
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
-        """The images of scaled latents (N, C, h, w): (N, 3, H, W) uint8 on the CPU, a decoding batch at a time."""
+        """The images of scaled latents (N, C, h, w): (N, 3, H, W) uint8 on the CPU, a decoding batch at a time.
+
+        Raises:
+            ValueError: latents, or images of them, are not finite.
+        """
+        check_finite(x, "latents")
         latents = x.to(self.device, torch.float32) / self.scale_factor
-        batches = [self.network.decode(part, return_dict=False)[0] for part in latents.split(self._decode_batch_size)]
-        return torch.cat([to_uint8(batch).cpu() for batch in batches])
+        images = []
+        for part in latents.split(self._decode_batch_size):
+            batch = self.network.decode(part, return_dict=False)[0]
+            check_finite(batch, f"images by {self.id}")
+            images.append(to_uint8(batch).cpu())
+        return torch.cat(images)
 
 
 def load_vae(name: str, device: torch.device, offline: bool, decode_batch_size: int = 16) -> Autoencoder:
@@ -77,7 +87,22 @@ def load_vae(name: str, device: torch.device, offline: bool, decode_batch_size: 
     weights = sorted(path for path in folder.iterdir() if WEIGHTS.fullmatch(path.name))
     if not weights:
         raise InputError(f"{folder}: no diffusion_pytorch_model.safetensors; accepted: safetensors weights only")
-    return Autoencoder(_load(folder, device), name, _sha256(weights), decode_batch_size)
+    for path in weights:
+        _check_tensors(path)
+    digest = _sha256(weights)
+    if len(weights) == 1:
+        check_content(weights[0], digest)
+    return Autoencoder(_load(folder, device), name, digest, decode_batch_size)
+
+
+def _check_tensors(path: Path) -> None:
+    """Refuse weights that are quantised, not finite or not whole: diffusers copies any numbers into floats."""
+    try:
+        tensors, _ = tensor_files.read_safetensors(path)
+        tensor_files.check_floats(tensors)
+        tensor_files.check_finite(tensors)
+    except ValueError as error:
+        raise InputError(f"{path}: the autoencoder cannot be loaded ({error})") from None
 
 
 def _find(name: str, offline: bool) -> tuple[Path, str]:
@@ -111,6 +136,9 @@ def _check_config(folder: Path) -> None:
     for key in ("in_channels", "out_channels"):
         if config.get(key, 3) != 3:
             raise InputError(f"{path}: {key}: {config[key]!r}; accepted: 3")
+    scale = config.get("scaling_factor", 1.0)  # of the first releases' it is diffusers' default
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not (math.isfinite(scale) and scale > 0):
+        raise InputError(f"{path}: scaling_factor: {scale!r}; accepted: a number greater than 0")
 
 
 def _load(folder: Path, device: torch.device) -> AutoencoderKL:
@@ -123,7 +151,7 @@ def _load(folder: Path, device: torch.device) -> AutoencoderKL:
         network, report = load(
             folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True
         )
-    except (OSError, RuntimeError, ValueError, TypeError, SafetensorError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
         problem = " ".join(str(error).split())
         raise InputError(f"{folder}: the autoencoder cannot be loaded ({problem})") from None
     finally:

@@ -110,6 +110,9 @@ def _check(recipe: Recipe, run: Path) -> None:
         raise InputError(
             f"{where}: data.name: {recipe.data.name} are pixels; accepted: runs on latents, which DiTPipeline decodes"
         )
+    diffusion = recipe.diffusion
+    if diffusion.objective != "iddpm" or diffusion.options.prediction != "noise":
+        raise InputError(f"{where}: diffusion: {diffusion.id}; DiTPipeline samples iddpm with prediction noise only")
     if recipe.model.block != "adaln-zero":
         raise InputError(f"{where}: model.block: {recipe.model.block}; diffusers has adaln-zero only")
     if recipe.model.num_classes > PIPELINE_NULL_LABEL:

@@ -6,24 +6,20 @@ whole or recognised as not, and the newest whole one is used. safetensors only: 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.files.atomic import replace, wait_for_file
 from bench.files.run_folder import STATES_KEPT, weights_path
+from models.tensor_files import HEADER, checksum, read_safetensors
 
 log = logging.getLogger(__name__)
-
-# The key of our metadata in a safetensors header.
-HEADER = "ditbench"
 
 
 class CorruptCheckpoint(Exception):
@@ -39,7 +35,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # One entry: safetensors writes several in no fixed order, and equal checkpoints are to be equal files.
     metadata = metadata or {}
-    header = {HEADER: json.dumps({**metadata, "sha256": _checksum(tensors, metadata)})}
+    header = {HEADER: json.dumps({**metadata, "sha256": checksum(tensors, metadata)})}
 
     def write(aside: Path) -> None:
         try:
@@ -57,14 +53,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         CorruptCheckpoint: the file is truncated, altered, or not one of ours.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = json.loads((file.metadata() or {})[HEADER])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        tensors, metadata = read_safetensors(path)
+        return tensors, json.loads(metadata[HEADER])
+    except (OSError, KeyError, ValueError) as error:
         raise CorruptCheckpoint(f"{path}: {error}") from None
-    if metadata.get("sha256") != _checksum(tensors, {k: v for k, v in metadata.items() if k != "sha256"}):
-        raise CorruptCheckpoint(f"{path}: the checksum does not match its content")
-    return tensors, metadata
 
 
 def save_state(folder: Path, step: int, tensors: dict[str, Tensor]) -> None:
@@ -116,12 +108,3 @@ def _states(folder: Path) -> list[tuple[int, Path]]:
     """Training states, oldest first."""
     matches = ((re.fullmatch(r"state-(\d+)\.safetensors", path.name), path) for path in folder.glob("state-*"))
     return sorted((int(match[1]), path) for match, path in matches if match)
-
-
-def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

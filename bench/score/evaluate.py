@@ -25,6 +25,7 @@ from bench.sample import Sampling, features_folder, make_samples
 from bench.score.extractors import load_extractor
 from bench.score.fidelity import Scorer, usable_metrics
 from bench.score.reference import Reference, find_reference
+from models.tensor_files import check_finite
 
 
 def evaluate(
@@ -39,7 +40,7 @@ def evaluate(
 
     Raises:
         InputError: the decoder, the reference or the feature network is not there, or is not one.
-        RunError: the weights cannot be read, or the disk is full.
+        RunError: the weights cannot be read, weights, samples or scores are not finite, or the disk is full.
         Stopped: on request; finished batches are kept.
     """
     ranks, stop, evaluation = execution.ranks, execution.stop, recipe.evaluation
@@ -59,9 +60,13 @@ def evaluate(
         execution.precision,
         ranks,
         stop,
+        replace_unknown=True,
     )
     features = features_folder(path, scorer.key["extractor"])
-    scores = scorer.score(open_images(path), features, stop)
+    try:
+        scores = scorer.score(open_images(path), features, stop)
+    except ValueError as error:
+        raise RunError(f"{path}: cannot be scored ({error})") from None
     if not ranks.is_first:
         return None
     shutil.rmtree(features, ignore_errors=True)
@@ -130,6 +135,10 @@ def _load_model(recipe: Recipe, folder: Path, step: int, ranks: Ranks) -> nn.Mod
         if ranks.is_first and weights is None:
             weights_path(folder / "checkpoints", step).unlink(missing_ok=True)  # for training to make it again
         raise RunError(f"{folder}: the EMA weights of step {step} cannot be read back; submit again to make them again")
+    try:
+        check_finite(weights)
+    except ValueError as error:
+        raise RunError(f"{weights_path(folder / 'checkpoints', step)}: {error}") from None
     model = models.create_model(**recipe.model.arguments())
     model.load_state_dict(weights, strict=True)
     return model

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,13 @@ from bench.files import jsonl
 from bench.files.atomic import write_json
 from bench.files.run_folder import read_config
 from bench.parallel import Ranks
-from bench.provenance import commit
-from bench.sample import read_made_from
+from bench.provenance import commit, read_made_from
 from bench.score.extractors import load_extractor
 from bench.score.fidelity import Scorer
 from bench.score.reference import Reference
 from bench.stopping import StopRequest
+
+log = logging.getLogger(__name__)
 
 
 class First(Images):
@@ -46,6 +49,7 @@ def evaluate_samples(
     stop: StopRequest,
     offline: bool,
     metrics: tuple[str, ...] | None = None,
+    say: Callable[[str], object] = log.warning,
 ) -> dict[str, Any]:
     """Score samples against a reference. All ranks must call it.
 
@@ -55,6 +59,7 @@ def evaluate_samples(
         num_samples: the first so many; None: all.
         work: features of this evaluation go to folders in it, so that an interrupted one continues.
         metrics: as `Scorer`.
+        say: is told, by the first rank, of a metric that is left empty, and of what lies beside samples and is ignored.
 
     Returns:
         The row: what is known of how the samples were made, samples_id (a hash of the pixels), num_samples, reference,
@@ -85,15 +90,19 @@ def evaluate_samples(
         )
     chosen = First(images, count)
     scorer = Scorer(real, load_extractor(extractor, work, offline), kid_subset_size, work, device, ranks, stop, metrics)
-    samples_id = ranks.from_first(images.content_hash()[:10] if ranks.is_first else "")
+    content_hash = ranks.from_first(images.content_hash() if ranks.is_first else "")
+    samples_id = content_hash[:10]
     name = f"{samples_id}-{count}-{scorer.key['extractor']}"
+    if ranks.is_first:
+        for metric, needed in scorer.left_out.items():
+            say(f"{metric} is left empty: it needs {needed}")
     try:
         scores = scorer.score(chosen, work / name, stop)
     except ValueError as error:
         raise InputError(f"{samples}: {count} samples cannot be scored ({error})") from None
     if not ranks.is_first:
         return {}
-    made_from = {key: value for key, value in read_made_from(samples).items() if key != "commit"}
+    made_from = {key: value for key, value in read_made_from(samples, content_hash, say).items() if key != "commit"}
     row = {**made_from, "samples": str(samples), "samples_id": samples_id, "num_samples": count, **scorer.key, **scores}
     write_json(work / f"{name}-{scorer.key['reference']}.json", {**row, "time": jsonl.now(), "commit": commit()})
     return row

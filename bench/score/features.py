@@ -23,6 +23,7 @@ from bench.files.atomic import wait_for_file
 from bench.parallel import Ranks, full_precision
 from bench.score.frechet import Gaussian, RunningGaussian
 from bench.stopping import Stopped, StopRequest
+from models.tensor_files import check_finite
 
 # Images a file, and images a call of the network. Both decide the last bits of a feature: part of every result.
 CHUNK = 512
@@ -90,7 +91,7 @@ def extract(
 
     Raises:
         Stopped: on request; finished chunks are kept.
-        RunError: the disk is full.
+        RunError: features are not finite, which are not kept, or the disk is full.
     """
     network.to(device)
     num_images = images.shape[0]
@@ -101,6 +102,11 @@ def extract(
         if stop:
             break
         chunk, pixels = _features_of(images, network, start, min(start + CHUNK, num_images), device)
+        try:
+            check_finite(chunk)
+        except ValueError as error:
+            last = min(start + CHUNK, num_images) - 1
+            raise RunError(f"{path}: not written, features of images {start} to {last}: layer {error}") from None
         checkpoint.save_tensors(path, chunk, {"pixels": pixels})
     (stopped,) = ranks.maximum(float(bool(stop)))
     if stopped:

@@ -26,6 +26,7 @@ from bench.score.metrics import (
     Metric,
     find_metrics,
     lacking,
+    lacking_in_reference,
     values_of,
 )
 from bench.score.reference import Reference, check_extractor
@@ -35,7 +36,10 @@ OF_THE_FILE = "of the file"
 
 
 class Scorer:
-    """Scores samples against one reference with one extractor, on all ranks together."""
+    """Scores samples against one reference with one extractor, on all ranks together.
+
+    `left_out`: metrics of spatial features that the extractor gives and the reference has not -> what it lacks.
+    """
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class Scorer:
         Raises:
             InputError: a metric needs what the extractor or the reference does not give, fewer reference images than
                 a KID subset, or statistics of another extractor.
+            RunError: features are not finite.
             Stopped: on request; finished chunks of features are kept.
         """
         check_extractor(reference, extractor.id)
@@ -64,6 +69,11 @@ class Scorer:
         self._kid_subset_size = kid_subset_size
         self._reference = reference
         self._metrics = usable_metrics(metrics, extractor, reference)
+        self.left_out = {}
+        if metrics is None and extractor.spatial is not None:
+            spatial = {name: metric for name, metric in find_metrics(None).items() if SPATIAL in metric.needs}
+            lacks = {name: lacking_in_reference(metric, extractor, reference) for name, metric in spatial.items()}
+            self.left_out = {name: needed for name, needed in lacks.items() if needed}
         self._features: Features | None = None
         images = reference.images
         if images is not None:

@@ -42,7 +42,8 @@ class Gaussian:
     count: int | None = None
 
     def __post_init__(self) -> None:
-        mean, covariance = np.array(self.mean, dtype=np.float64), np.array(self.covariance, dtype=np.float64)
+        # In C order, whatever order a file has: hashes and sums are of values, not of how they lie in memory.
+        mean, covariance = (np.array(a, dtype=np.float64, order="C") for a in (self.mean, self.covariance))
         if mean.ndim != 1 or mean.size == 0:
             raise ValueError(f"mean: shape {mean.shape}, expected (D,)")
         if covariance.shape != 2 * mean.shape:
@@ -61,14 +62,24 @@ class Gaussian:
         """D, the size of a feature."""
         return len(self.mean)
 
+    @property
+    def has_spread(self) -> bool:
+        """Whether the features differ by more than the rounding of float32: not those of copies of one image."""
+        return bool(np.trace(self.covariance) > ROUNDING**2 * (self.mean @ self.mean))
+
 
 def _check_semidefinite(covariance: NDArray[np.float64]) -> None:
-    asymmetry = np.abs(covariance - covariance.T).max()
+    with np.errstate(over="ignore"):
+        asymmetry = np.abs(covariance - covariance.T).max()
     if asymmetry > ROUNDING * np.abs(covariance).max():
         raise ValueError(f"covariance: not symmetric, entries differ by up to {asymmetry:.3g}")
     # A Cholesky factor of C + tolerance I exists exactly where no eigenvalue is below -tolerance; it takes a small
     # part of the time of the eigenvalues.
-    tolerance = max(ROUNDING * np.trace(covariance), np.finfo(np.float64).tiny)
+    with np.errstate(over="ignore"):
+        trace = np.trace(covariance)
+    if not np.isfinite(trace):
+        raise ValueError("covariance: its trace is too large for float64")
+    tolerance = max(ROUNDING * trace, np.finfo(np.float64).tiny)
     try:
         scipy.linalg.cholesky(covariance + tolerance * np.eye(len(covariance)), overwrite_a=True, check_finite=False)
     except scipy.linalg.LinAlgError:

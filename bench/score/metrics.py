@@ -147,13 +147,20 @@ def describe_metrics(names: tuple[str, ...] | None) -> dict[str, dict[str, Any]]
 
 def lacking(metric: Metric, extractor: Extractor, reference: Reference) -> str | None:
     """The first of a metric's needs that extractor or reference does not give, and which of the two."""
-    for need, given, by in (
-        (SPATIAL, extractor.spatial, f"extractor {extractor.id}"),
-        (LOGITS, extractor.logits, f"extractor {extractor.id}"),
-        (REFERENCE_IMAGES, reference.images, f"reference {reference.name}"),
-    ):
+    for need, given in ((SPATIAL, extractor.spatial), (LOGITS, extractor.logits)):
         if need in metric.needs and given is None:
-            return f"{need}, which {by} does not give"
+            return f"{need}, which extractor {extractor.id} does not give"
+    return lacking_in_reference(metric, extractor, reference)
+
+
+def lacking_in_reference(metric: Metric, extractor: Extractor, reference: Reference) -> str | None:
+    """The first of a metric's needs that a reference does not give: images, or statistics in their place."""
+    if reference.images is not None:
+        return None
+    if SPATIAL in metric.needs and extractor.spatial not in reference.gaussians:
+        return f"{SPATIAL} features, of which reference {reference.name} has no statistics and no images"
+    if REFERENCE_IMAGES in metric.needs:
+        return f"{REFERENCE_IMAGES}, which reference {reference.name} does not give"
     return None
 
 
@@ -337,6 +344,8 @@ def _fid(compared: Compared) -> dict[str, float]:
     check_feature_size(compared.reference, layer, compared.features.shape[1])
     real = compared.gaussians[layer]
     fid = frechet_distance(compared.sample_layers.gaussian(layer), real)
+    if not real.has_spread:  # copies of one image: there is nothing to be a percentage of
+        return {"fid": fid}
     return {"fid": fid, "fid_percent": 100 * fid / float(real.covariance.trace())}
 
 
@@ -368,7 +377,7 @@ def _precision_recall(compared: Compared) -> dict[str, float]:
     return {"precision": precision, "recall": recall}
 
 
-# FID with Inception, FD-DINOv2 with DINOv2; fid_percent: of the trace of the reference's covariance.
+# FID with Inception, FD-DINOv2 with DINOv2; fid_percent: of the trace of the reference's covariance, if that is not 0.
 FID = _Metric({"fid": "Fréchet distance"}, (FEATURES,), _fid)
 # Of spatial features (Nash et al. 2021, arXiv 2103.03841).
 SFID = _Metric({"sfid": "sFID"}, (SPATIAL,), _sfid)

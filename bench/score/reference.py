@@ -185,11 +185,12 @@ def _gaussian(
 
 
 def _digest(images: Images | None, gaussians: dict[str, Gaussian]) -> str:
+    """SHA-256, in hex, of values: statistics as float64, little-endian, row by row, whatever the file had."""
     digest = hashlib.sha256()
     for feature, gaussian in gaussians.items():
         digest.update(f"{feature} {gaussian.dim}".encode())
-        digest.update(gaussian.mean.data)
-        digest.update(gaussian.covariance.data)
+        for values in (gaussian.mean, gaussian.covariance):
+            digest.update(np.ascontiguousarray(values, dtype="<f8").data)
     if images is not None:
         digest.update(images.content_hash().encode())
     return digest.hexdigest()

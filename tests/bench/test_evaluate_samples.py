@@ -78,6 +78,20 @@ def test_the_same_images_score_the_same_in_every_container(
     assert {key: written[key] for key in row} == row
 
 
+def test_what_lies_beside_samples_fills_no_metric(
+    score: Callable[..., dict[str, Any]], samples: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "somebodys.npy"
+    path.write_bytes(samples.read_bytes())
+    expected = score(path)
+    said = {"sfid": 1.0, "kid": 0.0, "run": "0123456789", "step": 6, "content_hash": open_images(path).content_hash()}
+    for name in ("somebodys.json", "somebodys.npy.json"):
+        (tmp_path / name).write_text(json.dumps(said))
+        assert score(path) == expected
+    (tmp_path / "somebodys.npy.json").write_text(json.dumps({k: v for k, v in said.items() if "id" not in k}))
+    assert score(path) == {"run": "0123456789", "step": 6, **expected}
+
+
 def test_the_first_samples_are_what_is_scored(
     score: Callable[..., dict[str, Any]], samples: Path, tmp_path: Path
 ) -> None:

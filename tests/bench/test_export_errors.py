@@ -61,6 +61,13 @@ def test_models_that_diffusers_cannot_hold(tmp_path: Path, vae: Path, model: dic
     refused(make_run(tmp_path / "run", recipe_of(vae, **model)), tmp_path / "out", match)
 
 
+def test_a_model_that_predicts_something_else_than_noise(tmp_path: Path, vae: Path) -> None:
+    """DiTPipeline would take the velocity for noise."""
+    content = recipe_of(vae).model_dump()
+    recipe = parse_recipe({**content, "diffusion": {"prediction": "velocity"}}, "recipe.yaml")
+    refused(make_run(tmp_path / "run", recipe), tmp_path / "out", "config.yaml: diffusion: iddpm prediction=velocity")
+
+
 def test_a_model_of_pixels(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", parse_recipe(PIXELS, "recipe.yaml"))
     refused(run, tmp_path / "out", "config.yaml: data.name: digits are pixels")

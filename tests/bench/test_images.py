@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
 import subprocess
 import sys
 import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -419,8 +421,63 @@ def test_opening_images_does_not_load_torch(tmp_path: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
+from typing import Any
 import bench.commands.images, bench.data.images
 print(len(bench.data.images.open_images(Path({str(path)!r}))), 'torch' in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["7", "False"]
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("place", [50, 1000, 3000])  # deflate has bits that mean nothing at its ends
+def test_a_flipped_byte_in_an_npz_is_named(tmp_path: Path, save: Any, place: int) -> None:
+    """Images are mapped, past zipfile, which compares checksums."""
+    path, pixels = tmp_path / "a.npz", np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    save(path, arr_0=pixels)
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        size = archive.getinfo("arr_0.npy").compress_size
+    start = 30 + int.from_bytes(whole[26:28], "little") + int.from_bytes(whole[28:30], "little")
+    if save is np.savez:
+        start, size = start + 128, size - 128  # after the array's header
+    data = bytearray(whole)
+    data[start + place % size] ^= 1
+    path.write_bytes(data)
+    refused(path, "cannot be read")
+
+
+@pytest.mark.parametrize("shape", [(2**40, 8, 8, 3), (2**62, 4, 4, 3), (-1, 8, 8, 3), (10**30, 1, 1, 1)])
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_a_shape_beyond_the_file_is_refused_before_memory_is_taken(
+    tmp_path: Path, shape: tuple[int, ...], compression: int
+) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", compression) as archive:
+        archive.writestr("arr_0.npy", header.getvalue() + bytes(1000))
+    refused(tmp_path / "a.npz", "cannot be read")
+    (tmp_path / "a.npy").write_bytes(header.getvalue() + bytes(1000))
+    refused(tmp_path / "a.npy", "a.npy")
+
+
+def test_a_member_that_claims_more_than_deflate_can_give_is_refused(tmp_path: Path) -> None:
+    """Both the array's header and the archive's directory say 3 TB; a megabyte of zeros is what it is."""
+    header = io.BytesIO()
+    claimed = (2**34, 8, 8, 3)
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": claimed})
+    size = len(header.getvalue()) + math.prod(claimed)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("arr_0.npy", header.getvalue() + bytes(10**6))
+        archive.infolist()[0].file_size = size
+    refused(tmp_path / "a.npz", "arr_0: cannot be read")
+
+
+def test_a_header_of_nested_brackets_is_refused(tmp_path: Path) -> None:
+    text = b"(" * 9000 + b"\n"
+    data = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+    (tmp_path / "a.npy").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("arr_0.npy", data)
+    for name in ("a.npy", "a.npz"):
+        refused(tmp_path / name, "cannot be read")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from test_vae import save_vae
 from torch import Tensor
 
+from bench.data import moments
 from bench.data.latent_index import (
     LatentIndex,
     StoredVae,
@@ -376,6 +377,43 @@ def test_a_damaged_folder_is_refused_naming_the_file(
         Latents(folder, CPU)
     assert str(caught.value).startswith(str(folder))
     assert "\n" not in str(caught.value)
+
+
+def flip(path: Path, byte: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[byte] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["shard-00000.npy", "shard-00003.npy", "shard-00004.npy", "labels.npy"])
+@pytest.mark.parametrize("byte", [-1, -96 * 2 - 1])
+def test_a_flipped_byte_is_noticed_when_the_folder_is_opened(folder: Path, name: str, byte: int) -> None:
+    """The last ones are of a mirror image, which no probe looks at."""
+    flip(folder / name, byte if name != "labels.npy" else -1)
+    with pytest.raises(
+        InputError, match=rf"{name}: its SHA-256 begins with [0-9a-f]{{8}}, in index.json [0-9a-f]{{8}}"
+    ):
+        Latents(folder, CPU)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_mirror_image_that_is_not_finite_does_not_reach_training(folder: Path, value: float) -> None:
+    """Not even with a checksum of its own."""
+    moments = np.load(folder / "shard-00002.npy")
+    moments[4, 1, 5, 1, 2] = value
+    np.save(folder / "shard-00002.npy", moments)
+    digest = file_sha256(folder / "shard-00002.npy")
+    in_index(lambda content: content["shards"][2].update(sha256=digest))(folder)
+    with pytest.raises(InputError, match=r"shard-00002.npy: has numbers that are not finite"):
+        Latents(folder, CPU)
+
+
+@given(st.lists(st.floats(width=16), max_size=5), st.integers(1, 3))
+def test_finite_by_the_bits(values: list[float], block: int) -> None:
+    array = np.array(values, np.float16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moments, "BLOCK", block)
+        assert moments.all_finite(array) == np.isfinite(array).all()
 
 
 def test_labels_of_another_kind_are_refused_even_with_their_checksum(folder: Path) -> None:

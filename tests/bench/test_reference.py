@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from bench.data.images import ArrayImages, write_npz, write_pngs
 from bench.errors import InputError
 from bench.score import reference as reference_module
+from bench.score.extractors import Extractor
+from bench.score.fidelity import Scorer
+from bench.score.frechet import frechet_distance
 from bench.score.reference import check_feature_size, open_reference
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 3, 8, 8), dtype=np.uint8)
@@ -199,3 +206,105 @@ def test_features_of_another_size_are_refused(tmp_path: Path) -> None:
     check_feature_size(reference, "dinov2", 1024)  # of the images, which have no statistics yet
     with pytest.raises(InputError, match=r"adm: statistics of another feature size: 2048 has 5, the network gives 768"):
         check_feature_size(reference, "2048", 768)
+
+
+# Values, not memory
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("left_out", [(), ("arr_0",)])
+def test_the_order_in_memory_changes_no_id_and_no_statistics(tmp_path: Path, left_out: tuple[str, ...]) -> None:
+    """Of arrays by row or by column, of either byte order, compressed or not."""
+    saved = arrays()
+    variants: list[dict[str, NDArray]] = [
+        saved,
+        {name: np.asfortranarray(array) for name, array in saved.items()},
+        {name: array.astype(array.dtype.newbyteorder(">")) for name, array in saved.items()},
+        {name: np.asfortranarray(array.astype(array.dtype.newbyteorder(">"))) for name, array in saved.items()},
+    ]
+    found = [open_reference(save(tmp_path / "a.npz", variant, *left_out)) for variant in variants]
+    assert len({reference.id for reference in found}) == 1
+    for reference in found:
+        for feature, gaussian in reference.gaussians.items():
+            assert gaussian.covariance.flags.c_contiguous
+            assert frechet_distance(gaussian, found[0].gaussians[feature]) == frechet_distance(
+                found[0].gaussians[feature], found[0].gaussians[feature]
+            )
+
+
+@pytest.mark.usefixtures("small")
+def test_ids_are_those_of_earlier_versions(tmp_path: Path) -> None:
+    """Scores are compared by them: SHA-256 of name, size, mean and covariance as float64, little-endian, by row."""
+    saved = {"mu": np.arange(5.0), "sigma": np.diag(np.arange(1.0, 6.0))}
+    digest = hashlib.sha256(b"2048 5" + saved["mu"].tobytes() + saved["sigma"].tobytes()).hexdigest()[:8]
+    assert open_reference(save(tmp_path / "a.npz", saved)).id == f"a-statistics-{digest}" == "a-statistics-0a10f814"
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("sigma", "message"),
+    [
+        (np.full((5, 5), np.nan), "25 values are not finite"),
+        (np.diag([1, 1, 1, 1, np.inf]), "1 values are not finite"),
+        (np.diag(np.full(5, 1e308)), "trace is too large"),
+        (np.array([[{}] * 5] * 5), "sigma object"),
+        (np.eye(5) * (1 + 1j), "sigma complex128"),
+    ],
+)
+def test_covariances_that_are_none(tmp_path: Path, sigma: NDArray, message: str) -> None:
+    path = save(tmp_path / "a.npz", {"mu": np.zeros(5), "sigma": sigma})
+    with pytest.raises(InputError, match=message) as caught:
+        open_reference(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+class Network(nn.Module):
+    """As Inception: features (5), spatial features (4), logits (3)."""
+
+    features_list = ("2048", "spatial", "logits")
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = images.float().flatten(1)
+        return x[:, :5], x[:, 5:9], x[:, 9:12] / 100
+
+
+INCEPTION: Any = Extractor("inception-01234567", Network(), "2048", "spatial", "logits", split_size=5000)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.usefixtures("small")
+def test_a_mean_and_a_covariance_alone_are_enough_for_fid(tmp_path: Path) -> None:
+    """The kind that MAR publishes. What it cannot give stays empty, and it is said why."""
+    samples = ArrayImages(np.random.default_rng(1).integers(0, 256, (60, 3, 4, 4), dtype=np.uint8))
+    whole = {name: array for name, array in arrays().items() if name != "arr_0"}
+    alone = open_reference(save(tmp_path / "mar.npz", whole, "mu_s", "sigma_s"))
+    full = open_reference(save(tmp_path / "adm.npz", whole))
+    by_alone = Scorer(alone, INCEPTION, 20, tmp_path, torch.device("cpu"))
+    by_full = Scorer(full, INCEPTION, 20, tmp_path, torch.device("cpu"))
+    scores, expected = by_alone.score(samples, tmp_path / "a"), by_full.score(samples, tmp_path / "b")
+    assert expected["sfid"] > 0
+    assert scores == {name: value for name, value in expected.items() if name != "sfid"}
+    assert set(by_alone.left_out) == {"sfid"}
+    assert by_full.left_out == {}
+    assert "mar has no statistics" in by_alone.left_out["sfid"]
+    with pytest.raises(InputError, match="sfid needs spatial features, of which reference mar has no statistics"):
+        Scorer(alone, INCEPTION, 20, tmp_path, torch.device("cpu"), metrics=("sfid",))
+
+
+@pytest.mark.parametrize("level", [0, 7, 255])
+def test_copies_of_one_image_against_themselves_have_the_distance_0(tmp_path: Path, level: int) -> None:
+    images = np.repeat(np.random.default_rng(level).integers(0, level + 1, (1, 3, 4, 4), dtype=np.uint8), 70, axis=0)
+    np.save(tmp_path / "one.npy", images)
+    scorer = Scorer(open_reference(tmp_path / "one.npy"), INCEPTION, 20, tmp_path, torch.device("cpu"))
+    scores = scorer.score(ArrayImages(images), tmp_path / "a")
+    assert scores["fid"] == pytest.approx(0, abs=1e-6)
+    assert "fid_percent" not in scores, "a percentage of nothing"
+    assert all(np.isfinite(value) for value in scores.values())
+
+
+def test_other_images_against_copies_of_one_image(tmp_path: Path) -> None:
+    np.save(tmp_path / "black.npy", np.zeros((70, 3, 4, 4), np.uint8))
+    scorer = Scorer(open_reference(tmp_path / "black.npy"), INCEPTION, 20, tmp_path, torch.device("cpu"))
+    pixels = np.random.default_rng(1).integers(0, 256, (60, 3, 4, 4), dtype=np.uint8)
+    x = pixels.reshape(60, -1)[:, :5].astype(np.float64)
+    expected = (x.mean(0) ** 2).sum() + np.trace(np.cov(x.T))
+    assert scorer.score(ArrayImages(pixels), tmp_path / "a")["fid"] == pytest.approx(expected, rel=1e-9)

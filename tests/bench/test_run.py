@@ -39,16 +39,16 @@ def test_a_run_leaves_what_the_readme_says(study: StudyFolder) -> None:
         "checkpoints/state-00000008.safetensors",
         "checkpoints/state-00000012.safetensors",
         "samples/step-00000006.npy",
-        "samples/step-00000006.json",
+        "samples/step-00000006.npy.json",
         "samples/step-00000012.npy",
-        "samples/step-00000012.json",
+        "samples/step-00000012.npy.json",
     }
     assert is_finished(folder)
     assert read_config(folder) == recipe
     samples = np.load(folder / "samples" / "step-00000012.npy", allow_pickle=False)
     assert samples.dtype == np.uint8
     assert samples.shape == (60, 1, 8, 8)
-    provenance = json.loads((folder / "samples" / "step-00000012.json").read_text())
+    provenance = json.loads((folder / "samples" / "step-00000012.npy.json").read_text())
     assert provenance["run"] == recipe.id
     assert (provenance["step"], provenance["weights"], provenance["sampler"]) == (12, "ema", "ddpm")
     rows = jsonl.read(folder / "evals.jsonl")

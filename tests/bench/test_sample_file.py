@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -20,10 +21,12 @@ from torch import nn
 
 from bench.data.decoders import Pixels
 from bench.data.digits import DIGITS, DigitsOptions
+from bench.data.images import open_images
 from bench.errors import InputError
 from bench.parallel import SINGLE, Ranks
+from bench.provenance import made_from_path, read_made_from
 from bench.run import build_model
-from bench.sample import Sampling, features_folder, forget_samples, make_samples, read_made_from
+from bench.sample import Sampling, features_folder, forget_samples, make_samples
 from bench.score.extractors import load_extractor
 from bench.score.features import extract
 from bench.stopping import StopRequest
@@ -50,7 +53,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     assert speed is not None and speed > 0
     array = np.load(path)
     assert (array.shape, array.dtype) == ((110, 1, 8, 8), np.uint8)
-    assert [entry.name for entry in sorted(path.parent.iterdir())] == ["samples.json", "samples.npy"]
+    assert [entry.name for entry in sorted(path.parent.iterdir())] == ["samples.npy", "samples.npy.json"]
     return path.read_bytes()
 
 
@@ -68,8 +71,10 @@ def test_samples_that_are_there_are_not_made_again(tmp_path: Path) -> None:
     assert make(SINGLE, path, {**MADE_FROM, "commit": "another"}) is None
     assert path.stat().st_mtime_ns == before
     (features_folder(path, "digits-cnn-0123") / "chunk").mkdir(parents=True)
+    other = features_folder(tmp_path / "samples.npy2", "digits-cnn-0123")
+    other.mkdir()
     forget_samples(path)
-    assert list(tmp_path.iterdir()) == [], "features of older weights would score newer samples"
+    assert list(tmp_path.iterdir()) == [other], "features of older weights would score newer samples"
 
 
 def test_other_samples_are_refused_and_left_alone(tmp_path: Path) -> None:
@@ -77,13 +82,15 @@ def test_other_samples_are_refused_and_left_alone(tmp_path: Path) -> None:
     make(SINGLE, path, MADE_FROM)
     with pytest.raises(InputError, match=r"samples\.npy: holds other samples \(seed is 0 there, 1 here\)"):
         make(SINGLE, path, {**MADE_FROM, "seed": 1})
-    assert read_made_from(path) == MADE_FROM
-    (tmp_path / "samples.json").unlink()
-    with pytest.raises(InputError, match="samples of unknown origin are there"):
-        make(SINGLE, path, MADE_FROM)
-    (tmp_path / "samples.json").write_text('{"seed": ')
-    with pytest.raises(InputError, match=r"samples\.json: cannot be read"):
-        make(SINGLE, path, MADE_FROM)
+    assert read_made_from(path, open_images(path).content_hash()) == MADE_FROM
+    samples = path.read_bytes()
+    for beside in (None, '{"seed": ', "[]", json.dumps(MADE_FROM)):
+        made_from_path(path).unlink(missing_ok=True)
+        if beside is not None:
+            made_from_path(path).write_text(beside)
+        with pytest.raises(InputError, match="samples of unknown origin are there"):
+            make(SINGLE, path, MADE_FROM)
+    assert path.read_bytes() == samples
 
 
 def test_unfinished_batches_of_other_samples_are_refused(tmp_path: Path) -> None:
@@ -131,8 +138,8 @@ def test_killed_at_any_moment_the_same_command_continues(study: Callable[[str], 
 
     whole, parts = tmp_path / "whole.npy", tmp_path / "parts.npy"
     subprocess.run(sample(whole), check=True, capture_output=True)
-    _kill_after_first(sample(parts), tmp_path / ".parts", "*.npy")
-    made = {path.name: path.stat().st_ino for path in (tmp_path / ".parts").glob("*.npy")}
+    _kill_after_first(sample(parts), tmp_path / ".parts.npy", "*.npy")
+    made = {path.name: path.stat().st_ino for path in (tmp_path / ".parts.npy").glob("*.npy")}
     assert 0 < len(made) < 80
     subprocess.run(sample(parts), check=True, capture_output=True)
     assert parts.read_bytes() == whole.read_bytes()

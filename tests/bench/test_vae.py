@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from bench.data.vae import Autoencoder, load_vae
 from bench.errors import InputError
-from models.assets import MissingAsset
+from models.assets import DamagedAsset, MissingAsset
 
 CPU = torch.device("cpu")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -242,3 +242,72 @@ def test_what_is_not_a_whole_autoencoder_is_refused_in_one_line(
     assert str(tmp_path / "vae") in str(caught.value)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("scale", [None, 0, 0.0, -0.18215, float("nan"), float("inf"), "0.18215", True, [1]])
+def test_a_scale_that_is_none_is_named(folder: Path, tmp_path: Path, scale: Any) -> None:
+    shutil.copytree(folder, tmp_path / "vae")
+    configured(scaling_factor=scale)(tmp_path / "vae")
+    with pytest.raises(InputError, match=r"config\.json: scaling_factor: .*; accepted: a number greater than 0"):
+        load_vae(str(tmp_path / "vae"), CPU, offline=True)
+
+
+@pytest.mark.parametrize("key", ["shift_factor", "latents_mean", "latents_std"])
+@pytest.mark.parametrize("value", [float("nan"), -1, "0.1", [0.1]])
+def test_a_shift_is_named(folder: Path, tmp_path: Path, key: str, value: Any) -> None:
+    shutil.copytree(folder, tmp_path / "vae")
+    configured(**{key: value})(tmp_path / "vae")
+    with pytest.raises(InputError, match=rf"config\.json: {key}: .*; accepted: null"):
+        load_vae(str(tmp_path / "vae"), CPU, offline=True)
+
+
+def test_the_first_releases_have_the_scale_of_diffusers(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "vae")
+    content = json.loads((tmp_path / "vae" / "config.json").read_text())
+    del content["scaling_factor"]
+    (tmp_path / "vae" / "config.json").write_text(json.dumps(content))
+    assert load_vae(str(tmp_path / "vae"), CPU, offline=True).scale_factor == 0.18215
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"norm_num_groups": 0},
+        {"block_out_channels": None},
+        {"block_out_channels": []},
+        {"latent_channels": "four"},
+        {"layers_per_block": -1},
+        {"down_block_types": ["NoSuchBlock"] * 4},
+        {"act_fn": "none"},
+    ],
+)
+def test_configurations_that_build_nothing_end_in_one_line(
+    folder: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    shutil.copytree(folder, tmp_path / "vae")
+    configured(**changes)(tmp_path / "vae")
+    with pytest.raises(InputError) as caught:
+        load_vae(str(tmp_path / "vae"), CPU, offline=True)
+    assert str(tmp_path / "vae") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_fetched_weights_are_compared_with_what_was_fetched(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DITBENCH_CACHE", str(tmp_path))
+    name = "stabilityai/sd-vae-ft-mse"
+    shutil.copytree(folder, tmp_path / "vae" / name)
+    files = {f"vae/{name}/{path.name}": path for path in (tmp_path / "vae" / name).iterdir()}
+    manifest = {
+        key: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
+        for key, path in files.items()
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert load_vae(name, CPU, offline=True).name == name
+    weights = tmp_path / "vae" / name / WEIGHTS
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(DamagedAsset, match=rf"{WEIGHTS}: its SHA-256 .* in manifest.json .*`ditbench prepare {name}`"):
+        load_vae(name, CPU, offline=True)

@@ -17,7 +17,9 @@ from pretrained_models import small, theirs
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bench.files import checkpoint
 from models import load_pretrained
+from models.diffusers_weights import to_diffusers
 
 
 def refused(path: str | Path, *parts: str, error: type[Exception] = ValueError, **options: Any) -> None:
@@ -183,6 +185,207 @@ def test_configurations_of_other_networks(tmp_path: Path, key: str, value: Any) 
     theirs().save_pretrained(tmp_path)
     edit(tmp_path / "config.json", **{key: value})
     refused(tmp_path, f"config.json: {key} is {value!r}")
+
+
+# What a checkpoint says it is
+
+
+def saved(path: Path, **beside: Any) -> Path:
+    """A training checkpoint, with what stands beside its weights."""
+    torch.save({"ema": small().state_dict(), **beside}, path / "model.pt")
+    return path / "model.pt"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("prediction", "velocity"),
+        ("prediction", "score"),
+        ("path_type", "Linear"),
+        ("model", "SiT-XL/2"),
+        ("noise_schedule", "cosine"),
+        ("diffusion_steps", 4000),
+        ("v_prediction", True),
+        ("learn_sigma", False),
+        ("patch_size", 4),
+        ("in_channels", 16),
+        ("hidden_size", 1152),
+        ("mlp_ratio", 2.0),
+        ("image_size", 60),
+        ("num_classes", 8),
+        ("num_classes", 1000),
+        ("class_dropout_prob", 0.0),
+        ("num_heads", 8),
+    ],
+)
+def test_a_checkpoint_that_says_it_is_something_else(tmp_path: Path, key: str, value: Any) -> None:
+    """All with the tensors of a DiT: sampled as one, they would give images of nothing."""
+    said = f"{key} is {value!r}"
+    refused(saved(tmp_path, args=argparse.Namespace(**{key: value})), f"args.{said}", num_heads=4)
+    refused(saved(tmp_path, config={"network": {key: value}}), f"config.network.{said}", num_heads=4)
+    save_file(small().state_dict(), tmp_path / "model.safetensors", metadata={f"modelspec.{key}": str(value)})
+    refused(tmp_path / "model.safetensors", f"modelspec.{key} is '{value}'", num_heads=4)
+
+
+def test_a_checkpoint_that_says_it_is_a_dit(tmp_path: Path) -> None:
+    official = {"model": "DiT-XL/2", "image_size": 64, "num_classes": 7, "global_batch_size": 256}
+    theirs_too = {"prediction": "noise", "diffusion_steps": 1000, "noise_schedule": "linear", "learn_sigma": True}
+    others = {"vae": {"in_channels": 3, "num_classes": 10}, "optimizer": {"depth": 99}}
+    args = argparse.Namespace(**official, **theirs_too, num_heads=4, class_dropout_prob=0.1, ckpt=None, **others)
+    model = load_pretrained(saved(tmp_path, args=args, epoch=80))  # the heads as it says
+    assert (model.arch.num_heads, model.arch.num_classes) == (4, 7)
+
+
+def test_what_it_predicts_is_said_before_its_heads_are_asked_for(tmp_path: Path) -> None:
+    refused(saved(tmp_path, args=argparse.Namespace(model="SiT-XL/2", prediction="velocity")), "'SiT-XL/2'")
+
+
+def test_as_many_rows_as_classes_are_a_model_without_a_null_label(tmp_path: Path) -> None:
+    refused(saved(tmp_path, args=argparse.Namespace(num_classes=8)), "has as many rows", "no null label", num_heads=4)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_quantised_tensors(tmp_path: Path, dtype: torch.dtype, suffix: str) -> None:
+    state = {k: v.to(dtype) if k == "blocks.1.mlp.fc1.weight" else v for k, v in small().state_dict().items()}
+    path = tmp_path / f"model.{suffix}"
+    torch.save(state, path) if suffix == "pt" else save_file(state, path)
+    refused(path, "blocks.1.mlp.fc1.weight: ", str(dtype).removeprefix("torch."), num_heads=4)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors", "folder"])
+def test_tensors_that_are_not_finite(tmp_path: Path, value: float, name: str) -> None:
+    """1e300 is finite where it is stored, and infinite as float32."""
+    path = tmp_path / name
+    if name == "folder":
+        transformer = theirs().double()
+        transformer.state_dict()["transformer_blocks.1.ff.net.2.bias"][3] = value
+        transformer.save_pretrained(path)
+    else:
+        state = {key: tensor.double() for key, tensor in small().state_dict().items()}
+        state["blocks.1.mlp.fc2.bias"][3] = value
+        torch.save(state, path) if name == "model.pt" else save_file(state, path)
+    tensor = "safetensors: transformer_blocks.1.ff.net.2.bias" if name == "folder" else "blocks.1.mlp.fc2.bias"
+    refused(path, f"{tensor}: 1 of 32 values are not finite", num_heads=4)
+
+
+def test_one_number_repeated_over_any_shape_is_not_copied_into_memory(tmp_path: Path) -> None:
+    state = small().state_dict() | {"pos_embed": torch.zeros(1).expand(1, 10**12, 32)}
+    torch.save(state, tmp_path / "model.pt")
+    assert (tmp_path / "model.pt").stat().st_size < 10**6
+    refused(tmp_path / "model.pt", "pos_embed: its shape (1, 1000000000000, 32)", num_heads=4)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_a_flipped_byte_in_a_tensor_is_noticed(tmp_path: Path, name: str) -> None:
+    """torch.load does not compare the checksums that torch.save writes."""
+    path, model = tmp_path / name, small()
+    if name == "model.pt":
+        torch.save(model.state_dict(), path)
+    else:
+        checkpoint.save_tensors(path, model.state_dict())
+    content = bytearray(path.read_bytes())
+    content[content.index(model.state_dict()["blocks.1.mlp.fc1.weight"].numpy().tobytes()) + 50] ^= 1
+    path.write_bytes(content)
+    refused(path, "", num_heads=4)
+
+
+# diffusers' configurations and indices
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("in_channels", 3),
+        ("out_channels", 4),
+        ("num_embeds_ada_norm", 8),
+        ("num_embeds_ada_norm", 1000),
+        ("attention_head_dim", 16),
+        ("norm_elementwise_affine", True),
+        ("norm_eps", 1e-2),
+        ("attention_bias", False),
+        ("cross_attention_dim", 768),
+        ("quantization_config", {"quant_method": "bitsandbytes", "load_in_8bit": True}),
+    ],
+)
+def test_a_configuration_that_contradicts_the_tensors(tmp_path: Path, key: str, value: Any) -> None:
+    to_diffusers(small()).save_pretrained(tmp_path)  # with its position table
+    edit(tmp_path / "config.json", **{key: value})
+    refused(tmp_path, "config.json", key)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("prediction_type", "v_prediction"),
+        ("prediction_type", "sample"),
+        ("beta_schedule", "scaled_linear"),
+        ("beta_end", 0.012),
+        ("num_train_timesteps", 500),
+        ("trained_betas", [0.1, 0.2]),
+        ("rescale_betas_zero_snr", True),
+        ("_class_name", "FlowMatchEulerDiscreteScheduler"),
+    ],
+)
+def test_a_pipeline_of_another_process(tmp_path: Path, key: str, value: Any) -> None:
+    theirs().save_pretrained(tmp_path / "transformer")
+    (tmp_path / "model_index.json").write_text('{"_class_name": "DiTPipeline"}')
+    scheduler = tmp_path / "scheduler" / "scheduler_config.json"
+    scheduler.parent.mkdir()
+    said = {"_class_name": "DDIMScheduler", "prediction_type": "epsilon", "num_train_timesteps": 1000}
+    scheduler.write_text(json.dumps(said | {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}))
+    assert load_pretrained(tmp_path).arch.depth == 2
+    edit(scheduler, **{key: value})
+    refused(tmp_path, f"scheduler_config.json.{key} is {value!r}")
+
+
+def test_another_pipeline(tmp_path: Path) -> None:
+    theirs().save_pretrained(tmp_path / "transformer")
+    (tmp_path / "model_index.json").write_text('{"_class_name": "PixArtAlphaPipeline"}')
+    refused(tmp_path, "_class_name is 'PixArtAlphaPipeline'")
+    (tmp_path / "model_index.json").write_text("[" * 10**5)
+    refused(tmp_path, "model_index.json: not JSON")
+
+
+@pytest.mark.parametrize(
+    ("places", "parts"),
+    [
+        (None, ("weight_map: not a JSON object",)),
+        (["a"], ("weight_map: not a JSON object",)),
+        ("file", ("weight_map: not a JSON object",)),
+        ({"pos_embed.proj.bias": 1}, ("weight_map: not a JSON object",)),
+        ({"pos_embed.proj.bias": "../x.safetensors"}, ("'../x.safetensors': no such file beside it",)),
+        ({"pos_embed.proj.bias": "none.safetensors"}, ("'none.safetensors': no such file beside it",)),
+        ({}, ("not a DiTTransformer2DModel",)),
+    ],
+)
+def test_indices_of_shards_that_are_none(tmp_path: Path, places: Any, parts: tuple[str, ...]) -> None:
+    theirs().save_pretrained(tmp_path, max_shard_size="40KB")
+    edit(tmp_path / "diffusion_pytorch_model.safetensors.index.json", weight_map=places)
+    if places == {}:
+        edit(tmp_path / "config.json", num_layers=1)
+        parts = ("num_layers is 1, but there are 0 tensors",)
+    refused(tmp_path, *parts)
+
+
+def test_a_shard_that_holds_something_else_than_its_index_says(tmp_path: Path) -> None:
+    theirs().save_pretrained(tmp_path, max_shard_size="40KB")
+    path = tmp_path / "diffusion_pytorch_model.safetensors.index.json"
+    places = json.loads(path.read_text())["weight_map"]
+    first = min(places)
+    edit(path, weight_map={key: place for key, place in places.items() if key != first})
+    refused(tmp_path, f"does not say what {places[first]} holds: {first}")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"num_layers": 10**12}, {"sample_size": 10**9}, {"attention_head_dim": 10**9}, {"num_layers": True}],
+)
+def test_sizes_beyond_all_memory_are_refused_at_once(tmp_path: Path, changes: dict[str, int]) -> None:
+    theirs().save_pretrained(tmp_path)
+    edit(tmp_path / "config.json", **changes)
+    refused(tmp_path, f"config.json: {'num_layers' if 'num_layers' in changes else 'sample_size'}")
 
 
 def test_folders_that_are_not_whole(tmp_path: Path) -> None:

@@ -10,23 +10,33 @@ import torch
 from torch import Tensor
 
 from bench.errors import InputError
+from models.assets import check_content
+from models.tensor_files import check_archive, check_finite, check_floats
 
 NAMED_TENSORS = 3  # of each kind, in a message
+COUNTER = ".num_batches_tracked"
 
 
 def weights_digest(path: Path) -> str:
-    """The first eight hex digits of a file's SHA-256: what tells weights apart in a score's key."""
+    """The first eight hex digits of a file's SHA-256: what tells weights apart in a score's key.
+
+    Raises:
+        DamagedAsset: it is another file than the one that was fetched or published.
+    """
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    check_content(path, digest)
+    return digest[:8]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a PyTorch file that holds a state dict, on the CPU; nothing in it is executed.
 
     Raises:
-        InputError: no such file, or not a state dict that can be read so.
+        InputError: no such file, not a state dict that can be read so, or weights that are quantised or not finite.
     """
     try:
+        check_archive(path)
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
@@ -36,6 +46,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
     ):
         raise InputError(f"{path}: not a state dict; accepted: names and tensors, as the published file has them")
+    try:
+        # A counter of training steps is no weight (`check_weights`).
+        check_floats({name: tensor for name, tensor in tensors.items() if not name.endswith(COUNTER)})
+        check_finite(tensors)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
     return tensors
 
 
@@ -46,7 +62,7 @@ def check_weights(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], p
         InputError: they differ, with the names (and how many more there are).
     """
     # Counts the training steps of a batch normalisation; inference does not use it, the published file leaves it out.
-    names = {name for name in expected if not name.endswith(".num_batches_tracked")}
+    names = {name for name in expected if not name.endswith(COUNTER)}
     shapes = [
         f"{name} {tuple(given[name].shape)} in place of {tuple(expected[name].shape)}"
         for name in sorted(names & given.keys())
