@@ -131,8 +131,11 @@ def _open_npy(path: Path) -> Images:
     try:
         with path.open("rb") as file:
             dtype, shape, _ = _read_array_header(file)
+            start = file.tell()
         if dtype != np.uint8 or len(shape) != 4 or shape[1] not in (1, 3) or 0 in shape:
             raise InputError(f"{path}: {dtype} {shape}; accepted: uint8 (N, C, H, W) with C 1 or 3, not empty")
+        if path.stat().st_size < start + math.prod(shape):  # numpy multiplies with an overflow
+            raise ValueError(f"{path.stat().st_size:,} bytes, too few for {shape}")
         return ArrayImages(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, TypeError, EOFError, OverflowError, MemoryError) as error:
         raise InputError(f"{path}: cannot be read as .npy ({error})") from None

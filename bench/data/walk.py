@@ -86,9 +86,9 @@ def find_images(root: Path, say: Callable[[str], object] = tell) -> Found:
     if loose and len(loose) < len(found.files):
         below = next(name for name in found.files if "/" in name)
         raise InputError(
-            f"{root}: {len(loose):,} images are in the folder itself, such as {shown(loose[0])}, and "
-            f"{len(found.files) - len(loose):,} in folders below it, such as {shown(below)}; accepted: all of them in "
-            "the folder itself, or all in folders"
+            f"{root}: images in the folder itself ({len(loose):,}, such as {shown(loose[0])}) and in folders below it "
+            f"({len(found.files) - len(loose):,}, such as {shown(below)}); accepted: all in the folder itself, or all "
+            "in folders"
         )
     if found.passed_over:
         say(f"{root}: {len(found.files):,} images; passed over: {found.passed_over}")
