@@ -7,10 +7,8 @@ module does not import torch.
 from __future__ import annotations
 
 import hashlib
-import lzma
 import math
 import os
-import struct
 import tokenize
 import zipfile
 import zlib
@@ -34,12 +32,12 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 2**26
 LOCAL_HEADER_BYTES = 30  # of a zip member, before its name and its extra field (APPNOTE 6.3, section 4.3.7)
-MOST_DEFLATED = 1032  # bytes that one byte of a deflated member can stand for (zlib's technical details)
-# What zipfile, its decompressors and numpy raise at damaged files.
+# Deflate makes nothing more than this much smaller (zlib's documentation): what claims more has not got it.
+MOST_DEFLATED = 1032
 ZIP_PROBLEMS = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, ValueError, TypeError, KeyError, EOFError,
-    NotImplementedError, RuntimeError, MemoryError, OverflowError,
-)  # fmt: skip
+    *(zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError, RuntimeError),
+    *(MemoryError, KeyError),  # of Python's parser, by a header of nested brackets; a method of compression of others'
+)
 
 
 class Images(ABC):
@@ -131,13 +129,12 @@ def _open_npy(path: Path) -> Images:
     try:
         with path.open("rb") as file:
             dtype, shape, _ = _read_array_header(file)
-            start = file.tell()
         if dtype != np.uint8 or len(shape) != 4 or shape[1] not in (1, 3) or 0 in shape:
             raise InputError(f"{path}: {dtype} {shape}; accepted: uint8 (N, C, H, W) with C 1 or 3, not empty")
-        if path.stat().st_size < start + math.prod(shape):  # numpy multiplies with an overflow
-            raise ValueError(f"{path.stat().st_size:,} bytes, too few for {shape}")
+        if math.prod(shape) > path.stat().st_size:
+            raise ValueError(f"{math.prod(shape):,} bytes by its shape, {path.stat().st_size:,} in the file")
         return ArrayImages(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, TypeError, EOFError, OverflowError, MemoryError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: cannot be read as .npy ({error})") from None
 
 
@@ -155,44 +152,35 @@ class NpzArray:
         return f"{self.name} {self.dtype} {self.shape}"
 
     def read(self) -> NDArray:
-        """The whole array in memory, its checksum compared (zipfile does, at its end).
+        """The whole array in memory, its checksum compared.
 
         Raises:
-            InputError: the file is damaged.
+            InputError: the file is damaged, or cannot hold as much as the array's shape says.
         """
         try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.name}.npy") as member:
-                self._check_bytes(archive.getinfo(f"{self.name}.npy"))
-                return np.lib.format.read_array(member, allow_pickle=False)
+            with zipfile.ZipFile(self.path) as archive:
+                member = self._checked(archive)
+                with archive.open(member) as file:
+                    array = np.lib.format.read_array(file, allow_pickle=False)
+                    file.read(1)  # zipfile compares at the end, which decompression may not have come to
+                    return array
         except ZIP_PROBLEMS as error:
             raise InputError(f"{self.path}: {self.name}: cannot be read ({error})") from None
 
-    def _check_bytes(self, member: zipfile.ZipInfo) -> None:
-        """Refuse, before memory is taken for them, more bytes than the file can hold or this machine's memory has."""
-        size = self.dtype.itemsize * math.prod(self.shape)
-        most = member.file_size
-        if member.compress_type == zipfile.ZIP_DEFLATED:
-            most = min(most, MOST_DEFLATED * member.compress_size)
-        if size > most:
-            raise ValueError(f"it says {self}, {size:,} bytes, and holds {most:,} at most")
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        if size > memory:
-            raise ValueError(
-                f"{self} is {size:,} bytes, and this machine's memory {memory:,}; not compressed, it is "
-                "read from where it is"
-            )
-
     def map(self) -> NDArray:
-        """The array, memory-mapped if it is stored as it is, otherwise read.
+        """The array, memory-mapped if it is stored as it is, otherwise read; its checksum is compared either way.
 
         Raises:
             InputError: the file is damaged.
         """
         try:
             with zipfile.ZipFile(self.path) as archive:
-                member = archive.getinfo(f"{self.name}.npy")
-            if member.compress_type != zipfile.ZIP_STORED:
-                return self.read()
+                member = self._checked(archive)
+                if member.compress_type != zipfile.ZIP_STORED:
+                    return self.read()
+                with archive.open(member) as file:
+                    while file.read(CHUNK_BYTES):  # zipfile compares at the end
+                        pass
             with self.path.open("rb") as file:
                 # The local header's extra field differs from the one in the central directory: read its length here.
                 file.seek(member.header_offset)
@@ -200,13 +188,26 @@ class NpzArray:
                 lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
                 file.seek(member.header_offset + LOCAL_HEADER_BYTES + lengths)
                 _read_array_header(file)
-                start, stop = file.tell(), member.header_offset + LOCAL_HEADER_BYTES + lengths + member.file_size
-            if stop - start != self.dtype.itemsize * math.prod(self.shape):
-                raise ValueError(f"{stop - start} bytes for {self.shape}")
+                start = file.tell()
             order = "F" if self.fortran_order else "C"
             return np.memmap(self.path, self.dtype, mode="r", offset=start, shape=self.shape, order=order)
         except ZIP_PROBLEMS as error:
             raise InputError(f"{self.path}: {self.name}: cannot be read ({error})") from None
+
+    def _checked(self, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+        """The array's member of the archive, if it can hold what the shape says: known before memory is taken for it.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        member = archive.getinfo(f"{self.name}.npy")
+        with archive.open(member) as file:
+            _read_array_header(file)
+            held = member.file_size - file.tell()
+        most = member.compress_size * {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: MOST_DEFLATED}[member.compress_type]
+        if held != self.dtype.itemsize * math.prod(self.shape) or held > most:
+            raise ValueError(f"{min(held, most)} bytes for {self.shape}")
+        return member
 
 
 def npz_arrays(path: Path) -> dict[str, NpzArray]:
@@ -237,7 +238,8 @@ def npz_images(path: Path, arrays: dict[str, NpzArray]) -> Images | None:
     their form, are not read: no score needs them.
 
     Raises:
-        InputError: arr_0 is no array of images, or several arrays could be the images.
+        InputError: arr_0 is no array of images, several arrays could be the images, or they are compressed and too many
+            for this machine's memory.
     """
     candidates = [array for array in arrays.values() if array.dtype == np.uint8 and len(array.shape) == 4]
     if "arr_0" in arrays:
@@ -249,6 +251,12 @@ def npz_images(path: Path, arrays: dict[str, NpzArray]) -> Images | None:
     (images,) = candidates
     if images.dtype != np.uint8 or len(images.shape) != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
         raise InputError(f"{path}: {images}; accepted: uint8 (N, H, W, C) with C 1 or 3, not empty")
+    size, memory = math.prod(images.shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if memory < size > path.stat().st_size:
+        raise InputError(
+            f"{path}: {images}: {size:,} bytes in {path.stat().st_size:,}, and this machine's memory is {memory:,}; "
+            "accepted: not compressed, then it is read from where it is"
+        )
     return ArrayImages(images.map(), channels_last=True)
 
 
@@ -262,10 +270,10 @@ def _read_array_header(file: IO[bytes]) -> tuple[np.dtype, tuple[int, ...], bool
             shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(file)
         else:
             raise ValueError(f"version {version} of the .npy format")
-    except tokenize.TokenError:  # numpy lets it pass
+    except (tokenize.TokenError, RecursionError):  # numpy lets them pass
         raise ValueError("its header is damaged") from None
-    if min(shape, default=0) < 0:
-        raise ValueError(f"its header says {shape}")
+    if any(size < 0 for size in shape):
+        raise ValueError(f"the shape {shape}")
     return dtype, shape, fortran_order
 
 
