@@ -346,7 +346,7 @@ def write_pngs(images: Images, folder: Path) -> None:
     """
     digits = max(6, len(str(len(images) - 1)))
     names = [f"{index:0{digits}d}.png" for index in range(len(images))]
-    strangers = set(find_images(folder).files if folder.is_dir() else ()) - set(names)
+    strangers = set(find_images(folder, say=lambda line: None).files if folder.is_dir() else ()) - set(names)
     if strangers:
         raise InputError(f"{folder}: has other images, such as {min(strangers)}; give a folder of its own")
     every = (pixels for chunk in images.chunks() for pixels in chunk)
