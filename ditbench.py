@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +25,7 @@ from bench.commands.options import DeviceOption, OfflineOption, PrecisionOption
 from bench.commands.reference import reference
 from bench.commands.samples import evaluate, sample
 from bench.errors import InputError, RunError
+from bench.files.names import one_line, write_any_text
 from bench.stopping import STOPPED, Stopped
 from ditbench_perf import app as perf_app
 from models import BLOCKS
@@ -359,10 +362,22 @@ def _cell(column: str, value: object) -> str:
 
 
 def main() -> None:
-    """The console script: one line on stderr where it ends early.
+    """The console script: one line on stderr where it ends early, nothing where nobody reads on (`| head`).
 
     Status 2: bad input; 1: a run failed; 85: stopped by a signal, all saved; 130: interrupted by Ctrl-C.
     """
+    write_any_text()
+    try:
+        _run()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except BrokenPipeError:  # Python would try again at its end, and say so
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _run() -> None:
     try:
         app()
     except Stopped as stopped:
@@ -379,5 +394,6 @@ def main() -> None:
 
 
 def _fail(message: str, status: int) -> None:
-    print(f"ditbench: {' '.join(message.split())}", file=sys.stderr)
+    with contextlib.suppress(BrokenPipeError):
+        print(f"ditbench: {one_line(message)}", file=sys.stderr)
     sys.exit(status)

@@ -4,7 +4,7 @@
 <cache>/extractors/      weights of the networks whose features scores compare
 <cache>/references/      reference statistics; others put there by hand, <name>.npz or <name>/, are found too
 <cache>/dit/             official DiT checkpoints
-<cache>/manifest.json    path -> sha256, size, url and time of what was fetched
+<cache>/manifest.json    path -> sha256, size, mtime_ns, url and time of what was fetched
 
 The cache is $DITBENCH_CACHE, else the user's cache folder. `locate` only reads what is there, without a lock: many jobs
 may share a read-only cache. Fetching takes a lock on the file, so that several processes fetch it once.
@@ -114,12 +114,12 @@ def cache_folder() -> Path:
 def locate(name: str, offline: bool) -> Path:
     """The file or folder of an asset, of <cache>/vae/<name>/, of <cache>/references/<name>.npz or <name>/.
 
-    What is missing is fetched first, unless `offline`. Files are compared with the manifest by their size alone;
-    `check` and `prepare` compare checksums.
+    What is missing is fetched first, unless `offline`. Files are compared with the manifest by their size and, where
+    their time is not the one recorded (of a copied cache, say), by their checksum; `prepare` compares checksums always.
 
     Raises:
         MissingAsset: not there and `offline`, or a name that nothing has.
-        DamagedAsset: a file's size is not what was fetched, or manifest.json cannot be read.
+        DamagedAsset: a file is not what was fetched, or manifest.json cannot be read.
         FetchError: it could not be fetched.
     """
     if name not in ASSETS:
@@ -136,7 +136,7 @@ def locate(name: str, offline: bool) -> Path:
 
 
 def check(name: str, verify: bool) -> list[FileStatus]:
-    """How the files of an asset are in the cache; with `verify`, their checksums too. Nothing is changed.
+    """How the files of an asset are in the cache, by size and time; with `verify`, by checksum. Nothing is changed.
 
     Raises:
         DamagedAsset: manifest.json, or a file, cannot be read.
@@ -203,10 +203,13 @@ def _status(file: AssetFile, entry: dict[str, Any] | None, verify: bool) -> File
     path = cache_folder() / file.path
     if not path.is_file():
         return FileStatus(path, "missing")
-    size = path.stat().st_size
+    status = path.stat()
+    size = status.st_size
     if entry and size != entry["size"]:
         return FileStatus(path, "damaged", size, problem=f"{size:,} bytes, but {entry['size']:,} were fetched")
-    digest = _sha256(path) if verify else None
+    # Entries of before times were recorded are believed.
+    is_another = entry is not None and status.st_mtime_ns != entry.get("mtime_ns", status.st_mtime_ns)
+    digest = _sha256(path) if verify or is_another else None
     if digest and (problem := _mismatch(digest, file, entry)):
         return FileStatus(path, "damaged", size, digest, problem)
     return FileStatus(path, "present" if entry else "not in the manifest", size, digest)
@@ -281,7 +284,7 @@ def _fetched(file: AssetFile, target: Path, entry: dict[str, Any] | None, progre
         raise FetchError(f"{at_endpoint(file.url)}: what came is not {target.name}: {problem}")
     _move(part, target)
     discard(part)
-    found = {"sha256": digest, "size": size, "url": at_endpoint(file.url)}
+    found = {"sha256": digest, "size": size, "mtime_ns": target.stat().st_mtime_ns, "url": at_endpoint(file.url)}
     _record(file.path, {**found, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
     return FileStatus(target, "fetched", size, digest)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError, RunError
+from bench.files.names import write_any_text
 from bench.files.run_folder import RunLocked, clear_error, is_finished, is_locked, read_error, try_lock, write_config
 from bench.stopping import Stopped, StopRequest
 from sweeps.cluster import Precision
@@ -152,6 +153,7 @@ def work_through(
     from bench.parallel import Execution
     from bench.run import run
 
+    write_any_text()
     job = submitit.JobEnvironment()
     session = {"cluster": "local", "job": job.job_id, "log": str(job.paths.stdout.relative_to(study))}
 

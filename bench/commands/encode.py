@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from bench.commands.options import OfflineOption
-from bench.data import data_part
-from bench.data.latent_sets import latent_facts
+from bench.data import DATA, data_part
+from bench.data.latent_sets import OWN, LatentOptions, LatentSet, latent_facts
 from bench.device import Device
 from bench.errors import InputError
 
 if TYPE_CHECKING:
     from bench.data.encode import Encoded, Part
+    from bench.data.latent_index import LatentIndex
 
 WORDNET_ID = re.compile(r"n\d{8}")
 # (number, first number, how many) of an array's task, and (rank, how many) of a process within it.
@@ -49,6 +51,13 @@ def encode(
     ] = None,
     skip_corrupt: Annotated[
         bool, typer.Option("--skip-corrupt", help="Leave out images that cannot be read; index.json lists them.")
+    ] = False,
+    verify_images: Annotated[
+        bool,
+        typer.Option(
+            "--verify-images",
+            help="Compare the content of all images with what was encoded; default: where size or times differ.",
+        ),
     ] = False,
     offline: OfflineOption = False,
 ) -> None:
@@ -81,6 +90,7 @@ def encode(
             workers,
             chosen,
             skip_corrupt,
+            verify_images,
             on_images,
         )
     _report(out, encoded, chosen)
@@ -91,19 +101,36 @@ def _report(out: Path, encoded: Encoded, part: Part) -> None:
     typer.echo(f"{out}: {whose}{encoded.made} shards made, {encoded.kept} found whole by their checksums")
     index = encoded.index
     if index is None:
-        typer.echo(f"{encoded.missing} shards of other parts are missing; the last part to finish writes index.json")
+        damaged = f" ({', '.join(path.name for path in encoded.damaged)}: damaged)" if encoded.damaged else ""
+        missing = f"{encoded.missing} shards of other parts are missing{damaged}"
+        typer.echo(f"{missing}; the last part to finish writes index.json")
         return
     corrupt = f", {len(index.corrupt)} corrupt ones left out" if index.corrupt else ""
     typer.echo(f"the set is whole: {index.count:,} images of {index.num_classes:,} classes{corrupt}; for a recipe:\n")
-    facts = latent_facts(index.count, index.num_classes, index.image_size)
-    known = data_part(index.name).known
-    if known is None:
-        size = f"length: {index.count}, num_classes: {index.num_classes}, image_size: {index.image_size}"
-        typer.echo(f"data: {{name: {index.name}, vae: {index.vae.name}, {size}}}")
-    elif facts == known:
-        typer.echo(f"data: {{name: {index.name}, vae: {index.vae.name}}}")
-    else:
-        typer.echo(f"none: {index.name} has {known.length:,} images; give this folder another name")
+    typer.echo(_for_a_recipe(index))
+
+
+def _for_a_recipe(index: LatentIndex) -> str:
+    """The section of a recipe, or why there is none."""
+    part = data_part(index.name) if index.name in DATA.builtin else OWN
+    if not isinstance(part, LatentSet):
+        return f"none: {index.name} is another data set's name; give this folder another"
+    size = {"length": index.count, "num_classes": index.num_classes, "image_size": index.image_size}
+    options = {"vae": index.vae.name, **({} if part.known else size)}
+    try:
+        facts = part.facts(index.name, LatentOptions(**options))
+    except ValueError as error:
+        return f"none: {error}; give this folder another name"
+    if facts != latent_facts(**size):
+        return f"none: {index.name} has {facts.length:,} images; give this folder another name"
+    return _section({"name": index.name, **options})
+
+
+def _section(data: dict[str, Any]) -> str:
+    """The line of a recipe, quoted where YAML would read something else."""
+    import yaml
+
+    return f"data: {yaml.safe_dump(data, default_flow_style=True, sort_keys=False, width=math.inf).strip()}"
 
 
 def _default_out(data: Path, classes: tuple[str, ...], image_size: int) -> Path:
@@ -111,7 +138,7 @@ def _default_out(data: Path, classes: tuple[str, ...], image_size: int) -> Path:
 
     is_imagenet = len(classes) == 1000 and all(WORDNET_ID.fullmatch(name) for name in classes)
     name = "imagenet" if is_imagenet else re.sub(r"[^A-Za-z0-9._-]+", "-", data.resolve().name).strip("-._")
-    return data_root() / f"{name}-{image_size}-latents"
+    return data_root() / f"{name or 'images'}-{image_size}-latents"
 
 
 def _parse_part(text: str) -> Part:

@@ -129,7 +129,7 @@ def _options(texts: list[str]) -> dict[str, Any]:
 
 
 def evaluate(
-    samples: Annotated[Path, typer.Argument(help="A .npy or .npz of uint8 images, or a folder of PNGs.")],
+    samples: Annotated[Path, typer.Argument(help="A .npy or .npz of uint8 images, or a folder of images.")],
     reference: Annotated[
         str | None,
         typer.Option(

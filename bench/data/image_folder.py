@@ -8,9 +8,8 @@ its shorter side is the size; then the middle.
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,9 +21,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from bench.data.image_file import CONVERTED, MOST_PIXELS, RefusedImage, UnreadableImage, decode
+from bench.data.walk import SUFFIXES, find_images, stamp, tell
 from bench.errors import InputError
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -43,45 +42,28 @@ class ImageFolder:
     labels: tuple[int, ...]
 
 
-class UnreadableImage(Exception):
-    """An image file that cannot be decoded: why, in one line."""
-
-
-def list_images(root: Path) -> ImageFolder:
-    """Find the images of every class folder, in folders below it too; no image is opened.
+def list_images(root: Path, say: Callable[[str], object] = tell) -> ImageFolder:
+    """Find the images of every class folder, in folders below it too; no image is opened. What counts as one:
+    `bench.data.walk`.
 
     Raises:
-        InputError: no such folder, no class folders, or one without images.
-    """
-    classes = class_names(root)
-    paths: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = sorted(
-            (Path(folder) / file).relative_to(root).as_posix()
-            for folder, _, files in os.walk(root / name, followlinks=True)
-            for file in files
-            if file.lower().endswith(EXTENSIONS)
-        )
-        if not found:
-            raise InputError(f"{root / name}: a class folder without images; accepted: {', '.join(EXTENSIONS)}")
-        paths += found
-        labels += [label] * len(found)
-    return ImageFolder(root, classes, tuple(paths), tuple(labels))
-
-
-def class_names(root: Path) -> tuple[str, ...]:
-    """Names of the folders in `root`, sorted.
-
-    Raises:
-        InputError: no such folder, or none in it.
+        InputError: no such folder, no class folders, one without images, or images beside the class folders.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; accepted: a folder with a folder of images for each class")
-    classes = tuple(sorted(path.name for path in root.iterdir() if path.is_dir()))
-    if not classes:
-        raise InputError(f"{root}: no folders in it; accepted: a folder with a folder of images for each class")
-    return classes
+    found = find_images(root, say)
+    if not found.folders:
+        loose = f" but {len(found.files):,} images" if found.files else ""
+        raise InputError(f"{root}: no folders in it{loose}; accepted: a folder with a folder of images for each class")
+    of_class: dict[str, list[str]] = {name: [] for name in found.folders}
+    for path in found.files:
+        of_class[path.partition("/")[0]].append(path)
+    for name, paths in of_class.items():
+        if not paths:
+            raise InputError(f"{root / name}: a class folder without images; accepted: {', '.join(SUFFIXES)}")
+    labels = tuple(label for label, paths in enumerate(of_class.values()) for _ in paths)
+    # Class by class: by their paths, those of `a-b` would come before those of `a`.
+    return ImageFolder(root, found.folders, tuple(path for paths in of_class.values() for path in paths), labels)
 
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
@@ -100,23 +82,40 @@ def read_image(path: Path, size: int) -> NDArray[np.uint8]:
 
     Raises:
         UnreadableImage: the file is missing, truncated, or no image.
+        RefusedImage: one that `bench.data.image_file` refuses, or too narrow to be cropped.
     """
-    try:
-        with warnings.catch_warnings(), Image.open(path) as file:
-            warnings.simplefilter("ignore")  # of metadata, and of transparency that is dropped
-            image = file.convert("RGB")
-    except Exception as error:  # PIL's decoders raise what they come upon: OSError, SyntaxError, ValueError, ...
-        reason = " ".join(str(error).replace(str(path), path.name).split())
-        raise UnreadableImage(f"{type(error).__name__}: {reason}") from None
+    image = decode(path, CONVERTED, "RGB")
+    if size**2 * max(image.size) > MOST_PIXELS * min(image.size):  # scaled, before it is cropped
+        raise RefusedImage(f"{image.width} x {image.height} pixels; accepted: less narrow ones")
     return np.asarray(center_crop(image, size)).transpose(2, 0, 1)
 
 
+class Source(NamedTuple):
+    """What an image file was when it was read: `bench.data.walk.stamp`, and SHA-256 of its bytes (empty if it cannot be
+    read)."""
+
+    stamp: str
+    sha256: bytes
+
+
+def source_of(path: Path) -> Source:
+    """The file as it is now."""
+    stamped = stamp(path)
+    try:
+        with path.open("rb") as file:
+            return Source(stamped, hashlib.file_digest(file, "sha256").digest())
+    except OSError:
+        return Source(stamped, b"")
+
+
 class Batch(NamedTuple):
-    """Images (n, 3, H, W) uint8, their positions in the list, and (position, reason) of those that are unreadable."""
+    """Images (n, 3, H, W) uint8, their positions in the list, (position, reason) of those that are unreadable, and what
+    all of their files were."""
 
     images: Tensor
     positions: list[int]
     unreadable: list[tuple[int, str]]
+    sources: list[Source]
 
 
 class Batches(Dataset[Batch]):
@@ -131,12 +130,14 @@ class Batches(Dataset[Batch]):
         return len(self._batches)
 
     def __getitem__(self, index: int) -> Batch:
-        images, positions, unreadable = [], [], []
+        images, positions, unreadable, sources = [], [], [], []
         for position in self._batches[index]:
+            path = self._folder.root / self._folder.paths[position]
+            sources.append(source_of(path))
             try:
-                images.append(read_image(self._folder.root / self._folder.paths[position], self._size))
+                images.append(read_image(path, self._size))
                 positions.append(position)
             except UnreadableImage as error:
                 unreadable.append((position, str(error)))
         pixels = np.stack(images) if images else np.empty((0, 3, self._size, self._size), np.uint8)
-        return Batch(torch.from_numpy(pixels), positions, unreadable)
+        return Batch(torch.from_numpy(pixels), positions, unreadable, sources)

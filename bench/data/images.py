@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import tokenize
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -22,13 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from bench.data.image_file import EXACT, UnreadableImage, decode, read_header
+from bench.data.walk import SUFFIXES, find_images
 from bench.errors import InputError
 from bench.files.atomic import replace
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 CHUNK_BYTES = 2**26
 LOCAL_HEADER_BYTES = 30  # of a zip member, before its name and its extra field (APPNOTE 6.3, section 4.3.7)
 # Deflate makes nothing more than this much smaller (zlib's documentation): what claims more has not got it.
@@ -44,11 +45,9 @@ class Images(ABC):
 
     Attributes:
         shape: (N, C, H, W); C is 1 or 3.
-        labels: (N,) int64, where the file has them.
     """
 
     shape: tuple[int, int, int, int]
-    labels: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -80,13 +79,10 @@ class Images(ABC):
 class ArrayImages(Images):
     """Images of an array, in memory or mapped: (N, C, H, W), or (N, H, W, C) with `channels_last`."""
 
-    def __init__(
-        self, array: NDArray[np.uint8], channels_last: bool = False, labels: NDArray[np.int64] | None = None
-    ) -> None:
+    def __init__(self, array: NDArray[np.uint8], channels_last: bool = False) -> None:
         self._array = array.transpose(0, 3, 1, 2) if channels_last else array
         num, channels, height, width = self._array.shape
         self.shape = (num, channels, height, width)
-        self.labels = labels
 
     def pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
         return np.array(self._array[start:stop], order="C")
@@ -223,22 +219,27 @@ def npz_arrays(path: Path) -> dict[str, NpzArray]:
     arrays = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
+            members = archive.namelist()
+            for member in [member for member in members if member.endswith(".npy")]:
                 with archive.open(member) as file:
                     name = member.removesuffix(".npy")
                     arrays[name] = NpzArray(path, name, *_read_array_header(file))
+            if members and not arrays:
+                raise ValueError(f"no array in it, but {members[0]}")
     except ZIP_PROBLEMS as error:
         raise InputError(f"{path}: cannot be read as .npz ({error})") from None
     return arrays
 
 
 def npz_images(path: Path, arrays: dict[str, NpzArray]) -> Images | None:
-    """The images among a .npz's arrays, with the labels arr_1 beside arr_0; None if there are none.
+    """The images among a .npz's arrays; None if there are none.
 
-    They are arr_0; without an arr_0, the one array of uint8 with four dimensions, whatever its name.
+    They are arr_0; without an arr_0, the one array of uint8 with four dimensions, whatever its name. Labels, whatever
+    their form, are not read: no score needs them.
 
     Raises:
-        InputError: arr_0 is no array of images, arr_1 no labels of them, or several arrays could be the images.
+        InputError: arr_0 is no array of images, several arrays could be the images, or they are compressed and too many
+            for this machine's memory.
     """
     candidates = [array for array in arrays.values() if array.dtype == np.uint8 and len(array.shape) == 4]
     if "arr_0" in arrays:
@@ -250,12 +251,13 @@ def npz_images(path: Path, arrays: dict[str, NpzArray]) -> Images | None:
     (images,) = candidates
     if images.dtype != np.uint8 or len(images.shape) != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
         raise InputError(f"{path}: {images}; accepted: uint8 (N, H, W, C) with C 1 or 3, not empty")
-    labels = None
-    if images.name == "arr_0" and "arr_1" in arrays:
-        if arrays["arr_1"].dtype.kind not in "iu" or arrays["arr_1"].shape != images.shape[:1]:
-            raise InputError(f"{path}: {arrays['arr_1']}; accepted: labels as integers ({images.shape[0]},)")
-        labels = arrays["arr_1"].read().astype(np.int64)
-    return ArrayImages(images.map(), channels_last=True, labels=labels)
+    size, memory = math.prod(images.shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if memory < size > path.stat().st_size:
+        raise InputError(
+            f"{path}: {images}: {size:,} bytes in {path.stat().st_size:,}, and this machine's memory is {memory:,}; "
+            "accepted: not compressed, then it is read from where it is"
+        )
+    return ArrayImages(images.map(), channels_last=True)
 
 
 def _read_array_header(file: IO[bytes]) -> tuple[np.dtype, tuple[int, ...], bool]:
@@ -275,43 +277,36 @@ def _read_array_header(file: IO[bytes]) -> tuple[np.dtype, tuple[int, ...], bool
     return dtype, shape, fortran_order
 
 
-def _image_paths(folder: Path, pattern: str) -> list[Path]:
-    found = (path for path in folder.glob(pattern) if path.suffix.lower() in SUFFIXES and path.is_file())
-    paths = [path for path in found if not path.name.startswith(".")]
-    return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
-
-
 def _open_folder(folder: Path) -> Images:
-    paths = _image_paths(folder, "*") or _image_paths(folder, "**/*")
-    if not paths:
+    found = find_images(folder)
+    if not found.files:
         raise InputError(f"{folder}: no images in it; accepted: {' '.join(SUFFIXES)}")
-    with _opened(paths[0]) as image:
-        width, height = image.size
-    modes = set()
+    paths = [folder / name for name in found.files]
+    modes, size = set(), None
     for path in paths:
-        with _opened(path) as image:
-            modes.add(image.mode)
-            if image.size != (width, height):
-                size = f"{image.width} x {image.height} pixels, and {paths[0].name} {width} x {height}"
-                raise InputError(f"{path}: {size}; accepted: images of one size")
-    return FolderImages(paths, (len(paths), 1 if modes == {"L"} else 3, height, width))
+        mode, (width, height) = _header(path)
+        modes.add(mode)
+        size = size or (width, height)
+        if size != (width, height):
+            theirs = f"{width} x {height} pixels, and {found.files[0]} {size[0]} x {size[1]}"
+            raise InputError(f"{path}: {theirs}; accepted: images of one size")
+    assert size is not None
+    return FolderImages(paths, (len(paths), 1 if modes == {"L"} else 3, size[1], size[0]))
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _header(path: Path) -> tuple[str, tuple[int, int]]:
     try:
-        with Image.open(path) as image:
-            if image.mode not in ("L", "RGB"):
-                raise InputError(f"{path}: mode {image.mode}; accepted: L (8-bit grey), RGB (8 bits a channel)")
-            yield image
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: cannot be read as an image ({error})") from None
+        return read_header(path, EXACT)
+    except UnreadableImage as error:
+        raise error.at(path) from None
 
 
 def _read_image(path: Path, channels: int) -> NDArray[np.uint8]:
     """One image file as (C, H, W); grey is repeated where `channels` is 3."""
-    with _opened(path) as image:
-        pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    try:
+        pixels = np.asarray(decode(path, EXACT, "L" if channels == 1 else "RGB"))
+    except UnreadableImage as error:
+        raise error.at(path) from None
     return pixels.reshape(*pixels.shape[:2], channels).transpose(2, 0, 1)
 
 
@@ -351,7 +346,7 @@ def write_pngs(images: Images, folder: Path) -> None:
     """
     digits = max(6, len(str(len(images) - 1)))
     names = [f"{index:0{digits}d}.png" for index in range(len(images))]
-    strangers = {path.name for path in _image_paths(folder, "*")} - set(names)
+    strangers = set(find_images(folder, say=lambda line: None).files if folder.is_dir() else ()) - set(names)
     if strangers:
         raise InputError(f"{folder}: has other images, such as {min(strangers)}; give a folder of its own")
     every = (pixels for chunk in images.chunks() for pixels in chunk)

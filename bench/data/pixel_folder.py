@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.data import DatasetFacts, PixelDataset
 from bench.data.latent_index import data_root
+from bench.data.walk import stamp, tell
 from bench.errors import InputError
+from bench.files.names import shown
 from bench.schema import NO_RESULT
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from bench.data.image_folder import ImageFolder
     from bench.data.pixels import PixelExamples
 
+_tell_once = cache(tell)  # a sweep asks for the same folder once for each of its recipes
 MOST_BYTES = 8 * 10**9
 DECODING_THREADS = 8
 
@@ -80,7 +83,7 @@ class _ImageFolder(PixelDataset):
         return PixelExamples(pixels, labels, self.facts(name, options).num_classes, device, options.mirror)
 
     def title(self, name: str, options: ImageFolderOptions) -> str:
-        return Path(options.folder).resolve().name
+        return shown(Path(options.folder).resolve().name)
 
 
 def _check(options: ImageFolderOptions) -> None:
@@ -133,24 +136,21 @@ def _read(folder: Path, options: ImageFolderOptions) -> tuple[NDArray[np.uint8],
 
     from bench.data.image_folder import list_images
 
-    images = list_images(folder)
+    images = list_images(folder, _tell_once)
     try:
         _check_bytes(options, len(images.paths))
     except ValueError as error:
         raise InputError(f"data.{error}") from None
-    stamps = hashlib.sha256()
-    for path in images.paths:
-        status = (folder / path).stat()
-        stamps.update(f"{status.st_size} {status.st_mtime_ns} ".encode())
-    pixels = _decoded(images, options.image_size, options.channels, stamps.hexdigest())
+    stamps = tuple(stamp(folder / path) for path in images.paths)
+    pixels = _decoded(images, options.image_size, options.channels, stamps)
     return pixels, np.array(images.labels, dtype=np.int64), len(images.classes)
 
 
 @lru_cache(maxsize=1)
-def _decoded(images: ImageFolder, size: int, channels: int, stamps: str) -> NDArray[np.uint8]:
+def _decoded(images: ImageFolder, size: int, channels: int, stamps: tuple[str, ...]) -> NDArray[np.uint8]:
     """All pixels (N, C, H, W), kept: a sweep asks for the same images once for each of its recipes.
 
-    `stamps` tells when files have changed.
+    `stamps`: of `bench.data.walk.stamp`, which tell when files have changed.
     """
     import numpy as np
 
@@ -169,12 +169,13 @@ def _decode(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
     import numpy as np
     from PIL import Image
 
-    from bench.data.image_folder import UnreadableImage, read_image
+    from bench.data.image_file import UnreadableImage
+    from bench.data.image_folder import read_image
 
     try:
         pixels = read_image(path, size)
     except UnreadableImage as error:
-        raise InputError(f"{path}: {error}") from None
+        raise error.at(path) from None
     if channels == 1:  # of a grey image, the very grey
         return np.asarray(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).convert("L"))[None]
     return pixels

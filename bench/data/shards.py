@@ -35,6 +35,7 @@ from bench.data.latent_index import (
 from bench.data.moments import Moments, open_shard
 from bench.errors import InputError
 from bench.files.atomic import replace, write_json
+from bench.files.names import shown
 from bench.parallel import Precision
 
 SETTINGS = "settings.json"
@@ -67,6 +68,14 @@ class Settings(Stored):
         return range(shard * self.shard_size, min((shard + 1) * self.shard_size, self.images))
 
 
+class Sources(Stored):
+    """The image files that a shard was made of, corrupt ones among them: hashes of their sizes and times, and of their
+    content."""
+
+    stamps: Sha256
+    content: Sha256
+
+
 class ShardRecord(Stored):
     """What is in a shard, and its part of the statistics.
 
@@ -75,6 +84,7 @@ class ShardRecord(Stored):
         count: images in it; of those listed, `corrupt` ones are not.
         mean_sum, square_sum, variance_sum: over images, flips and pixels, per channel, of the posterior's means,
             their squares and its variances; not scaled.
+        sources: None in records of before they were kept.
     """
 
     start: NonNegativeInt
@@ -86,6 +96,7 @@ class ShardRecord(Stored):
     variance_sum: tuple[float, ...]
     corrupt: tuple[Corrupt, ...]
     versions: dict[str, str]
+    sources: Sources | None = None
 
 
 def agree(out: Path, settings: Settings) -> None:
@@ -120,9 +131,14 @@ def shard_path(out: Path, shard: int) -> Path:
     return out / f"shard-{shard:05d}.npy"
 
 
+def record_path(out: Path, shard: int) -> Path:
+    """Where a shard's record is."""
+    return shard_path(out, shard).with_suffix(".json")
+
+
 def read_record(out: Path, shard: int) -> ShardRecord | None:
     """The record of a shard, or None if it is not there or not one."""
-    return _parse(ShardRecord, shard_path(out, shard).with_suffix(".json"))
+    return _parse(ShardRecord, record_path(out, shard))
 
 
 def save_shard(
@@ -132,6 +148,7 @@ def save_shard(
     moments: NDArray[np.float16],
     labels: list[int],
     corrupt: list[Corrupt],
+    sources: Sources | None = None,
 ) -> None:
     """Write a shard and, once it is whole on disk, its record.
 
@@ -151,8 +168,14 @@ def save_shard(
         variance_sum=variance_sum,
         corrupt=tuple(corrupt),
         versions={"torch": torch.__version__, "diffusers": diffusers.__version__, "pillow": PIL.__version__},
+        sources=sources,
     )
-    write_json(path.with_suffix(".json"), record.model_dump(mode="json"))
+    save_record(out, shard, record)
+
+
+def save_record(out: Path, shard: int, record: ShardRecord) -> None:
+    """Write a shard's record. Raises RunError."""
+    write_json(record_path(out, shard), record.model_dump(mode="json"))
 
 
 def write_index(out: Path, settings: Settings, classes: tuple[str, ...], records: list[ShardRecord]) -> LatentIndex:
@@ -176,10 +199,10 @@ def write_index(out: Path, settings: Settings, classes: tuple[str, ...], records
     moments = Moments([open_shard(out / shard.file, shard.count, moments_shape) for shard in shards])
     mean, std = _statistics(records, count * 2 * height * width, settings.scale_factor)
     index = LatentIndex(
-        name=out.resolve().name,
+        name=shown(out.resolve().name),
         count=count,
         num_classes=len(classes),
-        classes=classes,
+        classes=tuple(shown(name) for name in classes),
         image_size=settings.image_size,
         latent_shape=settings.latent_shape,
         scale_factor=settings.scale_factor,

@@ -149,13 +149,13 @@ _last_scorer: dict[tuple[object, ...], Scorer] = {}
 
 
 def _scorer(recipe: Recipe, study_folder: Path, device: torch.device, execution: Execution) -> Scorer:
-    evaluation = recipe.evaluation
-    names = (evaluation.reference, evaluation.extractor, evaluation.metrics, evaluation.kid_subset_size)
+    evaluation, reference = recipe.evaluation, reference_of(recipe, execution.offline)
+    # Its id, not its name: another file may be under that by now.
+    names = (reference.id, evaluation.extractor, evaluation.metrics, evaluation.kid_subset_size)
     identity = (*names, recipe.data, study_folder, device, execution.ranks)
     if identity not in _last_scorer:
         folder = study_folder / "features"
         network = load_extractor(evaluation.extractor, folder, execution.offline)
-        reference = reference_of(recipe, execution.offline)
         _last_scorer.clear()
         _last_scorer[identity] = Scorer(
             reference,

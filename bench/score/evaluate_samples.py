@@ -15,6 +15,7 @@ from bench.data.images import Images, open_images
 from bench.errors import InputError
 from bench.files import jsonl
 from bench.files.atomic import write_json
+from bench.files.names import shown
 from bench.files.run_folder import read_config
 from bench.parallel import Ranks
 from bench.provenance import commit, read_made_from
@@ -103,7 +104,14 @@ def evaluate_samples(
     if not ranks.is_first:
         return {}
     made_from = {key: value for key, value in read_made_from(samples, content_hash, say).items() if key != "commit"}
-    row = {**made_from, "samples": str(samples), "samples_id": samples_id, "num_samples": count, **scorer.key, **scores}
+    row = {
+        **made_from,
+        "samples": shown(str(samples)),
+        "samples_id": samples_id,
+        "num_samples": count,
+        **scorer.key,
+        **scores,
+    }
     write_json(work / f"{name}-{scorer.key['reference']}.json", {**row, "time": jsonl.now(), "commit": commit()})
     return row
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,9 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.data.image_folder import ImageFolder, UnreadableImage, list_images, read_image
+from bench.data.image_file import UnreadableImage
+from bench.data.image_folder import ImageFolder, list_images, read_image
 from bench.data.images import Images, open_images
+from bench.data.walk import find_images, stamp
 from bench.errors import InputError
+from bench.files.names import shown
 from bench.parallel import Ranks
 from bench.score.extractors import Extractor
 from bench.score.features import extract
@@ -40,7 +42,7 @@ class CroppedImages(Images):
         try:
             return read_image(self._folder.root / path, self._size)
         except UnreadableImage as error:
-            raise InputError(f"{self._folder.root / path}: cannot be read as an image ({error})") from None
+            raise error.at(self._folder.root / path) from None
 
 
 def make_reference(
@@ -88,10 +90,6 @@ def make_reference(
 def _digest_of_files(source: Path, image_size: int | None) -> str:
     """SHA-256 of names, sizes and times: tells which features in the work folder are of these images, unread."""
     digest = hashlib.sha256(f"{image_size}".encode())
-    files = [source]
-    if source.is_dir():
-        files = sorted(Path(at) / name for at, _, names in os.walk(source, followlinks=True) for name in names)
-    for file in files:
-        status = file.stat()
-        digest.update(f"{file.relative_to(source)} {status.st_size} {status.st_mtime_ns}\n".encode())
+    for name in find_images(source, say=lambda line: None).files if source.is_dir() else [""]:
+        digest.update(f"{shown(name)} {stamp(source / name)}\n".encode())
     return digest.hexdigest()

@@ -12,6 +12,7 @@ import numpy as np
 from bench.data.images import Images, NpzArray, npz_arrays, npz_images, open_images
 from bench.errors import InputError
 from bench.files.atomic import replace
+from bench.files.names import shown
 from bench.score.frechet import Gaussian
 from models.assets import ASSETS, locate
 
@@ -70,7 +71,7 @@ def open_reference(path: Path, name: str | None = None) -> Reference:
     else:
         gaussians, images = {}, open_images(path)
     if name is None:
-        name = path.resolve().name if path.is_dir() else path.stem
+        name = shown(path.resolve().name if path.is_dir() else path.stem)
     size = "statistics" if images is None else len(images)
     return Reference(name, f"{name}-{size}-{_digest(images, gaussians)[:8]}", images, gaussians, extractor)
 

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from bench.errors import RunError
+from bench.files.names import write_any_text
 from bench.files.run_folder import (
     failed_attempts,
     is_finished,
@@ -108,6 +109,7 @@ def _meaning(status: int) -> str:
 
 
 if __name__ == "__main__":
+    write_any_text()
     try:
         sys.exit(main(sys.argv[1:]))
     except RunError as error:

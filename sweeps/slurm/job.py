@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.files import jsonl
+from bench.files.names import write_any_text
 from bench.files.run_folder import RunLocked, is_finished, is_trained, phase_file, progress, read_config, read_error
 from bench.stopping import STOPPED, Stopped, StopRequest
 from sweeps.slurm.submissions import Kind
@@ -56,6 +57,7 @@ class Task:
 
         submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         logging.getLogger("submitit").propagate = False
+        write_any_text()
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stdout)
         from bench.parallel import joined
 

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from bench.errors import InputError, RunError
+from bench.files.names import write_any_text
 from bench.files.run_folder import read_config
 from sweeps.groups import Group
 from sweeps.slurm import client, submissions
@@ -50,6 +51,7 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    write_any_text()
     try:
         main(sys.argv[1:])
     except (InputError, RunError) as error:

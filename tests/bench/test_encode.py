@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -387,7 +388,101 @@ def test_a_replaced_image_is_noticed(
     (damaged / BAD[0]).unlink()
     shutil.copy(photos / BAD[0], damaged / BAD[0])
     assert run(damaged, tmp_path / whole.name, vae).made == 1
-    assert files(tmp_path / whole.name) == files(whole)
+    assert but_for_times(tmp_path / whole.name) == but_for_times(whole)
+
+
+def but_for_times(folder: Path) -> dict[str, bytes]:
+    """Everything in a folder, without the hashes of the images' times."""
+    return {name: re.sub(rb'"stamps": "[0-9a-f]{64}"', b"", data) for name, data in files(folder).items()}
+
+
+def another_image(path: Path) -> None:
+    """Of the same size in bytes, with the old time of modification, under the same name."""
+    times, data = path.stat(), path.read_bytes()
+    path.write_bytes(data[:-600] + bytes(byte ^ 0x80 for byte in data[-600:]))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_a_whole_shard_is_made_again_of_a_replaced_image_and_no_other_is(
+    photos: Path, vae: Autoencoder, tmp_path: Path
+) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    run(tmp_path / "photos", tmp_path / "set", vae)
+    before = files(tmp_path / "set")
+    another_image(tmp_path / "photos" / PATHS[9])  # a .bmp, whose last bytes are pixels
+    again = run(tmp_path / "photos", tmp_path / "set", vae)
+    assert (again.made, again.kept) == (1, 3)
+    changed = {name for name, data in files(tmp_path / "set").items() if data != before[name]}
+    assert changed == {"shard-00002.npy", "shard-00002.json", "index.json"}
+    assert run(tmp_path / "photos", tmp_path / "set", vae).made == 0
+
+
+def test_a_copy_of_the_images_is_known_by_its_content(
+    photos: Path, vae: Autoencoder, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(photos, tmp_path / "photos", copy_function=shutil.copyfile)
+    shutil.copytree(whole, tmp_path / "set")
+    assert run(tmp_path / "photos", tmp_path / "set", vae).kept == 4
+    monkeypatch.setattr("bench.data.encode.source_of", lambda path: pytest.fail("was read again"))
+    assert run(tmp_path / "photos", tmp_path / "set", vae).kept == 4
+
+
+def test_all_content_is_compared_on_request(
+    photos: Path, vae: Autoencoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a file system without times."""
+    monkeypatch.setattr("bench.data.image_folder.stamp", lambda path: "")
+    monkeypatch.setattr("bench.data.encode.stamp", lambda path: "")
+    shutil.copytree(photos, tmp_path / "photos")
+    run(tmp_path / "photos", tmp_path / "set", vae)
+    another_image(tmp_path / "photos" / PATHS[9])
+    assert run(tmp_path / "photos", tmp_path / "set", vae).made == 0
+    assert run(tmp_path / "photos", tmp_path / "set", vae, verify_images=True).made == 1
+
+
+def test_records_of_before_images_were_compared_are_taken_as_they_are(
+    photos: Path, vae: Autoencoder, whole: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(whole, tmp_path / "set")
+    for path in (tmp_path / "set").glob("shard-*.json"):
+        record = json.loads(path.read_text())
+        del record["sources"]
+        path.write_text(json.dumps(record))
+    assert run(photos, tmp_path / "set", vae).kept == 4
+    assert run(photos, tmp_path / "set", vae, verify_images=True).made == 4
+    assert files(tmp_path / "set").keys() == files(whole).keys()
+
+
+def test_names_that_are_not_utf8_are_encoded_and_read_back(photos: Path, vae: Autoencoder, tmp_path: Path) -> None:
+    """Classes, and images that are corrupt, whose names the records and the index hold."""
+    out = tmp_path / "latents"
+    names = (b"caf\xe9/1.png", b"caf\xe9/\xff.png", b"eel/0.png")
+    good, bad, of_eel = (tmp_path / "photos" / os.fsdecode(name) for name in names)
+    for path in (good, of_eel):
+        path.parent.mkdir(parents=True)
+        shutil.copy(photos / "dog" / "0.png", path)
+    bad.write_bytes(b"no image")
+    assert run(tmp_path / "photos", out, vae, shard_size=2, skip_corrupt=True).index == read_index(out)
+    index = read_index(out)
+    assert index.classes == ("caf\\xe9", "eel")
+    assert [image.path for image in index.corrupt] == ["caf\\xe9/\\xff.png"]
+    assert len(Latents(out, CPU)) == 2
+    assert run(tmp_path / "photos", out, vae, shard_size=2, skip_corrupt=True).kept == 2
+    shutil.copy(photos / "dog" / "0.png", bad)
+    assert run(tmp_path / "photos", out, vae, shard_size=2).made == 1
+    assert read_index(out).count == 3
+
+
+def test_a_record_that_cannot_be_read_is_not_taken_for_one_of_another_part(
+    photos: Path, vae: Autoencoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(photos, tmp_path / "set", vae, part=Part(0, 2))
+    (tmp_path / "set" / "shard-00002.json").write_text("{")
+    found = run(photos, tmp_path / "set", vae, part=Part(1, 2))
+    assert (found.index, found.missing, found.damaged) == (None, 1, (tmp_path / "set" / "shard-00002.json",))
+    monkeypatch.setattr("bench.data.encode.read_record", lambda out, shard: None)
+    with pytest.raises(RunError, match=r"shard-00000\.json: was written, and cannot be read back"):
+        run(photos, tmp_path / "set", vae)
 
 
 def test_a_set_without_one_readable_image_is_refused(tmp_path: Path, vae: Autoencoder) -> None:

@@ -83,6 +83,36 @@ def test_a_thousand_wordnet_folders_are_imagenet(ditbench: Callable[..., str], t
     assert "{name: train-8-latents," in said
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("digits", "none: digits is another data set's name; give this folder another"),
+        ("a:b", "none: name: 'a:b' is no folder name of letters, digits, dots, underscores and hyphens; give this "),
+        ("imagenet-256-latents", "none: imagenet-256-latents has 1,281,167 images; give this folder another name"),
+        ("07", "data: {name: '07', vae: tiny-vae, length: 14, num_classes: 3, image_size: 32}"),
+    ],
+)
+def test_the_section_is_one_that_a_recipe_takes_or_it_says_why_there_is_none(
+    ditbench: Callable[..., str], photos: Path, name: str, said: str
+) -> None:
+    assert ditbench(photos, "--out", name).splitlines()[-1].startswith(said)
+
+
+def test_what_is_passed_over_is_said_in_one_line(ditbench: Callable[..., str], photos: Path) -> None:
+    said = ditbench(photos)
+    (line,) = [line for line in said.splitlines() if "passed over" in line]
+    assert line == f"{photos}: 14 images; passed over: 2 files that are not read as images (README, .txt)"
+
+
+def test_a_name_without_a_letter_of_the_alphabet_makes_a_folder_too(
+    ditbench: Callable[..., str], photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "写真").mkdir()
+    (tmp_path / "写真" / "犬").symlink_to(photos / "dog")
+    assert "{name: images-32-latents, vae: tiny-vae, length: 4," in ditbench(tmp_path / "写真")
+    assert read_index(tmp_path / "data" / "images-32-latents").classes == ("犬",)
+
+
 ARRAY = {"SLURM_ARRAY_TASK_ID": "8", "SLURM_ARRAY_TASK_MIN": "7", "SLURM_ARRAY_TASK_COUNT": "2"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import ditbench
 from full_path import make_vae
 from recipes import tiny
 from runs import finished
@@ -90,6 +92,28 @@ def test_what_lies_beside_samples_fills_no_metric(
         assert score(path) == expected
     (tmp_path / "somebodys.npy.json").write_text(json.dumps({k: v for k, v in said.items() if "id" not in k}))
     assert score(path) == {"run": "0123456789", "step": 6, **expected}
+
+
+def test_a_folder_is_scored_by_the_rule_of_folders_and_what_is_passed_over_is_said(
+    samples: Path, real: Path, features: Path, tmp_path: Path
+) -> None:
+    """Samples in linked folders are all scored, and no file of a system with them."""
+    folder, elsewhere = tmp_path / os.fsdecode(b"sampl\xe9s"), tmp_path / "elsewhere"
+    pixels = np.load(samples)
+    for place, part in ((folder / "a", pixels[:40]), (elsewhere, pixels[40:])):
+        write_pngs(ArrayImages(part), place)
+    (folder / "b").symlink_to(elsewhere)
+    (folder / "b" / "loop").symlink_to(folder)
+    for junk in ("._000000.png", "Thumbs.db"):
+        (folder / "a" / junk).write_bytes(b"junk")
+    how = ("--extractor", "digits-cnn", "--kid-subset-size", 20, "--work", features, "--format", "json")
+    ended = ditbench("evaluate", folder, "--reference", real, *how)
+    assert (ended.status, ended.err.count("\n")) == (0, 1)
+    assert "200 images; passed over: " in ended.err
+    row = json.loads(ended.out)
+    assert row["num_samples"] == 200
+    assert row["samples_id"] == ArrayImages(pixels).content_hash()[:10]
+    assert row["samples"] == f"{tmp_path}/sampl\\xe9s"
 
 
 def test_the_first_samples_are_what_is_scored(

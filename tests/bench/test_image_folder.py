@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from photos import PATHS, make_images, noise
 from PIL import Image
 
-from bench.data.image_folder import UnreadableImage, center_crop, list_images, read_image
+from bench.data.image_file import RefusedImage, UnreadableImage
+from bench.data.image_folder import center_crop, list_images, read_image
 from bench.errors import InputError
 
 SIZE = 32
@@ -38,7 +39,7 @@ def test_images_are_listed_by_class_and_path(photos: Path) -> None:
     [
         (lambda root: None, "no such folder"),
         (lambda root: root.mkdir(), "no folders in it; accepted: a folder with a folder of images for each class"),
-        (lambda root: (root / "ant").mkdir(parents=True), "ant: a class folder without images; accepted: .jpg, "),
+        (lambda root: (root / "ant").mkdir(parents=True), "ant: a class folder without images; accepted: .png, "),
     ],
 )
 def test_a_folder_without_classes_or_images_is_refused(
@@ -164,7 +165,9 @@ def test_orientation_in_metadata_is_not_applied(tmp_path: Path) -> None:
     ],
     ids=["half", "end missing", "empty", "text", "missing"],
 )
-@pytest.mark.parametrize("name", ["image.jpg", "image.png", "image.webp"])
+@pytest.mark.parametrize(
+    "name", [f"image{suffix}" for suffix in (".jpg", ".png", ".webp", ".gif", ".tif", ".bmp", ".ppm")]
+)
 def test_an_unreadable_image_says_why_in_one_line(tmp_path: Path, spoil: Callable[[Path], object], name: str) -> None:
     Image.fromarray(noise(40, 40)).save(tmp_path / name)
     assert read_image(tmp_path / name, SIZE).shape == (3, SIZE, SIZE)
@@ -173,3 +176,64 @@ def test_an_unreadable_image_says_why_in_one_line(tmp_path: Path, spoil: Callabl
         read_image(tmp_path / name, SIZE)
     assert re.fullmatch(r"\w+Error: \S.*", str(caught.value))
     assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("I;16", "png"), ("I;16", "tif"), ("I;16B", "tif"), ("I", "tif"), ("F", "tif"), ("I", "pgm")]
+)
+def test_more_than_8_bits_are_refused_by_their_mode(tmp_path: Path, mode: str, suffix: str) -> None:
+    """Pillow's conversion cuts values off at 255: what is not black becomes white."""
+    path = tmp_path / f"image.{suffix}"
+    Image.new(mode, (16, 16), 300).save(path)
+    with pytest.raises(RefusedImage, match=rf"^mode {mode}; accepted: 8 bits a channel"):
+        read_image(path, SIZE)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tif"])
+def test_animations_are_refused_and_still_images_of_these_formats_are_not(tmp_path: Path, suffix: str) -> None:
+    first, *others = [Image.fromarray(noise(16, 16)).rotate(turn) for turn in (0, 90, 180)]
+    path = tmp_path / f"image.{suffix}"
+    first.save(path)
+    assert read_image(path, SIZE).shape == (3, SIZE, SIZE)
+    first.save(path, save_all=True, append_images=others)
+    with pytest.raises(RefusedImage, match="of 3 images; accepted: one image a file"):
+        read_image(path, SIZE)
+
+
+def test_the_first_picture_of_a_telephone_s_jpeg_is_the_image(tmp_path: Path) -> None:
+    first, second = Image.fromarray(noise(16, 16)), Image.new("RGB", (16, 16))
+    first.save(tmp_path / "image.jpg", format="MPO", save_all=True, append_images=[second])
+    first.save(tmp_path / "alone.jpg")
+    assert np.array_equal(read_image(tmp_path / "image.jpg", 16), read_image(tmp_path / "alone.jpg", 16))
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [((10_000, 9_000), "10000 x 9000 pixels; accepted: 1 to "), ((20_000, 20_000), "400000000 pixels")],
+)
+def test_a_small_file_of_many_pixels_is_refused_before_they_are_decoded(
+    tmp_path: Path, size: tuple[int, int], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("1", size).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("was decoded"))
+    with pytest.raises(UnreadableImage, match=message):
+        read_image(tmp_path / "bomb.png", SIZE)
+    if "DecompressionBomb" not in message:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as other libraries set it
+        with pytest.raises(RefusedImage, match="accepted: 1 to "):
+            read_image(tmp_path / "bomb.png", SIZE)
+
+
+def test_an_image_so_narrow_that_its_crop_takes_gigabytes_is_refused(tmp_path: Path) -> None:
+    Image.new("L", (1, 10_000)).save(tmp_path / "narrow.png")
+    assert read_image(tmp_path / "narrow.png", 16).shape == (3, 16, 16)
+    with pytest.raises(RefusedImage, match="1 x 10000 pixels; accepted: less narrow ones"):
+        read_image(tmp_path / "narrow.png", 256)
+
+
+def test_other_formats_under_an_image_s_name_are_not_opened(tmp_path: Path) -> None:
+    """Pillow would start Ghostscript for the one, and has had holes in the other."""
+    for kind in ("EPS", "TGA"):
+        Image.new("RGB", (16, 16)).save(tmp_path / "image.jpg", format=kind)
+        with pytest.raises(UnreadableImage, match="UnidentifiedImageError"):
+            read_image(tmp_path / "image.jpg", 16)

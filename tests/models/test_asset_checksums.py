@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -52,9 +54,25 @@ def test_a_truncated_file_is_found_and_fetched_again(cache: Path, server: FileSe
     assert path.read_bytes() == DATA
 
 
+def test_another_file_of_the_same_size_is_told_by_its_time_and_a_copy_is_not(cache: Path) -> None:
+    path = locate("big", offline=False)
+    path.touch()
+    assert locate("big", offline=True) == path
+    path.write_bytes(bytes([DATA[0] ^ 1]) + DATA[1:])
+    with pytest.raises(DamagedAsset) as caught:
+        locate("big", offline=True)
+    one_line(caught.value, f"{path}: its SHA-256 begins with", f"in manifest.json with {SHA256[:8]}")
+    entries = manifest(cache)
+    del entries["x/big"]["mtime_ns"]  # as the manifest was before times were recorded
+    (cache / "manifest.json").write_text(json.dumps(entries))
+    assert check("big", verify=False)[0].state == "present"
+
+
 def test_a_flipped_bit_is_found_by_the_checksum(cache: Path) -> None:
     path = locate("big", offline=False)
+    fetched = path.stat()
     path.write_bytes(bytes([DATA[0] ^ 1]) + DATA[1:])
+    os.utime(path, ns=(fetched.st_atime_ns, fetched.st_mtime_ns))
     assert check("big", verify=False)[0].state == "present"
     (status,) = check("big", verify=True)
     assert status.state == "damaged"
