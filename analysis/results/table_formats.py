@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.results.csv_text import csv_text
+
 
 @dataclass(frozen=True)
 class Column:
@@ -137,7 +139,7 @@ def latex(table: Table) -> str:
 
 def csv(table: Table) -> str:
     """All data columns; floats in the shortest form that reads back as the same number."""
-    return table.data.to_csv(index=False, lineterminator="\n")
+    return csv_text(table.data)
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {"markdown": markdown, "latex": latex, "csv": csv}
