@@ -1,7 +1,7 @@
 """Tables as csv, and back: what was written comes back as it was, whatever it looks like.
 
-Text that could be read as a number, as true or false, or as nothing is quoted: what is quoted is text, and an empty cell
-without quotes is a missing value. For people and their programs it is plain csv (RFC 4180).
+Text that could be read as a number, as true or false, or as nothing is quoted: what is quoted is text, and an empty
+cell without quotes is a missing value. For people and their programs it is plain csv (RFC 4180).
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from analysis.results import typed
 
 FORM = "accepted: UTF-8 text, commas between cells, a point as decimal sign"
 BOOLEANS = {"True": True, "true": True, "TRUE": True, "False": False, "false": False, "FALSE": False}
-NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|inf|infinity|nan)", re.ASCII | re.IGNORECASE)
+NUMBER = re.compile(
+    r"[-+]?(\d+(\.\d*)?([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|inf|infinity|nan)", re.ASCII | re.IGNORECASE
+)
 CELL = re.compile(r'"([^"]*(?:""[^"]*)*)"|[^",\r\n]*')
 LINE_END = re.compile(r"\r\n|\n|\r|$")
 

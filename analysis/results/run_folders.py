@@ -40,6 +40,8 @@ EVALUATION_KEY_TYPES = {
     "extractor": "str",
     "kid_subset_size": "Int64",
 }
+# Of them, what there may be none of.
+CAN_BE_NULL = ("guidance_channels", "decoder", "kid_subset_size")
 SCORE_TYPES = dict.fromkeys(
     (
         "fid",
@@ -219,7 +221,7 @@ def _line(path: Path, number: int, line: bytes, required: tuple[str, ...]) -> di
     if not isinstance(content, dict):
         raise ResultsError(f"{path}, line {number}: not an object; accepted: one JSON object a line")
     for name in required:
-        if name not in content or (name == "step" and content[name] is None):
+        if name not in content or (content[name] is None and name not in CAN_BE_NULL):
             raise ResultsError(f"{path}, line {number}: no '{name}'; needed: {', '.join(required)}")
     return content
 

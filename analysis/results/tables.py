@@ -20,6 +20,7 @@ from analysis.results.files import npz_bytes, write_set
 from analysis.results.parquet import parquet_bytes, read_parquet
 from analysis.results.published import compared, published
 from analysis.results.run_folders import (
+    CAN_BE_NULL,
     DIT,
     EVALS,
     EVALS_TYPES,
@@ -71,9 +72,13 @@ ADDED_LATER = {
     "evals": {"fid_infinity": None, "sfid": None},
 }
 # What no row may lack.
-NEVER_MISSING = {"runs": ("run", "label", "model", "data", "seed", "steps", "batch_size", "state")} | dict.fromkeys(
-    ("train", "evals", "other_evals"), ("run", "step")
-)
+KEY = ("run", "step", *(name for name in EVALUATION_KEY_TYPES if name not in CAN_BE_NULL))
+NEVER_MISSING = {
+    "runs": ("run", "label", "model", "data", "seed", "steps", "batch_size", "state"),
+    "train": ("run", "step"),
+    "evals": KEY,
+    "other_evals": KEY,
+}
 POSITIVE = ("gmacs", "steps", "batch_size")
 WHOLE = ("train", "evals", "runs")  # as csv and parquet; without the last no reader takes a folder's tables for whole
 ORDER = ["seed", "gmacs", "run"]
@@ -231,7 +236,7 @@ def summary(tables: Tables) -> pd.DataFrame:
     """
     comparable(tables.evals)
     scores = ["fid", "fid_percent", "kid", "inception_score", "precision", "recall"]
-    last_loss = tables.train.groupby("run")["loss"].last()
+    last_loss = tables.train.groupby("run").tail(1).set_index("run")["loss"]
     last_scores = tables.evals.groupby("run").tail(1).set_index("run")[["step", *scores]]
     identity = ["run", "label", "block", "seed", "params", "gmacs"]
     rank = pd.Series(
@@ -245,6 +250,18 @@ def summary(tables: Tables) -> pd.DataFrame:
     return rows.loc[:, [*identity[1:], "step", "loss", *scores]]
 
 
+def diverged(train: pd.DataFrame) -> dict[str, int]:
+    """Run id -> the step since which none of its losses in `train` is finite, of the runs that end so."""
+    since: dict[str, int] = {}
+    bad = train.loc[~np.isfinite(train["loss"].to_numpy(float)), "run"].unique()
+    for run, log in train.loc[train["run"].isin(bad)].groupby("run", sort=False):
+        (finite,) = np.nonzero(np.isfinite(log["loss"].to_numpy(float)))
+        first = finite[-1] + 1 if len(finite) else 0
+        if first < len(log):
+            since[str(run)] = int(log["step"].iloc[first])
+    return since
+
+
 def correlations(evals: pd.DataFrame) -> pd.DataFrame:
     """How well compute orders the models: one row per seed and step, for each block design and evaluation key.
 
@@ -254,7 +271,8 @@ def correlations(evals: pd.DataFrame) -> pd.DataFrame:
     in which the model with more compute has the lower fid (none where models have no named size or no patches);
     block and the `evaluation_keys`.
 
-    Only groups of at least three models (`MODEL`) give a row, each model in them once, with a positive, finite fid.
+    Only groups of at least three models (`MODEL`) of different compute give a row, each model in them once, with a
+    positive, finite fid.
     """
     columns = ["seed", "step", "block", *evaluation_keys]
     usable = evals[np.isfinite(evals["fid"]) & (evals["fid"] > 0) & evals["gmacs"].notna()]
@@ -264,7 +282,7 @@ def correlations(evals: pd.DataFrame) -> pd.DataFrame:
     rows = [
         usable.loc[models.index[0], columns].to_dict() | _correlation(models)
         for _, models in groups
-        if len(models) >= MIN_MODELS and not models.duplicated([*MODEL]).any()
+        if len(models) >= MIN_MODELS and models["gmacs"].nunique() > 1 and not models.duplicated([*MODEL]).any()
     ]
     found = ["num_models", "r", "coefficient", "exponent"]
     found += ["patch_pairs_right", "patch_pairs", "size_pairs_right", "size_pairs"]
@@ -335,7 +353,9 @@ def _check(table: pd.DataFrame, name: str, path: Path, runs: pd.DataFrame) -> No
             raise ResultsError(f"{path}: row {row + 1} has no '{column}'; needed in every row")
     if name == "runs":
         for row in np.flatnonzero(table["run"].duplicated())[:1]:
-            raise ResultsError(f"{path}: row {row + 1}: the run {table['run'].iloc[row]} is there twice; accepted: once")
+            raise ResultsError(
+                f"{path}: row {row + 1}: the run {table['run'].iloc[row]} is there twice; accepted: once"
+            )
         for column in POSITIVE:
             values = table[column].astype("float64")
             for row in np.flatnonzero(values.notna() & ~(np.isfinite(values) & (values > 0)))[:1]:
@@ -387,9 +407,7 @@ def _joined(runs: list[Run], lines: list[pd.DataFrame], types: dict[str, str], f
     return joined.sort_values([*ORDER, "step"], ignore_index=True, kind="stable")
 
 
-def _one_type_each(
-    runs: list[Run], lines: list[pd.DataFrame], types: dict[str, str], file: str
-) -> dict[str, str]:
+def _one_type_each(runs: list[Run], lines: list[pd.DataFrame], types: dict[str, str], file: str) -> dict[str, str]:
     """The columns that lines have beside `types`, such as metrics of one's own, and the type that each has in all runs.
 
     Raises:
@@ -406,7 +424,7 @@ def _one_type_each(
         if len(kinds) > 1 and set(kinds) != {"Int64", "float64"}:
             (kind, path), (other, there) = list(kinds.items())[:2]
             raise ResultsError(
-                f"{path}: '{name}' is {ACCEPTED[kind]}, and {ACCEPTED[other]} in {there}; accepted: one type in all runs"
+                f"{path}: '{name}' is {ACCEPTED[kind]}, and {ACCEPTED[other]} in {there}; accepted: one type"
             )
     return {name: next(iter(kinds)) if len(kinds) == 1 else "float64" for name, kinds in found.items()}
 

@@ -307,7 +307,9 @@ def test_steps_can_be_written_with_an_exponent(tmp_path: Path) -> None:
     assert recipes[0].id == recipes[1].id
 
 
-@pytest.mark.parametrize("value", ["4e5", "0400", "007", 1e16, 1e22, 400.0, 1e-7, -0.0, "1_000", "12:30", "NO", "", 2**70])
+@pytest.mark.parametrize(
+    "value", ["4e5", "0400", "007", 1e16, 1e22, 400.0, 1e-7, -0.0, "1_000", "12:30", "NO", "", 2**70]
+)
 def test_what_is_dumped_is_loaded_as_the_same(value: Any, tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(dump_yaml({"key": value}))
