@@ -6,7 +6,7 @@ A section whose keys depend on the part that it names (a model family, an object
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import MISSING, asdict, fields
 from functools import cache
 from pathlib import Path
@@ -154,6 +154,15 @@ def _fields_at(schema: type[BaseModel], path: list[str]) -> list[str]:
     return list(schema.model_fields)
 
 
+def _written(text: str, keys: Collection[str], content: dict[Any, Any]) -> dict[str, str]:
+    """Those values of `content` at `keys` that are no text, as they stand in `text`."""
+    if all(isinstance(content.get(key), str | None) for key in keys):
+        return {}
+    nodes = {key.value: value for key, value in yaml.compose(text, Loader=_FastLoader).value if key.value in keys}
+    null = "tag:yaml.org,2002:null"
+    return {key: node.value for key, node in nodes.items() if isinstance(node, yaml.ScalarNode) and node.tag != null}
+
+
 class _Rules(yaml.constructor.SafeConstructor):
     """Numbers as YAML 1.2 has them, where 1.1 reads other things: 1e-4 is one, 4e5 is whole, 0400 is no octal number.
 
@@ -207,8 +216,10 @@ def dump_yaml(content: Any) -> str:
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False)
 
 
-def load_yaml(path: Path) -> Any:
+def load_yaml(path: Path, texts: Collection[str] = ()) -> Any:
     """Read a YAML file safely.
+
+    texts: keys of the whole file whose values are text, whatever they look like: `id: 123e4567`.
 
     Raises:
         InputError: no such file, or not YAML, with the line.
@@ -216,9 +227,10 @@ def load_yaml(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8-sig")
         try:
-            return yaml.load(text, Loader=_FastLoader)
+            content = yaml.load(text, Loader=_FastLoader)
         except (yaml.YAMLError, ValueError, RecursionError):
-            return yaml.load(text, Loader=_Loader)
+            content = yaml.load(text, Loader=_Loader)
+        return content if not texts or not isinstance(content, dict) else {**content, **_written(text, texts, content)}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -309,8 +309,8 @@ def _not_correlated(evals: pd.DataFrame, frechet: str) -> list[str]:
 
 
 def _run(row: dict[Any, Any]) -> str:
-    block = f" {row['block']}" if row["block"] else ""
-    return f"{row['label']}{block if block.strip() not in row['label'] else ''} seed {row['seed']}"
+    label, block = row["label"], row["block"]
+    return f"{label if block in label else f'{label} {block}'} seed {row['seed']}"
 
 
 def _sentence(what: str, said: list[str]) -> str:
