@@ -91,4 +91,6 @@ def _as(value: Any, kind: str) -> Any:
 def _array(values: Sequence[Any], kind: str) -> Any:
     if kind == "str":
         "".join(value for value in values if value is not None).encode()  # half of a surrogate pair is no text
+    if kind == "Int64" and not all(value is None or -(2**63) <= value < 2**63 for value in values):
+        raise OverflowError
     return pd.array(list(values), dtype=kind)  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -23,24 +23,8 @@ from analysis.results.parquet import parquet_bytes, read_parquet
 from analysis.results.published import published
 from analysis.results.tables import load
 
-LOOKS = (
-    "1e5",
-    "007",
-    "NA",
-    "nan",
-    "None",
-    "null",
-    "",
-    " 1",
-    "-inf",
-    "True",
-    "1_000",
-    "0x10",
-    "1,5",
-    'a "b", c',
-    "a\r\nb",
-)
-LOOKS += ("\r", "\n", '"', "\ufeffx", ";", "\t", "é", "🙂", "\\N", "#", "2024-01-01", "１２")
+LOOKS = ("1e5", "007", "NA", "nan", "None", "null", "", " 1", "-inf", "True", "1_000", "0x10", "1,5", 'a "b", c')
+LOOKS += ("a\r\nb", "\r", "\n", '"', "\ufeffx", ";", "\t", "é", "🙂", "\\N", "#", "2024-01-01", "１２")
 text = st.text(st.characters(exclude_categories=("Cs",))) | st.sampled_from(LOOKS)
 TYPES = {"name": "str", "count": "Int64", "value": "float64", "yes": "boolean"}
 rows = st.lists(
@@ -75,12 +59,8 @@ def test_a_table_comes_back_from_csv_and_parquet_as_it_was_written(tmp_path: Pat
 
 
 @anything
-@given(
-    st.lists(text, min_size=1, max_size=8), st.dictionaries(text.filter(bool), st.floats(allow_nan=False), max_size=3)
-)
-def test_columns_that_nothing_declares_come_back_too(
-    tmp_path: Path, texts: list[str], others: dict[str, float]
-) -> None:
+@given(st.lists(text, min_size=1, max_size=8), st.dictionaries(text, st.floats(allow_nan=False), max_size=3))
+def test_columns_that_nothing_declares_come_back(tmp_path: Path, texts: list[str], others: dict[str, float]) -> None:
     table = pd.DataFrame({"texts": pd.array(texts, dtype="str")}).assign(
         **{f"x{name}": value for name, value in others.items()}
     )
