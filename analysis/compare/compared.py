@@ -29,11 +29,12 @@ class ModelScores:
 
 @dataclass(frozen=True)
 class DesignTable:
-    """All designs, side by side at one step: rows by model, lowest mean first."""
+    """All designs at one step: rows by model, lowest mean first; left_out: runs without a score there."""
 
     metric: str
     step: str
     rows: tuple[ModelScores, ...]
+    left_out: tuple[str, ...]
     convention: str = "Mean and range over seeds, at equal steps and batch; lower is better"
 
     def to_dict(self) -> dict[str, Any]:
@@ -43,12 +44,13 @@ class DesignTable:
             "step": int(self.step),
             "designs": [vars(row) for row in self.rows],
             "convention": self.convention,
+            "left_out": list(self.left_out),
             "sentence": self.sentence(),
         }
 
     def table(self) -> list[list[str]]:
         """Rows of text: name, value."""
-        return [
+        rows = [
             [
                 f"{row.model}, {row.design}",
                 f"{self.metric} {row.mean:.4g} [{row.lowest:.4g}, {row.highest:.4g}], seeds: {row.seeds}, "
@@ -56,6 +58,7 @@ class DesignTable:
             ]
             for row in self.rows
         ]
+        return [*rows, ["left out", "; ".join(self.left_out) or "none"]]
 
     def sentence(self) -> str:
         """Who is lowest, and what says whether that is more than chance."""
@@ -83,7 +86,8 @@ def _table(designs: Mapping[str, Observations]) -> DesignTable:
     rows = [_scores(name, model, of) for name, of in designs.items() for model in dict.fromkeys(of.models)]
     first = next(iter(designs.values()))
     rows.sort(key=lambda row: (row.model, row.mean))
-    return DesignTable(first.metric, first.names[0].rpartition(" ")[2], tuple(rows))
+    left_out = tuple(f"{name}: {each}" for name, of in designs.items() for each in of.left_out)
+    return DesignTable(first.metric, first.names[0].rpartition(" ")[2], tuple(rows), left_out)
 
 
 def _scores(design: str, model: str, rows: Observations) -> ModelScores:

@@ -18,6 +18,7 @@ from analysis.figures.scores import (
     MACS,
     Scores,
     at_last_shared_step,
+    has_line,
     over_seeds,
     protocols,
     scaling_scores,
@@ -56,7 +57,7 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     with style.look():
         columns = 1 if width == "one" else 2
         rows = -(-len(groups) // columns)
-        figure = style.new_figure(width, 2.7 * rows, f"{MACS}\n{_small_print(scores)}")
+        figure = style.new_figure(width, 2.7 * rows, f"{MACS}\n{protocols(scores)}")
         axes = style.panels(figure, len(groups), columns)
         for panel, group in zip(axes, groups, strict=True):
             _panel(panel, group)
@@ -69,7 +70,7 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
 
 def _points(scores: Scores) -> pd.DataFrame:
     points = over_seeds(scores.evals)
-    line = log_linear(points["gmacs"], points["fid"])(points["gmacs"]) if len(points) >= MIN_MODELS else np.nan
+    line = log_linear(points["gmacs"], points["fid"])(points["gmacs"]) if has_line(points) else np.nan
     points.insert(0, "panel", "published" if scores.source.published else "measured")
     points.insert(1, "source", scores.source.called)
     return points.assign(line=line)
@@ -81,7 +82,7 @@ def _panel(axes: Axes, group: list[Scores]) -> None:
     too_few = len(group) > 1 and all(scores.evals["label"].nunique() < MIN_MODELS for scores in group)
     for index, scores in enumerate(group):
         points = _points(scores)
-        if len(points) >= MIN_MODELS:
+        if has_line(points):
             line = style.SOURCE_LINES[index]
             axes.plot(points["gmacs"] / size, points["line"], color="#777777", linewidth=1, linestyle=line, zorder=1)
         marks.scatter(axes, points, "gmacs", "fid", index, size)
@@ -107,7 +108,7 @@ def _correlations(scores: Scores, points: pd.DataFrame) -> list[str]:
     found = [
         f"{prefix}r = {log_linear(models['gmacs'], models['fid']).r:.3f}, {len(models)} models"
         for prefix, models in (seeds if len(seeds) > 1 else [("", points)])
-        if len(models) >= MIN_MODELS
+        if has_line(models)
     ]
     return found or [f"{len(points)} model{'s' if len(points) > 1 else ''}: too few for a line"]
 
@@ -122,16 +123,7 @@ def _name(axes: Axes, group: list[Scores]) -> None:
     points = _points(group[0])
     compute = (points["gmacs"] / marks.compute_unit(points["gmacs"].tolist())[1]).tolist()
     line = None
-    if len(points) >= MIN_MODELS:  # straight on these axes
+    if has_line(points):  # straight on these axes
         ends = points["line"].tolist()
         line = np.column_stack([np.geomspace(compute[0], compute[-1], 200), np.linspace(ends[0], ends[-1], 200)])
     marks.name_points(axes, compute, points, "fid", group[0].named(points), line)
-
-
-def _small_print(scores: Sequence[Scores]) -> str:
-    late = [
-        f"{one.source.called}: {missing} of {len(one.source.tables.runs)} runs have no score at this step."
-        for one in scores
-        if not one.source.published and (missing := len(one.source.tables.runs) - len(one.evals))
-    ]
-    return "\n".join([protocols(scores), *late])

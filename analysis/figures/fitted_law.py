@@ -13,7 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from analysis.figures import marks, style
 from analysis.figures.drawn import Drawn, NothingToDraw
-from analysis.figures.scores import MACS, Scores, at_last_shared_step, over_seeds, protocols, scaling_scores
+from analysis.figures.scores import (
+    MACS,
+    Scores,
+    at_last_shared_step,
+    for_a_law,
+    over_seeds,
+    protocols,
+    scaling_scores,
+)
 from analysis.figures.sources import Source, from_each
 from analysis.laws.power_law import power_law
 from analysis.results.files import write_csv
@@ -97,6 +105,8 @@ def _models(source: Source) -> tuple[Scores, pd.DataFrame]:
         raise NothingToDraw(f"{len(points)} models; needed: at least {MIN_POINTS} for a law, its interval and a test")
     points.insert(0, "source", source.called)
     rest = points.iloc[:-1]
+    for_a_law(points)
+    for_a_law(rest)
     band = power_law_band(rest["gmacs"], rest["fid"], points["gmacs"])
     held_out = [False] * len(rest) + [True]
     return scores, points.assign(held_out=held_out, line=band.line, low=band.low, high=band.high)

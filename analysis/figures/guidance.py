@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.errors import ResultsError
 from analysis.figures import marks, style
 from analysis.figures.drawn import Drawn
-from analysis.figures.scores import Scores, protocol
+from analysis.figures.scores import Scores, fewer_seeds, protocol
 from analysis.figures.sources import Source, from_each
 from analysis.figures.varied import varied
 from analysis.results.files import write_csv
@@ -88,7 +88,9 @@ def _title(scores: Scores) -> str:
 
 
 def _conditions(scores: Scores) -> str:
-    return PAPER if scores.source.published else protocol(scores, ("guidance_scale",))
+    if scores.source.published:
+        return PAPER
+    return " ".join([protocol(scores, ("guidance_scale",)), *fewer_seeds(scores, ("guidance_scale",))])
 
 
 def _panel(axes: Axes, points: pd.DataFrame, metric: str) -> None:

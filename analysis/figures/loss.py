@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.errors import ResultsError
 from analysis.figures import marks, style
 from analysis.figures.drawn import Drawn, NothingToDraw
 from analysis.figures.scores import names, one_study, over_seeds
@@ -24,12 +23,12 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     """Into training_loss.png, .pdf and .csv.
 
     A panel a source and patch size, a line a model size: the loss as logged, or the mean of each of 200 equal windows
-    of steps where more were logged; means over seeds, bands from the lowest to the highest. The scale is logarithmic.
+    of steps where more were logged; means over seeds, bands from the lowest to the highest. The scale is logarithmic,
+    unless a loss is not positive.
     Data columns: source, label, size, patch, step, gmacs, num_seeds, loss, loss_min, loss_max.
 
     Raises:
-        NothingToDraw: no losses, or runs that differ in more than size, patch size and seed.
-        ResultsError: a loss is not finite.
+        NothingToDraw: no losses, one that is not finite, or runs that differ in more than size, patch size and seed.
     """
     found, left_out = from_each(sources, _losses)
     rows = [(source, patch, points) for source, table in found for patch, points in _by_patch(table)]
@@ -46,10 +45,11 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
                     marks.curve(axes, line, "step", "loss", {"color": look.colour, "linestyle": look.line})
             prefix = f"{_called(source, found)}: " if len(found) > 1 else ""
             axes.set_title(f"{prefix}patch size {patch}" if patch else f"{prefix}no patches")
-            axes.set_yscale("log")
             study = pd.concat([table for one, table in found if one.name == source.name])  # all designs on one scale
-            axes.set_ylim(0.95 * min(study["loss_min"]), 1.05 * max(study["loss_max"]))
-            style.log_ticks(axes.yaxis)
+            if _is_logarithmic(study):
+                axes.set_yscale("log")
+                axes.set_ylim(0.95 * min(study["loss_min"]), 1.05 * max(study["loss_max"]))
+                style.log_ticks(axes.yaxis)
             style.step_ticks(axes)
         panels[0].set_ylabel("Training loss")
         handles = [marks.line_handle(look.colour, look.line) for look in looks.values()]
@@ -75,9 +75,9 @@ def _losses(source: Source) -> tuple[Source, pd.DataFrame]:
     bad = train.loc[~np.isfinite(train["loss"].astype(float))]
     if not bad.empty:
         first = bad.iloc[0]
-        raise ResultsError(
-            f"loss of {first['label']} (run {first['run']}, step {first['step']}) is {first['loss']}; "
-            f"accepted: finite values; leave the run out"
+        raise NothingToDraw(
+            f"loss of {first['label']} (run {first['run']}, step {first['step']}) is {first['loss']}, the first of "
+            f"{len(bad)} that are not finite; accepted: finite values; leave the run out"
         )
     return source, over_seeds(_windows(train), ["step"], "loss")
 
@@ -91,6 +91,10 @@ def _windows(train: pd.DataFrame) -> pd.DataFrame:
     keys = ["run", "label", "size", "patch", "block", "gmacs", "seed"]
     means: Any = train.assign(step=last).groupby([*keys, "step"], as_index=False)["loss"].mean()
     return means
+
+
+def _is_logarithmic(table: pd.DataFrame) -> bool:
+    return bool(min(table["loss_min"]) > 0)
 
 
 def _by_patch(table: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
@@ -110,5 +114,6 @@ def _conditions(source: Source, table: pd.DataFrame) -> str:
     return (
         f"Measured: {source.called} (data {names(runs, 'data')}), block {names(runs, 'block')}, "
         f"batch {names(runs, 'batch_size')}, {seeds}. Loss as trained, "
-        f"of {table['step'].nunique()} logged steps or windows of steps; logarithmic scales."
+        f"of {table['step'].nunique()} logged steps or windows of steps; "
+        f"{'logarithmic' if _is_logarithmic(table) else 'linear'} scales."
     )

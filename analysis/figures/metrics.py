@@ -16,6 +16,7 @@ from analysis.figures.scores import (
     at_last_shared_step,
     by_study,
     finite,
+    has_line,
     over_seeds,
     protocols,
     scaling_scores,
@@ -26,7 +27,7 @@ from analysis.figures.scores import (
 from analysis.figures.sources import Source, from_each
 from analysis.laws.power_law import log_linear
 from analysis.results.files import write_csv
-from analysis.results.tables import MIN_MODELS, own_metrics
+from analysis.results.tables import own_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,5 +111,5 @@ def _panel(axes: Axes, group: list[Scores], metric: str) -> None:
     low, high = sorted(axes.get_xlim())
     style.log_ticks(axes.xaxis, (1,) if high / low > 10 else (1, 2, 5))
     points = over_seeds(group[0].evals, metric=metric)
-    if len(group) == 1 and len(points) >= MIN_MODELS:
+    if len(group) == 1 and has_line(points):
         axes.set_title(f"r = {log_linear(points['gmacs'], points[metric]).r:.3f}".replace("-", "−"), fontsize=7.5)

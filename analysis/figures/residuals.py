@@ -10,7 +10,15 @@ import pandas as pd
 
 from analysis.figures import marks, style
 from analysis.figures.drawn import Drawn, NothingToDraw
-from analysis.figures.scores import MACS, Scores, at_last_shared_step, over_seeds, protocols, scaling_scores
+from analysis.figures.scores import (
+    MACS,
+    Scores,
+    at_last_shared_step,
+    for_a_law,
+    over_seeds,
+    protocols,
+    scaling_scores,
+)
 from analysis.figures.sources import Source, from_each
 from analysis.laws.power_law import power_law
 from analysis.results.files import write_csv
@@ -51,6 +59,7 @@ def _models(source: Source) -> tuple[Scores, pd.DataFrame]:
     points = over_seeds(scores.evals)
     if len(points) < MIN_MODELS:
         raise NothingToDraw(f"{len(points)} models; needed: at least {MIN_MODELS} for a law")
+    for_a_law(points)
     points.insert(0, "source", source.called)
     law = power_law(points["gmacs"], points["fid"])(points["gmacs"])
     return scores, points.assign(law=law, ratio=points["fid"] / law)

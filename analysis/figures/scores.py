@@ -13,7 +13,9 @@ from analysis.errors import ResultsError
 from analysis.figures.drawn import NothingToDraw
 from analysis.figures.sources import MAX_SOURCES, Source
 from analysis.results.published import EVALUATION
-from analysis.results.tables import comparable, evaluation_keys
+from analysis.results.tables import MIN_MODELS, comparable, evaluation_keys
+
+MAX_SAID = 6  # runs that the small print names one by one
 
 # What the models of a scaling study have in common, for the published tables: those hold other studies too.
 PUBLISHED_STUDY = {"block": "adaln-zero", "data": "imagenet-256-latents"}
@@ -85,6 +87,7 @@ def checked(evals: pd.DataFrame) -> pd.DataFrame:
     if evals.empty:
         raise NothingToDraw("nothing to draw: no run has a score yet; needed: an evaluation")
     finite(evals, "fid")
+    finite(evals, "gmacs")
     comparable(evals)
     return evals
 
@@ -102,6 +105,23 @@ def finite(rows: pd.DataFrame, column: str) -> None:
             f"{column} of {first['label']} (run {first['run']}, step {first['step']}) is {first[column]}; accepted: "
             f"finite values (not finite: {len(bad)} of {len(rows)} rows); leave the run out or score it again"
         )
+
+
+def for_a_law(points: pd.DataFrame) -> None:
+    """Refuse models that a power law of the Fréchet distance cannot go through.
+
+    Raises:
+        NothingToDraw: a score is not positive, or all models have the same compute.
+    """
+    for row in points.loc[points["fid"] <= 0].to_dict("records")[:1]:
+        raise NothingToDraw(f"fid of {row['label']} is {row['fid']:g}; a power law needs positive scores")
+    if not has_line(points):
+        raise NothingToDraw("the models have the same compute; a law needs different ones")
+
+
+def has_line(points: pd.DataFrame) -> bool:
+    """Whether there are models enough, of different compute, for a line through them."""
+    return len(points) >= MIN_MODELS and points["gmacs"].nunique() > 1
 
 
 def one_study(runs: pd.DataFrame) -> None:
@@ -205,7 +225,40 @@ def protocols(scores: Sequence[Scores], varied: tuple[str, ...] = ()) -> str:
     for panel in (panel for study in by_study(scores) for panel in side_by_side(study)):
         one = _together(panel)
         lines.append(PAPER if one.source.published else protocol(one, varied))
+        lines += [] if one.source.published or varied else absent(one)
+        lines += fewer_seeds(one, ("step", *varied))
     return "\n".join(lines)
+
+
+def absent(scores: Scores) -> list[str]:
+    """A line that names the runs of the source that have none of these scores."""
+    runs = scores.source.tables.runs
+    without = runs.loc[~runs["run"].isin(scores.evals["run"])]
+    if without.empty:
+        return []
+    here = " at this step" if scores.evals["step"].nunique() == 1 else ""
+    named = _some([f"{row['label']} seed {row['seed']}" for row in without.to_dict("records")])
+    return [f"{scores.source.called}: {len(without)} of {len(runs)} runs have no score{here}: {named}."]
+
+
+def fewer_seeds(scores: Scores, by: Sequence[str]) -> list[str]:
+    """A line that names the means over fewer seeds than their model has."""
+    evals = scores.evals
+    all_seeds: Any = evals.groupby("label")["seed"].nunique()
+    found: Any = evals.groupby(["label", *by], dropna=False)["seed"].nunique().reset_index(name="seeds")
+    few = found.loc[found["seeds"] < found["label"].map(all_seeds)]
+    said = [
+        f"{row['label']} at {', '.join(f'{name} {row[name]}' for name in by)} "
+        f"({row['seeds']} of {all_seeds[row['label']]})"
+        for row in few.to_dict("records")
+    ]
+    return [f"{scores.source.called}: means of fewer seeds: {_some(said)}."] if said else []
+
+
+def _some(texts: list[str]) -> str:
+    """The first of `texts`, and how many more there are."""
+    more = len(texts) - MAX_SAID
+    return "; ".join(texts[:MAX_SAID]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _together(designs: Sequence[Scores]) -> Scores:

@@ -50,6 +50,8 @@ def _with_seeds(source: Source) -> tuple[Scores, pd.DataFrame]:
     points = points.loc[points["num_seeds"] > 1].sort_values(["gmacs", "label", "seed"], ignore_index=True)
     if points.empty:
         raise NothingToDraw("every model has one seed; needed: at least two of one model")
+    for row in points.loc[points["mean"] == 0].to_dict("records")[:1]:
+        raise NothingToDraw(f"the mean fid of {row['label']} is 0; percentages of it need another")
     points.insert(0, "source", source.name)
     columns = ["source", "label", "gmacs", "seed", "step", "fid", "mean", "percent", "std", "num_seeds"]
     return scores, points.loc[:, columns]

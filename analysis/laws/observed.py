@@ -156,4 +156,5 @@ def _convention(compute: str) -> Compute:
 
 
 def _values(column: Any) -> str:
-    return ", ".join(map(str, sorted(column.unique())))
+    known = [str(value) for value in sorted(column.dropna().unique())]
+    return ", ".join([*known, *(["none"] if column.isna().any() else [])])

@@ -16,6 +16,7 @@ from analysis import figures
 from analysis.figures.drawn import NothingToDraw
 from analysis.figures.scores import MACS, at_last_shared_step, protocols, scaling_scores
 from analysis.figures.sources import PUBLISHED, Source, from_each, open_sources
+from analysis.results.csv_text import read_csv
 from analysis.results.table_formats import Table, columns_of, markdown, significant
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -50,7 +51,7 @@ def show_figure(name: str, *sources: str) -> pd.DataFrame:
         display(Image(_small(files[".png"]), alt=figures.CATALOGUE[name].shows))
         for reason in drawn.left_out:
             print(f"{name} is drawn without {reason}")
-        return pd.read_csv(files[".csv"]) if ".csv" in files else pd.DataFrame()
+        return read_csv(files[".csv"]) if ".csv" in files else pd.DataFrame()
 
 
 def show_protocol(*sources: str) -> None:

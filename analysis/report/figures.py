@@ -17,6 +17,7 @@ from analysis.figures.sources import Source, measured, published_source
 from analysis.figures.style import Width
 from analysis.report.pictures import PICTURES, Picture
 from analysis.report.tables import names, plain_table
+from analysis.results.csv_text import read_csv
 from analysis.results.export_tables import GMACS
 from analysis.results.table_formats import Table
 from analysis.results.tables import Tables
@@ -77,7 +78,7 @@ def _drawn(name: str, picture: Picture, source: Source, out: Path, width: Width)
 def _data(drawn: Drawn) -> pd.DataFrame | None:
     """What is plotted; None for a figure whose data are no table."""
     tables = [path for path in drawn.files if path.suffix == ".csv"]
-    return pd.read_csv(tables[0], keep_default_na=False, na_values=[""]) if tables else None
+    return read_csv(tables[0]) if tables else None
 
 
 def _image(drawn: Drawn) -> Image:

@@ -12,7 +12,7 @@ from analysis.report.tables import names, number, plain_table
 from analysis.results.run_folders import OPTIMISATION_TYPES, SCORE_TYPES
 from analysis.results.run_history import SESSION_FACTS, RunHistory, differing_keys, hours
 from analysis.results.table_formats import heading_of
-from analysis.results.tables import Tables
+from analysis.results.tables import Tables, diverged
 
 # What the tables say of the recipe, where there are no run folders to read it from.
 RECIPE_COLUMNS = ("data", "block", "steps", "batch_size", *OPTIMISATION_TYPES)
@@ -89,6 +89,9 @@ def failures(tables: Tables, histories: Sequence[RunHistory], undrawn: Sequence[
     if not histories:
         failed.append("Attempts that failed and were repeated are recorded in the run folders only.")
     missing = [f"{_run_name(row)} has not finished" for row in _in_state(runs, "unfinished")]
+    since = diverged(tables.train)
+    for row in runs.loc[runs["run"].isin(list(since))].to_dict("records"):
+        missing.append(f"The loss of {_run_name(row)} is not a finite number since step {since[row['run']]:,}")
     if not tables.evals.empty:
         last = max(tables.evals["step"])
         at_last = tables.evals.loc[tables.evals["step"] == last, "run"].tolist()

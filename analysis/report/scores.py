@@ -48,10 +48,17 @@ def study(tables: Tables) -> dict[str, Any]:
             ("Training seeds", names(runs["seed"])),
         ],
         "conventions": f"{GMACS} Training compute is GMACs × 3 × batch × steps (DiT paper, Fig. 9); of all runs' "
-        f"recipes together: {number(runs['training_gmacs'].sum())} GMACs.",
+        f"recipes together: {_sum(runs['training_gmacs'])}.",
         "protocol": protocol,
         "steps": f"Scored at the steps {names(evals['step'])}. Scores that differ in one of these are never compared.",
     }
+
+
+def _sum(gmacs: pd.Series) -> str:
+    """The sum of what is known, and of how many runs that is."""
+    known = gmacs.dropna()
+    of = f" ({len(known)} of {len(gmacs)} runs)" if len(known) < len(gmacs) else ""
+    return f"{number(known.sum())} GMACs{of}"
 
 
 def scores(tables: Tables) -> dict[str, Any]:

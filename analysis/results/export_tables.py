@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.results.published import compared, near_misses
 from analysis.results.run_folders import EVALUATION_KEY_TYPES, OPTIMISATION_TYPES, SIZES
 from analysis.results.table_formats import Column, Table, count, fixed, signed, significant
-from analysis.results.tables import ResultsError, Tables, comparable
+from analysis.results.tables import ResultsError, Tables, comparable, diverged
 from analysis.results.tables import correlations as correlations_of
 
 GMACS = (
@@ -57,7 +57,8 @@ def summary(tables: Tables) -> Table:
     Data columns: label, block, params, gmacs, num_seeds (with a score at the step), step, then for loss (the
     last logged at or before the step) and each score that was computed, fid, fid_percent (of the trace of the
     real features' covariance), fid_infinity, sfid, kid, inception_score, precision, recall: its mean over the
-    seeds, and as *_min and *_max its range. By size (S, B, L, XL, others by compute), then patch size,
+    seeds, and as *_min and *_max its range; where a loss is not finite, loss_nan_since, the step since which. What is
+    left out, or lacks a value, is said in the conventions. By size (S, B, L, XL, others by compute), then patch size,
     coarsest first.
 
     Raises:
@@ -85,11 +86,14 @@ def summary(tables: Tables) -> Table:
     evals = _last_scores(tables)
     blocks: Any = evals.groupby(["label", "block"], sort=False)
     rows = [_over_seeds(models, names) for _, models in blocks]
+    if evals["loss_nan_since"].isna().all():
+        rows = [{name: value for name, value in row.items() if name != "loss_nan_since"} for row in rows]
     several = len(set(evals["block"])) > 1
     return Table(
         "summary",
         "Models at their last scored step",
-        f"{GMACS} Loss: training loss, mean since the log's row before. {RANGE} {protocol(tables)}",
+        f"{GMACS} Loss: training loss, mean since the log's row before. {RANGE} {protocol(tables)}"
+        f"{_sentence('Left out', _not_scored(tables, evals))}{_sentence('Without a value', _without(evals, names))}",
         (
             Column("label", "Model"),
             *((Column("block", "Block"),) if several else ()),
@@ -146,7 +150,8 @@ def published(tables: Tables) -> Table:
         "published",
         "Published and measured scores under the same conditions",
         f"Difference: measured - published. {RANGE} Interval: {LEVEL:.0%}, Student's t of the mean difference over the "
-        f"seeds; it says nothing of the published score's own scatter. Guidance 1 is none. {GMACS}",
+        f"seeds; it says nothing of the published score's own scatter. Guidance 1 is none. {GMACS}"
+        f"{_sentence('Without these seeds', _other_seeds(tables, scores))}",
         (
             Column("label", "Model"),
             Column("step", "Step", count),
@@ -196,7 +201,7 @@ def correlations(tables: Tables) -> Table:
         f"r: Pearson's correlation of log10 GMACs with the {frechet} over the models of one seed. Power law: "
         f"{frechet} = coefficient × GMACs^exponent, least squares of the logarithms. Pairs in order: neighbours that "
         f"differ in patch size, or in size, of which the one with more compute has the lower {frechet}. "
-        f"{GMACS} {protocol(tables)}",
+        f"{GMACS} {protocol(tables)}{_sentence('Left out', _not_correlated(tables.evals, frechet))}",
         (
             *((Column("block", "Block"),) if several else ()),
             Column("seed", "Seed", count),
@@ -240,16 +245,19 @@ def _last_scores(tables: Tables) -> pd.DataFrame:
     """One row per run that has a score at its model's last scored step: the scores, and the loss there."""
     evals = tables.evals
     evals = evals.loc[evals["step"] == evals.groupby(["label", "block"])["step"].transform("max")]
-    train = tables.train.rename(columns={"step": "logged"}).loc[:, ["run", "logged", "loss"]]
-    joined = evals.loc[:, ["run", "step"]].merge(train, on="run")
-    loss = joined.loc[joined["logged"] <= joined["step"]].groupby("run")["loss"].last()
+    scored = evals.loc[:, ["run", "step"]].rename(columns={"step": "scored"})
+    joined = tables.train.loc[:, ["run", "step", "loss"]].merge(scored, on="run")
+    train = joined.loc[joined["step"] <= joined["scored"]]
+    loss = train.groupby("run").tail(1).set_index("run")["loss"]
+    since = evals["run"].map(pd.Series(diverged(train), dtype="Int64"))
     params = tables.runs.set_index("run")["params"]
     # Sizes that are not the paper's come last, by their compute.
     rank = [
         SIZES.index(size) if size in SIZES else len(SIZES) + gmacs
         for size, gmacs in zip(evals["size"], evals["gmacs"], strict=True)
     ]
-    rows = evals.assign(rank=rank, loss=evals["run"].map(loss), params=evals["run"].map(params))
+    loss = evals["run"].map(loss)
+    rows = evals.assign(rank=rank, loss=loss, loss_nan_since=since, params=evals["run"].map(params))
     return rows.sort_values(["rank", "patch", "block", "seed"], ascending=[True, False, True, True], ignore_index=True)
 
 
@@ -261,7 +269,53 @@ def _over_seeds(models: pd.DataFrame, names: list[str]) -> dict[str, Any]:
         values = models[name].to_numpy(dtype=float, na_value=np.nan)
         # The mean of seeds of which one has no value would be another quantity: it stays empty.
         row |= {name: values.mean(), f"{name}_min": values.min(), f"{name}_max": values.max()}
-    return row
+    return row | {"loss_nan_since": models["loss_nan_since"].min()}
+
+
+def _not_scored(tables: Tables, evals: pd.DataFrame) -> list[str]:
+    """The runs that the rows `evals`, of each model's last step, leave out."""
+    steps = {(row["label"], row["block"]): f" at step {row['step']:,}" for row in evals.to_dict("records")}
+    left_out = tables.runs.loc[~tables.runs["run"].isin(evals["run"])].to_dict("records")
+    at = {row["run"]: steps.get((row["label"], row["block"])) for row in left_out}
+    return [f"{_run(row)} (no score{'' if at[row['run']] is None else at[row['run']]})" for row in left_out]
+
+
+def _without(evals: pd.DataFrame, names: list[str]) -> list[str]:
+    """The seeds that lack a value of `names`, so that their model has none."""
+    said = []
+    for row in evals.to_dict("records"):
+        missing = [name for name in names if pd.isna(row[name])]
+        said += [f"{', '.join(missing)} of {_run(row)}"] if missing else []
+    return said
+
+
+def _other_seeds(tables: Tables, scores: pd.DataFrame) -> list[str]:
+    """The seeds of each model that a mean of `scores` is not over."""
+    said = []
+    groups: Any = scores.groupby(["label", "block", "step", "metric"], sort=False)
+    for (label, block, step, metric), rows in groups:
+        same = (tables.runs["label"] == label) & (tables.runs["block"] == block)
+        seeds = sorted(set(tables.runs.loc[same, "seed"]) - set(rows["seed"]))
+        said += [f"{metric} of {label} at step {step:,}: {', '.join(map(str, seeds))}"] if seeds else []
+    return said
+
+
+def _not_correlated(evals: pd.DataFrame, frechet: str) -> list[str]:
+    """The scores that no correlation can be of."""
+    fid = evals["fid"].to_numpy(float)
+    bad = evals.loc[~(np.isfinite(fid) & (fid > 0))].to_dict("records")
+    said = [f"{_run(row)} at step {row['step']:,} ({frechet}: {row['fid']:g})" for row in bad]
+    return said + [f"{_run(row)} (GMACs not known)" for row in evals.loc[evals["gmacs"].isna()].to_dict("records")]
+
+
+def _run(row: dict[Any, Any]) -> str:
+    label, block = row["label"], row["block"]
+    return f"{label if block in label else f'{label} {block}'} seed {row['seed']}"
+
+
+def _sentence(what: str, said: list[str]) -> str:
+    """ " Left out: this; that." """
+    return f" {what}: {'; '.join(dict.fromkeys(said))}." if said else ""
 
 
 def _why_not(tables: Tables) -> str:

@@ -1,7 +1,6 @@
-"""Writing files that a reader finds either whole or not at all.
+"""Writing files that a reader finds either whole or not at all, alone or as a set.
 
-`bench.files.atomic` does the same for runs, and syncs too: they must outlive a crash of the machine, while tables and
-figures are made anew with one command. There are two because this package imports nothing of `bench`.
+`bench.files.atomic` does the same for runs. There are two because this package imports nothing of `bench`.
 """
 
 from __future__ import annotations
@@ -14,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.results.csv_text import csv_text
+
 
 def write_whole(path: Path, content: bytes) -> Path:
     """Write `content` aside, then put it in the place of `path`; returns `path`. Makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = _aside(path)
     try:
         aside.write_bytes(content)
         aside.replace(path)
@@ -27,19 +28,61 @@ def write_whole(path: Path, content: bytes) -> Path:
     return path
 
 
+def write_set(folder: Path, contents: Mapping[str, bytes | None]) -> None:
+    """Replace the files `contents` of `folder` together; None takes one away. Makes the folder.
+
+    All are written aside and synced first: what fails by then leaves the folder as it was. The last of them, without
+    which no reader may take the set for whole, is away while the others are put in their places.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {folder / name: content for name, content in contents.items() if content is not None}
+    try:
+        for path, content in written.items():
+            with _aside(path).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        *others, last = (folder / name for name in contents)
+        last.unlink(missing_ok=True)
+        _sync(folder)
+        for path in others:
+            if path in written:
+                _aside(path).replace(path)
+            else:
+                path.unlink(missing_ok=True)
+        _sync(folder)
+        _aside(last).replace(last)
+        _sync(folder)
+    finally:
+        for path in written:
+            _aside(path).unlink(missing_ok=True)
+
+
 def write_csv(path: Path, table: pd.DataFrame) -> Path:
-    """Write `table` with floats in the shortest form that reads back as the same number."""
-    return write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
+    """Write `table` as `csv_text` has it; `csv_text.read_csv` reads the same."""
+    return write_whole(path, csv_text(table).encode())
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write `table` twice: as `path`.csv, for people, and as `path`.parquet, which keeps its types."""
-    write_csv(path.with_name(f"{path.name}.csv"), table)
-    write_whole(path.with_name(f"{path.name}.parquet"), table.to_parquet(path=None, index=False))
+def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """`arrays` as a compressed .npz."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
     """Write `arrays` as a compressed .npz."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    return write_whole(path, buffer.getvalue())
+    return write_whole(path, npz_bytes(arrays))
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def _sync(folder: Path) -> None:
+    """Keep the order of what was renamed, should the machine lose its power."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -21,7 +21,7 @@ def model_names(runs: pd.DataFrame) -> pd.DataFrame:
     network, label = (_texts(begun, columns) for columns in (MODEL, (*MODEL, "block")))
     return pd.DataFrame(
         {
-            name: texts.reindex(runs.index).fillna(runs["label"])
+            name: texts.astype("str").reindex(runs.index).fillna(runs["label"])
             for name, texts in (("network", network), ("label", label))
         }
     )

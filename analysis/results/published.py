@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from analysis.errors import ResultsError
+from analysis.results.csv_text import read_csv
 from analysis.results.run_folders import EVALUATION_KEY_TYPES, OPTIMISATION_TYPES
 
 if TYPE_CHECKING:
@@ -46,6 +47,14 @@ CONDITIONS = (*TRAINING, *EVALUATION, STATISTICS)
 # The released autoencoders that the paper's names mean. The original decoder of its Table 5 is not among them.
 DECODERS = {"ft-mse": "stabilityai/sd-vae-ft-mse", "ft-ema": "stabilityai/sd-vae-ft-ema"}
 GMACS_ROUNDING = 0.01  # the paper prints two decimals, and truncates one of them
+# Of the columns of results/published, all tables together.
+PUBLISHED_TYPES = {
+    **dict.fromkeys(("table", "model", "block", STATISTICS, "source"), "str"),
+    **dict.fromkeys(("image_size", "train_steps_k", "batch_size"), "Int64"),
+    **dict.fromkeys(("gmacs", "params_m", "cfg_scale", "fid50k", *METRICS), "float64"),
+    **OPTIMISATION_TYPES,
+    **EVALUATION_KEY_TYPES,
+}
 
 IDENTITY = ("label", "run", "seed")
 COMPARED = ["published", "ours", "difference", "relative_difference"]
@@ -57,13 +66,13 @@ def published(name: str) -> pd.DataFrame:
     """Numbers from papers: `results/published/{name}.csv`; the folder's README says what each file holds.
 
     Raises:
-        ResultsError: there is no such file.
+        ResultsError: there is no such file, or it is damaged.
     """
     path = PUBLISHED / f"{name}.csv"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in PUBLISHED.glob("*.csv")))
         raise ResultsError(f"{path}: no such published table; accepted: {known}")
-    return pd.read_csv(path)
+    return read_csv(path, PUBLISHED_TYPES, ("source",))
 
 
 def published_evaluations() -> pd.DataFrame:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import pandas as pd
 
 from analysis.errors import ResultsError
 from analysis.laws.compute import training_gmacs
+from analysis.results import typed
+from analysis.results.typed import ACCEPTED
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # The one family and the one objective of earlier versions, whose run folders and tables do not name them.
 DIT, IDDPM = "DiT", "iddpm"
@@ -35,6 +40,8 @@ EVALUATION_KEY_TYPES = {
     "extractor": "str",
     "kid_subset_size": "Int64",
 }
+# Of them, what there may be none of.
+CAN_BE_NULL = ("guidance_channels", "decoder", "kid_subset_size")
 SCORE_TYPES = dict.fromkeys(
     (
         "fid",
@@ -64,9 +71,43 @@ TRAIN_TYPES = {
 SESSIONS_TYPES = {"device": "str", "precision": "str", "commit": "str", "time": "str"}
 # Of the recipe's `train`, beside its steps and batch; empty where a run's configuration does not say.
 OPTIMISATION_TYPES = dict.fromkeys(("learning_rate", "weight_decay", "ema_decay", "label_dropout"), "float64")
+RUNS_TYPES = {
+    "run": "str",
+    "sweep": "str",
+    "label": "str",
+    "family": "str",
+    "size": "str",
+    "patch": "Int64",
+    "model": "str",
+    "block": "str",
+    "objective": "str",
+    "params": "Int64",
+    "gmacs": "float64",
+    "tokens": "Int64",
+    "hidden_size": "Int64",
+    "depth": "Int64",
+    "num_heads": "Int64",
+    "input_size": "Int64",
+    "data": "str",
+    "seed": "Int64",
+    "steps": "Int64",
+    "batch_size": "Int64",
+    **OPTIMISATION_TYPES,
+    "state": "str",
+    "device": "str",
+    "precision": "str",
+    "commit": "str",
+    "starts": "Int64",
+    "started": "str",
+    "finished": "str",
+    "training_gmacs": "float64",
+    "metrics": "str",
+}
 # What model.json says of every family's network, and of those that have such a thing.
 COST_KEYS = ("params", "gmacs")
 SHAPE_KEYS = ("tokens", "hidden_size", "depth", "num_heads", "input_size")
+
+TRAIN, EVALS, OTHER_EVALS = "train.jsonl", "evals.jsonl", "other-evals.jsonl"
 
 # Sample i has class i modulo the number of classes, so these are one each of the classes 0 to 9.
 GRID_SAMPLES = 10
@@ -102,6 +143,7 @@ class Run:
     `other_evals`: scores of samples that were made with other settings than the recipe's (`ditbench evaluate --run`).
     """
 
+    folder: Path
     row: dict[str, Any]
     train: pd.DataFrame
     evals: pd.DataFrame
@@ -115,8 +157,9 @@ def read_run(record: RunRecord) -> Run:
     Raises:
         ResultsError: a line is damaged, or a key is missing.
     """
-    evals = _evals(record, "evals.jsonl")
-    return Run(_row(record), _train(record), evals, _last_samples(record, evals), _evals(record, "other-evals.jsonl"))
+    evals = _evals(record, EVALS)
+    others = _evals(record, OTHER_EVALS)
+    return Run(record.folder, _row(record), _train(record), evals, _last_samples(record, evals), others)
 
 
 def table_of_lines(record: RunRecord, name: str, types: dict[str, str], required: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -129,9 +172,26 @@ def table_of_lines(record: RunRecord, name: str, types: dict[str, str], required
     rows = [_line(path, number, line, required) for number, line in enumerate(record.lines(name), 1)]
     if not rows:
         return _no_lines(tuple(types.items())).copy()
-    columns: dict[str, Any] = {name: _column(path, name, rows, kind) for name, kind in types.items()}
+    columns: dict[str, Any] = {
+        name: typed.column([row.get(name) for row in rows], kind, name, path, _line_of) for name, kind in types.items()
+    }
     others = [name for name in dict.fromkeys(chain.from_iterable(rows)) if name not in types]
-    return pd.DataFrame(columns | {name: [row.get(name, np.nan) for row in rows] for name in others})
+    return pd.DataFrame(columns | {name: pd.Series([row.get(name) for row in rows], dtype="object") for name in others})
+
+
+def _measured(record: RunRecord, name: str, types: dict[str, str], required: tuple[str, ...]) -> pd.DataFrame:
+    """`table_of_lines` of what goes into tables: of its other columns, too, each has one type."""
+    path, table = record.folder / name, table_of_lines(record, name, types, required)
+    for key in table.columns[len(types) :]:
+        if not typed.fits(key, "str"):
+            raise ResultsError(f"{path}: a key is {key!r}; accepted: text")
+        values = table[key].tolist()
+        table[key] = typed.column(values, typed.kind_of(values, key, path, _line_of), key, path, _line_of)
+    return table
+
+
+def _line_of(row: int) -> str:
+    return f"line {row + 1}"
 
 
 def value_of(path: Path, content: dict[str, Any], key: str) -> Any:
@@ -153,41 +213,27 @@ def _no_lines(types: tuple[tuple[str, str], ...]) -> pd.DataFrame:
     return pd.DataFrame(columns=[name for name, _ in types]).astype(dict(types))
 
 
-def _column(path: Path, name: str, rows: list[dict[str, Any]], kind: str) -> Any:
-    """The values (N,) of `name`, a missing one where a row has none or null."""
-    values = [row.get(name) for row in rows]
-    try:
-        if kind != "float64":
-            return pd.array(values, dtype=kind)  # pyright: ignore[reportArgumentType, reportCallIssue]
-        column = np.array(values, dtype=kind)
-        if column.ndim == 1:
-            return column
-    except (TypeError, ValueError) as error:
-        raise ResultsError(f"{path}: a value of '{name}' is not of type {kind} ({error})") from error
-    raise ResultsError(f"{path}: a value of '{name}' is not of type {kind} (a list)")
-
-
 def _line(path: Path, number: int, line: bytes, required: tuple[str, ...]) -> dict[str, Any]:
     try:
         content = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ResultsError(f"{path}, line {number}: not JSON ({error}); accepted: an object") from error
     if not isinstance(content, dict):
         raise ResultsError(f"{path}, line {number}: not an object; accepted: one JSON object a line")
     for name in required:
-        if name not in content:
+        if name not in content or (content[name] is None and name not in CAN_BE_NULL):
             raise ResultsError(f"{path}, line {number}: no '{name}'; needed: {', '.join(required)}")
     return content
 
 
 def _train(record: RunRecord) -> pd.DataFrame:
     # A resumed run repeats the steps after its checkpoint: the later line counts.
-    return table_of_lines(record, "train.jsonl", TRAIN_TYPES, ("step",)).drop_duplicates("step", keep="last")
+    return _measured(record, TRAIN, TRAIN_TYPES, ("step",)).drop_duplicates("step", keep="last")
 
 
 def _evals(record: RunRecord, name: str) -> pd.DataFrame:
     key = ("step", *EVALUATION_KEY_TYPES)
-    evals = table_of_lines(record, name, EVALS_TYPES, key)
+    evals = _measured(record, name, EVALS_TYPES, key)
     if evals["step"].is_unique:
         return evals
     evals = evals.drop_duplicates([*key, *SCORE_TYPES])
@@ -205,52 +251,107 @@ def _last_samples(record: RunRecord, evals: pd.DataFrame) -> np.ndarray | None:
     return record.samples(name, GRID_SAMPLES) if isinstance(name, str) else None
 
 
+def label_of(path: Path, config: dict[str, Any]) -> str:
+    """A run's label, as its config.yaml `path` says; without one, what its model is called."""
+    name = _given(path, config, "recipe.model.name", "str")
+    return _checked(path, "label", value_of(path, config, "label"), "str") or name.removeprefix("DiT-")
+
+
 def _row(record: RunRecord) -> dict[str, Any]:
     path, config, model = record.folder / "config.yaml", record.config, record.model
-    name = str(value_of(path, config, "recipe.model.name"))
-    label = str(value_of(path, config, "label")) or name.removeprefix("DiT-")
+    model_path = record.folder / "model.json"
+    label = label_of(path, config)
+    name = _given(path, config, "recipe.model.name", "str")
+    steps = _given(path, config, "recipe.train.steps", "Int64")
+    batch_size = _given(path, config, "recipe.train.batch_size", "Int64")
+    block = _checked(path, "recipe.model.block", config["recipe"]["model"].get("block"), "str")
+    train = config["recipe"]["train"]
     cost: dict[str, Any] = {
-        key: value_of(record.folder / "model.json", model, key) if model else None for key in COST_KEYS
+        key: _given(model_path, model, key, RUNS_TYPES[key]) if model else None for key in COST_KEYS
     }
-    steps = int(value_of(path, config, "recipe.train.steps"))
-    batch_size = int(value_of(path, config, "recipe.train.batch_size"))
+    shape = {
+        column: _checked(model_path, key, model.get(key), RUNS_TYPES[column])
+        for column, key in (*zip(SHAPE_KEYS, SHAPE_KEYS, strict=True), ("patch", "patch_size"))
+    }
+    words = {key: _checked(model_path, key, model.get(key), "str") for key in ("family", "objective", "block", "size")}
     sessions = table_of_lines(record, "sessions.jsonl", SESSIONS_TYPES)
-    return {
-        "run": str(value_of(path, config, "id")),
+    last = {key: None if sessions.empty else sessions[key].iloc[-1] for key in ("device", "precision", "commit")}
+    row = {
+        "run": _given(path, config, "id", "str"),
         "sweep": record.folder.parent.name,
         "label": label,
-        "family": model.get("family") or DIT,
-        "size": _size(config, model, label, name),
-        "patch": model.get("patch_size"),
+        "family": words["family"] or DIT,
+        "size": _size(path, config, words["size"], label, name),
         "model": name,
-        "block": config["recipe"]["model"].get("block") or model.get("block") or "",
-        "objective": model.get("objective") or IDDPM,
+        "block": block or words["block"] or "",
+        "objective": words["objective"] or IDDPM,
         **cost,
-        **{key: model.get(key) for key in SHAPE_KEYS},
-        "data": value_of(path, config, "recipe.data.name"),
-        "seed": int(value_of(path, config, "recipe.seed")),
+        **shape,
+        "data": _given(path, config, "recipe.data.name", "str"),
+        "seed": _given(path, config, "recipe.seed", "Int64"),
         "steps": steps,
         "batch_size": batch_size,
-        **{key: config["recipe"]["train"].get(key) for key in OPTIMISATION_TYPES},
+        **{key: _checked(path, f"recipe.train.{key}", train.get(key), "float64") for key in OPTIMISATION_TYPES},
         "state": "finished" if record.finished is not None else "failed" if record.is_failed else "unfinished",
-        "device": None if sessions.empty else sessions["device"].iloc[-1],
-        "precision": None if sessions.empty else sessions["precision"].iloc[-1],
-        "commit": None if sessions.empty else sessions["commit"].iloc[-1],
+        **last,
         "starts": len(sessions),
         "started": None if sessions.empty else sessions["time"].iloc[0],
         "finished": record.finished,
         "training_gmacs": training_gmacs(cost["gmacs"], batch_size, steps) if model else None,
-        "metrics": json.dumps(model["metrics"], ensure_ascii=False) if model.get("metrics") else None,
+        "metrics": _metrics(model_path, model.get("metrics")),
     }
+    return {name: row[name] for name in RUNS_TYPES}
 
 
-def _size(config: dict[str, Any], model: dict[str, Any], label: str, name: str) -> str:
+def _given(path: Path, content: dict[str, Any], key: str, kind: str) -> Any:
+    """The value of a dotted `key` that must be there and of the type `kind`."""
+    value = _checked(path, key, value_of(path, content, key), kind)
+    if value is None or value == "":
+        raise ResultsError(f"{path}: '{key}' is {'null' if value is None else 'empty'}; accepted: {ACCEPTED[kind]}")
+    return value
+
+
+def _checked(path: Path, key: str, value: Any, kind: str) -> Any:
+    """`value`, which may be null, if it is of the type `kind`."""
+    if not typed.fits(value, kind):
+        raise ResultsError(f"{path}: '{key}' is {reprlib.repr(value)}; accepted: {ACCEPTED[kind]}")
+    return int(value) if kind == "Int64" and value is not None else value
+
+
+def _metrics(path: Path, metrics: Any) -> str | None:
+    """What model.json says of the metrics, as the runs table holds it."""
+    if not metrics:
+        return None
+    text = json.dumps(metrics, ensure_ascii=False)
+    described_metrics(text, f"{path}: 'metrics'")
+    return text
+
+
+def described_metrics(text: str, where: str) -> dict[str, dict[str, Any]]:
+    """Column of evals -> its title and lower_is_better, from the JSON of the runs table's column metrics.
+
+    Raises:
+        ResultsError: it is something else.
+    """
+    try:
+        described = json.loads(text)
+        for column, about in described.items():
+            if not isinstance(about["title"], str) or not isinstance(about["lower_is_better"], bool):
+                raise TypeError(column)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ResultsError(
+            f"{where} is {reprlib.repr(text)}; accepted: column -> title (text) and lower_is_better (true or false)"
+        ) from None
+    return described
+
+
+def _size(path: Path, config: dict[str, Any], own: str | None, label: str, name: str) -> str:
     """The sweep's choice of a size, else the model's own, else that of its preset ("DiT-XL/2"); "" if none says one."""
     # A preset of a family of one's own is `my_file:FAMILY/small`.
     preset = name.partition("/")[2] if ":" in name else name.partition("-")[2].partition("/")[0]
-    size = config.get("axes", {}).get("size") or model.get("size") or preset
+    size = _checked(path, "axes.size", config.get("axes", {}).get("size"), "str") or own or preset
     if size:
-        return str(size)
+        return size
     # Run folders of earlier versions have no axes, and the digits studies' sizes are named nowhere but in labels.
     first = label.partition("/")[0]
     return first if first in SIZES else ""

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.errors import ResultsError
-from analysis.results.run_folders import RunRecord, table_of_lines, value_of
+from analysis.results.run_folders import RunRecord, label_of, table_of_lines, value_of
 from analysis.results.tables import Tables
 
 SESSION_FACTS = ("device", "precision", "threads", "world_size", "torch", "python", "commit", "cluster")
@@ -53,7 +53,7 @@ def read_histories(records: Iterable[RunRecord], tables: Tables) -> list[RunHist
             )
         histories[run] = RunHistory(
             run,
-            str(value_of(path, config, "label")),
+            label_of(path, config),
             config["recipe"],
             _phases(record, "sessions.jsonl", {"time": "str", "device": "str", "precision": "str"}),
             _phases(record, "failures.jsonl", FAILURE_TYPES).dropna(subset="error"),

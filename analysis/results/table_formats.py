@@ -9,12 +9,15 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.results.csv_text import csv_text
+
 
 @dataclass(frozen=True)
 class Column:
     """A printed column: the data column `name`, its heading, and how its numbers are printed; None for words.
 
-    A cell also shows its range where the data have `{name}_min`, `{name}_max` and several seeds.
+    A cell also shows its range where the data have `{name}_min`, `{name}_max` and several seeds; and since which step
+    its value is NaN, where the data have `{name}_nan_since`.
     """
 
     name: str
@@ -137,7 +140,7 @@ def latex(table: Table) -> str:
 
 def csv(table: Table) -> str:
     """All data columns; floats in the shortest form that reads back as the same number."""
-    return table.data.to_csv(index=False, lineterminator="\n")
+    return csv_text(table.data)
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {"markdown": markdown, "latex": latex, "csv": csv}
@@ -146,7 +149,8 @@ FORMATS: dict[str, Callable[[Table], str]] = {"markdown": markdown, "latex": lat
 def _cell(column: Column, row: dict[Any, Any]) -> Cell:
     value, text = row[column.name], column.number or str
     if pd.isna(value):
-        return Cell("", "", None)
+        since = row.get(f"{column.name}_nan_since")
+        return Cell(f"NaN since step {since:,}" if since is not None and pd.notna(since) else "", "", None)
     low, high = row.get(f"{column.name}_min"), row.get(f"{column.name}_max")
     has_range = low is not None and row["num_seeds"] > 1 and pd.notna(low)
     return Cell(text(value), f"{text(low)} to {text(high)}" if has_range else "", value)

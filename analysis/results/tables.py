@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
+import io
+import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,25 +13,33 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow
 
 from analysis.laws.power_law import log_linear, power_law
-from analysis.results.files import write_arrays, write_csv, write_table
+from analysis.results.csv_text import csv_text, read_csv
+from analysis.results.files import npz_bytes, write_set
+from analysis.results.parquet import parquet_bytes, read_parquet
 from analysis.results.published import compared, published
 from analysis.results.run_folders import (
+    CAN_BE_NULL,
     DIT,
+    EVALS,
     EVALS_TYPES,
     EVALUATION_KEY_TYPES,
     IDDPM,
     OPTIMISATION_TYPES,
+    OTHER_EVALS,
+    RUNS_TYPES,
     SCORE_TYPES,
     SIZES,
+    TRAIN,
     TRAIN_TYPES,
     ResultsError,
     Run,
     RunRecord,
+    described_metrics,
     read_run,
 )
+from analysis.results.typed import ACCEPTED
 
 __all__ = [
     "ResultsError",
@@ -48,45 +59,28 @@ MIN_MODELS = 3  # fewer say nothing about a trend
 evaluation_keys: tuple[str, ...] = tuple(EVALUATION_KEY_TYPES)
 """The columns in which two scores must agree before they may be compared."""
 
-RUNS_TYPES = {
-    "run": "str",
-    "sweep": "str",
-    "label": "str",
-    "family": "str",
-    "size": "str",
-    "patch": "Int64",
-    "model": "str",
-    "block": "str",
-    "objective": "str",
-    "params": "Int64",
-    "gmacs": "float64",
-    "tokens": "Int64",
-    "hidden_size": "Int64",
-    "depth": "Int64",
-    "num_heads": "Int64",
-    "input_size": "Int64",
-    "data": "str",
-    "seed": "Int64",
-    "steps": "Int64",
-    "batch_size": "Int64",
-    **OPTIMISATION_TYPES,
-    "state": "str",
-    "device": "str",
-    "precision": "str",
-    "commit": "str",
-    "starts": "Int64",
-    "started": "str",
-    "finished": "str",
-    "training_gmacs": "float64",
-    "metrics": "str",
-}
 MODEL = ("family", "model", "size", "patch", "hidden_size", "depth", "num_heads", "input_size")
 """The columns that tell models apart: all that is known of a network but its block design. A label is free text."""
 
 # The columns of `runs` that each row of the other tables has too.
 RUN_COLUMNS = ("run", "label", *MODEL, "block", "seed", "gmacs")
-# What tables of earlier versions lack, beside `RUN_COLUMNS`.
-ADDED_LATER = {"runs": (*OPTIMISATION_TYPES, "metrics"), "train": (), "evals": ("fid_infinity", "sfid")}
+IDENTITY_TYPES = {name: RUNS_TYPES[name] for name in RUN_COLUMNS}
+# What tables of earlier versions lack, beside `RUN_COLUMNS`, and what stands there then.
+ADDED_LATER = {
+    "runs": {"family": DIT, "objective": IDDPM, "metrics": None, **dict.fromkeys(OPTIMISATION_TYPES)},
+    "train": {},
+    "evals": {"fid_infinity": None, "sfid": None},
+}
+# What no row may lack.
+KEY = ("run", "step", *(name for name in EVALUATION_KEY_TYPES if name not in CAN_BE_NULL))
+NEVER_MISSING = {
+    "runs": ("run", "label", "model", "data", "seed", "steps", "batch_size", "state"),
+    "train": ("run", "step"),
+    "evals": KEY,
+    "other_evals": KEY,
+}
+POSITIVE = ("gmacs", "steps", "batch_size")
+WHOLE = ("train", "evals", "runs")  # as csv and parquet; without the last no reader takes a folder's tables for whole
 ORDER = ["seed", "gmacs", "run"]
 
 
@@ -128,8 +122,11 @@ def collect(records: Iterable[RunRecord], out: Path) -> Tables:
     (`published_scores.compared`).
     A run whose sample file has been cleared away has no entry in `samples`.
 
+    The files are put into their places together, when all of them are whole: what fails leaves `out` as it was.
+
     Raises:
-        ResultsError: a file is damaged, or two folders hold the same run.
+        ResultsError: a file is damaged, a value is of another type than the others of its column, or two folders hold
+            the same run.
     """
     runs: list[Run] = []
     folders: dict[str, Path] = {}
@@ -142,38 +139,66 @@ def collect(records: Iterable[RunRecord], out: Path) -> Tables:
         folders[run] = folder
     tables = Tables(
         runs=_runs_table(runs),
-        train=_joined(runs, [run.train for run in runs], TRAIN_TYPES),
-        evals=_joined(runs, [run.evals for run in runs], EVALS_TYPES),
+        train=_joined(runs, [run.train for run in runs], TRAIN_TYPES, TRAIN),
+        evals=_joined(runs, [run.evals for run in runs], EVALS_TYPES, EVALS),
         samples={run.row["run"]: run.samples for run in runs if run.samples is not None},
-        other_evals=_joined(runs, [run.other_evals for run in runs], EVALS_TYPES),
+        other_evals=_joined(runs, [run.other_evals for run in runs], EVALS_TYPES, OTHER_EVALS),
     )
-    for name in ("runs", "train", "evals"):
-        write_table(out / name, getattr(tables, name))
-    write_csv(out / "correlations.csv", correlations(tables.evals))
-    for name, table in (("other_evals", tables.other_evals), ("published", compared(tables))):
-        if table.empty:
-            (out / f"{name}.csv").unlink(missing_ok=True)  # of an earlier collection
-        else:
-            write_csv(out / f"{name}.csv", table)
-    write_arrays(out / "samples.npz", tables.samples)
+    _write(tables, out)
     return tables
+
+
+def _write(tables: Tables, out: Path) -> None:
+    found = {"other_evals": tables.other_evals, "published": compared(tables)}
+    contents: dict[str, bytes | None] = {
+        "correlations.csv": csv_text(correlations(tables.evals)).encode(),
+        **{f"{name}.csv": None if table.empty else csv_text(table).encode() for name, table in found.items()},
+        **{f"{name}.csv": csv_text(getattr(tables, name)).encode() for name in WHOLE},
+        "samples.npz": npz_bytes(tables.samples),
+    }
+    digest = hashlib.sha256()
+    for name, content in contents.items():
+        digest.update(f"{name} {len(content or b'')}\n".encode() + (content or b""))
+    collection = digest.hexdigest()[:16]
+    contents["samples.npz"] = _of_collection(contents["samples.npz"] or b"", collection)
+    contents |= {f"{name}.parquet": parquet_bytes(getattr(tables, name), collection) for name in WHOLE}
+    write_set(out, contents)
 
 
 def load(results: Path) -> Tables:
     """Read back what `collect` wrote into the folder `results`; columns that a version before did not have are empty.
 
     Raises:
-        ResultsError: a file is missing or damaged.
+        ResultsError: a file is missing or damaged, files are of different collections, a column is missing, or a value
+            is not of its column's type.
     """
-    runs, train, evals = (_parquet(results / f"{name}.parquet", later) for name, later in ADDED_LATER.items())
-    for name, only, before in (("family", DIT, "size"), ("objective", IDDPM, "params")):
-        if name not in runs.columns:
-            column = pd.array([only] * len(runs), dtype="str")
-            runs.insert(int(runs.columns.get_indexer([before])[0]), name, column)
-    train, evals = _with_run_columns(train, runs), _with_run_columns(evals, runs)
-    with np.load(_existing(results / "samples.npz"), allow_pickle=False) as archive:
-        samples = {name: archive[name] for name in archive.files}
-    return Tables(runs, train, evals, samples, _other_evals(results / "other_evals.csv", runs))
+    if (results / "evals.parquet").is_file() and not (results / "runs.parquet").is_file():
+        raise ResultsError(
+            f"{results / 'runs.parquet'} is missing; `ditbench collect RUNS/SWEEP --out {results}` makes it (a "
+            "collection may be going on, or was stopped while its files were put into place)"
+        )
+    paths = {name: _existing(results / f"{name}.parquet") for name in reversed(WHOLE)}
+    collections: dict[str, str | None] = {}
+    runs, collections["runs.parquet"] = read_parquet(paths["runs"], RUNS_TYPES, ADDED_LATER["runs"])
+    runs = runs.assign(block=runs["block"].fillna(""), size=runs["size"].fillna(""))
+    _check(runs, "runs", paths["runs"], runs)
+    of_runs = {}
+    for name, types in (("train", TRAIN_TYPES), ("evals", EVALS_TYPES)):
+        later = dict.fromkeys(RUN_COLUMNS[1:]) | ADDED_LATER[name]
+        table, collections[f"{name}.parquet"] = read_parquet(paths[name], IDENTITY_TYPES | types, later)
+        of_runs[name] = _of_runs(table, runs)
+        _check(of_runs[name], name, paths[name], runs)
+    samples, collections["samples.npz"] = _samples(_existing(results / "samples.npz"))
+    known = {name: collection for name, collection in collections.items() if collection is not None}
+    for name, collection in known.items():
+        first = next(iter(known))
+        if collection != known[first]:
+            raise ResultsError(
+                f"{results}: {first} and {name} are of different collections; `ditbench collect RUNS/SWEEP --out "
+                f"{results}` makes them anew"
+            )
+    samples = {run: images for run, images in samples.items() if run in set(runs["run"])}
+    return Tables(runs, of_runs["train"], of_runs["evals"], samples, _other_evals(results / "other_evals.csv", runs))
 
 
 def comparable(evals: pd.DataFrame) -> None:
@@ -192,7 +217,7 @@ def own_metrics(runs: pd.DataFrame) -> dict[str, str]:
     """Columns of evals that are no metrics of the suite's own -> their title and direction: "Coverage ↑"."""
     described: dict[str, Any] = {}
     for text in runs["metrics"].dropna().unique():
-        described |= json.loads(text)
+        described |= described_metrics(text, "column metrics of runs")
     return {
         column: f"{about['title']} {'↓' if about['lower_is_better'] else '↑'}"
         for column, about in described.items()
@@ -211,7 +236,7 @@ def summary(tables: Tables) -> pd.DataFrame:
     """
     comparable(tables.evals)
     scores = ["fid", "fid_percent", "kid", "inception_score", "precision", "recall"]
-    last_loss = tables.train.groupby("run")["loss"].last()
+    last_loss = tables.train.groupby("run").tail(1).set_index("run")["loss"]
     last_scores = tables.evals.groupby("run").tail(1).set_index("run")[["step", *scores]]
     identity = ["run", "label", "block", "seed", "params", "gmacs"]
     rank = pd.Series(
@@ -225,6 +250,18 @@ def summary(tables: Tables) -> pd.DataFrame:
     return rows.loc[:, [*identity[1:], "step", "loss", *scores]]
 
 
+def diverged(train: pd.DataFrame) -> dict[str, int]:
+    """Run id -> the step since which none of its losses in `train` is finite, of the runs that end so."""
+    since: dict[str, int] = {}
+    bad = train.loc[~np.isfinite(train["loss"].to_numpy(float)), "run"].unique()
+    for run, log in train.loc[train["run"].isin(bad)].groupby("run", sort=False):
+        (finite,) = np.nonzero(np.isfinite(log["loss"].to_numpy(float)))
+        first = finite[-1] + 1 if len(finite) else 0
+        if first < len(log):
+            since[str(run)] = int(log["step"].iloc[first])
+    return since
+
+
 def correlations(evals: pd.DataFrame) -> pd.DataFrame:
     """How well compute orders the models: one row per seed and step, for each block design and evaluation key.
 
@@ -234,7 +271,8 @@ def correlations(evals: pd.DataFrame) -> pd.DataFrame:
     in which the model with more compute has the lower fid (none where models have no named size or no patches);
     block and the `evaluation_keys`.
 
-    Only groups of at least three models (`MODEL`) give a row, each model in them once, with a positive, finite fid.
+    Only groups of at least three models (`MODEL`) of different compute give a row, each model in them once, with a
+    positive, finite fid.
     """
     columns = ["seed", "step", "block", *evaluation_keys]
     usable = evals[np.isfinite(evals["fid"]) & (evals["fid"] > 0) & evals["gmacs"].notna()]
@@ -244,7 +282,7 @@ def correlations(evals: pd.DataFrame) -> pd.DataFrame:
     rows = [
         usable.loc[models.index[0], columns].to_dict() | _correlation(models)
         for _, models in groups
-        if len(models) >= MIN_MODELS and not models.duplicated([*MODEL]).any()
+        if len(models) >= MIN_MODELS and models["gmacs"].nunique() > 1 and not models.duplicated([*MODEL]).any()
     ]
     found = ["num_models", "r", "coefficient", "exponent"]
     found += ["patch_pairs_right", "patch_pairs", "size_pairs_right", "size_pairs"]
@@ -280,22 +318,76 @@ def _neighbours(models: pd.DataFrame, shared: str, other: str) -> tuple[int, int
 
 
 def _other_evals(path: Path, runs: pd.DataFrame) -> pd.DataFrame:
-    types = {**{name: RUNS_TYPES[name] for name in RUN_COLUMNS}, **EVALS_TYPES}
-    table = (
-        pd.read_csv(path, dtype={"run": "str"}) if path.is_file() else pd.DataFrame({"run": pd.array([], dtype="str")})
-    )
-    joined = _with_run_columns(table.loc[:, ~table.columns.isin(RUN_COLUMNS[1:])], runs)
+    types = IDENTITY_TYPES | EVALS_TYPES
+    if not path.is_file():
+        return pd.DataFrame({name: pd.array([], dtype=kind) for name, kind in types.items()})  # pyright: ignore
+    own = dict.fromkeys(own_metrics(runs), "float64")
+    later = {*RUN_COLUMNS[1:], *ADDED_LATER["evals"]}
+    table = read_csv(path, types | own, (name for name in types if name not in later))
+    for name in ADDED_LATER["evals"]:
+        if name not in table.columns:
+            table[name] = np.nan
+    joined = _of_runs(table.drop(columns=[*RUN_COLUMNS[1:]], errors="ignore"), runs)
+    _check(joined, "other_evals", path, runs)
     others = [name for name in joined.columns if name not in types]  # such as metrics of one's own
     return joined.reindex(columns=[*types, *others]).astype(types)
 
 
-def _with_run_columns(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """`table` with the `RUN_COLUMNS` in front, those that it lacks from `runs`."""
-    missing = [name for name in RUN_COLUMNS if name not in table.columns]
-    if not missing:
-        return table
-    joined = table.merge(runs.loc[:, ["run", *missing]], on="run", how="left")
-    return joined.loc[:, [*RUN_COLUMNS, *(name for name in table.columns if name not in RUN_COLUMNS)]]
+def _of_runs(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """`table` with the `RUN_COLUMNS` in front, as `runs` has them."""
+    own = table.drop(columns=[*RUN_COLUMNS[1:]], errors="ignore")
+    joined = own.merge(runs.loc[:, [*RUN_COLUMNS]], on="run", how="left")
+    return joined.loc[:, [*RUN_COLUMNS, *(name for name in own.columns if name != "run")]]
+
+
+def _check(table: pd.DataFrame, name: str, path: Path, runs: pd.DataFrame) -> None:
+    """Refuse what no table can be without, and rows of unknown runs.
+
+    Raises:
+        ResultsError: names the file, the row and the column.
+    """
+    if name == "runs" and table.empty:
+        raise ResultsError(f"{path}: no row; needed: at least one run")
+    for column in NEVER_MISSING[name]:
+        for row in np.flatnonzero(table[column].isna())[:1]:
+            raise ResultsError(f"{path}: row {row + 1} has no '{column}'; needed in every row")
+    if name == "runs":
+        for row in np.flatnonzero(table["run"].duplicated())[:1]:
+            raise ResultsError(
+                f"{path}: row {row + 1}: the run {table['run'].iloc[row]} is there twice; accepted: once"
+            )
+        for column in POSITIVE:
+            values = table[column].astype("float64")
+            for row in np.flatnonzero(values.notna() & ~(np.isfinite(values) & (values > 0)))[:1]:
+                raise ResultsError(
+                    f"{path}: row {row + 1}: '{column}' is {table[column].iloc[row]}; accepted: positive numbers"
+                )
+    for row in np.flatnonzero(~table["run"].isin(runs["run"]))[:1]:
+        raise ResultsError(f"{path}: row {row + 1} is of the run {table['run'].iloc[row]}, which the runs table lacks")
+
+
+def _of_collection(npz: bytes, collection: str) -> bytes:
+    """A .npz that says of which collection it is, in its comment."""
+    buffer = io.BytesIO(npz)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.comment = collection.encode()
+    return buffer.getvalue()
+
+
+def _samples(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
+    """Run id -> images, and the collection that they are of, None of an earlier version."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            samples = {name: archive[name] for name in archive.files}
+        with zipfile.ZipFile(path) as archive:
+            collection = archive.comment.decode(errors="replace") or None
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ResultsError(f"{path}: not a whole .npz file ({error}); collect the sweep again") from error
+    for run, images in samples.items():
+        if images.ndim != 4 or images.dtype != np.uint8:
+            found = f"shape {images.shape} of {images.dtype}"
+            raise ResultsError(f"{path}: samples of {run}: {found}; accepted: (N, C, H, W) of uint8")
+    return samples, collection
 
 
 def _runs_table(runs: list[Run]) -> pd.DataFrame:
@@ -303,27 +395,41 @@ def _runs_table(runs: list[Run]) -> pd.DataFrame:
     return table.sort_values(ORDER, ignore_index=True)
 
 
-def _joined(runs: list[Run], lines: list[pd.DataFrame], types: dict[str, str]) -> pd.DataFrame:
-    """All runs' lines in one table, each with its run's identity in front."""
-    identity = {name: RUNS_TYPES[name] for name in RUN_COLUMNS}
-    rows = pd.concat([table for table in lines if not table.empty] or lines, ignore_index=True)
-    whose = pd.DataFrame([{name: run.row[name] for name in identity} for run in runs])
+def _joined(runs: list[Run], lines: list[pd.DataFrame], types: dict[str, str], file: str) -> pd.DataFrame:
+    """All runs' lines of `file` in one table, each with its run's identity in front."""
+    others = _one_type_each(runs, lines, types, file)
+    known = [table.loc[:, [name for name in table.columns if name in types or name in others]] for table in lines]
+    rows = pd.concat([table for table in known if not table.empty] or known, ignore_index=True)
+    whose = pd.DataFrame([{name: run.row[name] for name in IDENTITY_TYPES} for run in runs])
     repeated = whose.loc[np.repeat(whose.index, [len(table) for table in lines])].reset_index(drop=True)
-    joined = pd.concat([repeated, rows.drop(columns=[*identity], errors="ignore")], axis="columns")
-    others = [name for name in joined.columns if name not in identity and name not in types]
-    joined = joined.loc[:, [*identity, *types, *others]].astype(identity | types)
+    joined = pd.concat([repeated, rows], axis="columns")
+    joined = joined.loc[:, [*IDENTITY_TYPES, *types, *others]].astype(IDENTITY_TYPES | types | others)
     return joined.sort_values([*ORDER, "step"], ignore_index=True, kind="stable")
+
+
+def _one_type_each(runs: list[Run], lines: list[pd.DataFrame], types: dict[str, str], file: str) -> dict[str, str]:
+    """The columns that lines have beside `types`, such as metrics of one's own, and the type that each has in all runs.
+
+    Raises:
+        ResultsError: a column is text in one run and a number in another: both files and the key are named.
+    """
+    found: dict[str, dict[str, Path]] = {}
+    for run, table in zip(runs, lines, strict=True):
+        for name in table.columns:
+            if name not in types and name not in IDENTITY_TYPES:
+                kinds = found.setdefault(name, {})
+                if table[name].notna().any():
+                    kinds.setdefault(str(table[name].dtype), run.folder / file)
+    for name, kinds in found.items():
+        if len(kinds) > 1 and set(kinds) != {"Int64", "float64"}:
+            (kind, path), (other, there) = list(kinds.items())[:2]
+            raise ResultsError(
+                f"{path}: '{name}' is {ACCEPTED[kind]}, and {ACCEPTED[other]} in {there}; accepted: one type"
+            )
+    return {name: next(iter(kinds)) if len(kinds) == 1 else "float64" for name, kinds in found.items()}
 
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
         raise ResultsError(f"{path} is missing; `ditbench collect RUNS/SWEEP --out {path.parent}` makes it")
     return path
-
-
-def _parquet(path: Path, later: tuple[str, ...]) -> pd.DataFrame:
-    try:
-        table = pd.read_parquet(_existing(path))
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise ResultsError(f"{path}: not a whole parquet file ({error}); collect the sweep again") from error
-    return table.assign(**{name: np.nan for name in later if name not in table.columns})

@@ -88,7 +88,7 @@ def read_content(folder: Path) -> dict[str, Any]:
         InputError: no run folder, or not YAML of this form.
     """
     path = folder / "config.yaml"
-    content = load_yaml(path)
+    content = load_yaml(path, texts=("id", "label"))
     sections = (content, content.get("recipe"), content.get("axes", {})) if isinstance(content, dict) else (content,)
     if not all(isinstance(section, dict) for section in sections):
         raise InputError(f"{path}: not a run's configuration (keys id, label, recipe)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 from recipes import LATENTS, TINY, content, dotted_keys, recipe
 
 from bench.errors import InputError
-from bench.recipe import Recipe, load_recipe, load_yaml, parse_recipe
+from bench.recipe import Recipe, load_recipe, parse_recipe
+from bench.schema import dump_yaml, load_yaml
 from models import BLOCKS, list_models
 
 
@@ -271,21 +273,48 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     [
         ("1e-4", 1e-4),
         ("2e-3", 2e-3),
-        ("1E5", 1e5),
-        ("1.5e+3", 1500.0),
+        ("1E5", 100_000),
+        ("4e5", 400_000),
+        ("1.5e+3", 1500),
         ("-1e-4", -1e-4),
-        ("+2E3", 2000.0),
-        ("1.e3", 1000.0),
+        ("+2E3", 2000),
+        ("1.e3", 1000),
+        ("1e300", 1e300),
         ("1.0e-4", 1e-4),
+        ("400.0", 400.0),
+        ("0400", 400),
+        ("-007", -7),
+        ("0x10", 16),
         ("0.1", 0.1),
     ],
 )
-def test_numbers_with_exponents_are_numbers(written: str, value: float, tmp_path: Path) -> None:
+def test_numbers_are_those_of_yaml_1_2(written: str, value: float, tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(f"key: {written}\n")
     read = load_yaml(path)["key"]
-    assert type(read) is float
+    assert type(read) is type(value)
     assert read == value
+
+
+def test_steps_can_be_written_with_an_exponent(tmp_path: Path) -> None:
+    written = dump_yaml(content({}))
+    path = tmp_path / "recipe.yaml"
+    recipes = []
+    for steps in ("2e3", "2000"):
+        path.write_text(re.sub(r"(?m)^(\s+)steps: .*", rf"\g<1>steps: {steps}", written))
+        recipes.append(load_recipe(path))
+    assert recipes[0].train.steps == 2000
+    assert recipes[0].id == recipes[1].id
+
+
+@pytest.mark.parametrize(
+    "value", ["4e5", "0400", "007", 1e16, 1e22, 400.0, 1e-7, -0.0, "1_000", "12:30", "NO", "", 2**70]
+)
+def test_what_is_dumped_is_loaded_as_the_same(value: Any, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(dump_yaml({"key": value}))
+    read = load_yaml(path)["key"]
+    assert (type(read), repr(read)) == (type(value), repr(value))
 
 
 @pytest.mark.parametrize("written", ["1e-4x", "e5", "1e", "'1e-4'", "1e-4.5"])
