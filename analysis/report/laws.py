@@ -62,7 +62,7 @@ def fitted(tables: Tables) -> FitReport:
         ResultsError: see `collected_observations` and `fit_report`.
     """
     rows = collected_observations(tables)
-    source = f"{names(tables.runs['sweep'])}, {rows.names[0].partition(' step ')[2]} steps"
+    source = f"{names(tables.runs['sweep'])}, {rows.names[0].rpartition(' step ')[2]} steps"
     return fit_report(rows, source, level=LEVEL, held_out=True)
 
 
