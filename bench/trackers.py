@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bench.commands.terminal import visible
 from bench.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -156,9 +157,9 @@ class _Wandb:
         try:
             with _no_terminal():
                 self._run = wandb.init(
-                    project=re.sub(r"[/\\#?%:]", "-", folder.resolve().parent.name)[:128],
+                    project=re.sub(r"[/\\#?%:]", "-", visible(folder.resolve().parent.name))[:128],
                     id=run_id,
-                    name=recipe.label or recipe.folder_name,
+                    name=visible(recipe.label) or recipe.folder_name,
                     config={"id": recipe.id, **recipe.model_dump(mode="json")},
                     dir=str(folder),
                     resume="allow",

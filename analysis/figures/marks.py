@@ -104,8 +104,7 @@ def name_points(
 def corner_text(axes: Axes, lines: Sequence[str], at_bottom: bool = False) -> None:
     """Lines of text in the right corner that a falling (or, `at_bottom`, rising) trend leaves free."""
     y, side = (0.02, "bottom") if at_bottom else (0.98, "top")
-    text = "\n".join(lines).replace("= -", "= −")
-    axes.text(0.98, y, text, transform=axes.transAxes, ha="right", va=side, fontsize=7)
+    axes.text(0.98, y, "\n".join(lines), transform=axes.transAxes, ha="right", va=side, fontsize=7)
 
 
 def curve(axes: Axes, points: pd.DataFrame, x: str, y: str, mark: Mapping[str, Any]) -> Line2D:

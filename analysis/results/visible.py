@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
-from analysis.results.tables import Tables
+    from analysis.results.tables import Tables
 
 # Control characters, line and paragraph separators, what turns the direction of writing, halves of characters.
 HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -31,7 +33,7 @@ def visible_names(tables: Tables) -> Tables:
 
     def shown(table: pd.DataFrame) -> pd.DataFrame:
         texts = table.select_dtypes(["str", "object"]).drop(columns="metrics", errors="ignore")  # that is JSON
-        return table.assign(**{str(name): _shown(texts[name]) for name in texts.columns})
+        return table.assign(**{str(name): column.map(_shown).astype(column.dtype) for name, column in texts.items()})
 
     return replace(
         tables,
@@ -43,6 +45,5 @@ def visible_names(tables: Tables) -> Tables:
     )
 
 
-def _shown(column: pd.Series) -> pd.Series:
-    changed = [visible(value) if isinstance(value, str) else value for value in column]
-    return pd.Series(changed, column.index, column.dtype)
+def _shown(value: object) -> object:
+    return visible(value) if isinstance(value, str) else value
