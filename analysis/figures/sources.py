@@ -64,8 +64,8 @@ def measured(tables: Tables, name: str = "measured") -> Source:
     """Tables of the suite's own runs as a source.
 
     In all of them `label` is one text for each model and block design, and a new column `network` one for each model
-    (`model_names`), and nothing in a text is more than `visible`; `block` has the objective too, where a study has several. Where a size has no name, `size` is that
-    text; a network without patches has `patch` 0.
+    (`model_names`); `block` has the objective too, where a study has several. Where a size has no name, `size` is that
+    text; a network without patches has `patch` 0. Texts are `visible`.
     """
     if name == PUBLISHED:
         raise ResultsError(f"a results folder called {PUBLISHED}: that name stands for the papers' tables; rename it")

@@ -55,7 +55,7 @@ SERIES = (
 SOURCE_FILLS = ("full", "none", "left", "bottom")
 SOURCE_LINES = ("-", "--", "-.", ":")
 
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+MOST_TICKS = 100
 DPI = 200
 SMALL_PRINT = 7.0  # points
 SETTINGS: dict[Any, Any] = {
@@ -250,29 +250,23 @@ def steps_text(steps: float) -> str:
     return f"{steps:g}"
 
 
-def _powers_as_text(figure: Figure) -> None:
-    """Write matplotlib's own labels of logarithmic axes without its formulas, which `SETTINGS` turns off."""
+def _read_powers(figure: Figure) -> None:
+    """Let matplotlib's own labels of logarithmic axes be formulas, 10^3; its ticks are what it reuses."""
     from matplotlib.axis import Axis
-    from matplotlib.ticker import LogFormatterMathtext, LogFormatterSciNotation
-
-    class Powers(LogFormatterSciNotation):
-        """10⁻³, 2×10⁵."""
-
-        def __call__(self, x: float, pos: int | None = None) -> str:
-            text = super().__call__(x, pos).removeprefix(r"$\mathdefault{").removesuffix("}$").replace(r"\times", "×")
-            base, _, exponent = text.partition("^")
-            return base + exponent.strip("{}").translate(SUPERSCRIPTS)
+    from matplotlib.ticker import LogFormatterMathtext
 
     for axis in figure.findobj(Axis):
-        if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
-            axis.set_major_formatter(Powers())
-        if isinstance(axis.get_minor_formatter(), LogFormatterMathtext):
-            axis.set_minor_formatter(Powers())
+        ticks = [
+            *(axis.get_major_ticks(MOST_TICKS) if isinstance(axis.get_major_formatter(), LogFormatterMathtext) else ()),
+            *(axis.get_minor_ticks(MOST_TICKS) if isinstance(axis.get_minor_formatter(), LogFormatterMathtext) else ()),
+        ]
+        for tick in ticks:
+            tick.label1.set_parse_math(True)
 
 
 def lay_out(figure: Figure) -> None:
     """Give everything its place, for good; later calls change nothing."""
-    _powers_as_text(figure)
+    _read_powers(figure)
     engine = figure.get_layout_engine()
     if engine is None:
         return
