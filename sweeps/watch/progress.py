@@ -83,7 +83,7 @@ class _Lines:
                 self._print(note)
 
     def _print(self, text: str) -> None:
-        self._console.print(visible(text), soft_wrap=True)
+        self._console.print(Text(visible(text)), soft_wrap=True)
 
 
 class _TimeLeft:
