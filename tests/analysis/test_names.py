@@ -137,20 +137,19 @@ def renamed(tables: Tables, texts: dict[str, str], column: str = "label") -> Tab
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["<script>alert(1)</script> \"'&amp;", "\x1b[2J$x_{1}$\n</pre>", "-1 step 2, [b]"])
-def test_a_whole_report_of_hostile_names(study: Tables, name: str) -> None:
-    tables = renamed(renamed(study, {"S/4": name}), dict.fromkeys(study.runs["sweep"], name), "sweep")
-    html = report(tables)
+def test_a_whole_report_of_hostile_names(study: Tables) -> None:
+    names = ["<script>alert(1)</script> \"'&amp;", "\x1b[2J$x_{1}$\n</pre>", "-1 step 2, <b>"]
+    labelled = renamed(study, dict(zip(study.runs["label"], names, strict=True)))
+    html = report(renamed(labelled, dict.fromkeys(study.runs["sweep"], names[0]), "sweep"))
     assert "\x1b" not in html
     page = parsed(html)
-    assert [child.tag for child in page.all("script", "title")] == ["title", "script"]
-    assert page.all("title")[0].text.startswith(visible(name))
-    assert {element.tag for element in page.all()} == {element.tag for element in parsed(report(study)).all()}
+    assert [child.tag for child in page.all("script", "title", "b")] == ["title", "script"]
+    assert page.all("title")[0].text.startswith(names[0])
     for table in ("table-summary", "table-runs"):
         (found,) = [element for element in page.all("table") if element.attributes["id"] == table]
-        assert visible(name) in [cell.text for cell in found.all("th")]
-    alts = [image.attributes["alt"] for image in page.all("img")]
-    assert alts and all(visible(name) in alt for alt in alts)
+        assert {*map(visible, names)} <= {cell.text for cell in found.all("th")}
+    alts = "".join(image.attributes["alt"] for image in page.all("img"))
+    assert [name for name in names if alts.count(visible(name)) < 3] == []
 
 
 # Pictures
