@@ -321,5 +321,5 @@ def main() -> None:
 
 
 def _fail(message: str, status: int) -> None:
-    print(f"ditbench: {' '.join(message.split())}", file=sys.stderr)
+    print(f"ditbench: {' '.join(filter(None, map(str.strip, message.splitlines())))}", file=sys.stderr)
     sys.exit(status)

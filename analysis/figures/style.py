@@ -126,6 +126,7 @@ def as_delivered() -> Iterator[Any]:
         matplotlib = _imported()
         warnings.filterwarnings("ignore", category=matplotlib.MatplotlibDeprecationWarning)
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # drawn as a box
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")  # a name longer than the picture
         # Not `rcdefaults`: that reads the user's styles first.
         defaults = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
         with matplotlib.rc_context(defaults):
