@@ -24,8 +24,9 @@ from bench.commands.images import export_samples
 from bench.commands.options import DeviceOption, OfflineOption, PrecisionOption
 from bench.commands.reference import reference
 from bench.commands.samples import evaluate, sample
+from bench.commands.terminal import console, protected
 from bench.errors import InputError, RunError
-from bench.files.names import one_line, write_any_text
+from bench.files.names import visible
 from bench.stopping import STOPPED, Stopped
 from ditbench_perf import app as perf_app
 from models import BLOCKS
@@ -34,8 +35,6 @@ from sweeps.commands import RunsOption, TrackerOption, run_here
 from sweeps.commands import app as sweep_app
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from analysis.results.tables import Tables
 
 app = typer.Typer(
@@ -44,6 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: loading rich would take half of its time
     add_completion=False,
+    context_settings={"color": True},  # none is used, so that what looks like it belongs to a name, and stays
 )
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(perf_app, name="perf")
@@ -143,7 +143,6 @@ def run_command(
     loaded = load_recipe(recipe)
     folder = folder if folder != Path() else Path("runs/single") / loaded.folder_name
     check_installed(tracker or ())
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from bench.parallel import Execution, joined
@@ -151,7 +150,7 @@ def run_command(
     from bench.run import run
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         TextColumn("{task.fields[news]}"),
     )  # fmt: skip
     with joined(device) as ranks:
@@ -162,13 +161,14 @@ def run_command(
             clear_error(folder)
 
         ranks.do_on_first(begin)
-        console = Console(quiet=not ranks.is_first)
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task(loaded.label or loaded.model.name, total=loaded.train.steps, news="")
+        shown = console()
+        shown.quiet = not ranks.is_first
+        with Progress(*columns, console=shown) as bar:
+            task = bar.add_task(visible(loaded.label or loaded.model.name), total=loaded.train.steps, news="")
 
             def on_log(row: dict[str, float]) -> None:
                 if "fid" in row:
-                    bar.console.print(f"step {row['step']}: Fréchet distance {row['fid']:.4g}", highlight=False)
+                    bar.console.print(f"step {row['step']}: Fréchet distance {row['fid']:.4g}")
                 else:
                     bar.update(task, completed=row["step"], news=f"loss {row['loss']:.4f}")
 
@@ -182,7 +182,7 @@ def run_command(
                 on_log=on_log,
             )
             run(folder, folder.parent, how)
-    console.print(f"{folder}", soft_wrap=True, highlight=False)
+    shown.print(visible(str(folder)), soft_wrap=True)
 
 
 @app.command()
@@ -269,41 +269,38 @@ def demo(
     precision: PrecisionOption = "fp32",
 ) -> None:
     """The paper's scaling study in miniature, on real images, on this machine: train, score, draw, report."""
-    from rich.console import Console
-
     import sweeps
 
-    console = Console()
     name = "digits-quick" if quick else "digits"
     out = out if out != Path() else Path("results") / ("quick" if quick else "demo")
     path = Path(sweeps.__file__).parent / "studies" / f"{name}.yaml"
-    console.print(
+    typer.echo(
         "Training small Diffusion Transformers on scikit-learn's digits and scoring their samples.\n"
-        "It can be interrupted: the same command continues.\n",
-        highlight=False,
+        "It can be interrupted: the same command continues.\n"
     )
     from sweeps.cluster import ClusterProfile
     from sweeps.expand import load_sweep
 
     profile = ClusterProfile(executor="local", device=device, precision=precision)
-    run_here(load_sweep(path), runs, profile, console)
+    run_here(load_sweep(path), runs, profile, console())
     from analysis import figures
     from analysis.results import tables
     from bench.files.run_files import read_records
 
     collected = tables.collect(read_records(runs / name), out)
-    _print_summary(collected, console)
+    _print_summary(collected)
     for picture in figures.draw_all(collected, out):
-        console.print(str(picture), soft_wrap=True, highlight=False)
+        typer.echo(picture)
     from analysis.report.write import write_report
 
     page = write_report(out, out / "report.html", read_records(runs / name))
-    console.print(f"\nEverything on one page, for a browser: {page}", soft_wrap=True, highlight=False)
+    typer.echo(f"\nEverything on one page, for a browser: {page}")
 
 
 def _print_published(tables: Tables) -> None:
     """Published scores beside ours, and why a score at a published step is not compared."""
     from analysis.results import published
+    from analysis.results.visible import visible_names
     from bench.commands.text_table import print_table
 
     rows = published.published_table(tables)
@@ -311,7 +308,7 @@ def _print_published(tables: Tables) -> None:
         typer.echo("\nPublished and ours, under the same conditions:")
         text = [heading in published.TEXT_HEADINGS for heading in published.HEADINGS]
         print_table(list(published.HEADINGS), rows, text)
-    missed = published.near_misses(tables)
+    missed = published.near_misses(visible_names(tables))
     if missed.empty:
         return
     at_published_steps = missed.groupby(["run", "step"]).filter(lambda group: "step" not in set(group["condition"]))
@@ -322,22 +319,20 @@ def _print_published(tables: Tables) -> None:
         )
 
 
-def _print_summary(tables: Tables, console: Console) -> None:
+def _print_summary(tables: Tables) -> None:
     """The scores at the last step, and how they follow compute."""
     from analysis.results.tables import correlations, summary
     from bench.commands.text_table import print_table
 
     rows = [[_cell(column, row[column]) for column in SUMMARY_COLUMNS] for row in summary(tables).to_dict("records")]
-    console.print("\nScores at the last step (EMA weights):", highlight=False)
+    typer.echo("\nScores at the last step (EMA weights):")
     print_table(list(SUMMARY_COLUMNS.values()), rows, [column == "label" for column in SUMMARY_COLUMNS])
     last = correlations(tables.evals).groupby("seed").last()
     for seed, row in last.iterrows():
-        console.print(
+        typer.echo(
             f"\nseed {seed}: correlation of log10 GMACs with the Fréchet distance over {row['num_models']:.0f} models: "
             f"{row['r']:.3f}; more compute scores better in {row['patch_pairs_right']:.0f} of {row['patch_pairs']:.0f} "
-            f"patch pairs and {row['size_pairs_right']:.0f} of {row['size_pairs']:.0f} size pairs\n",
-            highlight=False,
-            soft_wrap=True,
+            f"patch pairs and {row['size_pairs_right']:.0f} of {row['size_pairs']:.0f} size pairs\n"
         )
 
 
@@ -361,12 +356,13 @@ def _cell(column: str, value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+@protected()
 def main() -> None:
     """The console script: one line on stderr where it ends early, nothing where nobody reads on (`| head`).
 
     Status 2: bad input; 1: a run failed; 85: stopped by a signal, all saved; 130: interrupted by Ctrl-C.
     """
-    write_any_text()
+    os.environ.pop("SOURCE_DATE_EPOCH", None)  # what is no number ends the import of scipy; nothing here has a date
     try:
         _run()
     finally:
@@ -395,5 +391,5 @@ def _run() -> None:
 
 def _fail(message: str, status: int) -> None:
     with contextlib.suppress(BrokenPipeError):
-        print(f"ditbench: {one_line(message)}", file=sys.stderr)
+        print(f"ditbench: {' '.join(filter(None, map(str.strip, message.splitlines())))}", file=sys.stderr)
     sys.exit(status)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.errors import InputError, RunError
+from bench.files.names import visible
 
 if TYPE_CHECKING:
     from bench.recipe import Recipe
@@ -156,9 +157,9 @@ class _Wandb:
         try:
             with _no_terminal():
                 self._run = wandb.init(
-                    project=re.sub(r"[/\\#?%:]", "-", folder.resolve().parent.name)[:128],
+                    project=re.sub(r"[/\\#?%:]", "-", visible(folder.resolve().parent.name))[:128],
                     id=run_id,
-                    name=recipe.label or recipe.folder_name,
+                    name=visible(recipe.label) or recipe.folder_name,
                     config={"id": recipe.id, **recipe.model_dump(mode="json")},
                     dir=str(folder),
                     resume="allow",

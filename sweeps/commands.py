@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.commands.terminal import console
 from bench.device import Device, Precision
 from bench.errors import InputError, RunError
+from bench.files.names import visible
 from sweeps.options import Evaluate, RunsOption, SweepArgument
 from sweeps.watch.commands import app as watch_app
 
@@ -109,15 +111,13 @@ def submit(
 
         print_plan(made)
         return
-    from rich.console import Console
-
-    statuses = run_here(loaded, runs, profile, Console(), trackers)
+    statuses = run_here(loaded, runs, profile, console(), trackers)
     folder = statuses[0].folder.parent
     typer.echo(f"{len(statuses)} runs finished: {folder}; next: ditbench collect {folder}")
 
 
 def run_here(
-    sweep: Sweep, runs: Path, profile: ClusterProfile, console: Console, trackers: tuple[str, ...] = ()
+    sweep: Sweep, runs: Path, profile: ClusterProfile, shown: Console, trackers: tuple[str, ...] = ()
 ) -> list[RunStatus]:
     """Run a sweep on this machine, show its progress, and end with an error if a run failed."""
     from bench.ready import check_ready
@@ -130,7 +130,7 @@ def run_here(
         from bench.parallel import prepare_device
 
         prepare_device(profile.device, profile.precision)  # refuse here what every job would fail with
-    with progress(sweep.recipes, console) as on_poll:
+    with progress(sweep.recipes, shown) as on_poll:
         statuses = submit_locally(sweep, runs, profile.device, profile.precision, on_poll, trackers)
     failed = [status for status in statuses if status.state == "failed"]
     if failed:
@@ -184,7 +184,7 @@ def _submit_to_slurm(
 
 
 def _labels(tasks: list[list[Any]]) -> str:
-    return ", ".join(" + ".join(recipe.label for recipe in task) for task in tasks)
+    return visible(", ".join(" + ".join(recipe.label for recipe in task) for task in tasks))
 
 
 def _plan(sweep: Sweep, profile: ClusterProfile, cluster: str, runs: Path, mfu: float | None) -> Plan:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.commands.text_table import print_table
+from bench.files.names import visible
 from sweeps.plan import BYTES_PER_WEIGHT, COPIES_IN_STATE, Plan, RunPlan
 from sweeps.speeds import Speed
 
@@ -71,7 +72,7 @@ def print_explanation(plan: Plan) -> None:
     device = "GPU" if plan.device == "cuda" else "rank"
     print(f"\n{FORMULAS}")
     for run in plan.runs:
-        print(f"\n{run.label} ({run.state})")
+        print(f"\n{visible(run.label)} ({run.state})")
         for line in (*_training_lines(run, device), *_scoring_lines(run, device), *_storage_lines(run)):
             print(f"  {line}")
     print()
@@ -179,7 +180,7 @@ def _efficiencies(speeds: list[Speed | None], plan: Plan) -> list[str]:
             labels.setdefault(f"{100 * speed.mfu:.3g} % ({speed.source}).", []).append(run.label)
     if len(labels) == 1:
         return [f": {text}" for text in labels]
-    return [f" of {', '.join(runs)}: {text}" for text, runs in labels.items()]
+    return [f" of {visible(', '.join(runs))}: {text}" for text, runs in labels.items()]
 
 
 def _schedule(plan: Plan) -> str:

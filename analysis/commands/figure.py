@@ -48,20 +48,21 @@ def figure(
 ) -> None:
     from analysis import figures
     from analysis.figures.sources import PUBLISHED, open_sources
+    from analysis.figures.style import as_delivered
 
-    own = find_own(name) if ":" in name else None
-    if own is None:
+    is_own = ":" in name
+    if not is_own:
         figures.check_name(name)
     names = source or [PUBLISHED]
     folders = [Path(one) for one in names if one != PUBLISHED]
     folder = out if out != Path() else (folders or [Path("figures")])[0]
-    sources = open_sources(names)
-    if own is not None:
-        drawn = own(sources, folder, width)
+    if is_own:
+        with as_delivered():  # it may import matplotlib
+            drawn = find_own(name)(open_sources(names), folder, width)
     elif name == figures.ALL:
-        drawn = figures.draw_available(sources, folder, width)
+        drawn = figures.draw_available(open_sources(names), folder, width)
     else:
-        drawn = figures.draw(name, sources, folder, width)
+        drawn = figures.draw(name, open_sources(names), folder, width)
     for path in drawn.files:
         typer.echo(path)
     for line in drawn.left_out:

@@ -72,7 +72,7 @@ def fit(
         from analysis.results.tables import load
 
         rows = collected_observations(load(results), metric, step, compute, needs_steps, patch)
-        name = f"{results}, {rows.names[0].partition(' step ')[2]} steps" if not needs_steps else f"{results}"
+        name = f"{results}, {rows.names[0].rpartition(' step ')[2]} steps" if not needs_steps else f"{results}"
     if form == "chinchilla" and len(set(rows.patches)) > 1:
         raise ResultsError("--form chinchilla has no term for tokens; needed: one patch size, --patch N")
     forms = {"all": COMPARED_FORMS, "by-patch": ("power",)}.get(form, (form,))

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from analysis.results.visible import visible
+
 Source = Literal["published"]
 MetricOption = Annotated[str, typer.Option(help="fid, fid_percent, fid_infinity, sfid, kid or loss.")]
 StepOption = Annotated[int | None, typer.Option(min=1, help="Default: the last that most runs share.")]
@@ -35,7 +37,7 @@ def print_result(said: dict[str, Any], format: Format, out: Path | None, print_t
 
 def print_columns(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows of text under `headings`, columns two spaces apart."""
-    lines = [headings, *rows]
+    lines = [[visible(cell) for cell in line] for line in (headings, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

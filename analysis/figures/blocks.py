@@ -16,6 +16,7 @@ from analysis.results.files import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 DESIGNS = ("in-context", "cross-attention", "adaln", "adaln-zero", "adaln-single")
 ONLY_400K = "Of the designs the paper prints numbers at 400K steps only; its curves (Fig. 5) are not available as such."
@@ -85,16 +86,17 @@ def _designs(points: pd.DataFrame) -> list[str]:
 
 
 def _lines(axes: Axes, points: pd.DataFrame) -> None:
+    lines: dict[str, Line2D] = {}
     for index, design in enumerate(_designs(points)):
         chosen = points.loc[points["block"] == design]
         unit, size = marks.compute_unit(chosen["gmacs"].tolist())
         label = f"{design} ({chosen['gmacs'].iloc[0] / size:.4g} {unit})"
-        marks.curve(axes, chosen, "step", "fid", marks.series_mark(index) | {"label": label})
+        lines[label] = marks.curve(axes, chosen, "step", "fid", marks.series_mark(index))
     axes.set_ylabel("Fréchet distance")
     style.step_ticks(axes)
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.1 * len(_designs(points)) * (high - low))  # room for the legend above the lines
-    axes.legend(loc="upper right")
+    axes.legend(list(lines.values()), list(lines), loc="upper right")
 
 
 def _rows(axes: Axes, points: pd.DataFrame) -> None:

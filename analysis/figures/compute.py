@@ -106,7 +106,7 @@ def _few_designs(group: list[Scores]) -> bool:
 def _correlations(scores: Scores, points: pd.DataFrame) -> list[str]:
     seeds: list[Any] = [(f"seed {seed}: ", models) for seed, models in scores.evals.groupby("seed")]
     found = [
-        f"{prefix}r = {log_linear(models['gmacs'], models['fid']).r:.3f}, {len(models)} models"
+        f"{prefix}r = {log_linear(models['gmacs'], models['fid']).r:.3f}, {len(models)} models".replace("-", "−")
         for prefix, models in (seeds if len(seeds) > 1 else [("", points)])
         if has_line(models)
     ]

@@ -13,6 +13,7 @@ from analysis.figures.drawn import Drawn
 from analysis.figures.scores import Scores, over_seeds, protocols, scaling_scores, side_by_side, sources_of, titles
 from analysis.figures.sources import Source, from_each
 from analysis.results.files import write_csv
+from analysis.results.run_folders import SIZES
 
 ONLY_400K = (
     "The paper prints numbers at 400K steps, and of XL/2 at 2352K and 7M; its curves between are not available as such."
@@ -69,7 +70,7 @@ def _by_size(part: Any, points: pd.DataFrame, width: style.Width, sources: list[
     ranks, sizes = _patches_and_sizes(points)
     axes = _panels(part, len(sizes), width)
     for panel, size in zip(axes, sizes, strict=True):
-        panel.set_title(style.size_text(size).replace("size", "Size"))
+        panel.set_title(f"Size {size}" if size in SIZES else size)
         for patch, rank in ranks.items():
             _lines(panel, points, size, patch, style.PATCH_LINES[rank])
         style.step_ticks(panel)

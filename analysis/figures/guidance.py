@@ -18,6 +18,7 @@ from analysis.results.files import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 METRICS = {
     "fid": "Fréchet distance ↓",
@@ -94,11 +95,11 @@ def _conditions(scores: Scores) -> str:
 
 
 def _panel(axes: Axes, points: pd.DataFrame, metric: str) -> None:
+    lines: dict[str, Line2D] = {}
     for index, (label, line) in enumerate(points.groupby("label", sort=False)):
-        look: dict[str, Any] = marks.series_mark(index) | {"label": label}
-        axes.plot(line["guidance_scale"], line[metric], **look)
+        (lines[str(label)],) = axes.plot(line["guidance_scale"], line[metric], **marks.series_mark(index))
     axes.set_xlabel("Guidance scale")
     axes.set_ylabel(METRICS[metric])
     axes.margins(0.12)
     if metric == "fid":
-        axes.legend()
+        axes.legend(list(lines.values()), list(lines))  # given, as labels with an underscore first are left out

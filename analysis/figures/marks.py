@@ -18,6 +18,7 @@ from analysis.figures.labels import place_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 
 def model_mark(look: style.Look, patch_rank: int, source: int, scale: float = 1.0) -> dict[str, Any]:
@@ -103,16 +104,16 @@ def name_points(
 def corner_text(axes: Axes, lines: Sequence[str], at_bottom: bool = False) -> None:
     """Lines of text in the right corner that a falling (or, `at_bottom`, rising) trend leaves free."""
     y, side = (0.02, "bottom") if at_bottom else (0.98, "top")
-    text = "\n".join(lines).replace("= -", "= −")
-    axes.text(0.98, y, text, transform=axes.transAxes, ha="right", va=side, fontsize=7)
+    axes.text(0.98, y, "\n".join(lines), transform=axes.transAxes, ha="right", va=side, fontsize=7)
 
 
-def curve(axes: Axes, points: pd.DataFrame, x: str, y: str, mark: Mapping[str, Any]) -> None:
-    """One model's line over `x`, drawn as `mark` says, with a band over the seeds' range."""
-    axes.plot(points[x].astype(float), points[y].astype(float), **mark)
+def curve(axes: Axes, points: pd.DataFrame, x: str, y: str, mark: Mapping[str, Any]) -> Line2D:
+    """One model's line over `x`, drawn as `mark` says, with a band over the seeds' range; returns the line."""
+    (line,) = axes.plot(points[x].astype(float), points[y].astype(float), **mark)
     if max(points["num_seeds"]) > 1:
         low, high = points[f"{y}_min"].astype(float), points[f"{y}_max"].astype(float)
         axes.fill_between(points[x].astype(float), low, high, color=mark["color"], alpha=0.2, linewidth=0)
+    return line
 
 
 def size_legend(part: Any, looks: Mapping[str, style.Look], sources: Sequence[str] = ()) -> None:

@@ -28,6 +28,7 @@ from analysis.figures.sources import Source, from_each
 from analysis.laws.power_law import log_linear
 from analysis.results.files import write_csv
 from analysis.results.tables import own_metrics
+from analysis.results.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +75,8 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
 
 def _called(group: Sequence[Scores]) -> dict[str, str]:
     """Column -> title and direction: of the suite's metrics, then of the studies' own."""
-    return {**METRICS, **{name: title for one in group for name, title in own_metrics(one.runs).items()}}
+    own = {name: visible(title) for one in group for name, title in own_metrics(one.runs).items()}
+    return {**METRICS, **own}
 
 
 def _measured(scores: Scores) -> list[str]:

@@ -15,6 +15,7 @@ from analysis.results.model_names import designs, model_names
 from analysis.results.published import METRICS, published, published_evaluations
 from analysis.results.run_folders import EVALS_TYPES, TRAIN_TYPES
 from analysis.results.tables import RUN_COLUMNS, RUNS_TYPES, Tables, load
+from analysis.results.visible import visible, visible_names
 
 PUBLISHED = "published"
 MAX_SOURCES = 4  # as many as there are ways to fill a marker
@@ -64,10 +65,11 @@ def measured(tables: Tables, name: str = "measured") -> Source:
 
     In all of them `label` is one text for each model and block design, and a new column `network` one for each model
     (`model_names`); `block` has the objective too, where a study has several. Where a size has no name, `size` is that
-    text; a network without patches has `patch` 0.
+    text; a network without patches has `patch` 0. Texts are `visible`.
     """
     if name == PUBLISHED:
         raise ResultsError(f"a results folder called {PUBLISHED}: that name stands for the papers' tables; rename it")
+    name, tables = visible(name), visible_names(tables)
     runs = tables.runs.assign(block=designs(tables.runs))
     runs = runs.assign(**model_names(runs))
     runs["size"] = runs["size"].where(runs["size"].fillna("") != "", runs["network"])

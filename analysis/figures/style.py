@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import io
+import logging
+import os
+import sys
 import textwrap
+import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from analysis.results.files import write_whole
@@ -49,6 +55,7 @@ SERIES = (
 SOURCE_FILLS = ("full", "none", "left", "bottom")
 SOURCE_LINES = ("-", "--", "-.", ":")
 
+MOST_TICKS = 100
 DPI = 200
 SMALL_PRINT = 7.0  # points
 SETTINGS: dict[Any, Any] = {
@@ -70,6 +77,7 @@ SETTINGS: dict[Any, Any] = {
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
     "pdf.fonttype": 42,  # fonts embedded, text stays text
+    "text.parse_math": False,  # a name with dollar signs in it is no formula; `parse_math=True` where one is meant
 }
 
 
@@ -103,11 +111,68 @@ def patch_text(patch: int) -> str:
 
 @contextmanager
 def look() -> Iterator[None]:
-    """The suite's matplotlib settings, for the time of a `with` block."""
-    import matplotlib
-
-    with matplotlib.rc_context(SETTINGS):
+    """The suite's matplotlib settings, and nothing of this machine's, for the time of a `with` block."""
+    with as_delivered() as matplotlib, matplotlib.rc_context(SETTINGS):
         yield
+
+
+@contextmanager
+def as_delivered() -> Iterator[Any]:
+    """Matplotlib without this machine's settings, for the time of a `with` block: pictures are of the tables alone.
+
+    Neither a matplotlibrc nor variables such as MPLBACKEND count, be they sound or broken.
+    """
+    with _environment(MPLBACKEND="agg", SOURCE_DATE_EPOCH=None), _silent("matplotlib"), warnings.catch_warnings():
+        matplotlib = _imported()
+        warnings.filterwarnings("ignore", category=matplotlib.MatplotlibDeprecationWarning)
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # drawn as a box
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")  # a name longer than the picture
+        # Not `rcdefaults`: that reads the user's styles first.
+        defaults = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
+        with matplotlib.rc_context(defaults):
+            yield matplotlib
+
+
+def _imported() -> Any:
+    """Matplotlib. Its import reads the user's settings, and may end in what is wrong with them, so not here.
+
+    It takes the first file called matplotlibrc, and looks for one in the working folder first.
+    """
+    if "matplotlib" not in sys.modules:
+        with TemporaryDirectory() as folder:
+            (Path(folder) / "matplotlibrc").touch()
+            with chdir(folder):
+                importlib.import_module("matplotlib")
+    import matplotlib
+    import matplotlib.font_manager
+
+    return matplotlib
+
+
+@contextmanager
+def _environment(**variables: str | None) -> Iterator[None]:
+    """These variables, None for none, for the time of a `with` block."""
+    before = {name: os.environ.pop(name, None) for name in variables}
+    os.environ.update({name: value for name, value in variables.items() if value is not None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Without what that logger warns of: fonts of this machine that are not used, folders that cannot be written."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def patch_ranks(patches: list[int]) -> dict[int, int]:
@@ -186,8 +251,23 @@ def steps_text(steps: float) -> str:
     return f"{steps:g}"
 
 
+def _read_powers(figure: Figure) -> None:
+    """Let matplotlib's own labels of logarithmic axes be formulas, 10^3; its ticks are what it reuses."""
+    from matplotlib.axis import Axis
+    from matplotlib.ticker import LogFormatterMathtext
+
+    for axis in figure.findobj(Axis):
+        ticks = [
+            *(axis.get_major_ticks(MOST_TICKS) if isinstance(axis.get_major_formatter(), LogFormatterMathtext) else ()),
+            *(axis.get_minor_ticks(MOST_TICKS) if isinstance(axis.get_minor_formatter(), LogFormatterMathtext) else ()),
+        ]
+        for tick in ticks:
+            tick.label1.set_parse_math(True)
+
+
 def lay_out(figure: Figure) -> None:
     """Give everything its place, for good; later calls change nothing."""
+    _read_powers(figure)
     engine = figure.get_layout_engine()
     if engine is None:
         return

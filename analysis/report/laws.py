@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,9 @@ def laws(tables: Tables) -> dict[str, Any]:
     tests = [forms_table(found)]
     tests += [patches_table(found)] if found.patches else []
     tests += [held_out_table(found)] if found.held_out else []
-    findings = [_minus(line) for line in _findings(found)]
-    return content | {"findings": findings, "tables": tests, "sentences": _minus(found.sentence()).splitlines()}
+    models = found.rows.models
+    findings = [_minus(line, models) for line in _findings(found)]
+    return content | {"findings": findings, "tables": tests, "sentences": _minus(found.sentence(), models).split("\n")}
 
 
 def correlations_in_words(tables: Tables) -> list[str]:
@@ -62,7 +64,7 @@ def fitted(tables: Tables) -> FitReport:
         ResultsError: see `collected_observations` and `fit_report`.
     """
     rows = collected_observations(tables)
-    source = f"{names(tables.runs['sweep'])}, {rows.names[0].partition(' step ')[2]} steps"
+    source = f"{names(tables.runs['sweep'])}, {rows.names[0].rpartition(' step ')[2]} steps"
     return fit_report(rows, source, level=LEVEL, held_out=True)
 
 
@@ -212,6 +214,11 @@ def _thousandths(value: Any) -> str:
     return _minus(f"{value:.3f}")
 
 
-def _minus(text: str) -> str:
-    """With minus signs, at which a browser breaks no line, where a number or an exponent is negative."""
-    return re.sub(r"(?<!\w)-(?=\w)", "−", text)
+def _minus(text: str, names: Iterable[str] = ()) -> str:
+    """With minus signs, at which a browser breaks no line, where a number or an exponent is negative.
+
+    names: of models in the text, whose hyphens stay.
+    """
+    longest_first = sorted(filter(None, names), key=len, reverse=True)
+    pattern = "|".join([*map(re.escape, longest_first), r"(?P<minus>(?<!\w)-(?=\w))"])
+    return re.sub(pattern, lambda found: "−" if found["minus"] else found[0], text)

@@ -9,6 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from analysis.results.visible import visible_lines
+
 
 @dataclass(frozen=True)
 class Section:
@@ -37,6 +39,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=lambda shown: visible_lines(shown) if type(shown) is str else shown,  # not of what is HTML already
     )
     made.filters |= {"exact": _exact, "minus": minus}
     return made

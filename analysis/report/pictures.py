@@ -176,7 +176,7 @@ def seeds(data: pd.DataFrame, tables: Tables) -> str:
 
     def said(label: Any) -> str:
         low, high = spread.loc[label, "min"], spread.loc[label, "max"]
-        return f"{label}, {low:+.1f} % to {high:+.1f} %".replace("-", "−")
+        return f"{label}, " + f"{low:+.1f} % to {high:+.1f} %".replace("-", "−")
 
     return (
         f"Each of {data['seed'].nunique()} seeds' {frechet_name(tables.evals)} above or below the mean of its model's, "

@@ -16,6 +16,7 @@ from analysis.report.tables import names
 from analysis.results.files import write_whole
 from analysis.results.run_history import RunHistory, RunRecord, read_histories, read_plan
 from analysis.results.tables import Tables, comparable, load
+from analysis.results.visible import visible_names
 
 
 def write_report(results: Path, out: Path, runs: Iterable[RunRecord] | None = None, plan: Path | None = None) -> Path:
@@ -42,6 +43,7 @@ def write_report(results: Path, out: Path, runs: Iterable[RunRecord] | None = No
 def report(tables: Tables, histories: Sequence[RunHistory] = (), planned: pd.DataFrame | None = None) -> str:
     """The page as HTML; `histories` and `planned` as `run_history` reads them. Errors as `write_report`."""
     comparable(tables.evals)
+    tables = visible_names(tables)
     drawn, undrawn = figures(tables)
     sections = [
         Section("study", "The study", study(tables)),

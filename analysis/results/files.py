@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -64,9 +65,12 @@ def write_csv(path: Path, table: pd.DataFrame) -> Path:
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """`arrays` as a compressed .npz."""
+    """`arrays` as a compressed .npz, under any names: to `np.savez_compressed`, `file` is an argument."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
     return buffer.getvalue()
 
 

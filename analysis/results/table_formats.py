@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.results.csv_text import csv_text
+from analysis.results.visible import visible
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ FORMATS: dict[str, Callable[[Table], str]] = {"markdown": markdown, "latex": lat
 
 
 def _cell(column: Column, row: dict[Any, Any]) -> Cell:
-    value, text = row[column.name], column.number or str
+    value, text = row[column.name], column.number or _words
     if pd.isna(value):
         since = row.get(f"{column.name}_nan_since")
         return Cell(f"NaN since step {since:,}" if since is not None and pd.notna(since) else "", "", None)
@@ -156,13 +158,21 @@ def _cell(column: Column, row: dict[Any, Any]) -> Cell:
     return Cell(text(value), f"{text(low)} to {text(high)}" if has_range else "", value)
 
 
+def _words(value: Any) -> str:
+    return visible(str(value))
+
+
 def _markdown(text: str) -> str:
-    """`text` with what Markdown would read as markup escaped."""
-    return text.translate({ord(character): f"\\{character}" for character in "\\|*_`<>[]"})
+    """`text` with what Markdown, a page's HTML and its formulas would read as markup escaped."""
+    return visible(text).translate({ord(character): f"\\{character}" for character in "\\|*_`<>[]&$~#"})
 
 
 def _latex(text: str) -> str:
-    return text.translate(LATEX)
+    """`text` with what LaTeX would read as commands escaped, and apart what it would join.
+
+    That is a dash of two hyphens, and a line's end with a bracket or star at the next line's begin.
+    """
+    return re.sub(r"(?<=-)(?=-)|(?<=')(?=')|^(?=\s*[\[*])", "{}", visible(text).translate(LATEX))
 
 
 def _latex_number(text: str) -> str:
@@ -184,6 +194,7 @@ LATEX = str.maketrans(
         "⁹": r"$^9$",
         "×": r"$\times$",
         "−": r"$-$",
+        "`": r"\textasciigrave{}",
         **{character: f"\\{character}" for character in "&%$#_{}"},
     }
 )

@@ -86,20 +86,23 @@ def _cells(status: FileStatus) -> list[str]:
 @contextmanager
 def _progress() -> Iterator[Progress]:
     """A bar for each file that is fetched, on a terminal's stderr."""
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bars
 
-    console = Console(stderr=True)
+    from bench.commands.terminal import console
+    from bench.files.names import visible
+
+    shown = console(stderr=True)
     columns = (
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+        TimeRemainingColumn(),
     )  # fmt: skip
-    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
+    with Bars(*columns, console=shown, disable=not shown.is_terminal) as bars:
         tasks = {}
 
         def show(path: str, done: int, total: int | None) -> None:
             if path not in tasks:
-                tasks[path] = bars.add_task(path)
+                tasks[path] = bars.add_task(visible(path))
             bars.update(tasks[path], completed=done, total=total)
 
         yield show

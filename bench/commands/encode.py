@@ -189,12 +189,13 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
     """A bar with images per second on a terminal; nothing elsewhere."""
     import time
 
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    from bench.commands.terminal import console
+
+    shown = console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=shown, disable=not shown.is_terminal) as bar:
         task = bar.add_task("encoding", total=None, speed="")
         started = time.perf_counter()
 

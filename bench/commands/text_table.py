@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bench.files.names import visible
+
 
 def print_table(headings: list[str], rows: list[list[str]], left: list[bool]) -> None:
     """Print headings and rows in columns; `left` says which columns are text, the others align right."""
-    lines = [headings, *rows]
+    lines = [[visible(cell) for cell in line] for line in (headings, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (

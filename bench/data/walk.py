@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import features
 
 from bench.errors import InputError
-from bench.files.names import one_line, shown
+from bench.files.names import shown, visible
 
 # Of each, what Pillow must have been built with to read it.
 OPTIONAL = {".webp": "webp", ".avif": "avif", ".jp2": "jpg_2000", ".j2k": "jpg_2000"}
@@ -67,7 +67,7 @@ class _PassedOver:
 def tell(line: str) -> None:
     """Print a line on stderr, by the first of a job's processes alone: all of them list the same images."""
     if (os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or "0") == "0":
-        print(one_line(line), file=sys.stderr, flush=True)
+        print(visible(shown(line)), file=sys.stderr, flush=True)
 
 
 def find_images(root: Path, say: Callable[[str], object] = tell) -> Found:

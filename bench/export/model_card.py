@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
 
+from bench.files.names import visible
 from bench.flops import count
 from bench.recipe import Recipe
 from bench.score.metrics import describe_metrics
@@ -67,8 +69,8 @@ Scores below whose key says otherwise are not those of samples drawn here.
 
 ## Recipe
 
-```yaml
-{recipe}```
+{fence}yaml
+{recipe}{fence}
 """
 
 
@@ -88,8 +90,9 @@ def model_card(recipe: Recipe, step: int, vae: str, scores: list[dict[str, Any]]
     if scores:
         results = [_result(row, titles, recipe.data.name) for row in scores]
         metadata["model-index"] = [{"name": recipe.folder_name, "results": results}]
+    text_of_recipe = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
     text = TEXT.format(
-        title=title,
+        title=_as_text(title),
         step=step,
         params=cost.num_parameters,
         gmacs=cost.gmacs,
@@ -97,12 +100,14 @@ def model_card(recipe: Recipe, step: int, vae: str, scores: list[dict[str, Any]]
         channels=arch.in_channels,
         side=arch.input_size,
         last_label=arch.num_classes - 1,
-        vae=vae,
+        vae=_as_text(vae),
         run=recipe.id,
         commit=commit or "unknown",
         null=PIPELINE_NULL_LABEL,
         scores="\n\n".join(_table(row, titles) for row in scores) or "None were computed for this step.",
-        recipe=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),
+        recipe=text_of_recipe,
+        # Longer than any run of backticks in a name, so that none ends it.
+        fence="`" * max(3, 1 + max(map(len, re.findall("`+", text_of_recipe)), default=0)),
     )
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n{text}"
 
@@ -136,6 +141,11 @@ def _result(row: dict[str, Any], titles: dict[str, str], data: str) -> dict[str,
 
 
 def _table(row: dict[str, Any], titles: dict[str, str]) -> str:
-    lines = [f"| {titles[name]} | {value:.6g} |" for name, value in _metrics(row, titles).items()]
+    lines = [f"| {_as_text(titles[name])} | {value:.6g} |" for name, value in _metrics(row, titles).items()]
     key = ", ".join(f"{name} {'none' if value is None else value}" for name, value in _key(row, titles).items())
-    return "\n".join(["| score | value |", "| --- | --- |", *lines, "", f"Key: {key}."])
+    return "\n".join(["| score | value |", "| --- | --- |", *lines, "", f"Key: {_as_text(key)}."])
+
+
+def _as_text(name: str) -> str:
+    """`name` on one line, with what Markdown, HTML and formulas would read as markup escaped."""
+    return re.sub(r"[\\|*`<>\[\]&$~#]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", visible(name))

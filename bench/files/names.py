@@ -1,10 +1,18 @@
-"""Names and messages where not every character can be written: JSON files, and terminals of other encodings."""
+"""Names and messages where not every character can be written: JSON files, and terminals of other encodings.
+
+`analysis.results.visible` has `visible` for pictures and pages. There are two because that package imports nothing of
+this one.
+"""
 
 from __future__ import annotations
 
 import io
 import os
+import re
 import sys
+
+# Control characters, line and paragraph separators, what turns the direction of writing, halves of characters.
+HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def shown(name: str) -> str:
@@ -18,10 +26,9 @@ def shown(name: str) -> str:
         return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def one_line(message: str) -> str:
-    """A message as one line that a terminal shows and does not obey: a control character becomes `\\x1b`."""
-    text = " ".join(shown(message).split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+def visible(text: str) -> str:
+    r"""`text` as one line of characters that only show themselves, the others as Python writes them: \n, \x1b."""
+    return HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def write_any_text() -> None:

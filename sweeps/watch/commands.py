@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.commands.terminal import console
 from bench.errors import InputError, RunError
+from bench.files.names import visible
 from sweeps.options import RunsOption, SweepArgument
 
 if TYPE_CHECKING:
@@ -58,21 +60,19 @@ def status(
 
 
 def _watch(sweep: Sweep, study: Study) -> None:
-    from rich.console import Console
-
     from sweeps.watch.progress import watch
     from sweeps.watch.status_table import counts
 
-    console = Console()
+    shown = console()
     try:
-        with watch(sweep.recipes, console) as show:
+        with watch(sweep.recipes, shown) as show:
             while True:
                 look = study.look()
                 show(look.runs, look.notes)
                 if not look.is_live:
                     break
                 time.sleep(LOOK_SECONDS)
-        if not console.is_terminal:
+        if not shown.is_terminal:
             print(counts(look.runs))
     except KeyboardInterrupt:
         return
@@ -159,10 +159,10 @@ def _cancel_on_slurm(sweep: Sweep, runs: Path, named: list[str] | None) -> None:
     with submitting(runs / sweep.name):  # a submission that is under way would be cancelled in part
         cancelled = cancel_on_slurm(submissions.read_all(runs / sweep.name), files, names)
     for name, jobs in cancelled.items():
-        label = files[name].recipe.label if name in files else name
+        label = visible(files[name].recipe.label) if name in files else name
         typer.echo(f"{label}: cancelled {', '.join(f'{kind} {job.id} ({job.state})' for kind, job in jobs)}")
     for name in names or ():
         if name not in cancelled:
-            typer.echo(f"{files[name].recipe.label}: no job of it is queued or running")
+            typer.echo(f"{visible(files[name].recipe.label)}: no job of it is queued or running")
     if not names and not cancelled:
         typer.echo(f"no job of {sweep.name} is queued or running on SLURM")

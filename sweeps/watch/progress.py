@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from bench.files.names import visible
 from bench.recipe import Recipe
 from sweeps.groups import work
 from sweeps.watch.status import LIVE, RunStatus, State
@@ -82,7 +83,7 @@ class _Lines:
                 self._print(note)
 
     def _print(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(Text(visible(text)), soft_wrap=True)
 
 
 class _TimeLeft:
@@ -106,6 +107,7 @@ class _TimeLeft:
 def _table(runs: list[RunStatus], seconds_left: float | None, notes: Sequence[str], console: Console) -> Group:
     """The runs in the sweep's order, as far as the terminal has room; what is most needed stays."""
     left = "; time left: not known yet" if seconds_left is None else f"; about {duration(seconds_left)} left"
+    notes = [*map(visible, notes)]
     texts = [counts(runs) + (left if any(run.state in LIVE for run in runs) else ""), *notes]
     by_need = sorted(range(len(runs)), key=lambda index: MOST_NEEDED.index(runs[index].state))
     room = max(1, console.height - FRAME_LINES - sum(1 + len(text) // console.width for text in texts))

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bench.commands.text_table import print_table
+from bench.files.names import visible
 from sweeps.watch.status import RunStatus, State
 
 # Columns of text; the others are figures, aligned right.
@@ -19,8 +20,8 @@ MOST_NEEDED: tuple[State, ...] = (
 
 
 def cells(run: RunStatus) -> dict[str, str]:
-    """A run's row by column; empty where nothing is known."""
-    return {
+    """A run's row by column, to be shown; empty where nothing is known."""
+    row = {
         "model": run.label,
         "state": run.shown_state,
         "step": f"{run.step}/{run.steps}",
@@ -33,6 +34,7 @@ def cells(run: RunStatus) -> dict[str, str]:
         "restarts": str(run.restarts or ""),
         "node": run.node or "",
     }
+    return {column: visible(text) for column, text in row.items()}
 
 
 def print_runs(runs: Sequence[RunStatus], notes: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError, RunError
+from bench.files.names import visible
 from bench.files.run_files import RunFiles
 from bench.files.run_folder import PHASES, failed_attempts
 from sweeps.slurm import client
@@ -75,7 +76,7 @@ def explain(look: Look, files: RunFiles) -> Iterator[str]:
     run = look.status_of(files)
     where = f" on {run.node}" if run.node and run.state in ("running", "scoring") else ""
     job = f", job {run.job}{where}" if run.job else ""
-    yield f"{run.label}: {run.shown_state}, step {run.step}/{run.steps}{job}"
+    yield f"{visible(run.label)}: {run.shown_state}, step {run.step}/{run.steps}{job}"
     yield from _reasons(look, run, files)
     allowed = look.records[-1].profile.max_failures if look.records else 1
     failures: list[tuple[Kind, dict[str, Any]]] = []
