@@ -1,4 +1,4 @@
-"""What is written for people: a name is data there, whatever is in it, and nothing ends a command that it cannot show."""
+"""What is written for people: a name is data there, and what the terminal cannot show ends no command."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class _PassedOver:
 def tell(line: str) -> None:
     """Print a line on stderr, by the first of a job's processes alone: all of them list the same images."""
     if (os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or "0") == "0":
-        print(visible(shown(line)), file=sys.stderr, flush=True)
+        print(visible(line), file=sys.stderr, flush=True)
 
 
 def find_images(root: Path, say: Callable[[str], object] = tell) -> Found:

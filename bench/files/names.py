@@ -28,7 +28,7 @@ def shown(name: str) -> str:
 
 def visible(text: str) -> str:
     r"""`text` as one line of characters that only show themselves, the others as Python writes them: \n, \x1b."""
-    return HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), shown(text))
 
 
 def write_any_text() -> None:

@@ -17,8 +17,9 @@ from hypothesis import example, given
 from recipes import TINY
 from rich.progress import Progress, TextColumn
 
-from bench.commands.terminal import HIDDEN, console, protected, visible
+from bench.commands.terminal import console, protected
 from bench.commands.text_table import print_table
+from bench.files.names import HIDDEN, visible
 
 
 def written(text: str, encoding: str = "utf-8") -> str:
@@ -42,7 +43,7 @@ def test_nothing_that_is_printed_moves_the_cursor(name: str) -> None:
 def test_what_the_encoding_lacks_is_an_escape() -> None:
     assert written("é日😀\x1b", "ascii") == r"\xe9\u65e5\U0001f600\x1b"
     assert written("é日", "latin-1") == "é\\u65e5"
-    assert written("\udcff", "utf-8") == r"\udcff"
+    assert written("\udcff", "utf-8") == r"\xff"
 
 
 def test_streams_are_back_afterwards_and_stderr_is_the_same() -> None:
