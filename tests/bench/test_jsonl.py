@@ -81,6 +81,19 @@ def test_cut_after_drops_a_torn_line_so_that_the_next_row_stands_alone(path: Pat
     assert jsonl.read(path) == [*ROWS, {"step": 40}]
 
 
+@pytest.mark.parametrize("torn", [b"{", b'{"step": 40, "lo', b"\0" * 700, b"x" * 3 * jsonl.TAIL_BYTES, b'{"step": 40}'])
+def test_a_row_is_added_in_the_place_of_a_torn_line(torn: bytes, path: Path, tmp_path: Path) -> None:
+    """A full disk, or a loss of power, leaves one; no file may become unreadable by it."""
+    with path.open("ab") as file:
+        file.write(torn)
+    jsonl.append(path, {"step": 50})
+    assert jsonl.read(path) == [*ROWS, {"step": 50}]
+    alone = tmp_path / "failures.jsonl"
+    alone.write_bytes(torn)
+    jsonl.append(alone, {"step": 50})
+    assert jsonl.read(alone) == [{"step": 50}]
+
+
 @pytest.mark.parametrize("line", [b"{", b"", b'{"step": 20, "lo', b"loss 0.5", b"20", b"[1]", b'"text"', b"\xff\xfe{}"])
 def test_a_damaged_inner_line_is_named(path: Path, line: bytes) -> None:
     first, _, third = path.read_bytes().splitlines()

@@ -16,6 +16,8 @@ from faults import FAULTS, Case, Reference, disk
 from instants import watch
 from targets import Target
 
+from bench.errors import RunError
+
 DRAWS = 6  # of an instant, where the command had ended before
 
 
@@ -85,12 +87,14 @@ def disturb(target: Target, fault: str, number: int, seed: int, home: Path, refe
             if what is None:
                 continue
             half_written = int(forked.done(lambda: target.inspect(folder, reference.outcome), case.log) != 0)
-            status = forked.done(case.command, case.log)
+            status, counts = forked.done(case.command, case.log), None
             if status:
                 why = why or f"the same command again ended with status {status}; see {case.log}"
-                counts = None
             else:
-                counts = count(reference.outcome, target.outcome(folder))
+                try:
+                    counts = count(reference.outcome, target.outcome(folder))
+                except (RunError, OSError, ValueError) as error:
+                    why = why or f"what it left cannot be read: {error}"
             if half_written:
                 why = why or f"something half-written counts as whole; see {case.log}"
             elif counts and (counts.lost or counts.doubled or counts.wrong):
