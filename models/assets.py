@@ -146,16 +146,16 @@ def check(name: str, verify: bool) -> list[FileStatus]:
 
 
 def check_content(path: Path, sha256: str) -> None:
-    """Compare a file's SHA-256, where it was computed anyway, with what was fetched or published.
+    """Compare a file's SHA-256, where it was computed anyway, with that of what was fetched. Others have none.
 
     Raises:
         DamagedAsset: it is another file's, or manifest.json cannot be read.
     """
-    manifest = _read_manifest()
-    for name, asset in ASSETS.items():
-        for file in asset.files:
-            if path == cache_folder() / file.path and (problem := _mismatch(sha256, file, manifest.get(file.path))):
-                raise DamagedAsset(f"{path}: {problem}; `{command(name)}` fetches it again")
+    for relative, entry in _read_manifest().items():
+        if path == cache_folder() / relative and sha256 != entry["sha256"]:
+            names = [name for name, asset in ASSETS.items() if relative in [file.path for file in asset.files]]
+            begins = f"its SHA-256 begins with {sha256[:8]}, in manifest.json with {entry['sha256'][:8]}"
+            raise DamagedAsset(f"{path}: {begins}; `{command(*names)}` fetches it again")
 
 
 def prepare(name: str, offline: bool, progress: Progress | None = None) -> list[FileStatus]:
