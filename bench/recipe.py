@@ -276,8 +276,11 @@ class Recipe(Section):
     def folder_name(self) -> str:
         """`S-4-0123456789`: the label made safe for a path, and the id."""
         name = re.sub(r"[^A-Za-z0-9.]+", "-", self.label or self.model.name).strip("-")
-        return f"{name}-{self.id}"
+        return f"{name[:LONGEST_LABEL]}-{self.id}"
 
+
+# Of a folder's name, which file systems end at 255 bytes.
+LONGEST_LABEL = 200
 
 _NOT_RESULT_BEARING: Any = {
     "label": True,

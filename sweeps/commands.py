@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,10 +56,11 @@ def plan(
     """What a sweep will cost: GPU-hours, wall time and storage of what is left of it. Nothing is submitted."""
     from sweeps import plan_report
     from sweeps.expand import load_sweep
-    from sweeps.plan import check_budget
+    from sweeps.plan import check_budget, check_time_known
 
     profile = _profile(cluster, device, precision, evaluate)
     made = _plan(load_sweep(sweep), profile, cluster, runs, mfu)
+    check_time_known(made, profile)
     if json:
         from json import dumps
 
@@ -113,7 +115,7 @@ def submit(
 
     statuses = run_here(loaded, runs, profile, Console(), trackers)
     folder = statuses[0].folder.parent
-    typer.echo(f"{len(statuses)} runs finished: {folder}; next: ditbench collect {folder}")
+    typer.echo(f"{len(statuses)} runs finished: {folder}; next: {shlex.join(['ditbench', 'collect', str(folder)])}")
 
 
 def run_here(
@@ -154,6 +156,7 @@ def _submit_to_slurm(
     from sweeps.plan import check_time_limits
     from sweeps.slurm import client, launch
 
+    launch.study_folder(sweep, runs)  # refused before anything is written there
     check_time_limits(made, profile)
     if dry_run:
         from sweeps.plan_report import print_plan
@@ -179,8 +182,8 @@ def _submit_to_slurm(
         tasks = f"an array of {len(array.tasks)}" if len(array.tasks) > 1 else "one job"
         typer.echo(f"{array.job_id}: {array.kind}, {tasks}, for {sum(map(len, array.tasks))} runs")
     typer.echo(f"{len(what.to_train)} runs to train, {len(what.to_score)} to score; left alone: {left_alone}")
-    option = "" if runs == Path("runs") else f" --runs {runs}"
-    typer.echo(f"watch them: ditbench sweep status {path}{option} --watch")
+    command = ["ditbench", "sweep", "status", str(path), *([] if runs == Path("runs") else ["--runs", str(runs)])]
+    typer.echo(f"watch them: {shlex.join([*command, '--watch'])}")
 
 
 def _labels(tasks: list[list[Any]]) -> str:
@@ -191,8 +194,6 @@ def _plan(sweep: Sweep, profile: ClusterProfile, cluster: str, runs: Path, mfu: 
     from sweeps.expand import run_folders
     from sweeps.plan import plan as make_plan
 
-    if mfu is not None and not 0 < mfu <= 1:
-        raise InputError(f"--mfu: {mfu:g}; accepted: a share of the peak, more than 0 and at most 1")
     return make_plan(sweep, profile, cluster_name(cluster), run_folders(sweep, runs), mfu)
 
 

@@ -28,6 +28,8 @@ from bench.schema import load_yaml
 from models.parts import look_in
 
 STUDIES = Path(__file__).parent / "studies"
+# File systems end names at 255 bytes, and names of jobs and records are made of the sweep's.
+LONGEST_NAME = 100
 KEYS = ("extends", "name", "label", "base", "product", "paired", "runs")
 
 
@@ -86,6 +88,8 @@ def load_sweep(sweep: str | Path) -> Sweep:
     name = content["name"]
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise InputError(f"{path}: name: {name!r}: accepted: a folder's name of letters, digits, dots, - and _")
+    if len(name) > LONGEST_NAME:
+        raise InputError(f"{path}: name: {len(name)} characters; accepted: at most {LONGEST_NAME}")
     choices = _choices(content, path)
     recipes = [_recipe(content, choice, path) for choice in choices]
     by_id: dict[str, Recipe] = {}

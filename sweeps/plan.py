@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
-from math import prod
+from math import isnan, prod
 from pathlib import Path
 from typing import Literal
 
@@ -219,7 +219,7 @@ def plan(
         precision: default: the profile's.
 
     Raises:
-        InputError: the profile has no entry for a run, or lacks what turns compute into time (a local one may).
+        InputError: the profile has no entry for a run.
     """
     precision = precision or profile.precision
     speeds, unknown = expected_speeds(sweep, profile, cluster, folders, mfu, precision)
@@ -255,6 +255,16 @@ def end_times(durations: Sequence[float], max_parallel: int, ready: Sequence[flo
     return ends
 
 
+def check_time_known(plan: Plan, profile: ClusterProfile) -> None:
+    """Refuse a plan that cannot say how long it takes, where time is paid for.
+
+    Raises:
+        InputError: the profile lacks what turns compute into time.
+    """
+    if plan.unknown_time and profile.executor == "slurm":
+        raise InputError(plan.unknown_time)
+
+
 def check_time_limits(plan: Plan, profile: ClusterProfile) -> None:
     """Refuse a plan whose jobs would end before they reach a checkpoint. (Samples are kept batch by batch.)
 
@@ -280,8 +290,10 @@ def check_budget(plan: Plan, gpu_hours: float) -> None:
     """Refuse a plan that costs more than a budget.
 
     Raises:
-        InputError: it does, or its cost is not known.
+        InputError: it does, or its cost is not known, or the budget is no number.
     """
+    if isnan(gpu_hours):
+        raise InputError(f"--budget {gpu_hours}: accepted: a number of GPU-hours")
     if plan.gpu_hours is None:
         raise InputError(f"--budget: what {plan.sweep} needs is not known: {plan.unknown_time}; nothing was submitted")
     if plan.gpu_hours > gpu_hours:
