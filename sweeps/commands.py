@@ -10,6 +10,7 @@ import typer
 
 from bench.device import Device, Precision
 from bench.errors import InputError, RunError
+from sweeps.environment import cleaned
 from sweeps.options import Evaluate, RunsOption, SweepArgument
 from sweeps.watch.commands import app as watch_app
 
@@ -141,6 +142,7 @@ def run_here(
     return statuses
 
 
+@cleaned()  # submitit hands on to sbatch what it finds
 def _submit_to_slurm(
     sweep: Sweep,
     path: Path,
@@ -156,7 +158,7 @@ def _submit_to_slurm(
     from sweeps.plan import check_time_limits
     from sweeps.slurm import client, launch
 
-    launch.study_folder(sweep, runs)  # refused before anything is written there
+    launch.check_folder(runs / sweep.name)
     check_time_limits(made, profile)
     if dry_run:
         from sweeps.plan_report import print_plan

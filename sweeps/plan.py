@@ -282,7 +282,7 @@ def check_time_limits(plan: Plan, profile: ClusterProfile) -> None:
                 f"{run.label}: train.save_every: {run.checkpoint_interval} steps between checkpoints take "
                 f"{run.checkpoint_interval * run.step_s:.0f} s at {run.step_s:.3g} s a step, but a job of "
                 f"{profile.where} has {_limit(run.training_job, profile)}; accepted: {lower}a longer time_limit, or "
-                "more GPUs in training"
+                f"more {'GPUs' if plan.device == 'cuda' else 'tasks_per_node'} in training"
             )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from bench.errors import InputError
 from bench.files import jsonl
@@ -76,9 +78,15 @@ def expected_speeds(
     return result, None
 
 
+def rate_of(row: dict[str, Any]) -> float | None:
+    """Images/s in a row of train.jsonl, if a time can be computed from it."""
+    rate = row.get("images_per_s")
+    return rate if isinstance(rate, (int, float)) and 0 < rate < math.inf else None
+
+
 def _measured(recipe: Recipe, folder: Path, cluster: str, precision: Precision, peak: float) -> Speed | None:
     """Training speed in the run's last session that trained here: the median over its rows of train.jsonl."""
-    logged = [(row["step"], row["images_per_s"]) for row in jsonl.read(folder / "train.jsonl")]
+    logged = [(row["step"], rate) for row in jsonl.read(folder / "train.jsonl") if (rate := rate_of(row))]
     until = recipe.train.steps
     for session in reversed(jsonl.read(folder / "sessions.jsonl")):
         started, world_size = session.get("resumed_from_step", 0), session.get("world_size", 1)

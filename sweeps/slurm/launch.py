@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.errors import InputError, RunError
 from bench.files.jsonl import now
@@ -24,17 +24,14 @@ from bench.files.run_folder import clear_error, is_finished, is_trained, try_loc
 from bench.provenance import commit
 from bench.ready import check_ready
 from bench.recipe import Recipe
-from sweeps.cluster import ClusterProfile
-from sweeps.environment import THREAD_VARIABLES, cleaned
+from sweeps.cluster import ClusterProfile, Resources
+from sweeps.environment import THREAD_VARIABLES
 from sweeps.expand import Sweep, run_folders
 from sweeps.groups import Group, groups
 from sweeps.slurm import client, submissions
 from sweeps.slurm.job import STOP_SIGNAL, Task
 from sweeps.slurm.snapshot import copy_code
 from sweeps.slurm.submissions import JobArray, Kind, Submission, submission_folder
-
-if TYPE_CHECKING:
-    from submitit import SlurmExecutor
 
 # SLURM's default MaxArraySize is 1001.
 LARGEST_ARRAY = 1000
@@ -136,7 +133,6 @@ def _split(whole: list[Group]) -> list[Group]:
     ]
 
 
-@cleaned()
 def submit(
     sweep: Sweep, runs: Path, work: Todo, profile: ClusterProfile, cluster: str, trackers: tuple[str, ...] = ()
 ) -> Submission:
@@ -148,10 +144,11 @@ def submit(
         MissingAsset: a file of others is not in the cache.
         RunError: SLURM does not answer.
     """
+    import submitit
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     client.require("sbatch")
-    study, folders = study_folder(sweep, runs), run_folders(sweep, runs)
+    study, folders = (runs / sweep.name).resolve(), run_folders(sweep, runs)
     for recipe in (*work.to_train, *work.to_score):
         check_ready(recipe, offline=True)
         write_config(recipe, folders[recipe.id], sweep.axes.get(recipe.id))
@@ -182,7 +179,10 @@ def submit(
     ids: dict[str, str] = {}
     for index, (array, record) in enumerate(zip(arrays, records, strict=True)):
         try:
-            executor = make_executor(profile, array, folder, _dependency(array, ids))
+            # Not submitit's AutoExecutor, which drops the None that stands for no wckey.
+            executor = submitit.SlurmExecutor(folder / "jobs", max_num_timeout=MAX_NUM_TIMEOUT)
+            after = _dependency(array, ids)
+            executor.update_parameters(**sbatch_parameters(profile, array.group.resources, array, folder, after))
             tasks = [make_task(record.kind, names, study, folder, submission) for names in record.tasks]
             # submitit prints what sbatch says besides raising it.
             with contextlib.redirect_stderr(io.StringIO()), executor.batch():
@@ -231,35 +231,25 @@ def _dependency(array: Planned, ids: dict[str, str]) -> str | None:
     return f"{'afterok' if len(array.group.tasks) == 1 else 'aftercorr'}:{ids[array.after]}"
 
 
-def study_folder(sweep: Sweep, runs: Path) -> Path:
-    """The absolute path of a study.
+def check_folder(study: Path) -> None:
+    """Refuse a study's folder whose path SLURM, or a search path, would take for another.
 
     Raises:
-        InputError: it holds what SLURM or a search path would not take for itself.
+        InputError: with the characters that do that.
     """
-    study = (runs / sweep.name).resolve()
-    special = sorted({c for c in str(study) if c in NOT_IN_PATHS or not c.isprintable()})
+    path = str(study.resolve())
+    special = sorted({c for c in path if c in NOT_IN_PATHS or not c.isprintable()})
     if special:
         raise InputError(
-            f"{str(study)!r}: SLURM's logs and Python's search path cannot be there because of "
+            f"{path!r}: SLURM's logs and Python's search path cannot be there because of "
             f"{' '.join(map(repr, special))}; give another folder with --runs"
         )
-    return study
 
 
-def make_executor(profile: ClusterProfile, array: Planned, folder: Path, dependency: str | None) -> SlurmExecutor:
-    """What submits an array's tasks. `folder`: of the submission."""
-    from submitit import SlurmExecutor
-
-    executor = SlurmExecutor(folder / "jobs", max_num_timeout=MAX_NUM_TIMEOUT)
-    # Not by submitit's AutoExecutor, which drops the None that stands for no wckey.
-    executor.update_parameters(**sbatch_parameters(profile, array, folder, dependency))
-    return executor
-
-
-def sbatch_parameters(profile: ClusterProfile, array: Planned, folder: Path, dependency: str | None) -> dict[str, Any]:
+def sbatch_parameters(
+    profile: ClusterProfile, resources: Resources, array: Planned, folder: Path, dependency: str | None
+) -> dict[str, Any]:
     """Options of sbatch and lines of the batch script, as submitit names them. `folder`: of the submission."""
-    resources = array.group.resources
     code, python = shlex.quote(str(folder / "code")), shlex.quote(sys.executable)
     stop_signal = STOP_SIGNAL.name.removeprefix("SIG")
     request_as = profile.gpu.request_as if profile.gpu else None
@@ -319,17 +309,16 @@ def sbatch_parameters(profile: ClusterProfile, array: Planned, folder: Path, dep
     return {key: value for key, value in parameters.items() if value is not None or key == "wckey"}
 
 
-@cleaned()
 def sbatch_scripts(sweep: Sweep, runs: Path, work: Todo, profile: ClusterProfile) -> list[tuple[Planned, str]]:
     """Every array with the script that `submit` would hand to sbatch; nothing is written, SLURM is not asked."""
     from submitit.slurm.slurm import _make_sbatch_string
 
-    study = study_folder(sweep, runs)
+    study = (runs / sweep.name).resolve()
     folder = submission_folder(study, _next_number(study))
     scripts = []
     for array in planned_arrays(sweep, work, profile):
         dependency = _dependency(array, {array.after: "JOBID"} if array.after else {})
-        parameters = sbatch_parameters(profile, array, folder, dependency)
+        parameters = sbatch_parameters(profile, array.group.resources, array, folder, dependency)
         if len(array.group.tasks) > 1:
             parameters["map_count"] = len(array.group.tasks)
         command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder / 'jobs'))}"

@@ -247,6 +247,47 @@ def test_memory_is_never_rounded_down_to_all_of_a_node(tmp_path: Path, cluster: 
     assert "--mem=1536M\n" in scoring
 
 
+# Names of 300 characters
+
+LONG = "x" * 300
+
+
+def test_a_long_label_is_no_obstacle(tmp_path: Path, cluster: FakeCluster) -> None:
+    sweep = Sweep(tmp_path / "study", cluster)
+    content = yaml.safe_load(sweep.path.read_text())
+    sweep.path.write_text(yaml.safe_dump({**content, "label": LONG + "{size}{patch_size}"}))
+    done = sweep("submit")
+    assert done.status == 0, done.err
+    assert sweep("submit").out == "nothing to submit: of 4 runs 0 finished, 4 queued or running\n"
+
+
+def test_the_longest_name_of_a_sweep_is_good_for_all_files(
+    tmp_path: Path, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = Sweep(tmp_path / "study", cluster, evaluate="as-ready")
+    content = yaml.safe_load(sweep.path.read_text())
+    sweep.path.write_text(yaml.safe_dump({**content, "name": LONG[:100]}))
+    done = sweep("submit")
+    assert done.status == 0, done.err
+    monkeypatch.setenv("PATH", cluster.path)
+    run = next((sweep.folder / LONG[:100]).glob("S-4-*"))
+    score_early.main([str(run.parent / "submissions" / "0001"), run.name, "6"])
+    assert len(cluster.submitted()) == 3
+
+
+@pytest.mark.parametrize("verb", ["plan", "submit", "status"])
+def test_names_that_are_too_long_for_files_are_named(tmp_path: Path, cluster: FakeCluster, verb: str) -> None:
+    path, runs = four_runs(tmp_path), str(tmp_path)
+    cases = [(f"{LONG}.yaml", runs), (str(path), LONG)]
+    for sweep, folder in cases:
+        done = ditbench("sweep", verb, sweep, "--runs", folder, PATH=cluster.path)
+        assert (done.status, done.err.count("\n")) == (2, 1)
+        assert LONG in done.err and "Errno" not in done.err
+    if verb != "status":
+        done = ditbench("sweep", verb, path, "--cluster", LONG, PATH=cluster.path)
+        assert (done.status, "Errno" in done.err, LONG in done.err) == (2, False, True)
+
+
 # What is printed for the shell
 
 

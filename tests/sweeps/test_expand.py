@@ -306,6 +306,7 @@ def test_the_same_recipe_twice_is_refused(content: dict[str, Any], tmp_path: Pat
         ({"name": None}, ["name: "]),
         ({"name": ""}, ["name: "]),
         ({"name": "../other"}, ["name: ", "../other"]),
+        ({"name": "x" * 300}, ["name: 300 characters; accepted: at most 100"]),
         ({"name": [1]}, ["name: ", "[1]"]),
         ({"base": None}, ["base: expected a mapping, got None"]),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from scaling_plans import only, planned, profile
 
@@ -14,6 +16,8 @@ def test_budget() -> None:
     whole = planned(only("XL/2"), profile())
     assert whole.gpu_hours is not None
     check_budget(whole, whole.gpu_hours)
+    with pytest.raises(InputError, match="--budget nan: accepted: a number"):
+        check_budget(whole, math.nan)
     with pytest.raises(InputError) as caught:
         check_budget(whole, 1000)
     assert str(caught.value) == (
