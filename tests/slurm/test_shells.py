@@ -1,4 +1,4 @@
-"""Sweeps submitted from shells that have their own mind: inside another job, full of options, or with nothing at all."""
+"""Sweeps submitted from shells with a mind of their own: inside another job, full of options, or with nothing."""
 
 from __future__ import annotations
 
@@ -36,12 +36,13 @@ HOSTILE = {
 
 def test_submitting_from_inside_an_array_task(cluster: Cluster, tmp_path: Path) -> None:
     """A single job takes nothing of the surrounding one: not its index, and a requeue is its own."""
-    path = write_sweep(tmp_path, "inner", {"seed": [0]}, {"steps": 1500, "checkpoint_steps": [], "save_every": 1})
+    path = write_sweep(tmp_path, "inner", {"seed": [0]}, {"steps": 600, "checkpoint_steps": [], "save_every": 1})
     profile = write_profile(tmp_path)
     arguments = ["submit", path, "--cluster", profile, "--runs", tmp_path]
     command = shlex.join([str(DITBENCH), "sweep", *map(str, arguments)])
     variables = shlex.join([f"{name}={value}" for name, value in {**HOSTILE, **_python_path()}.items()])
-    script = f"for log in first again; do env {variables} {command} > {shlex.quote(str(tmp_path))}/$log 2>&1; done; sleep 600"
+    log = f"{shlex.quote(str(tmp_path))}/$log"
+    script = f"for log in first again; do env {variables} {command} > {log} 2>&1; done; sleep 600"
     outer = cluster.sbatch("-p", "main", "-n", "2", "-c", "2", "--array=3", "--wrap", script)
     again = tmp_path / "again"
     cluster.wait_until(lambda: again.exists() and again.read_text().strip(), 120, "it was submitted twice")
