@@ -238,7 +238,11 @@ def load_cluster(name: str, instead: dict[str, str] | None = None) -> ClusterPro
         InputError: no such profile, or a wrong key.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else CLUSTERS / f"{name}.yaml"
-    if not path.exists():
+    try:
+        is_there = path.exists()
+    except OSError:  # no file can have so long a name
+        is_there = False
+    if not is_there:
         names = ", ".join(sorted(p.stem for p in CLUSTERS.glob("*.yaml")))
         raise InputError(f"--cluster {name}: no such profile; accepted: {names}, or the path of a YAML file")
     content = load_yaml(path)

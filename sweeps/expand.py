@@ -63,14 +63,21 @@ def find_study(name: str | Path, beside: Path = Path()) -> Path:
     Raises:
         InputError: neither; with the names of the shipped studies.
     """
-    if (path := beside / name).is_file():
+    if _is_file(path := beside / name):
         return path
     folder, file = Path(name).parent, f"{Path(name).name.removesuffix('.yaml')}.yaml"
     # Until 0.1.0 the shipped studies lay in sweeps/ itself: scripts and files that extend them say sweeps/digits.yaml.
-    if (folder == Path() or folder.name == "sweeps") and (STUDIES / file).is_file():
+    if (folder == Path() or folder.name == "sweeps") and _is_file(STUDIES / file):
         return STUDIES / file
     names = ", ".join(sorted(study.stem for study in STUDIES.glob("*.yaml")))
     raise InputError(f"{path}: no such file; accepted: the path of a sweep's YAML file, or a shipped study: {names}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no file can have so long a name
+        return False
 
 
 def load_sweep(sweep: str | Path) -> Sweep:

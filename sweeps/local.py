@@ -54,6 +54,8 @@ def submit(
     """
     folders = run_folders(sweep, runs)
     study = (runs / sweep.name).resolve()
+    if tags := [tag for tag in ("%j", "%t", "%A", "%a") if tag in str(study)]:
+        raise InputError(f"{study}: submitit puts a job's id in place of {tags[0]}; give another folder with --runs")
     for recipe in sweep.recipes:
         write_config(recipe, folders[recipe.id], sweep.axes.get(recipe.id))
         clear_error(folders[recipe.id])

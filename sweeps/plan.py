@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
-from math import isnan, prod
+from math import prod
 from pathlib import Path
 from typing import Literal
 
@@ -290,10 +290,8 @@ def check_budget(plan: Plan, gpu_hours: float) -> None:
     """Refuse a plan that costs more than a budget.
 
     Raises:
-        InputError: it does, or its cost is not known, or the budget is no number.
+        InputError: it does, or its cost is not known.
     """
-    if isnan(gpu_hours):
-        raise InputError(f"--budget {gpu_hours}: accepted: a number of GPU-hours")
     if plan.gpu_hours is None:
         raise InputError(f"--budget: what {plan.sweep} needs is not known: {plan.unknown_time}; nothing was submitted")
     if plan.gpu_hours > gpu_hours:

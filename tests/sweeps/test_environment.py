@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shlex
 import subprocess
@@ -147,6 +148,19 @@ def test_queued_jobs_are_seen_whatever_the_shell_says(tmp_path: Path, cluster: F
     assert len(cluster.submitted()) == 2
 
 
+def test_a_user_without_a_name(tmp_path: Path, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    sweep = Sweep(tmp_path / "study", cluster)
+    assert sweep("submit").status == 0
+    assert sweep("submit").out == "nothing to submit: of 4 runs 0 finished, 4 queued or running\n"
+
+
 def test_a_complaint_is_no_answer_though_the_status_is_0(tmp_path: Path, cluster: FakeCluster) -> None:
     sweep = Sweep(tmp_path / "study", cluster)
     cluster.says("squeue", "#!/bin/sh\necho 'squeue: error: Invalid user: me' >&2\n")
@@ -283,6 +297,9 @@ def test_names_that_are_too_long_for_files_are_named(tmp_path: Path, cluster: Fa
         done = ditbench("sweep", verb, sweep, "--runs", folder, PATH=cluster.path)
         assert (done.status, done.err.count("\n")) == (2, 1)
         assert LONG in done.err and "Errno" not in done.err
+    path.write_text(f"extends: {LONG}\nname: child\n")
+    assert f"{path}: extends: " in ditbench("sweep", verb, path).err
+    four_runs(tmp_path)
     if verb != "status":
         done = ditbench("sweep", verb, path, "--cluster", LONG, PATH=cluster.path)
         assert (done.status, "Errno" in done.err, LONG in done.err) == (2, False, True)

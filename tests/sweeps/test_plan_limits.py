@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 from scaling_plans import only, planned, profile
 
@@ -16,8 +14,6 @@ def test_budget() -> None:
     whole = planned(only("XL/2"), profile())
     assert whole.gpu_hours is not None
     check_budget(whole, whole.gpu_hours)
-    with pytest.raises(InputError, match="--budget nan: accepted: a number"):
-        check_budget(whole, math.nan)
     with pytest.raises(InputError) as caught:
         check_budget(whole, 1000)
     assert str(caught.value) == (
@@ -43,6 +39,16 @@ def test_time_limits() -> None:
     train = often.train.model_copy(update={"checkpoint_steps": tuple(range(500, 400_000, 500))})
     where = profile(time_limit="01:00:00")
     check_time_limits(planned(Sweep("often", [often.model_copy(update={"train": train})]), where), where)
+
+
+def test_advice_is_for_the_device() -> None:
+    """Ranks on CPUs have no GPUs to be more of."""
+    where = profile(
+        device="cpu", precision="fp32", time_limit="00:03:00", training=[{}], evaluation=[{}],
+        gpu={"name": "core", "peak_tflops": {"fp32": 0.05}},
+    )  # fmt: skip
+    with pytest.raises(InputError, match="a longer time_limit, or more tasks_per_node in training"):
+        check_time_limits(planned(only("XL/2"), where), where)
 
 
 def test_a_time_limit_that_the_signal_uses_up() -> None:
