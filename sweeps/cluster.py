@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, PrivateAttr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PrivateAttr, ValidationError, model_validator
 
 from bench.device import Device, Precision
 from bench.errors import InputError
@@ -51,6 +51,7 @@ def _checked_time_limit(value: Any) -> Any:
 
 
 TimeLimit = Annotated[str, BeforeValidator(_checked_time_limit)]
+Amount = Annotated[int, Field(gt=0, le=10**6)]
 # Between a slow core and more than a rack. Beyond, times that are computed from it mean nothing.
 LEAST_SHARE = 1e-6
 Tflops = Annotated[float, Field(ge=1e-6, le=1e6)]
@@ -94,15 +95,15 @@ class Resources(Section):
 
     models: tuple[str, ...] | None = Field(default=None, strict=False)
     max_gmacs: PositiveFloat | None = None
-    nodes: PositiveInt = 1
-    gpus_per_node: int = Field(default=0, ge=0)
-    tasks_per_node: PositiveInt | None = None
-    cpus_per_task: PositiveInt = 1
+    nodes: Amount = 1
+    gpus_per_node: int = Field(default=0, ge=0, le=10**6)
+    tasks_per_node: Amount | None = None
+    cpus_per_task: Amount = 1
     mem_gb: Gigabytes | None = None
     time_limit: TimeLimit | None = None
     partition: str | None = None
-    runs_per_job: PositiveInt = 1
-    max_parallel: PositiveInt | None = None
+    runs_per_job: Amount = 1
+    max_parallel: Amount | None = None
 
     @model_validator(mode="after")
     def _one_task_a_gpu(self) -> Self:
@@ -151,9 +152,9 @@ class ClusterProfile(Section):
     exclude: str | None = None
     time_limit: TimeLimit | None = None
     signal_before_end_s: int = Field(default=120, ge=1, le=65535)
-    max_parallel: PositiveInt = 1000
+    max_parallel: Amount = 1000
     requeue: bool = True
-    max_failures: PositiveInt = 3
+    max_failures: Amount = 3
     evaluate: Evaluate = "after"
     setup: tuple[str, ...] = Field(default=(), strict=False)
     mail: Mail | None = None

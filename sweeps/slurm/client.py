@@ -15,6 +15,9 @@ from sweeps.environment import clean
 # A controller that is down is tried by SLURM's commands for about this long before they say so.
 TIMEOUT_SECONDS = 100
 
+# These may complain and succeed: what they say then is not all that there is. What orders say besides is advice.
+QUESTIONS = ("squeue", "sacct")
+
 # In sbatch's message where nobody refused anything.
 NO_ANSWER = ("Unable to contact slurm controller", "Socket timed out", "Zero Bytes were transmitted")
 
@@ -135,8 +138,7 @@ def _ask(command: list[str]) -> str:
         )
     except subprocess.TimeoutExpired:
         raise RunError(f"{command[0]}: no answer from SLURM's controller within {TIMEOUT_SECONDS} s") from None
-    # squeue may complain and succeed: what it says then is not all that there is.
-    if done.returncode or done.stderr.strip():
+    if done.returncode or (done.stderr.strip() and command[0] in QUESTIONS):
         raise RunError(f"{command[0]}: {shortened(done.stderr) or f'exit status {done.returncode}'}")
     return done.stdout
 

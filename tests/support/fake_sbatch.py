@@ -44,8 +44,10 @@ class FakeCluster:
         folder.mkdir()
         self.says("squeue", SQUEUE.format(folder=folder, uid=os.getuid()))
         self.says("sbatch", SBATCH.format(folder=folder))
-        self.says("srun", "#!/bin/sh\n")
-        self.says("scancel", "#!/bin/sh\n")
+        self.says("scontrol", "#!/bin/sh\necho 'MaxArraySize            = 1001'\n")
+        self.says("sacct", "#!/bin/sh\necho 'Slurm accounting storage is disabled' >&2; exit 1\n")
+        for command in ("srun", "scancel"):
+            self.says(command, "#!/bin/sh\n")
 
     @property
     def path(self) -> str:

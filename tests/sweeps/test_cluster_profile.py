@@ -161,6 +161,8 @@ def test_wrong_values(tmp_path: Path, changes: dict[str, Any], message: str) -> 
         ({"training": [{"mem_gb": 1e300}]}, "training.0.mem_gb"),
         ({"evaluation": [{"gpus_per_node": -1}]}, "evaluation.0.gpus_per_node"),
         ({"training": [{"nodes": 0}]}, "training.0.nodes"),
+        ({"evaluation": [{"nodes": 10**400}]}, "evaluation.0.nodes"),
+        ({"evaluation": [{"gpus_per_node": 10**400}]}, "evaluation.0.gpus_per_node"),
         ({"training": [{"cpus_per_task": 0}]}, "training.0.cpus_per_task"),
         ({"training": [{"max_gmacs": float("inf")}]}, "training.0.max_gmacs"),
         ({"time_limit": "99999999-00"}, "time_limit"),

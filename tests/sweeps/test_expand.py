@@ -317,6 +317,11 @@ def test_a_sweep_of_the_wrong_form_is_refused(content: dict[str, Any], named: li
         assert fragment in message
 
 
+@pytest.mark.parametrize("key", ["train.steps", "train.batch_size", "evaluation.num_samples"])
+def test_numbers_that_no_time_can_be_computed_from_are_refused(key: str, tmp_path: Path) -> None:
+    assert key in refusal(write(tmp_path / "s.yaml", {"product": {key: [10**400]}}))
+
+
 @pytest.mark.parametrize("key", ["name", "base"])
 def test_a_missing_key_is_named(key: str, tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
