@@ -385,7 +385,9 @@ def _run() -> None:
         if ended.code == 130:
             _fail("interrupted; what was saved stays, and the same command continues", 130)
         raise
-    except (ResultsError, OSError) as error:
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error), 2)
+    except ResultsError as error:
         _fail(str(error), 2)
 
 

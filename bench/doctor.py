@@ -155,6 +155,8 @@ def _ask(arguments: list[str]) -> tuple[bool, str]:
     """Whether a command succeeds in time, and what it prints, or why it does not."""
     if shutil.which(arguments[0]) is None:
         return False, "not found on the PATH"
+    # Options that the caller's shell gives to these commands would hide partitions.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SINFO_", "SACCT_", "SLURM_CLUSTERS"))}
     try:
         # A session of its own: what the command starts ends with it, and keeps no pipe open.
         asked = subprocess.Popen(
@@ -164,6 +166,7 @@ def _ask(arguments: list[str]) -> tuple[bool, str]:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
+            env=environment,
             start_new_session=True,
         )
     except OSError as error:

@@ -109,6 +109,8 @@ class DiffusionConfig(PartSection):
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+# Beyond, compute and time that are planned from it are no numbers any more.
+Count = Annotated[int, Field(gt=0, le=10**15)]
 
 
 class TrainConfig(Section):
@@ -118,8 +120,8 @@ class TrainConfig(Section):
     the order of sums but not what is computed.
     """
 
-    steps: PositiveInt = 400_000
-    batch_size: PositiveInt = 256
+    steps: Count = 400_000
+    batch_size: Count = 256
     learning_rate: PositiveFloat = 1e-4
     betas: tuple[Beta, Beta] = Field(default=(0.9, 0.999), strict=False)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -155,7 +157,7 @@ class EvaluationConfig(Section):
     clip_denoised: bool = False
     guidance_scale: float = Field(default=1.0, ge=0)
     guidance_channels: PositiveInt | None = 3
-    num_samples: PositiveInt = 50_000
+    num_samples: Count = 50_000
     labels: Labels = "balanced"
     decoder: str | None = None
     reference: str | None = None
@@ -276,8 +278,11 @@ class Recipe(Section):
     def folder_name(self) -> str:
         """`S-4-0123456789`: the label made safe for a path, and the id."""
         name = re.sub(r"[^A-Za-z0-9.]+", "-", self.label or self.model.name).strip("-")
-        return f"{name}-{self.id}"
+        return f"{name[:LONGEST_LABEL]}-{self.id}"
 
+
+# Of a folder's name, which file systems end at 255 bytes.
+LONGEST_LABEL = 200
 
 _NOT_RESULT_BEARING: Any = {
     "label": True,

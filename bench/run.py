@@ -303,11 +303,11 @@ def _with_less_memory(recipe: Recipe, folder: Path, execution: Execution, work: 
             reason = str(error).splitlines()[0]
         world_size = execution.ranks.world_size
         images = recipe.train.batch_size // world_size // pieces
+        if images % 2:
+            raise RunError(f"out of memory with {images} images at a time, which cannot be halved ({reason})")
         if not recipe.train.allow_accumulation:
             hint = "train.allow_accumulation: true lets a run split its batches further"
             raise RunError(f"out of memory with {images} images at a time ({reason}); {hint}")
-        if images % 2:
-            raise RunError(f"out of memory with {images} images at a time, which cannot be halved ({reason})")
         log.warning("out of memory; going on with %d images at a time, gradients accumulated (%s)", images // 2, reason)
         content = {"micro_batches": 2 * pieces, "reason": reason, "time": jsonl.now()}
         write_json(folder / "micro_batches.json", content)

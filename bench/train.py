@@ -238,9 +238,11 @@ class Trainer:
         if finite < 1:
             # Once one is not finite, the weights and all later losses are not either.
             first = self._window_step + round(finite * count) + 1
+            until = self._window_step
+            kept = f"checkpoints and metrics up to step {until} are kept" if until else "no step was saved before"
             raise RunError(
-                f"{self.folder}: the loss or its gradient is not finite at step {first}; checkpoints and metrics "
-                f"up to step {self._window_step} are kept (train.learning_rate is {self._train.learning_rate:g})"
+                f"{self.folder}: the loss or its gradient is not finite at step {first}; {kept} "
+                f"(train.learning_rate is {self._train.learning_rate:g})"
             )
         batch_size = self._train.batch_size
         row = {

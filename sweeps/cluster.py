@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, PrivateAttr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PrivateAttr, ValidationError, model_validator
 
 from bench.device import Device, Precision
 from bench.errors import InputError
@@ -15,8 +15,12 @@ from bench.flops import forward_gmacs
 from bench.recipe import Recipe
 from bench.schema import Section, describe, load_yaml
 from sweeps.options import Evaluate
+from sweeps.sbatch import Value, check_section, check_text, options_of
 
 CLUSTERS = Path(__file__).parent / "clusters"
+
+# More is a slip, and SLURM would count it round.
+MOST_MINUTES = 10 * 366 * 24 * 60
 
 
 def minutes(time_limit: str) -> int:
@@ -32,6 +36,8 @@ def minutes(time_limit: str) -> int:
     total = (days * 24 + hours) * 60 + mins + (seconds > 0)
     if not total:
         raise ValueError(f"{time_limit!r} leaves no time")
+    if total > MOST_MINUTES:
+        raise ValueError(f"{time_limit!r} is longer than ten years")
     return total
 
 
@@ -45,6 +51,12 @@ def _checked_time_limit(value: Any) -> Any:
 
 
 TimeLimit = Annotated[str, BeforeValidator(_checked_time_limit)]
+Amount = Annotated[int, Field(gt=0, le=10**6)]
+# Between a slow core and more than a rack. Beyond, times that are computed from it mean nothing.
+LEAST_SHARE = 1e-6
+Tflops = Annotated[float, Field(ge=1e-6, le=1e6)]
+Share = Annotated[float, Field(ge=LEAST_SHARE, le=1)]
+Gigabytes = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class Gpu(Section):
@@ -54,15 +66,15 @@ class Gpu(Section):
     """
 
     name: str
-    peak_tflops: dict[Precision, PositiveFloat]
+    peak_tflops: dict[Precision, Tflops]
     request_as: str | None = None
 
 
 class Mfu(Section):
     """The share of the peak that is expected of training and of sampling, and where the figures come from."""
 
-    training: float = Field(gt=0, le=1)
-    sampling: float = Field(gt=0, le=1)
+    training: Share
+    sampling: Share
     source: str
 
 
@@ -83,15 +95,15 @@ class Resources(Section):
 
     models: tuple[str, ...] | None = Field(default=None, strict=False)
     max_gmacs: PositiveFloat | None = None
-    nodes: PositiveInt = 1
-    gpus_per_node: int = Field(default=0, ge=0)
-    tasks_per_node: PositiveInt | None = None
-    cpus_per_task: PositiveInt = 1
-    mem_gb: PositiveFloat | None = None
+    nodes: Amount = 1
+    gpus_per_node: int = Field(default=0, ge=0, le=10**6)
+    tasks_per_node: Amount | None = None
+    cpus_per_task: Amount = 1
+    mem_gb: Gigabytes | None = None
     time_limit: TimeLimit | None = None
     partition: str | None = None
-    runs_per_job: PositiveInt = 1
-    max_parallel: PositiveInt | None = None
+    runs_per_job: Amount = 1
+    max_parallel: Amount | None = None
 
     @model_validator(mode="after")
     def _one_task_a_gpu(self) -> Self:
@@ -140,13 +152,13 @@ class ClusterProfile(Section):
     exclude: str | None = None
     time_limit: TimeLimit | None = None
     signal_before_end_s: int = Field(default=120, ge=1, le=65535)
-    max_parallel: PositiveInt = 1000
+    max_parallel: Amount = 1000
     requeue: bool = True
-    max_failures: PositiveInt = 3
+    max_failures: Amount = 3
     evaluate: Evaluate = "after"
     setup: tuple[str, ...] = Field(default=(), strict=False)
     mail: Mail | None = None
-    sbatch: dict[str, str | int | bool] = Field(default={})
+    sbatch: dict[str, Value] = Field(default={})
     training: tuple[Resources, ...] = Field(default=(), strict=False)
     evaluation: tuple[Resources, ...] = Field(default=(), strict=False)
     _file: str = PrivateAttr("the cluster profile")
@@ -176,6 +188,11 @@ class ClusterProfile(Section):
                 if self.device == "cuda" and not entry.gpus_per_node:
                     raise ValueError(f"{key}: device: cuda, but an entry asks for no gpus_per_node")
         return self
+
+    @property
+    def sbatch_options(self) -> dict[str, Value]:
+        """The options of the section `sbatch`, by their names in sbatch."""
+        return options_of(self.sbatch)
 
     def training_resources(self, recipe: Recipe) -> Resources:
         """What the training job of a run gets.
@@ -222,7 +239,11 @@ def load_cluster(name: str, instead: dict[str, str] | None = None) -> ClusterPro
         InputError: no such profile, or a wrong key.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else CLUSTERS / f"{name}.yaml"
-    if not path.exists():
+    try:
+        is_there = path.exists()
+    except OSError:  # no file can have so long a name
+        is_there = False
+    if not is_there:
         names = ", ".join(sorted(p.stem for p in CLUSTERS.glob("*.yaml")))
         raise InputError(f"--cluster {name}: no such profile; accepted: {names}, or the path of a YAML file")
     content = load_yaml(path)
@@ -230,7 +251,33 @@ def load_cluster(name: str, instead: dict[str, str] | None = None) -> ClusterPro
         raise InputError(f"{path}: a profile is a mapping with the keys {', '.join(ClusterProfile.model_fields)}")
     try:
         profile = ClusterProfile.model_validate({**content, **(instead or {})})
-        profile._file = str(path)
-        return profile
+        _check_for_sbatch(profile)
     except ValidationError as error:
         raise InputError(f"{path}: {describe(error, ClusterProfile)}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    profile._file = str(path)
+    return profile
+
+
+def _check_for_sbatch(profile: ClusterProfile) -> None:
+    """Refuse what a new job cannot be asked for. Not in the schema: records of old jobs are read by it too."""
+    check_section(profile.sbatch)
+    for key in ("partition", "account", "qos", "constraint", "exclude"):
+        if (value := getattr(profile, key)) is not None:
+            check_text(key, value)
+    if profile.mail:
+        check_text("mail.user", profile.mail.user)
+    if profile.gpu and profile.gpu.request_as is not None:
+        check_text("gpu.request_as", profile.gpu.request_as)
+    for key in ("training", "evaluation"):
+        for number, entry in enumerate(getattr(profile, key)):
+            if entry.partition is not None:
+                check_text(f"{key}.{number}.partition", entry.partition)
+            seconds = 60 * profile.time_limit_minutes(entry)
+            if profile.signal_before_end_s >= seconds:
+                raise ValueError(
+                    f"signal_before_end_s: {profile.signal_before_end_s} leaves no time to work before the signal to "
+                    f"jobs of {key}, whose time_limit is {entry.time_limit or profile.time_limit}; accepted: less than "
+                    f"{seconds}"
+                )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from bench.commands.terminal import console
 from bench.device import Device, Precision
 from bench.errors import InputError, RunError
 from bench.files.names import visible
+from sweeps.environment import cleaned
 from sweeps.options import Evaluate, RunsOption, SweepArgument
 from sweeps.watch.commands import app as watch_app
 
@@ -57,10 +59,11 @@ def plan(
     """What a sweep will cost: GPU-hours, wall time and storage of what is left of it. Nothing is submitted."""
     from sweeps import plan_report
     from sweeps.expand import load_sweep
-    from sweeps.plan import check_budget
+    from sweeps.plan import check_budget, check_time_known
 
     profile = _profile(cluster, device, precision, evaluate)
     made = _plan(load_sweep(sweep), profile, cluster, runs, mfu)
+    check_time_known(made, profile)
     if json:
         from json import dumps
 
@@ -113,7 +116,7 @@ def submit(
         return
     statuses = run_here(loaded, runs, profile, console(), trackers)
     folder = statuses[0].folder.parent
-    typer.echo(f"{len(statuses)} runs finished: {folder}; next: ditbench collect {folder}")
+    typer.echo(f"{len(statuses)} runs finished: {folder}; next: {shlex.join(['ditbench', 'collect', str(folder)])}")
 
 
 def run_here(
@@ -139,6 +142,7 @@ def run_here(
     return statuses
 
 
+@cleaned()  # submitit hands on to sbatch what it finds
 def _submit_to_slurm(
     sweep: Sweep,
     path: Path,
@@ -154,6 +158,7 @@ def _submit_to_slurm(
     from sweeps.plan import check_time_limits
     from sweeps.slurm import client, launch
 
+    launch.check_folder(runs / sweep.name)
     check_time_limits(made, profile)
     if dry_run:
         from sweeps.plan_report import print_plan
@@ -179,8 +184,8 @@ def _submit_to_slurm(
         tasks = f"an array of {len(array.tasks)}" if len(array.tasks) > 1 else "one job"
         typer.echo(f"{array.job_id}: {array.kind}, {tasks}, for {sum(map(len, array.tasks))} runs")
     typer.echo(f"{len(what.to_train)} runs to train, {len(what.to_score)} to score; left alone: {left_alone}")
-    option = "" if runs == Path("runs") else f" --runs {runs}"
-    typer.echo(f"watch them: ditbench sweep status {path}{option} --watch")
+    command = ["ditbench", "sweep", "status", str(path), *([] if runs == Path("runs") else ["--runs", str(runs)])]
+    typer.echo(f"watch them: {shlex.join([*command, '--watch'])}")
 
 
 def _labels(tasks: list[list[Any]]) -> str:
@@ -191,8 +196,6 @@ def _plan(sweep: Sweep, profile: ClusterProfile, cluster: str, runs: Path, mfu: 
     from sweeps.expand import run_folders
     from sweeps.plan import plan as make_plan
 
-    if mfu is not None and not 0 < mfu <= 1:
-        raise InputError(f"--mfu: {mfu:g}; accepted: a share of the peak, more than 0 and at most 1")
     return make_plan(sweep, profile, cluster_name(cluster), run_folders(sweep, runs), mfu)
 
 

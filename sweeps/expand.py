@@ -28,6 +28,8 @@ from bench.schema import load_yaml
 from models.parts import look_in
 
 STUDIES = Path(__file__).parent / "studies"
+# File systems end names at 255 bytes, and names of jobs and records are made of the sweep's.
+LONGEST_NAME = 100
 KEYS = ("extends", "name", "label", "base", "product", "paired", "runs")
 
 
@@ -61,14 +63,21 @@ def find_study(name: str | Path, beside: Path = Path()) -> Path:
     Raises:
         InputError: neither; with the names of the shipped studies.
     """
-    if (path := beside / name).is_file():
+    if _is_file(path := beside / name):
         return path
     folder, file = Path(name).parent, f"{Path(name).name.removesuffix('.yaml')}.yaml"
     # Until 0.1.0 the shipped studies lay in sweeps/ itself: scripts and files that extend them say sweeps/digits.yaml.
-    if (folder == Path() or folder.name == "sweeps") and (STUDIES / file).is_file():
+    if (folder == Path() or folder.name == "sweeps") and _is_file(STUDIES / file):
         return STUDIES / file
     names = ", ".join(sorted(study.stem for study in STUDIES.glob("*.yaml")))
     raise InputError(f"{path}: no such file; accepted: the path of a sweep's YAML file, or a shipped study: {names}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no file can have so long a name
+        return False
 
 
 def load_sweep(sweep: str | Path) -> Sweep:
@@ -86,6 +95,8 @@ def load_sweep(sweep: str | Path) -> Sweep:
     name = content["name"]
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise InputError(f"{path}: name: {name!r}: accepted: a folder's name of letters, digits, dots, - and _")
+    if len(name) > LONGEST_NAME:
+        raise InputError(f"{path}: name: {len(name)} characters; accepted: at most {LONGEST_NAME}")
     choices = _choices(content, path)
     recipes = [_recipe(content, choice, path) for choice in choices]
     by_id: dict[str, Recipe] = {}

@@ -23,6 +23,7 @@ from bench.files.names import write_any_text
 from bench.files.run_folder import RunLocked, clear_error, is_finished, is_locked, read_error, try_lock, write_config
 from bench.stopping import Stopped, StopRequest
 from sweeps.cluster import Precision
+from sweeps.environment import THREAD_VARIABLES, cleaned
 from sweeps.expand import Sweep, run_folders
 from sweeps.groups import local_slots, work
 from sweeps.watch.status import RunStatus, run_status
@@ -32,7 +33,6 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 # submitit ends local jobs after a time limit; here only the work ends them.
 NO_TIME_LIMIT_MINUTES = 60 * 24 * 365
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def submit(
@@ -55,6 +55,8 @@ def submit(
     """
     folders = run_folders(sweep, runs)
     study = (runs / sweep.name).resolve()
+    if tags := [tag for tag in ("%j", "%t", "%A", "%a") if tag in str(study)]:
+        raise InputError(f"{study}: submitit puts a job's id in place of {tags[0]}; give another folder with --runs")
     for recipe in sweep.recipes:
         write_config(recipe, folders[recipe.id], sweep.axes.get(recipe.id))
         clear_error(folders[recipe.id])
@@ -111,21 +113,13 @@ def _start_jobs(
 
 @contextmanager
 def _jobs_environment() -> Iterator[None]:
-    """Processes started meanwhile compute on one thread: numerical libraries read this when they are loaded.
+    """Processes started meanwhile compute on one thread, and are of no other job.
 
     Nor do they look for modules in the working folder, whose `models` or `analysis` would stand for ours.
     """
-    variables = (*THREAD_VARIABLES, "PYTHONSAFEPATH")
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(dict.fromkeys(variables, "1"))
-    try:
+    with cleaned():
+        os.environ.update(dict.fromkeys((*THREAD_VARIABLES, "PYTHONSAFEPATH"), "1"))
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextmanager

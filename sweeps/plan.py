@@ -219,7 +219,7 @@ def plan(
         precision: default: the profile's.
 
     Raises:
-        InputError: the profile has no entry for a run, or lacks what turns compute into time (a local one may).
+        InputError: the profile has no entry for a run.
     """
     precision = precision or profile.precision
     speeds, unknown = expected_speeds(sweep, profile, cluster, folders, mfu, precision)
@@ -255,6 +255,16 @@ def end_times(durations: Sequence[float], max_parallel: int, ready: Sequence[flo
     return ends
 
 
+def check_time_known(plan: Plan, profile: ClusterProfile) -> None:
+    """Refuse a plan that cannot say how long it takes, where time is paid for.
+
+    Raises:
+        InputError: the profile lacks what turns compute into time.
+    """
+    if plan.unknown_time and profile.executor == "slurm":
+        raise InputError(plan.unknown_time)
+
+
 def check_time_limits(plan: Plan, profile: ClusterProfile) -> None:
     """Refuse a plan whose jobs would end before they reach a checkpoint. (Samples are kept batch by batch.)
 
@@ -272,7 +282,7 @@ def check_time_limits(plan: Plan, profile: ClusterProfile) -> None:
                 f"{run.label}: train.save_every: {run.checkpoint_interval} steps between checkpoints take "
                 f"{run.checkpoint_interval * run.step_s:.0f} s at {run.step_s:.3g} s a step, but a job of "
                 f"{profile.where} has {_limit(run.training_job, profile)}; accepted: {lower}a longer time_limit, or "
-                "more GPUs in training"
+                f"more {'GPUs' if plan.device == 'cuda' else 'tasks_per_node'} in training"
             )
 
 

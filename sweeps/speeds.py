@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from bench.errors import InputError
 from bench.files import jsonl
 from bench.flops import forward_gmacs, training_gmacs
 from bench.recipe import Recipe
-from sweeps.cluster import ClusterProfile, Precision
+from sweeps.cluster import LEAST_SHARE, ClusterProfile, Precision
 from sweeps.expand import Sweep
 
 # True operations of one multiply-accumulate.
@@ -38,25 +40,25 @@ def expected_speeds(
     mfu: float | None,
     precision: Precision,
 ) -> tuple[dict[str, tuple[Speed, Speed]], str | None]:
-    """Recipe id -> speed of training and of sampling; empty, with the reason, where a local profile has none.
+    """Recipe id -> speed of training and of sampling; empty, with the reason, where the profile does not say enough.
 
     Training: `mfu` if it is given; else as measured on this cluster at this precision, by the run or another of the
     same model; else the profile's. Sampling: `mfu`, the profile's, or as in training.
 
     Raises:
-        InputError: `mfu` is no share, or a SLURM profile lacks a key.
+        InputError: `mfu` is no share.
     """
-    if mfu is not None and not 0 < mfu <= 1:
-        raise InputError(f"--mfu {mfu:g}: accepted: a share of the peak, above 0 and up to 1 (12 % is 0.12)")
+    if mfu is not None and not LEAST_SHARE <= mfu <= 1:
+        raise InputError(f"--mfu {mfu:g}: accepted: a share of the peak, {LEAST_SHARE:g} to 1 (12 % is 0.12)")
     peak = profile.peak_tflops(precision)
     if peak is None and profile.gpu:
         given = ", ".join(profile.gpu.peak_tflops) or "none"
-        raise InputError(
+        return {}, (
             f"{profile.where}: gpu.peak_tflops.{precision}: missing: the dense peak in TFLOP/s (2 a "
             f"multiply-accumulate); given: {given}"
         )
     if peak is None:
-        return {}, _missing(profile, f"gpu: missing: name and peak_tflops.{precision}, dense, in TFLOP/s")
+        return {}, f"{profile.where}: gpu: missing: name and peak_tflops.{precision}, dense, in TFLOP/s"
     measured = {r.id: _measured(r, folders[r.id], cluster, precision, peak) for r in sweep.recipes}
     by_model = {r.model.architecture(): speed for r in reversed(sweep.recipes) if (speed := measured[r.id])}
     result = {}
@@ -71,22 +73,20 @@ def expected_speeds(
         elif earlier:
             result[recipe.id] = earlier, Speed(peak, earlier.mfu, f"as in training, {earlier.source}")
         else:
-            what = f"mfu: missing: training, sampling and source, or --mfu; {recipe.label} was not measured here"
-            return {}, _missing(profile, what)
+            lacks = "mfu: missing: training, sampling and source, or --mfu"
+            return {}, f"{profile.where}: {lacks}; {recipe.label} was not measured here"
     return result, None
 
 
-def _missing(profile: ClusterProfile, what: str) -> str:
-    """Why there is no time: a reason for a profile of this machine, an error for one that spends a budget."""
-    message = f"{profile.where}: {what}"
-    if profile.executor == "slurm":
-        raise InputError(message)
-    return message
+def rate_of(row: dict[str, Any]) -> float | None:
+    """Images/s in a row of train.jsonl, if a time can be computed from it."""
+    rate = row.get("images_per_s")
+    return rate if isinstance(rate, (int, float)) and 0 < rate < math.inf else None
 
 
 def _measured(recipe: Recipe, folder: Path, cluster: str, precision: Precision, peak: float) -> Speed | None:
     """Training speed in the run's last session that trained here: the median over its rows of train.jsonl."""
-    logged = [(row["step"], row["images_per_s"]) for row in jsonl.read(folder / "train.jsonl")]
+    logged = [(row["step"], rate) for row in jsonl.read(folder / "train.jsonl") if (rate := rate_of(row))]
     until = recipe.train.steps
     for session in reversed(jsonl.read(folder / "sessions.jsonl")):
         started, world_size = session.get("resumed_from_step", 0), session.get("world_size", 1)

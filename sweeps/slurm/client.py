@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import shutil
@@ -11,9 +10,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bench.errors import InputError, RunError
+from sweeps.environment import clean
 
 # A controller that is down is tried by SLURM's commands for about this long before they say so.
 TIMEOUT_SECONDS = 100
+
+# These may complain and succeed: what they say then is not all that there is. What orders say besides is advice.
+QUESTIONS = ("squeue", "sacct")
 
 # In sbatch's message where nobody refused anything.
 NO_ANSWER = ("Unable to contact slurm controller", "Socket timed out", "Zero Bytes were transmitted")
@@ -60,7 +63,8 @@ def queued_jobs() -> dict[str, Job]:
         RunError: SLURM does not answer.
     """
     require("squeue")
-    output = _ask(["squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%i|%T|%j|%N|%r"])
+    # By number: squeue says nothing and succeeds where a name is not known, and LOGNAME may be anybody's.
+    output = _ask(["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%T|%j|%N|%r"])
     jobs = (Job(*line.split("|", 4)) for line in output.splitlines() if line.count("|") >= 4)
     return {job.id: job for job in jobs if not job.has_ended}
 
@@ -121,14 +125,20 @@ def requeue(job_id: str) -> None:
 
 def _ask(command: list[str]) -> str:
     # Else SLURM cuts a list of array tasks off after 64 characters.
-    environment = {**os.environ, "SLURM_BITSTR_LEN": "0"}
+    environment = {**clean(os.environ), "SLURM_BITSTR_LEN": "0"}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False, env=environment
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # names of other jobs may be anything
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+            env=environment,
         )
     except subprocess.TimeoutExpired:
         raise RunError(f"{command[0]}: no answer from SLURM's controller within {TIMEOUT_SECONDS} s") from None
-    if done.returncode:
+    if done.returncode or (done.stderr.strip() and command[0] in QUESTIONS):
         raise RunError(f"{command[0]}: {shortened(done.stderr) or f'exit status {done.returncode}'}")
     return done.stdout
 

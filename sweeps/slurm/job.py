@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# What SLURM is asked to send before the end of a job; submitit's default as well.
+STOP_SIGNAL = signal.SIGUSR2
+
 # The process that held a run's lock may outlive its job for a while, on a node that lost its connection.
 LOCK_WAIT_SECONDS = 600
 
@@ -52,7 +55,7 @@ class Task:
 
     def __call__(self) -> None:
         # First of all: a signal may come while torch is loading.
-        stop = StopRequest().on(signal.SIGUSR2, signal.SIGTERM)
+        stop = StopRequest().on(STOP_SIGNAL, signal.SIGTERM)
         import submitit
 
         submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
@@ -66,7 +69,7 @@ class Task:
             if status:
                 sys.stdout.flush()
                 os._exit(status)  # at once: a rank whose peer is gone would wait for it on the way out
-        for number in (signal.SIGUSR2, signal.SIGTERM):
+        for number in (STOP_SIGNAL, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # all is done; Python's exit would let the signal kill it
 
     def _work(self, ranks: Ranks, stop: StopRequest) -> int:
@@ -148,13 +151,9 @@ class Task:
 
     def _submit_scoring(self, folder: Path, step: int) -> None:
         """Have the kept step scored by a job of its own, now. Where that is refused, the last scoring job does it."""
-        # A job submitted from a job would inherit its SLURM_ variables, and with them its shape.
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SUBMITIT_", "SRUN_"))}
-        if "SLURM_CONF" in os.environ:
-            environment["SLURM_CONF"] = os.environ["SLURM_CONF"]
         command = [sys.executable, "-m", "sweeps.slurm.score_early", str(self.submission), folder.name, str(step)]
         try:
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         except subprocess.TimeoutExpired:
             log.warning("step %d: no scoring job could be submitted in time; it is scored after training", step)
             return

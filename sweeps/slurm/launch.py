@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import shlex
 import sys
 import uuid
@@ -24,10 +25,11 @@ from bench.provenance import commit
 from bench.ready import check_ready
 from bench.recipe import Recipe
 from sweeps.cluster import ClusterProfile, Resources
+from sweeps.environment import THREAD_VARIABLES
 from sweeps.expand import Sweep, run_folders
 from sweeps.groups import Group, groups
 from sweeps.slurm import client, submissions
-from sweeps.slurm.job import Task
+from sweeps.slurm.job import STOP_SIGNAL, Task
 from sweeps.slurm.snapshot import copy_code
 from sweeps.slurm.submissions import JobArray, Kind, Submission, submission_folder
 
@@ -35,6 +37,8 @@ from sweeps.slurm.submissions import JobArray, Kind, Submission, submission_fold
 LARGEST_ARRAY = 1000
 # Requeueing is decided in `sweeps.slurm.after`, never by submitit's count of time-outs.
 MAX_NUM_TIMEOUT = 10**6
+# In the names of logs, SLURM replaces %j and the like, and stops that at a backslash; a colon divides PYTHONPATH.
+NOT_IN_PATHS = "%\\:"
 
 
 @dataclass(frozen=True)
@@ -175,10 +179,10 @@ def submit(
     ids: dict[str, str] = {}
     for index, (array, record) in enumerate(zip(arrays, records, strict=True)):
         try:
-            executor = submitit.AutoExecutor(folder / "jobs", cluster="slurm", slurm_max_num_timeout=MAX_NUM_TIMEOUT)
+            # Not submitit's AutoExecutor, which drops the None that stands for no wckey.
+            executor = submitit.SlurmExecutor(folder / "jobs", max_num_timeout=MAX_NUM_TIMEOUT)
             after = _dependency(array, ids)
-            parameters = sbatch_parameters(profile, array.group.resources, array, folder, after)
-            executor.update_parameters(**{f"slurm_{key}": value for key, value in parameters.items()})
+            executor.update_parameters(**sbatch_parameters(profile, array.group.resources, array, folder, after))
             tasks = [make_task(record.kind, names, study, folder, submission) for names in record.tasks]
             # submitit prints what sbatch says besides raising it.
             with contextlib.redirect_stderr(io.StringIO()), executor.batch():
@@ -227,14 +231,34 @@ def _dependency(array: Planned, ids: dict[str, str]) -> str | None:
     return f"{'afterok' if len(array.group.tasks) == 1 else 'aftercorr'}:{ids[array.after]}"
 
 
+def check_folder(study: Path) -> None:
+    """Refuse a study's folder whose path SLURM, or a search path, would take for another.
+
+    Raises:
+        InputError: with the characters that do that.
+    """
+    path = str(study.resolve())
+    special = sorted({c for c in path if c in NOT_IN_PATHS or not c.isprintable()})
+    if special:
+        raise InputError(
+            f"{path!r}: SLURM's logs and Python's search path cannot be there because of "
+            f"{' '.join(map(repr, special))}; give another folder with --runs"
+        )
+
+
 def sbatch_parameters(
     profile: ClusterProfile, resources: Resources, array: Planned, folder: Path, dependency: str | None
 ) -> dict[str, Any]:
     """Options of sbatch and lines of the batch script, as submitit names them. `folder`: of the submission."""
     code, python = shlex.quote(str(folder / "code")), shlex.quote(sys.executable)
+    stop_signal = STOP_SIGNAL.name.removeprefix("SIG")
     request_as = profile.gpu.request_as if profile.gpu else None
     gpus = resources.gpus_per_node
-    additional: dict[str, Any] = {"requeue" if profile.requeue else "no-requeue": True}
+    additional: dict[str, Any] = {
+        "requeue" if profile.requeue else "no-requeue": True,
+        # Not submitit's, which a variable of the caller's may have changed.
+        "signal": f"{stop_signal}@{profile.signal_before_end_s}",
+    }
     if dependency:
         # Else a job whose dependency can never be satisfied stays in the queue for ever.
         additional |= {"dependency": dependency, "kill-on-invalid-dep": "yes"}
@@ -250,21 +274,26 @@ def sbatch_parameters(
         "ntasks_per_node": resources.ranks_per_node,
         "gpus_per_node": (f"{request_as}:{gpus}" if request_as else gpus) if gpus else None,
         "cpus_per_task": resources.cpus_per_task,
-        "mem": f"{round(resources.mem_gb * 1024)}M" if resources.mem_gb else None,
-        "signal_delay_s": profile.signal_before_end_s,
+        # Rounded up: to sbatch, 0 is all memory of the node.
+        "mem": f"{math.ceil(resources.mem_gb * 1024)}M" if resources.mem_gb else None,
         "array_parallelism": array.group.max_parallel,
         "mail_user": profile.mail.user if profile.mail else None,
         "mail_type": ",".join(profile.mail.events) if profile.mail else None,
         "stderr_to_stdout": True,
         "wckey": None,
-        # Else ranks wait for ever for one that died.
-        "srun_args": ["--kill-on-bad-exit=1"] if resources.ranks > 1 else [],
-        "additional_parameters": {**additional, **profile.sbatch},
+        "srun_args": [
+            # What the lines of the script set, also where the script itself was given nothing (`export: NONE`).
+            "--export=ALL",
+            # Else ranks wait for ever for one that died.
+            *(["--kill-on-bad-exit=1"] if resources.ranks > 1 else []),
+        ],
+        "additional_parameters": {**additional, **profile.sbatch_options},
         "setup": [
             *profile.setup,
             f"cd {code}",
-            f"export PYTHONPATH={code}",
-            'export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}" MKL_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"',
+            f'export PYTHONPATH={code}"${{PYTHONPATH:+:$PYTHONPATH}}"',  # modules of a cluster may need theirs
+            f"export SUBMITIT_PREEMPT_SIGNAL={stop_signal}",
+            " ".join(["export", *(f'{name}="${{SLURM_CPUS_PER_TASK:-1}}"' for name in THREAD_VARIABLES)]),
             'export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"  # srun does not take it over since 22.05',
         ],
         "teardown": [

@@ -15,12 +15,14 @@ from pathlib import Path
 from bench.errors import InputError, RunError
 from bench.files.names import write_any_text
 from bench.files.run_folder import read_config
+from sweeps.environment import cleaned
 from sweeps.groups import Group
 from sweeps.slurm import client, submissions
 from sweeps.slurm.launch import MAX_NUM_TIMEOUT, Planned, make_task, sbatch_parameters
 from sweeps.slurm.submissions import JobArray
 
 
+@cleaned()
 def main(arguments: list[str]) -> None:
     """Submit the job; errors go to stderr, for the training job's log."""
     import submitit
@@ -37,9 +39,8 @@ def main(arguments: list[str]) -> None:
     # The same for all jobs of this run, and for no other run of this user.
     name = f"{submission.sweep}-scoring-{hashlib.sha256(str(study).encode()).hexdigest()[:8]}-{recipe.id}"
     array = Planned("scoring", name, Group(resources, 1, [[recipe]]), after=None)
-    parameters = sbatch_parameters(submission.profile, resources, array, folder, "singleton")
-    executor = submitit.AutoExecutor(folder / "jobs", cluster="slurm", slurm_max_num_timeout=MAX_NUM_TIMEOUT)
-    executor.update_parameters(**{f"slurm_{key}": value for key, value in parameters.items()})
+    executor = submitit.SlurmExecutor(folder / "jobs", max_num_timeout=MAX_NUM_TIMEOUT)
+    executor.update_parameters(**sbatch_parameters(submission.profile, resources, array, folder, "singleton"))
     task = make_task("scoring", [run_name], study, folder, submission)
     record = JobArray(kind="scoring", name=name, job_id=None, tasks=((run_name,),))
     submissions.write_early_scoring(folder, record)

@@ -94,7 +94,7 @@ class _TimeLeft:
         self._start: tuple[float, float] | None = None
 
     def __call__(self, runs: list[RunStatus]) -> float | None:
-        shares = [(w, run.step / run.steps, run) for w, run in zip(self._work, runs, strict=True)]
+        shares = [(w, min(1, run.step / run.steps), run) for w, run in zip(self._work, runs, strict=True)]
         done = sum(w * share for w, share, _ in shares)
         left = sum(w * (1 - share) for w, share, run in shares if run.state not in ("failed", "stopped"))
         now = time.monotonic()

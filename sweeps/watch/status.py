@@ -13,7 +13,7 @@ from bench.files.run_folder import is_locked, lock_path
 from bench.flops import forward_gmacs, training_gmacs
 from bench.recipe import Recipe
 from sweeps.slurm.submissions import Kind
-from sweeps.speeds import FLOPS_PER_MAC
+from sweeps.speeds import FLOPS_PER_MAC, rate_of
 from sweeps.watch.jobs import RunJob
 
 # waiting: it was not submitted. queued, running, scoring: what its job does. trained: scores are to come, but no job is
@@ -126,7 +126,7 @@ def _is_at_work_here(files: RunFiles) -> bool:
 
 def _status(files: RunFiles, state: State, job: RunJob | None, peak_tflops: float | None) -> RunStatus:
     recipe, train = files.recipe, files.train
-    step, rate = train.get("step", 0), train.get("images_per_s")
+    step, rate = train.get("step", 0), rate_of(train)
     images_left = max(0, recipe.train.steps - step) * recipe.train.batch_size
     kind, start = files.last_start or (None, {})
     node = job.job.node if job and job.phase == "running" else ""
@@ -141,7 +141,7 @@ def _status(files: RunFiles, state: State, job: RunJob | None, peak_tflops: floa
         fid=files.score.get("fid"),
         fid_step=files.score.get("step"),
         images_per_s=rate,
-        mfu=_mfu(files, peak_tflops) if rate and peak_tflops else None,
+        mfu=_mfu(files, rate, peak_tflops) if rate and peak_tflops else None,
         elapsed_s=_elapsed_s(files, state),
         seconds_left=images_left / rate if rate and state == "running" else None,
         restarts=max(0, files.starts["training"] - 1),
@@ -153,10 +153,10 @@ def _status(files: RunFiles, state: State, job: RunJob | None, peak_tflops: floa
     )
 
 
-def _mfu(files: RunFiles, peak_tflops: float) -> float:
+def _mfu(files: RunFiles, images_per_s: float, peak_tflops: float) -> float:
     """True FLOP/s of training over the peak of all ranks."""
     gmacs = training_gmacs(forward_gmacs(files.recipe.model), 1, 1)
-    flops = FLOPS_PER_MAC * 1e9 * gmacs * files.train["images_per_s"]
+    flops = FLOPS_PER_MAC * 1e9 * gmacs * images_per_s
     return flops / (files.newest["training"].get("world_size", 1) * 1e12 * peak_tflops)
 
 

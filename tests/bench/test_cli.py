@@ -326,7 +326,8 @@ def test_results_that_are_not_there_are_named(tmp_path: Path, arguments: list[st
         (InputError("recipe.yaml: seed:\n  bad"), 2, "recipe.yaml: seed: bad"),
         (RunError("diverged at step 7"), 1, "diverged at step 7"),
         (KeyboardInterrupt(), 130, "interrupted; what was saved stays, and the same command continues"),
-        (FileNotFoundError(2, "No such file", "x.csv"), 2, "[Errno 2] No such file: 'x.csv'"),
+        (FileNotFoundError(2, "No such file", "x.csv"), 2, "x.csv: No such file"),
+        (OSError("2 GB are to come"), 2, "2 GB are to come"),
     ],
 )
 def test_each_way_to_end_early_has_its_status(

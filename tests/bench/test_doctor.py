@@ -195,6 +195,17 @@ def test_slurm_that_answers(examine: Callable[..., Report], slurm: FakeSlurm) ->
     assert [call.split()[0] for call in slurm.calls()] == ["sbatch", "sinfo", "sacct"]
 
 
+def test_slurm_is_asked_without_the_shells_options(
+    examine: Callable[..., Report], slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SINFO_PARTITION", "nosuch")
+    monkeypatch.setenv("SLURM_CLUSTERS", "far")
+    slurm.says("sbatch", "slurm 22.05.8")
+    slurm.says("sinfo", "gpu", first='[ -z "$SINFO_PARTITION$SLURM_CLUSTERS" ] || exit 0')
+    slurm.says("sacct")
+    assert examine().rows["sinfo"] == ("partitions: gpu", "")
+
+
 def test_slurm_that_is_down(examine: Callable[..., Report], slurm: FakeSlurm) -> None:
     slurm.says("sbatch", "slurm 22.05.8")
     slurm.says("sinfo", "gpu", status=1, error="a warning\nslurm_load_partitions: Unable to contact slurm controller\n")

@@ -159,6 +159,13 @@ def test_the_pieces_are_remembered_by_later_starts(study: StudyFolder, limited_t
     assert [row["micro_batches"] for row in jsonl.read(folder / "sessions.jsonl")] == [1, 2, 2]
 
 
+def test_a_batch_of_one_image_is_not_advised_to_be_split(study: StudyFolder, limited_to: Callable[..., None]) -> None:
+    folder = start(tiny(train={"batch_size": 1}), study("a"))
+    limited_to(0)
+    with pytest.raises(RunError, match=r"out of memory with 1 images at a time, which cannot be halved"):
+        train(folder, Execution())
+
+
 @pytest.mark.parametrize(("batch_size", "images"), [(32, 1), (12, 3)])
 def test_a_micro_batch_that_cannot_be_halved_ends_the_run(
     study: StudyFolder, limited_to: Callable[..., None], batch_size: int, images: int

@@ -240,8 +240,11 @@ def test_id_does_not_depend_on_the_order_of_keys_or_on_how_a_number_is_written()
 
 @pytest.mark.parametrize(
     ("label", "start"),
-    [("S/4", "S-4-"), ("", "DiT-"), ("../etc/passwd", "..-etc-passwd-"), ("größer 2", "gr-er-2-"), ("/", "-")],
-)
+    [
+        ("S/4", "S-4-"), ("", "DiT-"), ("../etc/passwd", "..-etc-passwd-"), ("größer 2", "gr-er-2-"), ("/", "-"),
+        ("x" * 300, "x" * 200 + "-"),
+    ],
+)  # fmt: skip
 def test_folder_name_is_one_safe_path_part_that_ends_in_the_id(label: str, start: str) -> None:
     labelled = recipe({"label": label})
     assert labelled.folder_name == start + labelled.id

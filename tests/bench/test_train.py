@@ -184,6 +184,15 @@ def test_diverged_loss_stops_with_the_step(tmp_path: Path) -> None:
     assert found is None or found[0] <= len(losses)
 
 
+def test_a_loss_that_diverges_at_once_promises_no_checkpoint(tmp_path: Path) -> None:
+    run = trainer(tiny(), tmp_path / "run")
+    weight = run.model.get_parameter("final_layer.linear.weight")
+    weight.register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(RunError, match=r"not finite at step 1;.*no step was saved"):
+        run.train_until(12)
+    assert checkpoint.load_newest_state(tmp_path / "run" / "checkpoints", at_most=12) is None
+
+
 def test_a_broken_gradient_is_never_saved(tmp_path: Path) -> None:
     """The loss is still finite at the step whose gradient is not: the weights after it must not become a checkpoint."""
     run = trainer(tiny(train={"log_every": 100}), tmp_path / "run")

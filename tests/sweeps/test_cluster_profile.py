@@ -149,6 +149,107 @@ def test_wrong_values(tmp_path: Path, changes: dict[str, Any], message: str) -> 
     assert refusal(tmp_path, slurm(**changes)) == message
 
 
+# Values that nothing can be computed from
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"training": [{"mem_gb": 0}]}, "training.0.mem_gb"),
+        ({"training": [{"mem_gb": -4.0}]}, "training.0.mem_gb"),
+        ({"training": [{"mem_gb": float("nan")}]}, "training.0.mem_gb"),
+        ({"training": [{"mem_gb": 1e300}]}, "training.0.mem_gb"),
+        ({"evaluation": [{"gpus_per_node": -1}]}, "evaluation.0.gpus_per_node"),
+        ({"training": [{"nodes": 0}]}, "training.0.nodes"),
+        ({"evaluation": [{"nodes": 10**400}]}, "evaluation.0.nodes"),
+        ({"evaluation": [{"gpus_per_node": 10**400}]}, "evaluation.0.gpus_per_node"),
+        ({"training": [{"cpus_per_task": 0}]}, "training.0.cpus_per_task"),
+        ({"training": [{"max_gmacs": float("inf")}]}, "training.0.max_gmacs"),
+        ({"time_limit": "99999999-00"}, "time_limit"),
+        ({"training": [{"time_limit": "999999999999:00:00"}]}, "training.0.time_limit"),
+        ({"signal_before_end_s": -300}, "signal_before_end_s"),
+        ({"gpu": {"name": "x", "peak_tflops": {"fp32": 1e-300}}}, "gpu.peak_tflops.fp32"),
+        ({"gpu": {"name": "x", "peak_tflops": {"fp32": 1e300}}}, "gpu.peak_tflops.fp32"),
+        ({"mfu": {"training": 1e-300, "sampling": 0.1, "source": "x"}}, "mfu.training"),
+    ],
+)
+def test_absurd_values(tmp_path: Path, changes: dict[str, Any], key: str) -> None:
+    assert refusal(tmp_path, slurm(**changes)).startswith(f"{key}: ")
+
+
+@pytest.mark.parametrize("seconds", [3600, 3601, 65535])
+def test_a_signal_before_the_job_begins(tmp_path: Path, seconds: int) -> None:
+    message = refusal(tmp_path, slurm(signal_before_end_s=seconds))
+    assert message == (
+        f"signal_before_end_s: {seconds} leaves no time to work before the signal to jobs of training, whose "
+        "time_limit is 01:00:00; accepted: less than 3600"
+    )
+    short = slurm(signal_before_end_s=300, evaluation=[{}, {"time_limit": "00:05:00"}])
+    assert "jobs of evaluation, whose time_limit is 00:05:00; accepted: less than 300" in refusal(tmp_path, short)
+    assert loaded(tmp_path, slurm(signal_before_end_s=3599)).signal_before_end_s == 3599
+
+
+@pytest.mark.parametrize("key", ["partition", "account", "qos", "constraint", "exclude"])
+@pytest.mark.parametrize("value", ["", "a\nscancel --me", "a\\b"])
+def test_values_that_sbatch_would_not_read_as_they_are_written(tmp_path: Path, key: str, value: str) -> None:
+    assert refusal(tmp_path, slurm(**{key: value})).startswith(f"{key}: {value!r}; accepted: ")
+
+
+# The free section
+
+
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ("array", "max_parallel"), ("dependency", "evaluate"), ("kill-on-invalid-dep", "evaluate"),
+        ("signal", "signal_before_end_s"), ("output", "logs"), ("error", "logs"), ("open-mode", "logs"),
+        ("ntasks", "tasks_per_node"), ("ntasks-per-node", "tasks_per_node"), ("nodes", "nodes"),
+        ("gpus-per-node", "gpus_per_node"), ("gpus", "gpus_per_node"), ("cpus-per-task", "cpus_per_task"),
+        ("mem", "mem_gb"), ("time", "time_limit"), ("partition", "partition"), ("account", "account"), ("qos", "qos"),
+        ("constraint", "constraint"), ("exclude", "exclude"), ("requeue", "requeue"), ("no-requeue", "requeue"),
+        ("mail-user", "mail"), ("mail-type", "mail"), ("job-name", "name"), ("chdir", "setup"), ("wrap", "setup"),
+        ("parsable", "sbatch answers"), ("wait", "sbatch answers"), ("quiet", "sbatch answers"),
+        ("test-only", "sbatch answers"), ("clusters", "cluster"), ("uid", "user"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("value", ["1", True, False])
+def test_options_that_the_suite_gives_itself(tmp_path: Path, option: str, instead: str, value: str | bool) -> None:
+    # As sbatch has it, as a profile's keys are written, and shortened as far as sbatch understands it.
+    for written in {option, option.replace("-", "_"), option[:-1]}:
+        message = refusal(tmp_path, slurm(sbatch={written: value}))
+        assert message.startswith(f"sbatch.{written}: not accepted: ")
+        assert instead in message
+
+
+def test_other_options_do_what_they_say(tmp_path: Path) -> None:
+    given = {
+        "exclusive": False, "contiguous": True, "reservation": "mine", "nice": 100, "mem-per-cpu": "4G",
+        "gres": "tmp:50G", "time-min": "00:10:00", "export": "NONE", "get_user_env": True, "wait-all-nodes": 1,
+        "threads-per-core": 1, "comment": "it's #1", "nodelist": "n1", "switches": "1@10",
+    }  # fmt: skip
+    expected = {name.replace("_", "-"): value for name, value in given.items() if value is not False}
+    assert loaded(tmp_path, slurm(sbatch=given)).sbatch_options == expected
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"--reservation": "mine"}, {"p": "gpu"}, {"": "x"}, {"a b": "x"}, {"reservation": None}, {"nice": 1.5},
+        {"nice": [1]}, {"comment": "one\ntwo"}, {"comment": "a\\b"}, {"export": False}, {"gres": "gpu:2"},
+    ],
+)  # fmt: skip
+def test_options_that_are_none(tmp_path: Path, section: dict[str, Any]) -> None:
+    message = refusal(tmp_path, slurm(sbatch=section))
+    assert message.startswith(f"sbatch.{next(iter(section))}: ")
+    assert "accepted" in message
+
+
+def test_records_of_jobs_that_would_be_refused_now_are_read() -> None:
+    """They are submitted already: to look at them, and to cancel them, must stay possible."""
+    profile = ClusterProfile.model_validate(slurm(sbatch={"array": "0-3"}, signal_before_end_s=3600))
+    assert ClusterProfile.model_validate_json(profile.model_dump_json()) == profile
+
+
 @pytest.mark.parametrize("content", ["", "- executor: local\n", "local\n"])
 def test_no_profile_at_all(tmp_path: Path, content: str) -> None:
     assert refusal(tmp_path, content).startswith("a profile is a mapping with the keys executor, device, precision, ")

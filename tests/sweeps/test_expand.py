@@ -306,6 +306,7 @@ def test_the_same_recipe_twice_is_refused(content: dict[str, Any], tmp_path: Pat
         ({"name": None}, ["name: "]),
         ({"name": ""}, ["name: "]),
         ({"name": "../other"}, ["name: ", "../other"]),
+        ({"name": "x" * 300}, ["name: 300 characters; accepted: at most 100"]),
         ({"name": [1]}, ["name: ", "[1]"]),
         ({"base": None}, ["base: expected a mapping, got None"]),
     ],
@@ -314,6 +315,11 @@ def test_a_sweep_of_the_wrong_form_is_refused(content: dict[str, Any], named: li
     message = refusal(write(tmp_path / "s.yaml", content))
     for fragment in named:
         assert fragment in message
+
+
+@pytest.mark.parametrize("key", ["train.steps", "train.batch_size", "evaluation.num_samples"])
+def test_numbers_that_no_time_can_be_computed_from_are_refused(key: str, tmp_path: Path) -> None:
+    assert key in refusal(write(tmp_path / "s.yaml", {"product": {key: [10**400]}}))
 
 
 @pytest.mark.parametrize("key", ["name", "base"])

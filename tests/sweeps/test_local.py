@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import ditbench
 from runs import StudyFolder, results
 from sweep_files import FOUR, folders, four_runs, rows_logged, submit_here, write_sweep
 
@@ -109,6 +110,14 @@ def test_ctrl_c_ends_the_jobs_with_one_line(study: StudyFolder, tmp_path: Path) 
         assert time.monotonic() < deadline, "a job lives on"
         time.sleep(0.05)
     assert not list(home.glob("*/error.json"))
+
+
+@pytest.mark.parametrize("name", ["%j", "50%abc"])
+def test_a_folder_that_submitit_would_rename_is_refused(tmp_path: Path, name: str) -> None:
+    done = ditbench(*submit_here(four_runs(tmp_path), tmp_path / name)[1:])
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert "--runs" in done.err
+    assert not (tmp_path / name).exists()
 
 
 def test_longest_first() -> None:

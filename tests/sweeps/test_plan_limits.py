@@ -41,6 +41,16 @@ def test_time_limits() -> None:
     check_time_limits(planned(Sweep("often", [often.model_copy(update={"train": train})]), where), where)
 
 
+def test_advice_is_for_the_device() -> None:
+    """Ranks on CPUs have no GPUs to be more of."""
+    where = profile(
+        device="cpu", precision="fp32", time_limit="00:03:00", training=[{}], evaluation=[{}],
+        gpu={"name": "core", "peak_tflops": {"fp32": 0.05}},
+    )  # fmt: skip
+    with pytest.raises(InputError, match="a longer time_limit, or more tasks_per_node in training"):
+        check_time_limits(planned(only("XL/2"), where), where)
+
+
 def test_a_time_limit_that_the_signal_uses_up() -> None:
     where = profile(time_limit="00:02:00", signal_before_end_s=120)
     with pytest.raises(InputError, match=r"has 0 s .*; accepted: a longer time_limit, or more GPUs in training"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from scaling_plans import local, only, planned, profile, rows
 from bench.errors import InputError
 from bench.recipe import Recipe
 from sweeps.expand import Sweep
-from sweeps.plan import check_budget, check_time_limits
+from sweeps.plan import check_budget, check_time_known, check_time_limits
 from sweeps.plan_report import as_json, print_explanation, print_plan
 
 
@@ -43,6 +44,20 @@ def test_mfu_as_measured(tmp_path: Path) -> None:
     assert without.source.startswith("as in training, measured: XL/2")
 
 
+@pytest.mark.parametrize("rate", [0.0, -1.0, math.nan, math.inf, None])
+def test_rates_that_tell_no_time_are_not_taken_for_measured(tmp_path: Path, rate: float | None) -> None:
+    sweep = only("XL/2")
+    facts = {"precision": "tf32", "cluster": "here", "world_size": 8, "resumed_from_step": 0}
+    folder = tmp_path / sweep.recipes[0].id
+    rows(folder / "sessions.jsonl", facts)
+    rows(folder / "train.jsonl", {"step": 100, "images_per_s": rate}, {"step": 200, "images_per_s": 0.81 * 256})
+    measured = planned(sweep, profile(), tmp_path).runs[0].training
+    assert measured and measured.source == "measured: XL/2 on 8 ranks, median of 1 rows of train.jsonl"
+    rows(folder / "train.jsonl", {"step": 100, "images_per_s": rate})
+    guessed = planned(sweep, profile(), tmp_path).runs[0].training
+    assert guessed and guessed.source == "a guess"
+
+
 def test_mfu_measured_on_another_run_of_the_model(tmp_path: Path) -> None:
     first = only("XL/2").recipes[0]
     second = first.model_copy(update={"seed": 1, "label": "again"})
@@ -61,7 +76,7 @@ def test_speeds_of_other_settings_are_not_used(tmp_path: Path, session: dict[str
     assert speed and speed.source == "a guess"
 
 
-def test_a_missing_speed_is_an_error_on_slurm() -> None:
+def test_a_plan_for_slurm_needs_speeds() -> None:
     sweep = only("XL/2")
     expected = {
         "gpu: missing: name and peak_tflops.tf32, dense, in TFLOP/s": {"gpu": None},
@@ -71,10 +86,14 @@ def test_a_missing_speed_is_an_error_on_slurm() -> None:
         "mfu: missing: training, sampling and source, or --mfu; XL/2 was not measured here": {"mfu": None},
     }
     for message, changes in expected.items():
+        where = profile(**changes)
+        unknown = planned(sweep, where)
+        assert unknown.gpu_hours is None
+        check_time_limits(unknown, where)  # a submission goes without
         with pytest.raises(InputError) as caught:
-            planned(sweep, profile(**changes))
+            check_time_known(unknown, where)
         assert str(caught.value) == f"the cluster profile: {message}"
-    for wrong in (0.0, 12.0):
+    for wrong in (0.0, 1e-300, math.nan, 12.0):
         with pytest.raises(InputError, match=f"--mfu {wrong:g}: accepted: a share of the peak"):
             planned(sweep, profile(), mfu=wrong)
 
@@ -93,6 +112,7 @@ def test_this_machine_needs_no_speed(capsys: pytest.CaptureFixture[str]) -> None
     assert "PFLOP" in shown and "step/s" not in shown
     json.dumps(as_json(unknown), allow_nan=False)
     check_time_limits(unknown, local())
+    check_time_known(unknown, local())
     with pytest.raises(InputError, match="--budget: what tiny needs is not known: the cluster profile: gpu: missing"):
         check_budget(unknown, 1)
     no_mfu = planned(sweep, local(gpu={"name": "core", "peak_tflops": {"fp32": 0.05}}))

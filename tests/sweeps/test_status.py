@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -380,6 +381,25 @@ def test_figures(slurm: FakeSlurm, study: FakeStudy) -> None:
     assert cells(of(seen, "B/2")) == {
         **dict.fromkeys(cells(run), ""), "model": "B/2", "state": "waiting", "step": "0/12",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("rate", [0.0, math.nan, math.inf])
+def test_a_rate_that_tells_no_time(slurm: FakeSlurm, study: FakeStudy, rate: float) -> None:
+    study.submitted(study.array("training", "22", "S/4"))
+    study.started("S/4", "22")
+    study.logged("S/4", 4, images_per_s=rate)
+    slurm.accounting("22|RUNNING|training|n3")
+    run = of(look(study), "S/4")
+    assert (run.images_per_s, run.seconds_left, run.mfu) == (None, None, None)
+    assert [cells(run)[column] for column in ("images/s", "left", "MFU")] == ["", "", ""]
+
+
+def test_slow_training_is_not_shown_as_none_at_all(slurm: FakeSlurm, study: FakeStudy) -> None:
+    study.submitted(study.array("training", "22", "S/4"))
+    study.started("S/4", "22")
+    study.logged("S/4", 4, images_per_s=0.125)
+    slurm.accounting("22|RUNNING|training|n3")
+    assert float(cells(of(look(study), "S/4"))["images/s"]) == pytest.approx(0.125, abs=0.01)
 
 
 def test_durations() -> None:
