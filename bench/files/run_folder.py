@@ -4,6 +4,7 @@ config.yaml      the recipe, its id, its sweep's axes     train.jsonl   one row 
 model.json       parameters, GMACs, metrics               evals.jsonl   one row per score: its whole key, its metrics
 sessions.jsonl   one row per start: device, precision     checkpoints/  state-*: to resume; ema-*: kept weights
 failures.jsonl   one row per failed attempt               samples/      uint8 arrays and their provenance
+stops.jsonl      one row per start that SLURM stopped
 finished.json    when complete; error.json if given up    log.txt       starts, resumptions, damaged checkpoints
 
 Scoring by a job of its own may go on beside training: it has its own lock, and its sessions, failures, error and log
@@ -23,7 +24,7 @@ from typing import IO, Any, Literal
 
 from bench.errors import InputError, RunError
 from bench.files import jsonl
-from bench.files.atomic import write_json
+from bench.files.atomic import write_bytes, write_json
 from bench.flops import cost_of
 from bench.recipe import Recipe, parse_recipe
 from bench.schema import dump_yaml, load_yaml
@@ -64,11 +65,8 @@ def write_config(recipe: Recipe, folder: Path, axes: Mapping[str, str] | None = 
     if folders := own_folders(content["recipe"]):
         content["look_in"] = folders  # for jobs, which work elsewhere
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / ".config.yaml"
-        aside.write_text(dump_yaml(content), encoding="utf-8")
-        aside.replace(path)
-    except OSError as error:
+        write_bytes(path, dump_yaml(content).encode())
+    except RunError as error:
         raise InputError(f"{folder}: cannot be written ({error}); give another folder") from None
 
 
@@ -165,6 +163,7 @@ def clear_error(folder: Path) -> None:
     """Let a run that was given up be tried again; what failed stays in failures.jsonl."""
     for phase in PHASES:
         phase_file(folder, "error.json", phase).unlink(missing_ok=True)
+        phase_file(folder, "stops.jsonl", phase).unlink(missing_ok=True)  # see `bench.files.lost_time`
         if failed_attempts(folder, phase):
             jsonl.append(phase_file(folder, "failures.jsonl", phase), {"time": jsonl.now(), "error": None})
 
@@ -173,10 +172,11 @@ def failed_attempts(folder: Path, phase: Phase = "training") -> list[dict[str, A
     """Rows of failures.jsonl since the last `clear_error`, one for each attempt."""
     rows: dict[Any, dict[str, Any]] = {}
     for row in jsonl.read(phase_file(folder, "failures.jsonl", phase)):
+        attempt = row.get("attempt")
         if row.get("error") is None:
             rows.clear()
-        else:
-            rows.setdefault(row.get("attempt"), row)
+        elif rows.get(attempt, {"lost_a_peer": True}).get("lost_a_peer"):  # a row that knows more may follow
+            rows[attempt] = row
     return list(rows.values())
 
 
@@ -190,8 +190,7 @@ def record_failure(folder: Path, phase: Phase, error: str, max_failures: int, fa
         path = phase_file(folder, "failures.jsonl", phase)
         jsonl.append(path, {"time": jsonl.now(), "error": error, **facts})
         if len(failed_attempts(folder, phase)) >= max_failures:
-            content = json.dumps({"error": error, "time": jsonl.now(), **facts}) + "\n"
-            phase_file(folder, "error.json", phase).write_text(content, encoding="utf-8")
+            write_json(phase_file(folder, "error.json", phase), {"error": error, "time": jsonl.now(), **facts})
     except (OSError, RunError):
         log.exception("%s: the error could not be recorded", folder)
 
@@ -204,7 +203,7 @@ def locked(folder: Path, phase: Phase = "training", wait_s: float = 0) -> Iterat
         RunLocked: another process holds it, for longer than `wait_s`.
     """
     deadline = time.monotonic() + wait_s
-    with lock_path(folder, phase).open("w") as lock:
+    with open_lock(lock_path(folder, phase)) as lock:
         while not try_lock(lock):
             if time.monotonic() >= deadline:
                 raise RunLocked(f"{folder}: another process is working on this run")
@@ -214,6 +213,14 @@ def locked(folder: Path, phase: Phase = "training", wait_s: float = 0) -> Iterat
 
 def lock_path(folder: Path, phase: Phase = "training") -> Path:
     return folder / (".lock" if phase == "training" else ".scoring-lock")
+
+
+def open_lock(path: Path) -> IO[str]:
+    """Open a lock's file, making it if need be; of another user's, which others may only read, reading is enough."""
+    try:
+        return path.open("a")
+    except PermissionError:
+        return path.open("r")
 
 
 def try_lock(file: IO[str]) -> bool:

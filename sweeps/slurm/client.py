@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import shutil
@@ -52,27 +51,28 @@ def require(command: str) -> None:
         raise InputError(f"{command}: not found on the PATH; run this where SLURM's commands are (a login node)")
 
 
-def queued_jobs() -> dict[str, Job]:
-    """All jobs of this user that squeue knows and that have not ended, by id, array tasks one by one.
+def queued_jobs(users: Iterable[int] = ()) -> dict[str, Job]:
+    """All jobs of this user, and of `users`, that squeue knows and that have not ended: by id, array tasks one by one.
 
     Raises:
         InputError: no squeue here.
         RunError: SLURM does not answer.
     """
     require("squeue")
-    output = _ask(["squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%i|%T|%j|%N|%r"])
+    numbers = ",".join(str(uid) for uid in sorted({os.getuid(), *users}))
+    output = _ask(["squeue", "--noheader", "--array", f"--user={numbers}", "--format=%i|%T|%j|%N|%r"])
     jobs = (Job(*line.split("|", 4)) for line in output.splitlines() if line.count("|") >= 4)
     return {job.id: job for job in jobs if not job.has_ended}
 
 
 def accounted_jobs(ids: Iterable[str]) -> dict[str, Job] | None:
-    """The last state of jobs by id, from accounting; None where there is no accounting to ask."""
+    """The last state of jobs by id, whoever's, from accounting; None where there is no accounting to ask."""
     arrays = sorted({job_id.partition("_")[0] for job_id in ids})
     if not arrays:
         return {}
     if shutil.which("sacct") is None:
         return None
-    command = ["sacct", "-X", "--noheader", "--parsable2", "--format=JobID,State,JobName,NodeList", "-j"]
+    command = ["sacct", "-X", "--allusers", "--noheader", "--parsable2", "--format=JobID,State,JobName,NodeList", "-j"]
     try:
         output = _ask([*command, ",".join(arrays)])
     except RunError:
