@@ -102,7 +102,7 @@ def _count_if_stuck(
     others = len(starts.keys() - {run})  # the job's time before this run was theirs
     useful_s = since_s = 0.0
     if start := starts.get(run):
-        since_s = max(0.0, time.time() - (seconds(start["time"]) or time.time()))
+        since_s = max(0.0, time.time() - (seconds(start.get("time")) or time.time()))
         useful_s = _useful_s(run, kind, start, since_s)
     whole_s = since_s if others else max(lived_s, since_s)
     record_stop(run, kind, attempt, useful_s, whole_s - useful_s)

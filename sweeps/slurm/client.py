@@ -72,7 +72,7 @@ def accounted_jobs(ids: Iterable[str]) -> dict[str, Job] | None:
         return {}
     if shutil.which("sacct") is None:
         return None
-    command = ["sacct", "-X", "--allusers", "--noheader", "--parsable2", "--format=JobID,State,JobName,NodeList", "-j"]
+    command = ["sacct", "-X", "--noheader", "--parsable2", "--format=JobID,State,JobName,NodeList", "-j"]
     try:
         output = _ask([*command, ",".join(arrays)])
     except RunError:
