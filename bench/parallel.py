@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import Store, TCPStore  # pyright: ignore[reportPrivateImportUsage] - documented
 from torch.nn.parallel import DistributedDataParallel
 
 from bench.device import Precision
@@ -158,11 +159,11 @@ def joined(device: str, meeting: Meeting | None = None) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def _store(meeting: Meeting) -> dist.Store:
+def _store(meeting: Meeting) -> Store:
     """The store by which the ranks of a meeting agree on their connections. Rank 0 holds it, at a port that is free."""
     world_size = meeting.ranks.world_size
     if meeting.ranks.is_first:
-        store = dist.TCPStore("localhost", 0, world_size, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
+        store = TCPStore("localhost", 0, world_size, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
         write_json(meeting.file, {"hosts": meeting.hosts, "port": store.port})
         return store
     deadline = time.monotonic() + MEETING_SECONDS
@@ -176,7 +177,7 @@ def _store(meeting: Meeting) -> dist.Store:
                 except OSError as error:
                     problem = f"{host}, port {place['port']}: {error}"
                 else:
-                    return dist.TCPStore(host, place["port"], world_size, timeout=TIMEOUT, wait_for_workers=False)
+                    return TCPStore(host, place["port"], world_size, timeout=TIMEOUT, wait_for_workers=False)
         time.sleep(0.1)
     minutes = MEETING_SECONDS / 60
     raise RunError(f"rank {meeting.ranks.rank} did not reach rank 0 within {minutes:g} minutes ({problem})")

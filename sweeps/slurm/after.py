@@ -35,11 +35,11 @@ from bench.stopping import STOPPED
 from sweeps.cluster import ClusterProfile, whole_start_s
 from sweeps.slurm import client, submissions
 from sweeps.slurm.job import last_start
-from sweeps.slurm.last_words import cause_of_death
+from sweeps.slurm.last_words import cause_of_death, died_of_a_stop
 from sweeps.slurm.submissions import Kind
 
-# SIGUSR2 before the processes could listen to it.
-TOO_EARLY = 128 + signal.SIGUSR2
+# SLURM's signals, before the processes could listen to them.
+TOO_EARLY = (128 + signal.SIGUSR2, 128 + signal.SIGTERM)
 
 
 def main(arguments: list[str]) -> int:
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
     job_id = _job_id()
     attempt = f"{job_id}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
     max_failures = submission.profile.max_failures
-    if status in (STOPPED, TOO_EARLY):
+    if status in (STOPPED, *TOO_EARLY) or died_of_a_stop(folder, job_id):
         lived_s = float(lived[0]) if lived else 0.0
         _count_if_stuck(runs, _left(runs, array.kind, inline), array.kind, attempt, submission.profile, lived_s)
     else:

@@ -18,6 +18,7 @@ from bench.files.jsonl import now
 # The batch script prints it before srun: what srun said of earlier starts, in the same log, is above it.
 MARK = re.compile(r"^attempt \d+(_\d+)?\.\d+$", re.MULTILINE)
 SRUN = re.compile(r"^srun: error: (?P<host>\S+): tasks? (?P<rank>[\d,-]+): (?P<words>.+)$", re.MULTILINE)
+STOPS = {signal.strsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)}
 TAIL_BYTES = 1 << 18
 
 
@@ -42,7 +43,7 @@ def cause_of_death(folder: Path, job_id: str, attempt: str, status: int) -> tupl
     said.sort(key=lambda row: (row["lost_a_peer"], row["time"]))
     if said and not said[0]["lost_a_peer"]:
         rank, host, words = said[0]["rank"], said[0]["host"], said[0]["error"]
-    elif first := _first_to_go(folder / "jobs" / f"{job_id}_0_log.out"):
+    elif first := _first_to_go(folder, job_id):
         rank, host, words = first["rank"], first["host"], _plainly(first["words"])
     elif said:
         rank, host, words = said[0]["rank"], said[0]["host"], f"it lost another, which left no word: {said[0]['error']}"
@@ -56,8 +57,15 @@ def cause_of_death(folder: Path, job_id: str, attempt: str, status: int) -> tupl
     return f"rank {rank} on {host}: {words}", facts
 
 
-def _first_to_go(log: Path) -> re.Match[str] | None:
+def died_of_a_stop(folder: Path, job_id: str) -> bool:
+    """Whether the first rank to die in the job's last start did of SLURM's request to stop: it could not listen yet."""
+    first = _first_to_go(folder, job_id)
+    return first is not None and first["words"] in STOPS
+
+
+def _first_to_go(folder: Path, job_id: str) -> re.Match[str] | None:
     """What srun said of the first rank that died in the job's last start."""
+    log = folder / "jobs" / f"{job_id}_0_log.out"
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - TAIL_BYTES))

@@ -37,7 +37,7 @@ from sweeps.slurm.client import Job
 from sweeps.slurm.snapshot import copy_code
 from sweeps.slurm.submissions import JobArray, Submission
 
-KILLED, TOO_EARLY = 128 + 9, 128 + 12
+KILLED, TOO_EARLY, TOO_EARLY_TERM = 128 + 9, 128 + 12, 128 + 15
 RECIPES = [tiny(seed=seed) for seed in range(3)]
 STEPS = RECIPES[0].train.steps
 # What SLURM gives task 1 of array 70, started for the third time.
@@ -160,8 +160,9 @@ def test_a_job_without_an_array_is_requeued_by_its_own_number(study: Study, monk
     assert [row["attempt"] for row in failed_attempts(study.runs[0])] == ["72.0"]
 
 
-def test_a_signal_before_anything_began_is_no_failure(study: Study) -> None:
-    assert study.end(TOO_EARLY) == TOO_EARLY
+@pytest.mark.parametrize("status", [TOO_EARLY, TOO_EARLY_TERM])
+def test_a_signal_before_anything_began_is_no_failure(study: Study, status: int) -> None:
+    assert study.end(status) == status
     assert study.requeued() == ["requeue 70_1"]
     assert study.counted() == [[], [], []]
 
@@ -308,7 +309,16 @@ def test_a_job_that_never_begins_does_not_go_round_for_ever(study: Study, monkey
 # Useful time against lost time: of an hour, 2 minutes before its end SLURM signals
 
 
-@pytest.mark.parametrize("status", [STOPPED, TOO_EARLY])
+@pytest.mark.parametrize("words", ["Terminated", "User defined signal 2"])
+def test_a_rank_that_could_not_listen_to_the_signal_yet_makes_the_stop_no_failure(study: Study, words: str) -> None:
+    """srun kills the others, which were listening."""
+    study.die_in(ATTEMPT, f"srun: error: n2: task 1: {words}", SRUN_KILLED)
+    assert study.end(KILLED) == KILLED
+    assert study.counted() == [[], [], []]
+    assert lost_time(study.runs[1], "training") == LostTime(1, 0, 100)
+
+
+@pytest.mark.parametrize("status", [STOPPED, TOO_EARLY, TOO_EARLY_TERM])
 def test_preemptions_while_a_job_starts_up_give_nothing_up(
     study: Study, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
