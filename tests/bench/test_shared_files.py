@@ -7,11 +7,13 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from file_server import FileServer
 from recipes import tiny
 
 from bench.data.latent_index import StoredVae
@@ -22,6 +24,7 @@ from bench.files.atomic import replace, write_json
 from bench.files.checkpoint import save_tensors
 from bench.files.run_folder import lock_path, locked, record_failure, write_config
 from models.assets import _locked as locked_asset
+from models.download import download
 from sweeps.slurm.snapshot import copy_code
 
 # Nobody has it as a group of their own.
@@ -120,6 +123,14 @@ def test_a_failure_leaves_nothing_beside_the_old_file(tmp_path: Path) -> None:
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x.json", '{\n "x": 1\n}\n')]
 
 
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder that all users may write; pytest's are within one of its own user alone."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
+
+
 # As another user: hold the lock that root's file is, and see that root holds it.
 OTHER = """
 import os, sys
@@ -138,15 +149,28 @@ with models.assets._locked(folder / "weights.pt"): pass
 
 @is_root
 @pytest.mark.parametrize("held", [True, False])
-def test_the_lock_of_another_user_s_file_works_where_it_can_only_be_read(tmp_path: Path, held: bool) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    with locked(tmp_path), locked_asset(tmp_path / "weights.pt"):
+def test_the_lock_of_another_user_s_file_works_where_it_can_only_be_read(shared: Path, held: bool) -> None:
+    with locked(shared), locked_asset(shared / "weights.pt"):
         pass
-    lock_path(tmp_path).chmod(0o644)
-    with lock_path(tmp_path).open() as lock:
+    lock_path(shared).chmod(0o644)
+    with lock_path(shared).open() as lock:
         if held:
             fcntl.flock(lock, fcntl.LOCK_EX)
-        code = OTHER.format(path=sys.path, folder=str(tmp_path), held=held)
+        code = OTHER.format(path=sys.path, folder=str(shared), held=held)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
     assert (done.stdout, done.returncode) == ("refused\n" if held else "taken\n", 0), done.stderr
+
+
+@is_root
+def test_a_download_that_another_user_left_half_done_is_begun_anew(shared: Path) -> None:
+    part = shared / ".big.part"
+    part.write_bytes(b"begun")
+    part.with_name(f"{part.name}.version").write_text("of theirs")
+    with FileServer({"/big": b"the whole"}) as server:
+        os.setresuid(54322, 54322, 0)
+        try:
+            download(server.url("/big"), part)
+        finally:
+            os.setresuid(0, 0, 0)
+    assert part.read_bytes() == b"the whole"
+    assert part.stat().st_uid == 54322

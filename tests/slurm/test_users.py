@@ -66,7 +66,8 @@ def project() -> Iterator[Path]:
         yield folder
     finally:
         for name in NAMES:
-            subprocess.run(["userdel", name], capture_output=True)
+            subprocess.run(["scancel", "--quiet", f"--user={name}"], capture_output=True)
+            subprocess.run(["userdel", "--force", name], capture_output=True)
         subprocess.run(["groupdel", GROUP], capture_output=True)
         shutil.rmtree(folder)
 
@@ -104,7 +105,7 @@ def _can_run(python: str) -> bool:
 def test_two_people_work_on_one_project_folder(cluster: Cluster, project: Path, users: tuple[User, User]) -> None:
     """Ben sees Ann's jobs, starts none a second time, cannot cancel them, and continues what she stopped."""
     ann, ben = users
-    train = {"steps": 3000, "checkpoint_steps": [], "save_every": 1, "log_every": 1}
+    train = {"steps": 1500, "checkpoint_steps": [], "save_every": 1, "log_every": 1}
     path, runs = write_sweep(project, "shared", {"seed": [0]}, train), project / "runs"
     profile = write_profile(project)
     rest = (path, "--runs", runs)
@@ -120,7 +121,7 @@ def test_two_people_work_on_one_project_folder(cluster: Cluster, project: Path, 
     assert job in cluster.squeue("--noheader", "--format=%i", "--states=RUNNING").split()
     ann.sweep("cancel", *rest)
     cluster.wait_until(lambda: not cluster.squeue("--noheader").strip(), 60, "her jobs are gone")
-    assert last_step(folder) < 3000
+    assert last_step(folder) < 1500
     ben.sweep("submit", path, "--cluster", profile, "--runs", runs)
     assert [record.uid for record in submissions.read_all(runs / "shared")] == [ann.uid, ben.uid]
     cluster.wait_until(lambda: all_finished(path, runs), 240, "Ben's jobs finished her run")
