@@ -216,9 +216,9 @@ class ClusterProfile(Section):
 
 
 def whole_start_s(limit_s: float, signal_before_end_s: float) -> float:
-    """What a start has at least, from its beginning to SLURM's signal, which may come a minute early."""
+    """What a start has at least, from its beginning to SLURM's signal, which comes up to a minute early."""
     told_s = max(0.0, limit_s - signal_before_end_s)
-    return max(told_s - 60, told_s / 2)
+    return max(told_s - 60, 0.75 * told_s)
 
 
 def load_cluster(name: str, instead: dict[str, str] | None = None) -> ClusterProfile:

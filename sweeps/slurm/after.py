@@ -115,7 +115,7 @@ def _count_if_stuck(
             f"{_duration(limit_s)}), a shorter signal_before_end_s ({profile.signal_before_end_s}), or a partition "
             "that preempts less"
         )
-        record_failure(run, kind, reason, 1, {"attempt": attempt})
+        record_failure(run, kind, reason, 1, {"attempt": attempt, "lost_s": account.lost_s})
 
 
 def _useful_s(run: Path, kind: Kind, start: dict[str, Any], since_s: float) -> float:

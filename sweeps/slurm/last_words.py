@@ -51,7 +51,7 @@ def cause_of_death(folder: Path, job_id: str, attempt: str, status: int) -> tupl
         meaning = _meaning(status)
         return f"its processes died with exit status {status} ({meaning}) and left no reason but what is in the log", {}
     log = folder / "jobs" / f"{job_id}_{rank}_log.out"
-    facts = {"rank": rank, "host": host}
+    facts = {"rank": int(rank) if str(rank).isdigit() else rank, "host": host}
     if log.exists():
         facts["log"] = str(log.relative_to(folder.parents[1]))
     return f"rank {rank} on {host}: {words}", facts

@@ -86,7 +86,8 @@ def explain(look: Look, files: RunFiles) -> Iterator[str]:
             attempts = failed_attempts(run.folder, kind)
             if attempts:
                 failures.append((kind, attempts[-1]))
-                yield f"{kind}: {len(attempts)} of {allowed} allowed attempts failed"
+                failed = sum("lost_s" not in row for row in attempts)  # the others: see `_lost_time`
+                yield f"{kind}: {failed} of {allowed} allowed attempts failed"
             yield from _lost_time(run.folder, kind)
     if failures:
         kind, row = max(failures, key=lambda pair: str(pair[1].get("time")))
@@ -105,7 +106,7 @@ def _lost_time(folder: Path, kind: Kind) -> Iterator[str]:
     if account.starts:
         lost, useful = (timedelta(seconds=round(value)) for value in (account.lost_s, account.useful_s))
         yield (
-            f"{kind}: stopped by SLURM {account.starts} times in a row before it was of use: {lost} lost, {useful} "
+            f"{kind}: stopped by SLURM {account.starts} times in a row, of little use: {lost} lost, {useful} "
             "useful; it is given up once that is the time of max_failures whole starts"
         )
 

@@ -282,7 +282,7 @@ def test_a_rank_that_left_no_word_is_named_by_srun(study: Study, words: str, rea
     assert row["error"].startswith("rank 1 on n2: ")
     assert reason in row["error"]
     assert ("out of memory" in row["error"]) == (words == "Killed")
-    assert row["rank"] == "1"
+    assert row["rank"] == 1
 
 
 def test_a_death_before_any_run_began_is_put_down_to_the_first_that_is_left(study: Study) -> None:

@@ -333,6 +333,9 @@ def test_why_says_what_its_stops_cost(sweep: SweepCommands, slurm: FakeSlurm, fa
         append(fake.run("S/4") / "stops.jsonl", row)
     (line,) = (line for line in sweep("why", "S/4").splitlines() if "stopped by SLURM" in line)
     assert "2 times in a row" in line
+    assert "allowed attempts failed" not in sweep("why", "S/4")
+    fake.failed_once("S/4", "given up", lost_s=300.0)
+    assert "training: 0 of 3 allowed attempts failed" in sweep("why", "S/4")
     assert "0:05:00 lost, 0:00:02 useful" in line
 
 
