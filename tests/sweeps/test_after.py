@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from recipes import tiny
 
-from bench.errors import InputError
+from bench.errors import InputError, RunError
 from bench.files import jsonl
 from bench.files.lost_time import LostTime, lost_time
 from bench.files.run_folder import (
@@ -34,6 +35,7 @@ from bench.stopping import STOPPED
 from sweeps.cluster import ClusterProfile
 from sweeps.slurm import after, last_words, submissions
 from sweeps.slurm.client import Job
+from sweeps.slurm.launch import make_task
 from sweeps.slurm.snapshot import copy_code
 from sweeps.slurm.submissions import JobArray, Submission
 
@@ -257,6 +259,29 @@ def test_the_reason_is_that_of_the_rank_that_died_first(study: Study) -> None:
     (row,) = failed_attempts(study.runs[2])
     assert row["error"] == "rank 3 on n2: OSError: [Errno 98] Address already in use"
     assert (row["rank"], row["host"]) == (3, "n2")
+
+
+@pytest.mark.slow
+def test_an_error_before_any_run_began_is_known_too(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 1 of a job waits for rank 0, which never comes."""
+    import bench.parallel
+
+    folder = study.folder / "submissions" / "0001"
+    task = make_task("training", [run.name for run in study.runs[1:]], study.folder, folder, study.submission)
+    place = {"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "0", "SLURMD_NODENAME": "n2"}
+    for name, value in {**place, "SUBMITIT_EXECUTOR": "slurm", "MASTER_PORT": "1", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(bench.parallel, "MEETING_SECONDS", 0.1)
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)}
+    try:
+        with pytest.raises(RunError, match="did not reach rank 0"):
+            task()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert study.end(KILLED) == KILLED
+    (row,) = failed_attempts(study.runs[1])
+    assert row["error"].startswith("rank 1 on n2: rank 1 did not reach rank 0")
 
 
 @pytest.mark.parametrize(
