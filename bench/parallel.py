@@ -7,24 +7,34 @@ waits for a GPU. Device and precision are no part of a recipe: both are recorded
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import Store, TCPStore  # pyright: ignore[reportPrivateImportUsage] - documented
 from torch.nn.parallel import DistributedDataParallel
 
 from bench.device import Precision
-from bench.errors import InputError
+from bench.errors import InputError, RunError
+from bench.files.atomic import write_json
 from bench.stopping import StopRequest
 
 # Ranks wait for each other while rank 0 scores; a dead rank is noticed by its closed connection, not by this.
 TIMEOUT = timedelta(hours=24)
+# Nodes of a job may load torch minutes apart.
+MEETING_SECONDS = 1800.0
+CONNECT_SECONDS = 10.0
 T = TypeVar("T")
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -107,24 +117,77 @@ class Ranks:
 SINGLE = Ranks()
 
 
+@dataclass(frozen=True)
+class Meeting:
+    """How ranks that no torchrun started find each other: rank 0 takes a free port and writes it into `file`.
+
+    `file` is on a disk that all share, and of this start alone. `hosts`: what other machines may call this one.
+    """
+
+    ranks: Ranks
+    file: Path
+    hosts: tuple[str, ...] = ("localhost",)
+
+
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
-    """The ranks that torchrun's environment variables describe, or a single one where WORLD_SIZE is unset or 1.
+def joined(device: str, meeting: Meeting | None = None) -> Iterator[Ranks]:
+    """The ranks of a meeting, else those that torchrun's environment variables describe, else a single one.
 
     Raises:
-        InputError: WORLD_SIZE is given without the others.
+        InputError: WORLD_SIZE is given without torchrun's other variables.
+        RunError: rank 0 of the meeting is not reached.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if (meeting.ranks.world_size if meeting else int(os.environ.get("WORLD_SIZE", "1"))) == 1:
         yield SINGLE
         return
-    missing = [name for name in VARIABLES if name not in os.environ]
-    if missing:
-        raise InputError(f"environment: WORLD_SIZE is set, but not {', '.join(missing)}; torchrun sets all of them")
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    if meeting:
+        ranks = meeting.ranks
+        store = _store(meeting)
+        dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.world_size, timeout=TIMEOUT)
+        if ranks.is_first:  # all have come
+            meeting.file.unlink(missing_ok=True)
+    else:
+        missing = [name for name in VARIABLES if name not in os.environ]
+        if missing:
+            raise InputError(f"environment: WORLD_SIZE is set, but not {', '.join(missing)}; torchrun sets all of them")
+        dist.init_process_group(backend, timeout=TIMEOUT)
+        ranks = Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
+        yield ranks
     finally:
         dist.destroy_process_group()
+
+
+def _store(meeting: Meeting) -> Store:
+    """The store by which the ranks of a meeting agree on their connections. Rank 0 holds it, at a port that is free."""
+    world_size = meeting.ranks.world_size
+    if meeting.ranks.is_first:
+        store = TCPStore("localhost", 0, world_size, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
+        write_json(meeting.file, {"hosts": meeting.hosts, "port": store.port})
+        return store
+    deadline = time.monotonic() + MEETING_SECONDS
+    problem = f"it did not write {meeting.file}"
+    while time.monotonic() < deadline:
+        if meeting.file.exists():
+            place = json.loads(meeting.file.read_text(encoding="utf-8"))
+            for host in place["hosts"]:
+                try:  # TCPStore says less, and takes longer
+                    socket.create_connection((host, place["port"]), timeout=CONNECT_SECONDS).close()
+                except OSError as error:
+                    problem = f"{host}, port {place['port']}: {error}"
+                else:
+                    return TCPStore(host, place["port"], world_size, timeout=TIMEOUT, wait_for_workers=False)
+        time.sleep(0.1)
+    minutes = MEETING_SECONDS / 60
+    raise RunError(f"rank {meeting.ranks.rank} did not reach rank 0 within {minutes:g} minutes ({problem})")
+
+
+def lost_a_peer(error: Exception) -> bool:
+    """Whether an error only says that another rank is gone."""
+    if isinstance(error, (dist.DistBackendError, dist.DistNetworkError)):
+        return True
+    return isinstance(error, RuntimeError) and bool(re.search("gloo|NCCL|[Cc]onnection|[Bb]roken pipe", str(error)))
 
 
 def prepare_device(device: str, precision: Precision, local_rank: int = 0) -> torch.device:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import re
 import time
 import traceback
 import uuid
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 import models
@@ -43,7 +41,7 @@ from bench.files.run_folder import (
 )
 from bench.flops import cost_of
 from bench.objectives import OBJECTIVES
-from bench.parallel import Execution, OnLog, Parallel, prepare_device
+from bench.parallel import Execution, OnLog, Parallel, lost_a_peer, prepare_device
 from bench.randomness import Stream, generator
 from bench.recipe import Recipe
 from bench.sample import forget_samples
@@ -153,7 +151,7 @@ def _locked(folder: Path, phase: Phase, execution: Execution) -> Iterator[None]:
 def _record(folder: Path, phase: Phase, error: Exception, attempt: str, execution: Execution) -> None:
     """Leave the reason in failures.jsonl, once for all ranks: the rank that failed by itself knows it best."""
     ranks = execution.ranks
-    deadline = time.monotonic() + (PEER_SECONDS if _lost_a_peer(error) else 0.2 * ranks.rank)
+    deadline = time.monotonic() + (PEER_SECONDS if lost_a_peer(error) else 0.2 * ranks.rank)
     while ranks.world_size > 1:
         if any(row.get("attempt") == attempt for row in failed_attempts(folder, phase)):
             return
@@ -163,17 +161,12 @@ def _record(folder: Path, phase: Phase, error: Exception, attempt: str, executio
     expected = isinstance(error, (InputError, RunError, MissingAsset, DamagedAsset, FetchError))
     text = str(error) if expected else f"{type(error).__name__}: {error}"
     facts = {**execution.session, "attempt": attempt, "rank": ranks.rank}
+    if lost_a_peer(error):
+        facts["lost_a_peer"] = True  # a row with the peer's own reason may follow
     if not expected:
         facts["traceback"] = "".join(traceback.format_exception(error))
         log.error("%s", facts["traceback"])
     record_failure(folder, phase, text, execution.max_failures, facts)
-
-
-def _lost_a_peer(error: Exception) -> bool:
-    """Whether an error only says that another rank is gone."""
-    if isinstance(error, (dist.DistBackendError, dist.DistNetworkError)):
-        return True
-    return isinstance(error, RuntimeError) and bool(re.search("gloo|NCCL|[Cc]onnection|[Bb]roken pipe", str(error)))
 
 
 def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: Execution) -> None:
@@ -297,7 +290,7 @@ def _with_less_memory(recipe: Recipe, folder: Path, execution: Execution, work: 
             return work()
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
-                if _lost_a_peer(error) and read_micro_batches(folder) > pieces:
+                if lost_a_peer(error) and read_micro_batches(folder) > pieces:
                     raise Stopped("out of memory on another rank: every rank starts again") from None
                 raise
             reason = str(error).splitlines()[0]

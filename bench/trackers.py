@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.errors import InputError, RunError
+from bench.files.atomic import write_bytes
 from bench.files.names import visible
 
 if TYPE_CHECKING:
@@ -186,10 +187,7 @@ def _wandb_id(folder: Path, recipe: Recipe) -> str:
     """The run's id at wandb: made once, so that it outlives a move of the folder but not its deletion."""
     path = folder / "wandb" / "id.txt"
     if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        aside = path.with_suffix(".new")
-        aside.write_text(f"{recipe.id}-{secrets.token_hex(4)}", encoding="utf-8")
-        aside.replace(path)
+        write_bytes(path, f"{recipe.id}-{secrets.token_hex(4)}".encode())
     return path.read_text(encoding="utf-8")
 
 

@@ -293,7 +293,12 @@ def _fetched(file: AssetFile, target: Path, entry: dict[str, Any] | None, progre
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file that is about to be written; wait for it if another process does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("a") as lock:
+    lock_file = path.with_name(f".{path.name}.lock")
+    try:
+        lock = lock_file.open("a")
+    except PermissionError:
+        lock = lock_file.open("r")  # another user's, which others may only read: enough for its lock
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

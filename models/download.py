@@ -85,6 +85,8 @@ def _on_hub(url: str) -> bool:
 
 def _receive(url: str, part: Path, on_bytes: OnBytes | None) -> str | None:
     """One request for what `part` lacks. Raises URLError for the network, other OSErrors for the disk."""
+    if part.exists() and not os.access(part, os.W_OK):
+        discard(part)  # another user's, who left it half done
     # The last byte is asked for again: a server answers 416 where nothing is left to send.
     have = max(part.stat().st_size - 1, 0) if part.exists() and _version_file(part).exists() else 0
     redirects = _Redirects()

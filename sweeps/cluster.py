@@ -232,6 +232,12 @@ class ClusterProfile(Section):
         return self.gpu.peak_tflops.get(precision or self.precision) if self.gpu else None
 
 
+def whole_start_s(limit_s: float, signal_before_end_s: float) -> float:
+    """What a start has at least, from its beginning to SLURM's signal, which comes up to a minute early."""
+    told_s = max(0.0, limit_s - signal_before_end_s)
+    return max(told_s - 60, 0.75 * told_s)
+
+
 def load_cluster(name: str, instead: dict[str, str] | None = None) -> ClusterProfile:
     """A profile by name (sweeps/clusters/NAME.yaml) or path, with the values of `instead` for some of its keys.
 

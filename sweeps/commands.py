@@ -157,6 +157,7 @@ def _submit_to_slurm(
 
     from sweeps.plan import check_time_limits
     from sweeps.slurm import client, launch
+    from sweeps.slurm.submissions import read_all, submitters
 
     launch.check_folder(runs / sweep.name)
     check_time_limits(made, profile)
@@ -165,7 +166,7 @@ def _submit_to_slurm(
 
         print_plan(made)
         if shutil.which("squeue"):
-            jobs = client.queued_jobs()
+            jobs = client.queued_jobs(submitters(read_all(runs / sweep.name)))
         else:
             jobs = {}
             print("\nNo squeue here: runs that are already queued or running cannot be recognised.")
@@ -174,7 +175,7 @@ def _submit_to_slurm(
         return
     client.require("sbatch")
     with launch.submitting(runs / sweep.name):
-        what = launch.todo(sweep, runs, client.queued_jobs())
+        what = launch.todo(sweep, runs, client.queued_jobs(submitters(read_all(runs / sweep.name))))
         left_alone = f"{what.finished} finished, {what.queued} queued or running"
         if not what.to_train and not what.to_score:
             typer.echo(f"nothing to submit: of {len(sweep.recipes)} runs {left_alone}")

@@ -21,6 +21,7 @@ def write_whole(path: Path, content: bytes) -> Path:
     """Write `content` aside, then put it in the place of `path`; returns `path`. Makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = _aside(path)
+    aside.unlink(missing_ok=True)  # a killed writer's, of another machine and perhaps of another user
     try:
         aside.write_bytes(content)
         aside.replace(path)

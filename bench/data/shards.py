@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -107,13 +107,16 @@ def agree(out: Path, settings: Settings) -> None:
     """
     path = out / SETTINGS
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=out, prefix=".settings-", encoding="utf-8") as aside:
-        json.dump(settings.model_dump(mode="json"), aside, indent=1)
-        aside.flush()
-        os.fsync(aside.fileno())
-        Path(aside.name).chmod(0o644)
+    aside = out / f".settings-{uuid.uuid4().hex}"  # not tempfile's: that is for its owner alone
+    try:
+        with aside.open("x", encoding="utf-8") as file:
+            json.dump(settings.model_dump(mode="json"), file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
         with suppress(FileExistsError):
-            os.link(aside.name, path)  # unlike a rename, never over the file of another process
+            os.link(aside, path)  # unlike a rename, never over the file of another process
+    finally:
+        aside.unlink(missing_ok=True)
     stored = _parse(Settings, path)
     if stored is None:
         raise InputError(f"{path}: not the settings of `ditbench encode`; choose another --out, or delete the folder")

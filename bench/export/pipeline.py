@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +26,7 @@ from bench.export import diffusers_scheduler
 from bench.export.diffusers_scheduler import RespacedDDIMScheduler
 from bench.export.model_card import model_card
 from bench.files import jsonl
+from bench.files.atomic import give_mode
 from bench.files.run_folder import read_config
 from bench.objectives.diffusion import linear_betas
 from bench.recipe import Recipe
@@ -81,6 +83,9 @@ def export(run: Path, out: Path, step: int | None = None, vae: str | None = None
             shutil.copyfile(str(module.__file__), aside / component / f"{_name(module)}.py")
         (aside / "model_index.json").write_text(json.dumps(_index(recipe), indent=2) + "\n", encoding="utf-8")
         (aside / "README.md").write_text(card, encoding="utf-8")
+        mode = stat.S_IMODE((aside / "README.md").stat().st_mode)
+        for path in aside.rglob("*.safetensors"):
+            give_mode(path, mode)
         aside.rename(out)
     except (OSError, SafetensorError) as error:  # the latter is how safetensors says that the disk is full
         raise RunError(f"{out}: could not be written ({error})") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +18,18 @@ NAME_CACHE_SECONDS = 90
 def replace(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write(aside)` make a file beside `path`, sync it, and rename it into place.
 
+    Who may read and write it is what the umask and the folder (its group, its ACL) say, whatever `write` does.
+
     Raises:
         RunError: the disk is full or the folder cannot be written; the old file stays.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        aside.unlink(missing_ok=True)  # a killed writer's, of another machine and perhaps of another user
+        mode = made_mode(aside)
         write(aside)
-        aside.chmod(0o644)  # safetensors makes files that only the owner reads; groups share runs
+        give_mode(aside, mode)
         with aside.open("rb") as file:
             os.fsync(file.fileno())
         aside.replace(path)
@@ -35,6 +40,21 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
         if isinstance(error, OSError):
             raise RunError(f"{path}: could not be written ({error}); what was saved before is untouched") from None
         raise
+
+
+def made_mode(path: Path) -> int:
+    """Make an empty file; return its permissions: the umask's, less what an ACL of the folder takes away.
+
+    So the umask is never asked for, which can only be done by setting it, for all threads at once.
+    """
+    with path.open("xb") as file:
+        return stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+
+
+def give_mode(path: Path, mode: int) -> None:
+    """Give a file these permissions, if it has others: safetensors makes files that only the owner reads."""
+    if stat.S_IMODE(path.stat().st_mode) != mode:
+        path.chmod(mode)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -4,6 +4,7 @@ config.yaml      the recipe, its id, its sweep's axes     train.jsonl   one row 
 model.json       parameters, GMACs, metrics               evals.jsonl   one row per score: its whole key, its metrics
 sessions.jsonl   one row per start: device, precision     checkpoints/  state-*: to resume; ema-*: kept weights
 failures.jsonl   one row per failed attempt               samples/      uint8 arrays and their provenance
+stops.jsonl      one row per start that SLURM stopped
 finished.json    when complete; error.json if given up    log.txt       starts, resumptions, damaged checkpoints
 
 Scoring by a job of its own may go on beside training: it has its own lock, and its sessions, failures, error and log
@@ -162,6 +163,7 @@ def clear_error(folder: Path) -> None:
     """Let a run that was given up be tried again; what failed stays in failures.jsonl."""
     for phase in PHASES:
         phase_file(folder, "error.json", phase).unlink(missing_ok=True)
+        phase_file(folder, "stops.jsonl", phase).unlink(missing_ok=True)  # see `bench.files.lost_time`
         if failed_attempts(folder, phase):
             jsonl.append(phase_file(folder, "failures.jsonl", phase), {"time": jsonl.now(), "error": None})
 
@@ -170,10 +172,11 @@ def failed_attempts(folder: Path, phase: Phase = "training") -> list[dict[str, A
     """Rows of failures.jsonl since the last `clear_error`, one for each attempt."""
     rows: dict[Any, dict[str, Any]] = {}
     for row in jsonl.read(phase_file(folder, "failures.jsonl", phase)):
+        attempt = row.get("attempt")
         if row.get("error") is None:
             rows.clear()
-        else:
-            rows.setdefault(row.get("attempt"), row)
+        elif rows.get(attempt, {"lost_a_peer": True}).get("lost_a_peer"):  # a row that knows more may follow
+            rows[attempt] = row
     return list(rows.values())
 
 
@@ -200,7 +203,7 @@ def locked(folder: Path, phase: Phase = "training", wait_s: float = 0) -> Iterat
         RunLocked: another process holds it, for longer than `wait_s`.
     """
     deadline = time.monotonic() + wait_s
-    with lock_path(folder, phase).open("w") as lock:
+    with open_lock(lock_path(folder, phase)) as lock:
         while not try_lock(lock):
             if time.monotonic() >= deadline:
                 raise RunLocked(f"{folder}: another process is working on this run")
@@ -210,6 +213,14 @@ def locked(folder: Path, phase: Phase = "training", wait_s: float = 0) -> Iterat
 
 def lock_path(folder: Path, phase: Phase = "training") -> Path:
     return folder / (".lock" if phase == "training" else ".scoring-lock")
+
+
+def open_lock(path: Path) -> IO[str]:
+    """Open a lock's file, making it if need be; of another user's, which others may only read, reading is enough."""
+    try:
+        return path.open("a")
+    except PermissionError:
+        return path.open("r")
 
 
 def try_lock(file: IO[str]) -> bool:

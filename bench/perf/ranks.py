@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import statistics
 import tempfile
 import time
@@ -17,7 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from bench.flops import forward_gmacs
-from bench.parallel import SINGLE, Parallel, Ranks, joined
+from bench.parallel import SINGLE, Meeting, Parallel, Ranks, joined
 from bench.recipe import Recipe
 from bench.run import build_trainer
 from bench.train import Trainer
@@ -60,30 +58,27 @@ class RanksCost:
 
 def ranks_cost(recipe: Recipe, rounds: int, steps: int) -> RanksCost:
     """Measure one recipe's training step by one process and by two, `rounds` times `steps` of each, in turns."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     context = mp.get_context("spawn")
     results = context.SimpleQueue()
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE=str(NUM_RANKS))
     arguments = (recipe, rounds, steps, results)
-    processes = [context.Process(target=_measure, args=(rank, *arguments)) for rank in range(NUM_RANKS)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
+    with tempfile.TemporaryDirectory() as folder:
+        meetings = [Meeting(Ranks(rank, NUM_RANKS, rank), Path(folder) / "port.json") for rank in range(NUM_RANKS)]
+        processes = [context.Process(target=_measure, args=(meeting, *arguments)) for meeting in meetings]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
     if any(process.exitcode for process in processes):
         raise RuntimeError("a rank of the measurement failed")
     return results.get()
 
 
-def _measure(rank: int, recipe: Recipe, rounds: int, steps: int, results: mp.SimpleQueue[RanksCost]) -> None:
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+def _measure(meeting: Meeting, recipe: Recipe, rounds: int, steps: int, results: mp.SimpleQueue[RanksCost]) -> None:
     torch.set_num_threads(1)
     half = recipe.model_copy(
         update={"train": recipe.train.model_copy(update={"batch_size": recipe.train.batch_size // NUM_RANKS})}
     )
-    with joined("cpu") as ranks, tempfile.TemporaryDirectory() as folder:
+    with joined("cpu", meeting) as ranks, tempfile.TemporaryDirectory() as folder:
         both = _trainer(recipe, Path(folder), ranks)
         alone = _trainer(recipe, Path(folder), SINGLE)
         without = _trainer(half, Path(folder), SINGLE)

@@ -1,10 +1,11 @@
 """The end of a job's batch script: decide by the exit status of its processes whether it goes back into the queue.
 
-    python -m sweeps.slurm.after SUBMISSION_FOLDER ARRAY_NAME TASK_INDEX STATUS
+    python -m sweeps.slurm.after SUBMISSION_FOLDER ARRAY_NAME TASK_INDEX STATUS SECONDS
 
-Here and not in the job's own processes, because those may be dead: out of memory, a crashed driver. A job that saved
-its work is requeued. One that failed is requeued while a run of it has attempts left; a death without a word counts as
-well.
+SECONDS is how long the script has run. Here and not in the job's own processes, because those may be dead: out of
+memory, a crashed driver. A job that saved its work is requeued, as long as its starts are of use (see
+`bench.files.lost_time`). One that failed is requeued while a run of it has attempts left; a death without a word
+counts as well.
 """
 
 from __future__ import annotations
@@ -12,10 +13,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from bench.errors import RunError
+from bench.files import jsonl
+from bench.files.lost_time import lost_time, record_stop
 from bench.files.names import write_any_text
+from bench.files.run_files import seconds
 from bench.files.run_folder import (
     failed_attempts,
     is_finished,
@@ -26,17 +33,19 @@ from bench.files.run_folder import (
     record_failure,
 )
 from bench.stopping import STOPPED
+from sweeps.cluster import ClusterProfile, whole_start_s
 from sweeps.slurm import client, submissions
 from sweeps.slurm.job import last_start
+from sweeps.slurm.last_words import cause_of_death, died_of_a_stop
 from sweeps.slurm.submissions import Kind
 
-# SIGUSR2 before the processes could listen to it.
-TOO_EARLY = 128 + signal.SIGUSR2
+# SLURM's signals, before the processes could listen to them.
+TOO_EARLY = (128 + signal.SIGUSR2, 128 + signal.SIGTERM)
 
 
 def main(arguments: list[str]) -> int:
     """Requeue the job or let it end, with the returned status; prints what it decided into the job's log."""
-    submission_folder, name, index, status_text = arguments
+    submission_folder, name, index, status_text, *lived = arguments
     folder, status = Path(submission_folder), int(status_text)
     submission = submissions.read(folder / "record.json")
     early = folder / f"scoring-{name}.json"
@@ -47,10 +56,12 @@ def main(arguments: list[str]) -> int:
     job_id = _job_id()
     attempt = f"{job_id}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
     max_failures = submission.profile.max_failures
-    if status == STOPPED:
-        _count_if_stuck(_left(runs, array.kind, inline), array.kind, attempt, max_failures)
-    elif status != TOO_EARLY:
-        _count_if_silent(_left(runs, array.kind, inline), array.kind, attempt, max_failures, status)
+    if status in (STOPPED, *TOO_EARLY) or died_of_a_stop(folder, job_id):
+        lived_s = float(lived[0]) if lived else 0.0
+        _count_if_stuck(runs, _left(runs, array.kind, inline), array.kind, attempt, submission.profile, lived_s)
+    else:
+        died = cause_of_death(folder, job_id, attempt, status)
+        _count_if_silent(runs, _left(runs, array.kind, inline), array.kind, attempt, max_failures, died)
     left = _left(runs, array.kind, inline)
     if left and submission.profile.requeue:
         print(f"exit status {status}: requeueing, {len(left)} of {len(runs)} runs are left", flush=True)
@@ -78,34 +89,75 @@ def _left(runs: list[Path], kind: Kind, inline: bool) -> list[Path]:
     return [run for run in runs if not is_done(run) and not read_error(run, kind)]
 
 
-def _count_if_stuck(runs: list[Path], kind: Kind, attempt: str, max_failures: int) -> None:
-    """An attempt that saved nothing new before it was stopped counts as failed: it would go on like that for ever."""
-    for run in runs:
-        start = last_start(run, kind, attempt)
-        if start and start.get("progress") == progress(run, kind):
-            reason = "stopped by SLURM before it could save anything new; is the time limit too short?"
-            record_failure(run, kind, reason, max_failures, {"attempt": attempt})
+def _count_if_stuck(
+    runs: list[Path], left: list[Path], kind: Kind, attempt: str, profile: ClusterProfile, lived_s: float
+) -> None:
+    """Put the time of a start that was stopped to the account of the run that was at work, else of the first left.
 
-
-def _count_if_silent(left: list[Path], kind: Kind, attempt: str, max_failures: int, status: int) -> None:
-    """A death that left no reason is put down to the run that was at work, else to the first that is left."""
-    if not left or any(row.get("attempt") == attempt for run in left for row in failed_attempts(run, kind)):
+    One rule for preemption and time limits: see `bench.files.lost_time`.
+    """
+    if not left:
         return
-    working = [run for run in left if last_start(run, kind, attempt)]
-    record_failure(
-        (working or left)[-1 if working else 0],
-        kind,
-        f"its processes died with exit status {status} ({_meaning(status)}) and left no reason but what is in the log",
-        max_failures,
-        {"attempt": attempt},
-    )
+    starts = {run: start for run in runs if (start := last_start(run, kind, attempt))}
+    run = next((run for run in reversed(left) if run in starts), left[0])
+    others = len(starts.keys() - {run})  # the job's time before this run was theirs
+    useful_s = since_s = 0.0
+    if start := starts.get(run):
+        since_s = max(0.0, time.time() - (seconds(start.get("time")) or time.time()))
+        useful_s = _useful_s(run, kind, start, since_s)
+    whole_s = since_s if others else max(lived_s, since_s)
+    record_stop(run, kind, attempt, useful_s, whole_s - useful_s)
+    limit_s = _time_limit_s(run, kind, profile)
+    account, planned_s = lost_time(run, kind), whole_start_s(limit_s, profile.signal_before_end_s)
+    if account.is_hopeless(profile.max_failures, planned_s):
+        reason = (
+            f"given up: its last {account.starts} starts, all stopped by SLURM, lost {_duration(account.lost_s)} and "
+            f"were of use for {_duration(account.useful_s)}; mend it with a longer time_limit (now "
+            f"{_duration(limit_s)}), a shorter signal_before_end_s ({profile.signal_before_end_s}), or a partition "
+            "that preempts less"
+        )
+        record_failure(run, kind, reason, 1, {"attempt": attempt, "lost_s": account.lost_s})
 
 
-def _meaning(status: int) -> str:
-    if status <= 128:
-        return "an error before the run began, or SLURM's own"
-    name = signal.Signals(status - 128).name if status - 128 in list(signal.Signals) else f"signal {status - 128}"
-    return f"{name}: out of memory, most often" if name == "SIGKILL" else name
+def _useful_s(run: Path, kind: Kind, start: dict[str, Any], since_s: float) -> float:
+    """Of the seconds since a start's beginning was recorded, those that were spent on what it saved."""
+    before, saved = start.get("progress"), progress(run, kind)
+    if before == saved:
+        return 0.0
+    rate = (jsonl.last_row(run / "train.jsonl") or {}).get("images_per_s")
+    if kind == "training" and before and before[1:] == saved[1:] and rate:
+        # Steps alone: the rest of the time was for warming up, and for writing them.
+        steps = max(0, saved[0] - before[0])
+        return min(since_s, steps * read_config(run).train.batch_size / rate)
+    return since_s
+
+
+def _time_limit_s(run: Path, kind: Kind, profile: ClusterProfile) -> int:
+    recipe = read_config(run)
+    resources = profile.training_resources(recipe) if kind == "training" else profile.evaluation_resources(recipe)
+    return 60 * profile.time_limit_minutes(resources)
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _count_if_silent(
+    runs: list[Path],
+    left: list[Path],
+    kind: Kind,
+    attempt: str,
+    max_failures: int,
+    died: tuple[str, dict[str, Any]],
+) -> None:
+    """A death of which no run says the reason is put down to the run that was at work, else to the first left."""
+    said = [(run, row) for run in runs for row in failed_attempts(run, kind) if row.get("attempt") == attempt]
+    if any(not row.get("lost_a_peer") for _, row in said):
+        return
+    working = [run for run, _ in said] or [run for run in left if last_start(run, kind, attempt)] or left[:1]
+    if working:
+        reason, facts = died
+        record_failure(working[-1], kind, reason, max_failures, {"attempt": attempt, **facts})
 
 
 if __name__ == "__main__":

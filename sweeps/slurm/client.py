@@ -55,8 +55,8 @@ def require(command: str) -> None:
         raise InputError(f"{command}: not found on the PATH; run this where SLURM's commands are (a login node)")
 
 
-def queued_jobs() -> dict[str, Job]:
-    """All jobs of this user that squeue knows and that have not ended, by id, array tasks one by one.
+def queued_jobs(users: Iterable[int] = ()) -> dict[str, Job]:
+    """All jobs of this user, and of `users`, that squeue knows and that have not ended: by id, array tasks one by one.
 
     Raises:
         InputError: no squeue here.
@@ -64,13 +64,14 @@ def queued_jobs() -> dict[str, Job]:
     """
     require("squeue")
     # By number: squeue says nothing and succeeds where a name is not known, and LOGNAME may be anybody's.
-    output = _ask(["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%T|%j|%N|%r"])
+    numbers = ",".join(str(uid) for uid in sorted({os.getuid(), *users}))
+    output = _ask(["squeue", "--noheader", "--array", f"--user={numbers}", "--format=%i|%T|%j|%N|%r"])
     jobs = (Job(*line.split("|", 4)) for line in output.splitlines() if line.count("|") >= 4)
     return {job.id: job for job in jobs if not job.has_ended}
 
 
 def accounted_jobs(ids: Iterable[str]) -> dict[str, Job] | None:
-    """The last state of jobs by id, from accounting; None where there is no accounting to ask."""
+    """The last state of jobs by id, whoever's, from accounting; None where there is no accounting to ask."""
     arrays = sorted({job_id.partition("_")[0] for job_id in ids})
     if not arrays:
         return {}

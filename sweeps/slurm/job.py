@@ -10,16 +10,19 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from bench.errors import InputError, RunError
 from bench.files import jsonl
 from bench.files.names import write_any_text
 from bench.files.run_folder import RunLocked, is_finished, is_trained, phase_file, progress, read_config, read_error
 from bench.stopping import STOPPED, Stopped, StopRequest
+from sweeps.slurm import last_words
 from sweeps.slurm.submissions import Kind
 
 if TYPE_CHECKING:
@@ -56,15 +59,28 @@ class Task:
     def __call__(self) -> None:
         # First of all: a signal may come while torch is loading.
         stop = StopRequest().on(STOP_SIGNAL, signal.SIGTERM)
-        import submitit
-
-        submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         logging.getLogger("submitit").propagate = False
         write_any_text()
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stdout)
-        from bench.parallel import joined
+        try:
+            self._begin(stop)
+        except Exception as error:
+            self._leave(error)
+            raise
 
-        with joined(self.device) as ranks:
+    def _begin(self, stop: StopRequest) -> None:
+        import submitit
+
+        from bench.parallel import Meeting, Ranks, joined
+
+        job = submitit.JobEnvironment()
+        # Never the shell's MASTER_PORT, nor one that is a function of the job: others may hold it.
+        meeting = Meeting(
+            Ranks(job.global_rank, job.num_tasks, job.local_rank),
+            file=self.submission / "ranks" / f"{_attempt()}.json",
+            hosts=(_host(), socket.gethostname()),
+        )
+        with joined(self.device, meeting) as ranks:
             status = self._work(ranks, stop)
             if status:
                 sys.stdout.flush()
@@ -83,10 +99,9 @@ class Task:
                 continue
             except Stopped:
                 return STOPPED
-            except RunLocked as error:
-                log.error("%s", error)
             except Exception as error:  # in the run's log and failures.jsonl, if it began
                 log.error("%s: %s", folder.name, error)
+                self._leave(error)
             failed.append(folder)
             if ranks.world_size > 1:
                 break  # peers may be gone: the next attempt goes on, with this run or the next one
@@ -140,14 +155,27 @@ class Task:
         import submitit
 
         job = submitit.JobEnvironment()
-        restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         return {
             "job": job.job_id,
-            "attempt": f"{job.job_id}.{restart}",
+            "attempt": _attempt(),
             "node": os.environ.get("SLURM_JOB_NODELIST", ""),
+            "host": _host(),
             "cluster": self.cluster,
             "log": str(job.paths.stdout.relative_to(self.study)),
         }
+
+    def _leave(self, error: Exception) -> None:
+        """Leave this rank's error for the end of the batch script, which also sees deaths without a word."""
+        import submitit
+
+        is_expected = isinstance(error, (InputError, RunError, RunLocked))
+        text = str(error) if is_expected else f"{type(error).__name__}: {error}"
+        parallel = sys.modules.get("bench.parallel")  # not there if the error is a torch that does not load
+        is_echo = parallel is not None and parallel.lost_a_peer(error)
+        try:
+            last_words.leave(self.submission, _attempt(), submitit.JobEnvironment().global_rank, _host(), text, is_echo)
+        except RunError as problem:
+            log.error("%s", problem)
 
     def _submit_scoring(self, folder: Path, step: int) -> None:
         """Have the kept step scored by a job of its own, now. Where that is refused, the last scoring job does it."""
@@ -160,6 +188,18 @@ class Task:
         if done.returncode:
             reason = done.stderr.strip().splitlines()[-1:]
             log.warning("step %d: no scoring job could be submitted (%s); it is scored after training", step, reason)
+
+
+def _attempt() -> str:
+    """This start of the job, as `sweeps.slurm.after` names it."""
+    import submitit
+
+    return f"{submitit.JobEnvironment().job_id}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+
+
+def _host() -> str:
+    """SLURM's name of this node."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def _line(folder: Path, row: dict[str, Any]) -> str:

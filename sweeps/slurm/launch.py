@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 import shlex
 import sys
 import uuid
@@ -20,7 +21,7 @@ from typing import Any
 
 from bench.errors import InputError, RunError
 from bench.files.jsonl import now
-from bench.files.run_folder import clear_error, is_finished, is_trained, try_lock, write_config
+from bench.files.run_folder import clear_error, is_finished, is_trained, open_lock, try_lock, write_config
 from bench.provenance import commit
 from bench.ready import check_ready
 from bench.recipe import Recipe
@@ -172,6 +173,7 @@ def submit(
         commit=commit(),
         trackers=trackers,
         arrays=tuple(records),
+        uid=os.getuid(),
     )
     folder = submission_folder(study, submission.number)
     copy_code(folder / "code")
@@ -289,6 +291,9 @@ def sbatch_parameters(
         ],
         "additional_parameters": {**additional, **profile.sbatch_options},
         "setup": [
+            # As in `sweeps.slurm.after`, which looks below it for what srun said.
+            'echo "attempt ${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}'
+            '${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}.${SLURM_RESTART_COUNT:-0}"',
             *profile.setup,
             f"cd {code}",
             f'export PYTHONPATH={code}"${{PYTHONPATH:+:$PYTHONPATH}}"',  # modules of a cluster may need theirs
@@ -300,7 +305,7 @@ def sbatch_parameters(
             "status=$?",
             'if [ "$status" -ne 0 ]; then',
             f"  {python} -m sweeps.slurm.after {shlex.quote(str(folder))} {array.name} "
-            '"${SLURM_ARRAY_TASK_ID:-0}" "$status"',
+            '"${SLURM_ARRAY_TASK_ID:-0}" "$status" "$SECONDS"',
             "  status=$?",
             "fi",
             'exit "$status"',
@@ -339,7 +344,7 @@ def submitting(study: Path) -> Iterator[None]:
     """
     try:
         study.mkdir(parents=True, exist_ok=True)
-        lock = (study / ".submit-lock").open("w")
+        lock = open_lock(study / ".submit-lock")
     except OSError as error:
         raise InputError(f"{study}: cannot be written ({error}); give another folder with --runs") from None
     with lock:

@@ -19,10 +19,21 @@ def copy_code(folder: Path) -> None:
     Raises:
         InputError: the folder cannot be written.
     """
-    ignored = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
     try:
         for name in FOLDERS:
-            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+            _copy(ROOT / name, folder / name)
         (folder / "COMMIT").write_text(f"{commit() or ''}\n", encoding="utf-8")
-    except (OSError, shutil.Error) as error:
+    except OSError as error:
         raise InputError(f"{folder}: the code could not be copied there ({error})") from None
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """Copy what is in a folder, without hidden files; permissions and group are the new place's, not the checkout's."""
+    folder.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.name.startswith(".") or path.name == "__pycache__" or path.suffix == ".pyc":
+            continue
+        if path.is_dir():
+            _copy(path, folder / path.name)
+        else:
+            shutil.copyfile(path, folder / path.name)

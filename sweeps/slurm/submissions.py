@@ -7,6 +7,7 @@ SLURM's answer was written down is found again.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,7 +45,10 @@ class JobArray(BaseModel):
 
 
 class Submission(BaseModel):
-    """One call of `submit`. `number` counts them in a study; its folder is submissions/0001 and so on."""
+    """One call of `submit`. `number` counts them in a study; its folder is submissions/0001 and so on.
+
+    `uid` is the submitting user's; earlier versions did not record it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,6 +60,12 @@ class Submission(BaseModel):
     commit: str | None
     trackers: tuple[str, ...]
     arrays: tuple[JobArray, ...]
+    uid: int | None = None
+
+
+def submitters(records: Iterable[Submission]) -> set[int]:
+    """The users whose jobs may be a study's, by number."""
+    return {record.uid for record in records if record.uid is not None}
 
 
 def submission_folder(study: Path, number: int) -> Path:

@@ -16,7 +16,7 @@ from bench.files.run_files import RunFiles
 from sweeps.local import live_slots
 from sweeps.slurm import client
 from sweeps.slurm.client import Job
-from sweeps.slurm.submissions import JobArray, Kind, Submission
+from sweeps.slurm.submissions import JobArray, Kind, Submission, submitters
 
 # A job of this machine saves its work first.
 SECONDS_TO_STOP = 60.0
@@ -32,7 +32,7 @@ def cancel_on_slurm(
         InputError: a job is also for runs that are not named, or SLURM's commands are not here.
         RunError: SLURM does not answer.
     """
-    queue = client.queued_jobs()
+    queue = client.queued_jobs(submitters(records))
     cancelled: dict[str, list[tuple[Kind, Job]]] = {}
     ids: dict[str, None] = {}
     for record in records:

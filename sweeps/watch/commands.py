@@ -87,6 +87,7 @@ def logs(
 ) -> None:
     """The log of a run's newest job."""
     from sweeps.expand import load_sweep
+    from sweeps.slurm.submissions import submitters
     from sweeps.watch.logs import JobGoesOn, copy, newest_log
     from sweeps.watch.named_runs import find_run
     from sweeps.watch.study import Study
@@ -99,7 +100,7 @@ def logs(
     print(log.path, file=sys.stderr, flush=True)
     try:
         if follow:
-            copy(log.path, sys.stdout.buffer, JobGoesOn(log, chosen.folder))
+            copy(log.path, sys.stdout.buffer, JobGoesOn(log, chosen.folder, submitters(look.records)))
         else:
             copy(log.path, sys.stdout.buffer)
     except KeyboardInterrupt:

@@ -15,7 +15,7 @@ from bench.errors import InputError, RunError
 from bench.files.run_files import RunFiles
 from sweeps.slurm import client
 from sweeps.slurm.client import Job
-from sweeps.slurm.submissions import JobArray, Kind, Submission
+from sweeps.slurm.submissions import JobArray, Kind, Submission, submitters
 
 QUEUED = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 RUNNING = {"RUNNING", "COMPLETING", "CONFIGURING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"}
@@ -75,7 +75,7 @@ def ask(records: Sequence[Submission], runs: Mapping[str, RunFiles]) -> Answer:
     if accounted is not None and not has_unnumbered and ids <= _proven(records, accounted):
         return Answer(accounted, is_whole=True)
     try:
-        queued = client.queued_jobs()
+        queued = client.queued_jobs(submitters(records))
     except (InputError, RunError) as error:
         if accounted is None:
             note = f"SLURM does not answer ({error}): what is not finished may be queued, running or dead"

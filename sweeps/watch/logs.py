@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -76,8 +76,8 @@ def copy(path: Path, out: IO[bytes], goes_on: Callable[[], bool] = lambda: False
 class JobGoesOn:
     """Whether a log's job is still there. SLURM is asked now and then; where it does not answer, the job goes on."""
 
-    def __init__(self, log: JobLog, folder: Path) -> None:
-        self._job, self._folder = log.slurm_job, folder
+    def __init__(self, log: JobLog, folder: Path, users: Collection[int] = ()) -> None:
+        self._job, self._folder, self._users = log.slurm_job, folder, users
         self._asked_s: float | None = None
 
     def __call__(self) -> bool:
@@ -87,7 +87,7 @@ class JobGoesOn:
         if self._asked_s is None or now - self._asked_s >= ASK_SECONDS:
             self._asked_s = now
             try:
-                return self._job in client.queued_jobs()
+                return self._job in client.queued_jobs(self._users)
             except (InputError, RunError):
                 return not is_finished(self._folder)
         return True

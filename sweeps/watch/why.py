@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError, RunError
+from bench.files.lost_time import lost_time
 from bench.files.names import visible
 from bench.files.run_files import RunFiles
 from bench.files.run_folder import PHASES, failed_attempts
 from sweeps.slurm import client
-from sweeps.slurm.submissions import Kind
+from sweeps.slurm.submissions import Kind, submitters
 from sweeps.watch.jobs import QUEUED
 from sweeps.watch.logs import end_of, log_of, newest_log
 from sweeps.watch.status import RunStatus
@@ -85,7 +87,9 @@ def explain(look: Look, files: RunFiles) -> Iterator[str]:
             attempts = failed_attempts(run.folder, kind)
             if attempts:
                 failures.append((kind, attempts[-1]))
-                yield f"{kind}: {len(attempts)} of {allowed} allowed attempts failed"
+                failed = sum("lost_s" not in row for row in attempts)  # the others: see `_lost_time`
+                yield f"{kind}: {failed} of {allowed} allowed attempts failed"
+            yield from _lost_time(run.folder, kind)
     if failures:
         kind, row = max(failures, key=lambda pair: str(pair[1].get("time")))
         yield from _failure(look.study, files, kind, row)
@@ -95,6 +99,17 @@ def explain(look: Look, files: RunFiles) -> Iterator[str]:
         log = newest_log(look, files)
         yield from _quoted(log.path, end_of(log.path)[-LOG_LINES:]) if log else ["it left no log"]
     yield from look.notes
+
+
+def _lost_time(folder: Path, kind: Kind) -> Iterator[str]:
+    """What the newest starts lost, if they were stopped before they were of use."""
+    account = lost_time(folder, kind)
+    if account.starts:
+        lost, useful = (timedelta(seconds=round(value)) for value in (account.lost_s, account.useful_s))
+        yield (
+            f"{kind}: stopped by SLURM {account.starts} times in a row, of little use: {lost} lost, {useful} "
+            "useful; it is given up once that is the time of max_failures whole starts"
+        )
 
 
 def _reasons(look: Look, run: RunStatus, files: RunFiles) -> Iterator[str]:
@@ -127,7 +142,7 @@ def _why_queued(look: Look, run: RunStatus) -> Iterator[str]:
         yield f"its job {job.id} is running: it does its runs one after the other, and this one's turn is to come"
         return
     try:
-        reason = client.queued_jobs().get(job.id, job).reason
+        reason = client.queued_jobs(submitters(look.records)).get(job.id, job).reason
     except (InputError, RunError) as error:
         yield f"SLURM does not say why ({error})"
         return
@@ -142,7 +157,7 @@ def _failure(study: Path, files: RunFiles, kind: Kind, row: dict[str, Any]) -> I
         str(row.get("time", "")),
         f"job {row['job']}, attempt {attempt}" if "job" in row else f"attempt {attempt}",
         f"node {row['node']}" if row.get("node") else "",
-        f"rank {row['rank']}" if "rank" in row else "",
+        f"rank {row['rank']}{' on ' + row['host'] if 'host' in row else ''}" if "rank" in row else "",
     ]
     yield f"last failure, in {kind} ({', '.join(fact for fact in facts if fact)}):"
     error = str(row["error"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,24 +17,27 @@ import pytest
 import torch
 import yaml
 from batches import batches_of, tensors
-from ranks import HANG_SECONDS, on_ranks
+from ranks import CONTEXT, HANG_SECONDS, on_ranks
 from recipes import tiny
 from runs import StudyFolder, results, start
 from torch import Tensor
 from trainings import assert_equal_but_for_the_order_of_sums, last_state, trained, trainer_of
 
+import bench.parallel
 import bench.run
 import bench.train
 from bench.data.digits import DIGITS, Digits
 from bench.errors import InputError, RunError
 from bench.files import checkpoint, jsonl
+from bench.files.atomic import write_json
 from bench.files.run_folder import RunLocked, failed_attempts, is_finished, locked, read_error, record_failure
-from bench.parallel import SINGLE, Execution, Ranks, joined
+from bench.parallel import SINGLE, Execution, Meeting, Ranks, joined
 from bench.recipe import Recipe
 from bench.score.fidelity import Scorer
 from bench.stopping import Stopped, StopRequest
 
 CPU = torch.device("cpu")
+SECOND = Ranks(1, 2, 1)
 
 
 # What ranks agree on
@@ -92,6 +96,53 @@ def test_one_process_agrees_with_itself(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("WORLD_SIZE", "1")  # as under `srun --ntasks 1`
     with joined("cpu") as ranks:
         assert ranks == SINGLE
+
+
+def _join(meeting: Meeting, shell: dict[str, str], answer: Any) -> None:
+    os.environ |= shell
+    with joined("cpu", meeting) as ranks:
+        answer.put((ranks.world_size, ranks.total(ranks.rank)))
+
+
+def test_ranks_meet_whatever_the_shell_has_and_an_earlier_start_left(tmp_path: Path) -> None:
+    """A port that another process holds, in the shell's variable and in a file that was left; a name nobody knows."""
+    file = tmp_path / "ranks" / "port.json"
+    with socket.socket() as held:
+        held.bind(("", 0))
+        port = held.getsockname()[1]
+        write_json(file, {"hosts": ["localhost"], "port": port})
+        shell = {"MASTER_ADDR": "nowhere.invalid", "MASTER_PORT": str(port), "WORLD_SIZE": "7"}
+        answer = CONTEXT.SimpleQueue()
+        meetings = [Meeting(Ranks(rank, 2, rank), file, ("nowhere.invalid", "localhost")) for rank in range(2)]
+        processes = [CONTEXT.Process(target=_join, args=(meeting, shell, answer), daemon=True) for meeting in meetings]
+        processes[1].start()
+        time.sleep(2)  # it finds the file that was left
+        processes[0].start()
+        for process in processes:
+            process.join(HANG_SECONDS)
+    assert [answer.get(), answer.get()] == [(2, [1]), (2, [1])]
+    assert not file.exists()
+
+
+def test_a_meeting_of_one_needs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with joined("cpu", Meeting(SINGLE, tmp_path / "port.json")) as ranks:
+        assert ranks == SINGLE
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_rank_that_does_not_reach_rank_0_says_what_it_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.parallel, "MEETING_SECONDS", 0.5)
+    file = tmp_path / "port.json"
+    with pytest.raises(RunError, match=rf"^rank 1 did not reach rank 0 .*{file}"), joined("cpu", Meeting(SECOND, file)):
+        pass
+    with socket.socket() as refusing:
+        refusing.bind(("127.0.0.1", 0))  # not listening
+        port = refusing.getsockname()[1]
+        write_json(file, {"hosts": ["localhost"], "port": port})
+        said = rf"localhost, port {port}: .*refused"
+        with pytest.raises(RunError, match=said), joined("cpu", Meeting(SECOND, file)):
+            pass
 
 
 @pytest.mark.parametrize("missing", ["RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"])

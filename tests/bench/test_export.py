@@ -188,6 +188,12 @@ def test_only_the_null_label_is_mapped(exported: Path) -> None:
         transformer(torch.zeros(1, 4, 8, 8), torch.tensor([0]), torch.tensor([4]))
 
 
+def test_who_may_read_one_of_its_files_may_read_all(exported: Path) -> None:
+    """safetensors makes files for their owner alone."""
+    modes = {path.stat().st_mode for path in (exported / "out").rglob("*") if path.is_file()}
+    assert len(modes) == 1
+
+
 def test_weights_come_back_bit_for_bit(exported: Path) -> None:
     weights = load_file(weights_path(exported / "run" / "checkpoints", 20))
     for folder in (exported / "out", exported / "out" / "transformer"):

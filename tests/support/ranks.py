@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import socket
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.parallel import joined
+from bench.parallel import Meeting, Ranks, joined
 
 # A process that has loaded torch, but computed nothing, is copied for every rank.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -23,15 +23,13 @@ def on_ranks(world_size: int, function: Callable[..., Any], *arguments: Any) -> 
 
     `EOFError` for a process that died.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    folder = tempfile.TemporaryDirectory()
     pipes, processes = [], []
     try:
         for rank in range(world_size):
             ours, theirs = CONTEXT.Pipe(duplex=False)
-            variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
-            process = CONTEXT.Process(target=_rank, args=(theirs, variables, function, arguments), daemon=True)
+            meeting = Meeting(Ranks(rank, world_size, rank), Path(folder.name) / "port.json")
+            process = CONTEXT.Process(target=_rank, args=(theirs, meeting, function, arguments), daemon=True)
             process.start()
             theirs.close()
             pipes.append(ours)
@@ -48,13 +46,13 @@ def on_ranks(world_size: int, function: Callable[..., Any], *arguments: Any) -> 
         for process in processes:
             process.kill()
             process.join()
+        folder.cleanup()
 
 
-def _rank(answer: Any, variables: dict[str, int], function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1"} | {name: str(value) for name, value in variables.items()}
+def _rank(answer: Any, meeting: Meeting, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     try:
-        with joined("cpu") as ranks:
+        with joined("cpu", meeting) as ranks:
             value = function(ranks, *arguments)
     except Exception as error:
         value = error

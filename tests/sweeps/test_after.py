@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from recipes import tiny
 
-from bench.errors import InputError
+from bench.errors import InputError, RunError
 from bench.files import jsonl
+from bench.files.lost_time import LostTime, lost_time
 from bench.files.run_folder import (
     Phase,
+    clear_error,
     failed_attempts,
     phase_file,
     progress,
@@ -29,12 +33,13 @@ from bench.flops import count
 from bench.provenance import commit
 from bench.stopping import STOPPED
 from sweeps.cluster import ClusterProfile
-from sweeps.slurm import after, submissions
+from sweeps.slurm import after, last_words, submissions
 from sweeps.slurm.client import Job
+from sweeps.slurm.launch import make_task
 from sweeps.slurm.snapshot import copy_code
 from sweeps.slurm.submissions import JobArray, Submission
 
-KILLED, TOO_EARLY = 128 + 9, 128 + 12
+KILLED, TOO_EARLY, TOO_EARLY_TERM = 128 + 9, 128 + 12, 128 + 15
 RECIPES = [tiny(seed=seed) for seed in range(3)]
 STEPS = RECIPES[0].train.steps
 # What SLURM gives task 1 of array 70, started for the third time.
@@ -76,14 +81,23 @@ class Study:
         )
         return submissions.write(self.folder, self.submission).parent
 
-    def start(self, run: Path, kind: Phase = "training", attempt: str = ATTEMPT) -> None:
-        """What a start leaves in a run's folder."""
-        row = {"attempt": attempt, "progress": progress(run, kind)}
+    def start(self, run: Path, kind: Phase = "training", attempt: str = ATTEMPT, seconds_ago: float = 0) -> None:
+        """What a start leaves in a run's folder, once it has started up."""
+        time = datetime.fromtimestamp(datetime.now().timestamp() - seconds_ago).astimezone().isoformat()
+        row = {"time": time, "attempt": attempt, "progress": progress(run, kind)}
         jsonl.append(phase_file(run, "sessions.jsonl", kind), row)
 
-    def end(self, status: int, index: int = 1, name: str = "the-array") -> int:
-        """The end of the batch script; its status."""
-        return after.main([str(self.folder / "submissions" / "0001"), name, str(index), str(status)])
+    def end(self, status: int, index: int = 1, name: str = "the-array", lived_s: float = 100) -> int:
+        """The end of the batch script, which has run for so long; its status."""
+        arguments = [str(self.folder / "submissions" / "0001"), name, str(index), str(status), str(lived_s)]
+        return after.main(arguments)
+
+    def die_in(self, attempt: str, *srun: str) -> None:
+        """What the job's log has of a start, with lines of srun."""
+        log = self.folder / "submissions" / "0001" / "jobs" / "70_1_0_log.out"
+        log.parent.mkdir(exist_ok=True)
+        with log.open("a") as file:
+            file.write("\n".join([f"attempt {attempt}", "step 100: loss 0.5", *srun, ""]))
 
     def requeued(self) -> list[str]:
         """What scontrol was called with."""
@@ -148,8 +162,9 @@ def test_a_job_without_an_array_is_requeued_by_its_own_number(study: Study, monk
     assert [row["attempt"] for row in failed_attempts(study.runs[0])] == ["72.0"]
 
 
-def test_a_signal_before_anything_began_is_no_failure(study: Study) -> None:
-    assert study.end(TOO_EARLY) == TOO_EARLY
+@pytest.mark.parametrize("status", [TOO_EARLY, TOO_EARLY_TERM])
+def test_a_signal_before_anything_began_is_no_failure(study: Study, status: int) -> None:
+    assert study.end(status) == status
     assert study.requeued() == ["requeue 70_1"]
     assert study.counted() == [[], [], []]
 
@@ -229,6 +244,72 @@ def test_a_death_without_a_word_is_counted_once_to_the_run_that_was_at_work(
     assert len(study.requeued()) == 3, "the other run is left"
 
 
+SRUN_KILLED = "srun: error: n1: task 0: Killed"
+
+
+def test_the_reason_is_that_of_the_rank_that_died_first(study: Study) -> None:
+    """srun kills the others, so that the job's status is 137 whatever happened."""
+    study.start(study.runs[2])
+    folder = study.folder / "submissions" / "0001"
+    last_words.leave(folder, ATTEMPT, 0, "n1", "RuntimeError: Connection closed by peer [127.0.0.1]", True)
+    last_words.leave(folder, ATTEMPT, 3, "n2", "OSError: [Errno 98] Address already in use", False)
+    last_words.leave(folder, "70_1.1", 1, "n1", "an earlier start's", False)
+    study.die_in(ATTEMPT, "srun: error: n2: task 3: Exited with exit code 1", SRUN_KILLED)
+    assert study.end(KILLED) == KILLED
+    (row,) = failed_attempts(study.runs[2])
+    assert row["error"] == "rank 3 on n2: OSError: [Errno 98] Address already in use"
+    assert (row["rank"], row["host"]) == (3, "n2")
+
+
+@pytest.mark.slow
+def test_an_error_before_any_run_began_is_known_too(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 1 of a job waits for rank 0, which never comes."""
+    import bench.parallel
+
+    folder = study.folder / "submissions" / "0001"
+    task = make_task("training", [run.name for run in study.runs[1:]], study.folder, folder, study.submission)
+    place = {"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "0", "SLURMD_NODENAME": "n2"}
+    for name, value in {**place, "SUBMITIT_EXECUTOR": "slurm", "MASTER_PORT": "1", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(bench.parallel, "MEETING_SECONDS", 0.1)
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)}
+    try:
+        with pytest.raises(RunError, match="did not reach rank 0"):
+            task()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert study.end(KILLED) == KILLED
+    (row,) = failed_attempts(study.runs[1])
+    assert row["error"].startswith("rank 1 on n2: rank 1 did not reach rank 0")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("Killed", "SIGKILL"),
+        ("Out Of Memory", "mem_gb"),
+        ("Segmentation fault (core dumped)", "Segmentation fault"),
+        ("Exited with exit code 1", "exit code 1"),
+    ],
+)
+def test_a_rank_that_left_no_word_is_named_by_srun(study: Study, words: str, reason: str) -> None:
+    """Though a survivor had time to complain of its loss in the run's folder, and an earlier start ended otherwise."""
+    run = study.runs[2]
+    study.start(run)
+    study.die_in("70_1.1", "srun: error: n3: tasks 0-3: Bus error", "exit status 135: requeueing")
+    study.die_in(ATTEMPT, f"srun: error: n2: task 1: {words}", "srun: launch/slurm: _step_signal", SRUN_KILLED)
+    echo = "RuntimeError: Connection closed by peer [127.0.0.1]"
+    last_words.leave(study.folder / "submissions" / "0001", ATTEMPT, 0, "n1", echo, True)
+    record_failure(run, "training", echo, 2, {"attempt": ATTEMPT, "rank": 0, "lost_a_peer": True})
+    assert study.end(KILLED) == KILLED
+    (row,) = failed_attempts(run)
+    assert row["error"].startswith("rank 1 on n2: ")
+    assert reason in row["error"]
+    assert ("out of memory" in row["error"]) == (words == "Killed")
+    assert row["rank"] == 1
+
+
 def test_a_death_before_any_run_began_is_put_down_to_the_first_that_is_left(study: Study) -> None:
     finish(study.runs[1])
     study.start(study.runs[2], attempt="70_1.1")
@@ -250,22 +331,99 @@ def test_a_job_that_never_begins_does_not_go_round_for_ever(study: Study, monkey
     assert [len(reasons) for reasons in study.counted()] == [0, 2, 2]
 
 
+# Useful time against lost time: of an hour, 2 minutes before its end SLURM signals
+
+
+@pytest.mark.parametrize("words", ["Terminated", "User defined signal 2"])
+def test_a_rank_that_could_not_listen_to_the_signal_yet_makes_the_stop_no_failure(study: Study, words: str) -> None:
+    """srun kills the others, which were listening."""
+    study.die_in(ATTEMPT, f"srun: error: n2: task 1: {words}", SRUN_KILLED)
+    assert study.end(KILLED) == KILLED
+    assert study.counted() == [[], [], []]
+    assert lost_time(study.runs[1], "training") == LostTime(1, 0, 100)
+
+
+@pytest.mark.parametrize("status", [STOPPED, TOO_EARLY, TOO_EARLY_TERM])
+def test_preemptions_while_a_job_starts_up_give_nothing_up(
+    study: Study, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour was planned for each start: what is lost in a few minutes of some is not the job's fault."""
+    study.submit("scoring", max_failures=3)
+    for restart in range(10):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
+        if status == STOPPED:
+            study.start(study.runs[1], "scoring", f"70_1.{restart}")
+        assert study.end(status, lived_s=300) == status
+        assert len(study.requeued()) == restart + 1
+    assert study.counted("scoring") == [[], [], []]
+    assert lost_time(study.runs[1], "scoring") == LostTime(10, 0, 3000)
+
+
 @pytest.mark.parametrize("kind", ["training", "scoring"])
-def test_stopped_without_having_saved_anything_new_counts(study: Study, kind: Phase) -> None:
-    """With a time limit too short for one checkpoint, or one batch of samples, it would go on for ever."""
-    study.submit(kind, max_failures=1)
+@pytest.mark.parametrize("status", [STOPPED, TOO_EARLY])
+def test_whole_starts_that_save_nothing_are_three_and_no_more(
+    study: Study, kind: Phase, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study.submit(kind, max_failures=3)
+    for restart in range(3):
+        assert read_error(study.runs[1], kind) is None
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
+        if status == STOPPED:
+            study.start(study.runs[1], kind, f"70_1.{restart}")
+        assert study.end(status, lived_s=3480) == status
+    error = str(read_error(study.runs[1], kind))
+    assert "3 starts" in error
+    assert "lost 2:54:00" in error
+    assert "time_limit (now 1:00:00)" in error
+    assert len(study.requeued()) == 3, "the other run is left"
+    clear_error(study.runs[1])
+    assert lost_time(study.runs[1], kind).starts == 0
+
+
+def test_a_run_that_gains_one_step_a_start_is_given_up(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit of two minutes, of which starting up takes nearly all."""
+    study.submit(max_failures=3, time_limit="00:02:00", signal_before_end_s=30)
+    run = study.runs[1]
+    save_state(run, 2)
+    jsonl.append(run / "train.jsonl", {"step": 2, "images_per_s": 10 * RECIPES[0].train.batch_size})  # 0.1 s a step
+    for step in range(3, 6):
+        assert read_error(run) is None
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(step))
+        study.start(run, attempt=f"70_1.{step}", seconds_ago=4)  # of which saving the step takes most
+        save_state(run, step)
+        assert study.end(STOPPED, lived_s=75) == STOPPED
+    assert "3 starts" in str(read_error(run))
+    assert [row["useful_s"] for row in jsonl.read(run / "stops.jsonl")] == [0.1, 0.1, 0.1]
+
+
+def test_a_run_whose_starts_are_of_use_goes_on_for_ever(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with starts among them that were of none."""
+    study.submit(max_failures=3, time_limit="00:02:00", signal_before_end_s=30)
+    run = study.runs[1]
+    jsonl.append(run / "train.jsonl", {"step": 2, "images_per_s": RECIPES[0].train.batch_size})  # 1 s a step
+    for restart in range(12):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
+        study.start(run, attempt=f"70_1.{restart}", seconds_ago=20)
+        if restart % 3 == 2:
+            save_state(run, 10 * restart)
+        assert study.end(STOPPED, lived_s=75) == STOPPED
+    assert read_error(run) is None
+    assert lost_time(run, "training").starts == 0
+
+
+def test_scores_and_samples_are_of_use_as_steps_are(study: Study) -> None:
+    study.submit("scoring", max_failures=1)
     stuck, moving = study.runs[1:]
-    save_state(stuck, 4)
-    for run in (stuck, moving):
-        study.start(run, kind)
-    save_state(moving, 4)
+    study.start(moving, "scoring", seconds_ago=3000)
     samples = moving / "samples" / ".step-00000006"
     samples.mkdir(parents=True)
     (samples / "00000000-00000007.npy").touch()
-    assert study.end(STOPPED) == STOPPED
-    assert "time limit" in str(read_error(stuck, kind))
-    assert read_error(moving, kind) is None
-    assert study.requeued() == ["requeue 70_1"]
+    assert study.end(STOPPED, lived_s=3480) == STOPPED
+    assert read_error(moving, "scoring") is None
+    (row,) = jsonl.read(moving / "scoring-stops.jsonl")
+    assert row["useful_s"] == pytest.approx(3000, abs=5)
+    assert row["lost_s"] == pytest.approx(480, abs=5)
+    assert lost_time(stuck, "scoring").starts == 0
 
 
 def test_an_attempt_that_learned_how_little_memory_there_is_was_not_for_nothing(study: Study) -> None:

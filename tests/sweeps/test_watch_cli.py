@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from fake_slurm import FakeSlurm, FakeStudy, SweepCommands, submit_two
+from fake_slurm import FakeSlurm, FakeStudy, SweepCommands, append, submit_two
 from rich.console import Console
 
 from sweeps.watch import logs, progress
@@ -324,6 +324,19 @@ def test_why_it_failed(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) 
     said = sweep("why", "S/4")
     assert said.startswith("S/4: failed")
     assert "given up; the same `ditbench sweep submit` tries it again" in said
+
+
+def test_why_says_what_its_stops_cost(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
+    submit_two(fake, slurm)
+    for attempt, useful_s in (("22_0.0", 0.0), ("22_0.1", 900.0), ("22_0.2", 0.5), ("22_0.3", 1.5)):
+        row = {"time": "2026-01-01T10:00:00+0000", "attempt": attempt, "useful_s": useful_s, "lost_s": 150.0}
+        append(fake.run("S/4") / "stops.jsonl", row)
+    (line,) = (line for line in sweep("why", "S/4").splitlines() if "stopped by SLURM" in line)
+    assert "2 times in a row" in line
+    assert "allowed attempts failed" not in sweep("why", "S/4")
+    fake.failed_once("S/4", "given up", lost_s=300.0)
+    assert "training: 0 of 3 allowed attempts failed" in sweep("why", "S/4")
+    assert "0:05:00 lost, 0:00:02 useful" in line
 
 
 def test_why_it_failed_where_the_log_is_gone(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:

@@ -18,6 +18,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from bench.data.digits import Digits
 from bench.files import checkpoint
+from bench.files.run_folder import open_lock
 from bench.randomness import Stream, generator
 
 NAME = "digits-cnn"
@@ -103,7 +104,7 @@ def trained(folder: Path) -> TrainedExtractor:
     """
     path = folder / f"{NAME}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f".{NAME}.lock").open("w") as lock:
+    with open_lock(folder / f".{NAME}.lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             metadata = checkpoint.load_tensors(path)[1]
