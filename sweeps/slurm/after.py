@@ -4,7 +4,7 @@
 
 Here and not in the job's own processes, because those may be dead: out of memory, a crashed driver. A job that saved
 its work is requeued. One that failed is requeued while a run of it has attempts left; a death without a word counts as
-well.
+well. One that was cancelled is not. Where SLURM does not requeue it, it is asked again until the job's time is over.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
+from types import FrameType
 
-from bench.errors import RunError
+from bench.errors import InputError, RunError
 from bench.files.run_folder import (
     failed_attempts,
     is_finished,
@@ -25,12 +27,23 @@ from bench.files.run_folder import (
     record_failure,
 )
 from bench.stopping import STOPPED
-from sweeps.slurm import client, submissions
+from sweeps.slurm import client, submissions, waiting
 from sweeps.slurm.job import last_start
 from sweeps.slurm.submissions import Kind
 
 # SIGUSR2 before the processes could listen to it.
 TOO_EARLY = 128 + signal.SIGUSR2
+# Between two attempts to requeue a job, at first and at last.
+ASK_AGAIN_SECONDS = (2.0, 60.0)
+# For a last word before the job's time is over.
+LAST_WORD_SECONDS = 10.0
+# SLURM's words for a job that it never requeues; they come for a moment, too, and so are asked for more than once.
+NEVER = ("presently disabled", "Invalid job id", "Access/permission denied", "Operation not permitted")
+ATTEMPTS_WHERE_NEVER = 4
+
+
+class TimeIsUp(Exception):
+    """SLURM ends the job: its time is over, or somebody cancelled it."""
 
 
 def main(arguments: list[str]) -> int:
@@ -41,7 +54,7 @@ def main(arguments: list[str]) -> int:
     early = folder / f"scoring-{name}.json"
     array = submissions.read_array(early) if early.exists() else next(a for a in submission.arrays if a.name == name)
     study = folder.parents[1]
-    runs = [study / run for run in array.tasks[int(index)]]
+    runs = [study / run for run in array.tasks[array.index(int(index))]]
     inline = submission.profile.evaluate == "inline"
     job_id = _job_id()
     attempt = f"{job_id}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
@@ -51,9 +64,16 @@ def main(arguments: list[str]) -> int:
     elif status != TOO_EARLY:
         _count_if_silent(_left(runs, array.kind, inline), array.kind, attempt, max_failures, status)
     left = _left(runs, array.kind, inline)
-    if left and submission.profile.requeue:
-        print(f"exit status {status}: requeueing, {len(left)} of {len(runs)} runs are left", flush=True)
-        client.requeue(job_id)
+    wanted = _wanted(left, folder)
+    if len(wanted) < len(left):
+        print(f"exit status {status}: {len(left) - len(wanted)} runs that are left were cancelled", flush=True)
+    if wanted and submission.profile.requeue:
+        print(f"exit status {status}: requeueing, {len(wanted)} of {len(runs)} runs are left", flush=True)
+        try:
+            _requeue(job_id, left, folder)
+        except RunError as error:
+            submissions.record_not_requeued(folder, attempt, [run.name for run in wanted], str(error))
+            raise
         return status
     if left or all(read_error(run, array.kind) for run in runs):
         print(f"exit status {status}: not requeued", flush=True)
@@ -61,6 +81,53 @@ def main(arguments: list[str]) -> int:
     # The signal may come when all is done, or the death: what waits for this job shall not be cancelled.
     print(f"exit status {status}, but nothing is left to do", flush=True)
     return 0
+
+
+def _requeue(job_id: str, left: list[Path], folder: Path) -> None:
+    """Have SLURM put the job back, however often that must be tried; one that is cancelled meanwhile is not.
+
+    Raises:
+        RunError: it was refused, until the job's time was over.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TimeIsUp
+
+    before = signal.signal(signal.SIGTERM, stop)
+    end_s = float(os.environ.get("SLURM_JOB_END_TIME") or "inf") - LAST_WORD_SECONDS
+    seconds, longest = ASK_AGAIN_SECONDS
+    problem: RunError | None = None
+    refused = 0
+    try:
+        while True:
+            try:
+                client.requeue(job_id)
+                break
+            except RunError as error:
+                problem = error
+            refused += any(words in str(problem) for words in NEVER)
+            if refused == ATTEMPTS_WHERE_NEVER or time.time() + seconds > end_s:
+                raise problem
+            print(f"not requeued yet: {problem}; trying again in {seconds:.0f} s", flush=True)
+            waiting.pause(seconds, f"SLURM to requeue job {job_id}")
+            seconds = min(2 * seconds, longest)
+            if not _wanted(left, folder):
+                print("cancelled: not requeued", flush=True)
+                return
+    except TimeIsUp:
+        if problem is None:  # the first request is being obeyed, or the job was cancelled
+            return
+        raise RunError(f"{problem}; tried until the job was ended") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if not _wanted(left, folder):  # cancelled while it was asked for
+        client.cancel([job_id])
+
+
+def _wanted(runs: list[Path], folder: Path) -> list[Path]:
+    """Runs whose jobs were not cancelled."""
+    cancelled = submissions.cancelled_runs(folder)
+    return [run for run in runs if run.name not in cancelled]
 
 
 def _job_id() -> str:
@@ -110,5 +177,5 @@ def _meaning(status: int) -> str:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except RunError as error:
+    except (InputError, RunError) as error:
         sys.exit(f"not requeued: {error}")
