@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,8 +146,8 @@ def largest_array() -> int:
     return max(1, min(int(limit[1]) for limit in (size, tasks) if limit)) if size else SAFE_ARRAY
 
 
-def submit(script: Path, name: str, known: Collection[str] = ()) -> str:
-    """Hand a batch script to sbatch; returns the id of its job or array, which has this name. `known`: others' ids.
+def submit(script: Path, name: str, newer_than: int = 0) -> str:
+    """Hand a batch script to sbatch; returns the id of its job or array, the one of this name `newer_than` an id.
 
     sbatch may fail, or be silent, although its job is in: then it is looked for by its name, and taken for submitted.
 
@@ -169,7 +169,7 @@ def submit(script: Path, name: str, known: Collection[str] = ()) -> str:
         if seconds:
             waiting.pause(seconds, f"SLURM to say whether {name} is there ({problem})")
         try:
-            if found := job_named(name, known):
+            if found := job_named(name, newer_than):
                 return found
         except (InputError, RunError):
             continue
@@ -179,8 +179,8 @@ def submit(script: Path, name: str, known: Collection[str] = ()) -> str:
     raise TooMany(said) if TOO_MANY.search(said) else InputError(said)
 
 
-def job_named(name: str, known: Collection[str] = ()) -> str | None:
-    """The id of the newest job or array of a name, running, waiting or ended, that is none of the `known` ones.
+def job_named(name: str, newer_than: int = 0) -> str | None:
+    """The id of the newest job or array of a name, running, waiting or ended, if it is higher than another.
 
     Raises:
         InputError: no squeue here.
@@ -192,8 +192,9 @@ def job_named(name: str, known: Collection[str] = ()) -> str | None:
             jobs = list(_accounting("--starttime=now-1days", f"--name={name}", timeout_s=SHORT_TIMEOUT_SECONDS))
         except RunError:
             jobs = []
-    ids = {job.id.partition("_")[0] for job in jobs if job.name == name} - set(known)
-    return max(ids, key=int, default=None)
+    ids = (int(job.id.partition("_")[0]) for job in jobs if job.name == name)
+    newest = max(ids, default=0)
+    return str(newest) if newest > newer_than else None
 
 
 def cancel(ids: list[str]) -> None:

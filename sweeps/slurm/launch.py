@@ -13,7 +13,7 @@ from __future__ import annotations
 import shlex
 import sys
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -308,9 +308,9 @@ def submit_array(
     study: Path,
     folder: Path,
     submission: Submission,
-    known: Collection[str] = (),
+    newer_than: int = 0,
 ) -> str:
-    """Submit one array of the submission in `folder`; returns its id. Errors, and `known`, as `client.submit`."""
+    """Submit one array of the submission in `folder`; returns its id. Errors, and `newer_than`, as `client.submit`."""
     from submitit.core.utils import DelayedSubmission
 
     jobs = folder / "jobs"
@@ -324,7 +324,7 @@ def submit_array(
     script = jobs / f"{array.name}.sh"
     script.write_text(sbatch_script(submission.profile, array, folder, dependency), encoding="utf-8")
     try:
-        return client.submit(script, array.name, known)
+        return client.submit(script, array.name, newer_than)
     except (client.TooMany, InputError):
         for path in (script, *pickles):
             path.unlink()

@@ -20,7 +20,6 @@ from bench.errors import InputError, RunError
 from bench.files.run_folder import read_config, try_lock
 from sweeps.groups import Group
 from sweeps.slurm import client, submissions
-from sweeps.slurm.client import Job
 from sweeps.slurm.launch import Planned, early_scoring, submit_array
 from sweeps.slurm.submissions import JobArray
 
@@ -43,23 +42,22 @@ def main(arguments: list[str]) -> None:
     # The same for all jobs of this run in this submission, and for no other run of this user.
     name = f"{submission.sweep}-scoring-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}-{recipe.id}"
     with _one_at_a_time(folder.parent):
-        live = _live(study, name)
+        early = [array for one in submissions.read_all(study) for array in one.arrays if array.early]
+        names = {name, *(array.name for array in early)}
+        jobs = (job for job in client.queued_jobs().values() if job.name in names)
+        live = sorted(jobs, key=lambda job: int(job.id))  # oldest first
+        known = [job.id for job in live] + [array.job_id for array in early if array.name == name]
         if any(job.name == name and job.state == "PENDING" for job in live):
             return  # it scores this one, too, when it starts
         behind = f",afterany:{live[-max_parallel].id}" if len(live) >= max_parallel else ""
         array = Planned("scoring", name, Group(resources, 1, [[recipe]]))
         record = JobArray(kind="scoring", name=name, job_id=None, tasks=((run_name,),), early=True)
         submissions.write_early_scoring(folder, record)
-        known = [job.id for job in live]
-        job_id = submit_array(array, record, f"singleton{behind}", study, folder, submission, known)
+        newest = max((int(job_id) for job_id in known if job_id), default=0)
+        job_id = submit_array(array, record, f"singleton{behind}", study, folder, submission, newest)
         submissions.write_early_scoring(folder, record.model_copy(update={"job_id": job_id}))
-
-
-def _live(study: Path, name: str) -> list[Job]:
-    """The study's early scoring jobs in the queue, oldest first."""
-    arrays = (array for record in submissions.read_all(study) for array in record.arrays)
-    names = {name, *(array.name for array in arrays if array.early)}
-    return sorted((job for job in client.queued_jobs().values() if job.name in names), key=lambda job: int(job.id))
+    if run_name in submissions.cancelled_runs(folder):  # meanwhile, by somebody who could not see it yet
+        client.cancel([job_id])
 
 
 @contextmanager
