@@ -27,14 +27,14 @@ from bench.files.run_folder import (
     record_failure,
 )
 from bench.stopping import STOPPED
-from sweeps.slurm import client, submissions, waiting
+from sweeps.slurm import client, submissions
 from sweeps.slurm.job import last_start
 from sweeps.slurm.submissions import Kind
 
 # SIGUSR2 before the processes could listen to it.
 TOO_EARLY = 128 + signal.SIGUSR2
 # Between two attempts to requeue a job, at first and at last.
-ASK_AGAIN_SECONDS = (2.0, 60.0)
+ASK_AGAIN_SECONDS = (1.0, 60.0)
 # For a last word before the job's time is over.
 LAST_WORD_SECONDS = 10.0
 # SLURM's words for a job that it never requeues; they come for a moment, too, and so are asked for more than once.
@@ -109,7 +109,7 @@ def _requeue(job_id: str, left: list[Path], folder: Path) -> None:
             if refused == ATTEMPTS_WHERE_NEVER or time.time() + seconds > end_s:
                 raise problem
             print(f"not requeued yet: {problem}; trying again in {seconds:.0f} s", flush=True)
-            waiting.pause(seconds, f"SLURM to requeue job {job_id}")
+            time.sleep(seconds)
             seconds = min(2 * seconds, longest)
             if not _wanted(left, folder):
                 print("cancelled: not requeued", flush=True)

@@ -80,7 +80,7 @@ def _wait(is_over: Callable[[], bool], seconds: float, what: str) -> bool:
             if now - begun >= seconds:
                 return False
             if now >= say_at:
-                print(f"waiting for {what} ({now - begun:.0f} s)", file=sys.stderr, flush=True)
+                print(f"waiting for {what} ({now - _quiet_since:.0f} s)", file=sys.stderr, flush=True)
                 _quiet_since, say_at = now, now + SAY_AGAIN_SECONDS
         return True
     finally:

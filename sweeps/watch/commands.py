@@ -39,9 +39,9 @@ def status(
         raise InputError("--json is one look, --watch many: accepted: one of them")
     loaded = load_sweep(sweep)
     if watch:
-        from sweeps.watch.pace import Pace
+        from sweeps.watch.pace import SHORTEST_SECONDS
 
-        _watch(loaded, Study(loaded, runs, Pace()))
+        _watch(loaded, Study(loaded, runs, SHORTEST_SECONDS))
         return
     look = Study(loaded, runs).look()
     if json:

@@ -14,10 +14,11 @@ from bench.errors import InputError, RunError
 from bench.files.run_files import RunFiles
 from bench.files.run_folder import PHASES, is_finished, is_locked, lock_path, phase_file
 from sweeps.slurm import client
-from sweeps.watch.pace import Pace
+from sweeps.watch.pace import SHORTEST_SECONDS, Pace
 from sweeps.watch.study import Look
 
 POLL_SECONDS = 0.5
+ASK_SECONDS = SHORTEST_SECONDS
 END_BYTES = 65536
 
 
@@ -78,7 +79,7 @@ class JobGoesOn:
 
     def __init__(self, log: JobLog, folder: Path) -> None:
         self._job, self._folder = log.slurm_job, folder
-        self._pace = Pace()
+        self._pace = Pace(ASK_SECONDS)
 
     def __call__(self) -> bool:
         if self._job is None:

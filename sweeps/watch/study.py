@@ -5,7 +5,6 @@ A study that was submitted to SLURM asks SLURM; one without such a record was ru
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from sweeps.expand import Sweep, run_folders
 from sweeps.slurm import submissions
 from sweeps.slurm.submissions import Kind, Submission
 from sweeps.watch.jobs import Answer, RunJob, ask, jobs_of_runs
-from sweeps.watch.pace import SHORTEST_SECONDS, Pace
+from sweeps.watch.pace import Pace
 from sweeps.watch.status import LIVE, RunStatus, status_here, status_on_slurm
 
 
@@ -47,10 +46,13 @@ def read_study(sweep: Sweep, runs: Path) -> dict[str, RunFiles]:
 
 
 class Study:
-    """A sweep under a folder of runs, to be looked at again and again; SLURM is asked as `pace` says, else always."""
+    """A sweep under a folder of runs, to be looked at again and again.
 
-    def __init__(self, sweep: Sweep, runs: Path, pace: Pace | None = None) -> None:
-        self._sweep, self._runs, self._pace = sweep, runs, pace
+    SLURM is asked every `ask_every_s` at most, and less often while it has nothing new to say.
+    """
+
+    def __init__(self, sweep: Sweep, runs: Path, ask_every_s: float = 0) -> None:
+        self._sweep, self._runs, self._pace = sweep, runs, Pace(ask_every_s)
         self._answer: Answer | None = None
 
     def look(self) -> Look:
@@ -79,11 +81,10 @@ class Study:
         return Look(study, records, runs, files, jobs, any(run.state in LIVE for run in runs), answer.notes)
 
     def _asked(self, records: Sequence[Submission], files: Mapping[str, RunFiles]) -> Answer:
-        if self._answer is None or self._pace is None or self._pace.is_due:
+        if self._answer is None or self._pace.is_due:
             self._answer = ask(records, files)
-            if self._pace:
-                self._pace.answered(self._answer)
-        if self._pace is None or self._pace.interval_s == SHORTEST_SECONDS:
+            self._pace.answered(self._answer)
+        if not self._pace.is_slower:
             return self._answer
         note = f"nothing has changed for a while: SLURM is asked every {self._pace.interval_s:.0f} s"
         return replace(self._answer, notes=(*self._answer.notes, note))
