@@ -83,7 +83,7 @@ def require(command: str) -> None:
         raise InputError(f"{command}: not found on the PATH; run this where SLURM's commands are (a login node)")
 
 
-def queued_jobs(timeout_s: float = TIMEOUT_SECONDS) -> dict[str, Job]:
+def queued_jobs(timeout_s: float | None = None) -> dict[str, Job]:
     """All jobs of this user that squeue knows and that have not ended, by id, array tasks one by one.
 
     Raises:
@@ -94,13 +94,13 @@ def queued_jobs(timeout_s: float = TIMEOUT_SECONDS) -> dict[str, Job]:
     return {job.id: job for job in jobs if not job.has_ended}
 
 
-def _queue(*options: str, timeout_s: float = TIMEOUT_SECONDS) -> list[Job]:
+def _queue(*options: str, timeout_s: float | None = None) -> list[Job]:
     require("squeue")
     output = _ask(["squeue", "--noheader", *options, "--format=%i|%T|%j|%N|%r"], timeout_s)
     return [Job(*line.split("|", 4)) for line in output.splitlines() if line.count("|") >= 4]
 
 
-def accounted_jobs(ids: Iterable[str], timeout_s: float = TIMEOUT_SECONDS) -> dict[str, Job] | None:
+def accounted_jobs(ids: Iterable[str], timeout_s: float | None = None) -> dict[str, Job] | None:
     """The last state of jobs by id, from accounting; None where there is no accounting to ask."""
     arrays = sorted({job_id.partition("_")[0] for job_id in ids})
     if not arrays:
@@ -113,7 +113,7 @@ def accounted_jobs(ids: Iterable[str], timeout_s: float = TIMEOUT_SECONDS) -> di
         return None
 
 
-def _accounting(*options: str, timeout_s: float) -> Iterator[Job]:
+def _accounting(*options: str, timeout_s: float | None = None) -> Iterator[Job]:
     command = ["sacct", "-X", "--noheader", "--parsable2", "--format=JobID,State,JobName,NodeList", *options]
     for line in _ask(command, timeout_s).splitlines():
         job_id, state, name, node = (line.split("|") + [""] * 4)[:4]
@@ -217,9 +217,10 @@ def requeue(job_id: str) -> None:
     _ask(["scontrol", "requeue", job_id])
 
 
-def _ask(command: list[str], timeout_s: float = TIMEOUT_SECONDS) -> str:
+def _ask(command: list[str], timeout_s: float | None = None) -> str:
     # Else SLURM cuts a list of array tasks off after 64 characters.
     environment = {**os.environ, "SLURM_BITSTR_LEN": "0"}
+    timeout_s = TIMEOUT_SECONDS if timeout_s is None else timeout_s
     try:
         done = waiting.run(command, environment, timeout_s)
     except subprocess.TimeoutExpired:

@@ -15,7 +15,7 @@ COMMANDS = ("sbatch", "squeue", "scancel", "scontrol")
 # What every command runs, named after itself. Faults, one a call: "lost" does the work, complains of a time-out and
 # fails; "hangs" does it, "stuck" does not, and neither ends; "fails" does it and fails without a word; any other text
 # is what the command says when it refuses.
-PROGRAM = '''
+PROGRAM = """
 import fcntl, json, os, re, sys, time
 from pathlib import Path
 
@@ -66,8 +66,8 @@ def squeue():
     jobs = [job for job in state["jobs"] if "--states=all" in arguments or job["state"] not in ENDED]
     lines = [f"{j['id']}|{j['state']}|{j['name']}||{j['reason']}" for j in jobs if name in (None, j["name"])]
     for job in state["jobs"]:
-        for then in job.pop("then", [])[:1]:  # one state more at every look
-            job |= {"state": then[0], "then": then[1:]}
+        if job.get("then"):  # one state more at every look
+            job["state"] = job["then"].pop(0)
     return "\\n".join(lines)
 
 
@@ -75,7 +75,7 @@ def scancel():
     for job in state["jobs"]:
         if {job["id"], job["id"].partition("_")[0]} & set(arguments) and job["state"] not in ENDED:
             after = job.pop("if_cancelled", [["CANCELLED"]])
-            job["state"], job["then"] = after[0][0], [after[0][1:]] if after[0][1:] else []
+            job["state"], *job["then"] = after[0]
             if after[1:]:
                 job["if_cancelled"] = after[1:]
     return ""
@@ -102,7 +102,7 @@ if fault == "fails":
     sys.exit(1)
 if said:
     print(said)
-'''
+"""
 
 
 class SmallSlurm:
@@ -139,7 +139,7 @@ class SmallSlurm:
     def change(self, job_id: str, **values: Any) -> None:
         """Change a job, or all of an array.
 
-        `state`; `reason`; `then`: [[state, ...]], what the next looks find; `if_cancelled`: [[state, ...], ...], what
+        `state`; `reason`; `then`: [state, ...], what the next looks find; `if_cancelled`: [[state, ...], ...], what
         each scancel makes of it, and the looks after that.
         """
         with self._state() as state:

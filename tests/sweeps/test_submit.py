@@ -12,7 +12,6 @@ from command_line import Ended, ditbench
 from fake_slurm import PROFILE, FakeStudy
 from small_slurm import SmallSlurm
 
-from bench.files.run_folder import try_lock
 from sweeps.slurm import client, ending, submissions
 
 LABELS = ("S/4", "S/2", "B/4", "B/2")
@@ -53,6 +52,8 @@ class Case:
 
     def is_whole(self) -> bool:
         """Every run is trained by one job, and scored by one that waits for just that."""
+        if not all(job["dependency"] for job in self.slurm.jobs() if "-scoring-" in job["name"]):
+            return False
         once = Counter(self.study.run(label).name for label in LABELS)
         return self.tasks() == {"training": once, "scoring": once} and self.waits_for_its_training()
 
@@ -68,7 +69,7 @@ class Case:
         }
         names = {a.name: a for record in records for a in record.arrays}
         for job in self.slurm.jobs():
-            if names[job["name"]].kind == "scoring":
+            if names[job["name"]].kind == "scoring" and job["dependency"]:
                 kind, _, on = job["dependency"].split(",")[0].partition(":")
                 wanted = f"{on}_{job['id'].partition('_')[2]}" if kind == "aftercorr" else on
                 if runs_of[wanted] != runs_of[job["id"]]:
@@ -205,7 +206,7 @@ def test_without_a_word_of_slurms_arrays_are_of_a_safe_size(case: Case) -> None:
     assert case.is_whole()
 
 
-@pytest.mark.parametrize("limit", range(1, 9))
+@pytest.mark.parametrize("limit", [1, 3, 5, 8])
 def test_what_fits_is_submitted_and_the_same_command_continues(case: Case, limit: int) -> None:
     case.slurm.set(max_submit=limit)
     for attempt in range(20):
@@ -267,18 +268,17 @@ def test_a_cancelled_job_that_comes_back_is_cancelled_again(case: Case) -> None:
     assert not case.slurm.jobs()
 
 
-@pytest.mark.parametrize("state", ["COMPLETING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "CONFIGURING", "STOPPED"])
+@pytest.mark.parametrize("state", ["COMPLETING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"])
 def test_a_job_is_cancelled_whatever_its_state(case: Case, state: str) -> None:
     case.submit()
-    case.slurm.change("70_0", state=state)
-    assert f"training 70_0 ({state})" in case.sweep("cancel", "S/4").out
-    assert {job["id"] for job in case.slurm.jobs()} == {f"7{a}_{i}" for a in (0, 1) for i in range(4)} - _tasks_of(case)
-
-
-def _tasks_of(case: Case) -> set[str]:
     (record,) = submissions.read_all(case.study.folder)
-    run = case.study.run("S/4").name
-    return {str(a.task_id(i)) for a in record.arrays for i, task in enumerate(a.tasks) if run in task}
+    run = (case.study.run("S/4").name,)
+    training, scoring = (str(array.task_id(array.tasks.index(run))) for array in record.arrays)
+    case.slurm.change(training, state=state)
+    assert f"training {training} ({state})" in case.sweep("cancel", "S/4").out
+    left = {job["id"] for job in case.slurm.jobs()}
+    assert len(left) == 6
+    assert not left & {training, scoring}
 
 
 @pytest.mark.parametrize("fault", ["lost", "Unable to contact slurm controller", "hangs"])
@@ -304,8 +304,8 @@ def test_a_cancel_that_did_not_end_is_ended_by_submit(case: Case) -> None:
 
 def test_submit_waits_for_what_becomes_of_a_job_that_is_ending(case: Case) -> None:
     case.submit()
-    case.slurm.change("70_0", state="COMPLETING", then=[["COMPLETING", "CANCELLED"]])
-    case.slurm.change("70_1", state="COMPLETING", then=[["COMPLETING", "PENDING"]])
+    case.slurm.change("70_0", state="COMPLETING", then=["COMPLETING", "CANCELLED"])
+    case.slurm.change("70_1", state="COMPLETING", then=["COMPLETING", "PENDING"])
     said = case.submit().out
     assert "1 runs to train" in said
     assert "3 queued or running" in said
