@@ -101,7 +101,7 @@ def _requeue(job_id: str, left: list[Path], folder: Path) -> None:
     try:
         while True:
             try:
-                client.requeue(job_id)
+                client.requeue(job_id, max(1.0, min(client.TIMEOUT_SECONDS, end_s - time.time())))
                 break
             except RunError as error:
                 problem = error

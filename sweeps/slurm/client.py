@@ -208,13 +208,13 @@ def cancel(ids: list[str]) -> None:
         _ask(["scancel", *ids])
 
 
-def requeue(job_id: str) -> None:
+def requeue(job_id: str, timeout_s: float | None = None) -> None:
     """Put a running job back into the queue, from its own batch script.
 
     Raises:
         RunError: SLURM refuses.
     """
-    _ask(["scontrol", "requeue", job_id])
+    _ask(["scontrol", "requeue", job_id], timeout_s)
 
 
 def _ask(command: list[str], timeout_s: float | None = None) -> str:

@@ -50,8 +50,8 @@ def sbatch():
     if array and max(indices) >= state["MaxArraySize"]:
         refuse("Batch job submission failed: Invalid job array specification")
     if len(live) + max(1, len(indices)) > state["max_submit"]:
-        refuse("AssocMaxSubmitJobLimit\\nsbatch: error: Batch job submission failed: Job violates accounting/QOS policy "
-               "(job submit limit, user's size and/or time limits)")
+        refuse("AssocMaxSubmitJobLimit\\nsbatch: error: Batch job submission failed: Job violates accounting/QOS "
+               "policy (job submit limit, user's size and/or time limits)")
     number = state["next"]
     state["next"] += 1
     for index in indices or [None]:

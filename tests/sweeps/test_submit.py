@@ -12,7 +12,8 @@ from command_line import Ended, ditbench
 from fake_slurm import PROFILE, FakeStudy
 from small_slurm import SmallSlurm
 
-from sweeps.slurm import client, ending, submissions
+from bench.errors import RunError
+from sweeps.slurm import client, ending, score_early, submissions
 
 LABELS = ("S/4", "S/2", "B/4", "B/2")
 
@@ -321,3 +322,83 @@ def test_a_held_job_is_named(case: Case) -> None:
     case.submit()
     case.slurm.change("70_0", reason="launch failed requeued held")
     assert "70_0 is held (launch failed requeued held): scontrol release 70_0" in case.submit().out
+
+
+# --- Scoring while training goes on ---
+
+
+@pytest.fixture
+def early(case: Case, monkeypatch: pytest.MonkeyPatch) -> Case:
+    """Four runs in training, whose profile lets five scoring jobs be at work."""
+    case.profile(evaluate="as-ready", evaluation=[{"max_parallel": 5}])
+    case.submit()
+    monkeypatch.setenv("PATH", str(case.slurm.folder))
+    return case
+
+
+def score(case: Case, *labels: str, step: int = 6) -> None:
+    for label in labels:
+        folder = case.study.folder / "submissions" / "0001"
+        score_early.main([str(folder), case.study.run(label).name, str(step)])
+
+
+def test_early_and_last_scoring_jobs_together_are_no_more_than_the_profile_says(early: Case) -> None:
+    (last,) = {job["at_once"] for job in early.slurm.jobs() if "-scoring-" in job["name"]}
+    score(early, *LABELS)
+    jobs = early.slurm.jobs()[8:]
+    free = [job for job in jobs if job["dependency"] == "singleton"]
+    assert len(jobs) == 4
+    assert int(last) + len(free) <= 5
+    # The others go one behind another.
+    assert [job["dependency"] for job in jobs] == [
+        "singleton",
+        "singleton",
+        "singleton,afterany:72",
+        "singleton,afterany:73",
+    ]
+
+
+def test_room_that_was_made_is_used(early: Case) -> None:
+    score(early, "S/4", "S/2")
+    early.slurm.change("72", state="COMPLETED")
+    score(early, "B/4")
+    assert early.slurm.jobs()[-1]["dependency"] == "singleton"
+
+
+def test_a_job_that_waits_scores_later_checkpoints_too(early: Case) -> None:
+    score(early, "S/4")
+    score(early, "S/4")
+    assert len(early.slurm.jobs()) == 9
+    early.slurm.change("72", state="RUNNING")  # it may be past it
+    score(early, "S/4")
+    assert len(early.slurm.jobs()) == 10
+    assert "nothing to submit" in early.submit().out
+    assert early.sweep("cancel").status == 0
+    assert not early.slurm.jobs()
+
+
+def test_the_last_step_is_left_to_the_last_job_and_one_at_once_leaves_no_room(early: Case) -> None:
+    score(early, "S/4", step=12)
+    assert len(early.slurm.jobs()) == 8
+    early.sweep("cancel")
+    score(early, "S/4")
+    assert not early.slurm.jobs(), "its training was cancelled"
+    early.profile(evaluate="as-ready", evaluation=[{"max_parallel": 1}])
+    early.submit()
+    folder = early.study.folder / "submissions" / "0002"
+    score_early.main([str(folder), early.study.run("S/4").name, "6"])
+    assert len(early.slurm.jobs()) == 8
+
+
+def test_an_early_job_whose_answer_was_lost_is_found_among_those_of_its_name(early: Case) -> None:
+    score(early, "S/4")
+    early.slurm.change("72", state="COMPLETED")
+    early.slurm.misbehave("sbatch", "lost")
+    score(early, "S/4")
+    assert [job["id"] for job in early.slurm.jobs()[8:]] == ["73"]
+    (array,) = [a for r in submissions.read_all(early.study.folder) for a in r.arrays if a.early]
+    assert array.job_id == "73"
+    early.slurm.change("73", state="COMPLETED")
+    early.slurm.misbehave("sbatch", "Unable to contact slurm controller")
+    with pytest.raises(RunError):
+        score(early, "S/4")
