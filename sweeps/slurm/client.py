@@ -29,8 +29,9 @@ NO_ANSWER = (
 # After such a message the job may be there late.
 LOOK_AGAIN_SECONDS = (2.0, 4.0, 8.0)
 
-# In sbatch's message where fewer tasks may be accepted.
-TOO_MANY = re.compile(r"Submit\w*Limit|job submit limit|Invalid job array specification", re.IGNORECASE)
+# In sbatch's message where fewer tasks may be accepted; one that names another limit is a refusal.
+TOO_MANY = re.compile(r"\w*Submit\w*Limit|job submit limit|Invalid job array specification", re.IGNORECASE)
+OTHER_LIMIT = re.compile(r"\b(?:Assoc|QOS)(?!\w*Submit)\w+Limit")
 # SLURM's default MaxArraySize is 1001.
 SAFE_ARRAY = 1000
 
@@ -176,7 +177,7 @@ def submit(script: Path, name: str, newer_than: int = 0) -> str:
     if is_unknown:
         raise problem
     said = str(problem).removeprefix("sbatch: ")
-    raise TooMany(said) if TOO_MANY.search(said) else InputError(said)
+    raise TooMany(said) if TOO_MANY.search(said) and not OTHER_LIMIT.search(said) else InputError(said)
 
 
 def job_named(name: str, newer_than: int = 0) -> str | None:

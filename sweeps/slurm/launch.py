@@ -274,8 +274,10 @@ def submit(
         try:
             job_id = submit_array(array, record, _dependency(array, known), study, folder, submission)
         except client.TooMany as error:
+            for index in range(len(names)):
+                _task_file(folder, record, index).unlink()
             if len(names) > 1:
-                planned[:1] = _halves(planned)
+                planned = _halves(planned)
                 continue
             submission = submission.model_copy(update={"arrays": tuple(accepted)})
             submissions.write(study, submission)
@@ -313,22 +315,22 @@ def submit_array(
     """Submit one array of the submission in `folder`; returns its id. Errors, and `newer_than`, as `client.submit`."""
     from submitit.core.utils import DelayedSubmission
 
-    jobs = folder / "jobs"
-    jobs.mkdir(exist_ok=True)
-    pickles = []
+    (folder / "jobs").mkdir(exist_ok=True)
     for index, names in enumerate(record.tasks):
         delayed = DelayedSubmission(make_task(record.kind, names, study, folder, submission))
         delayed.set_timeout(submission.profile.time_limit_minutes(array.group.resources), MAX_NUM_TIMEOUT)
-        pickles.append(jobs / f"{array.name}-{record.slurm_index(index)}.pkl")
-        delayed.dump(pickles[-1])
-    script = jobs / f"{array.name}.sh"
+        path = _task_file(folder, record, index)
+        aside = path.with_name(f".{path.name}")  # an earlier job of the name may be reading it
+        delayed.dump(aside)
+        aside.replace(path)
+    script = folder / "jobs" / f"{array.name}.sh"
     script.write_text(sbatch_script(submission.profile, array, folder, dependency), encoding="utf-8")
-    try:
-        return client.submit(script, array.name, newer_than)
-    except (client.TooMany, InputError):
-        for path in (script, *pickles):
-            path.unlink()
-        raise
+    return client.submit(script, array.name, newer_than)
+
+
+def _task_file(folder: Path, record: JobArray, index: int) -> Path:
+    """What a task does, pickled: found by the array's name, not by an id that nobody knows yet."""
+    return folder / "jobs" / f"{record.name}-{record.slurm_index(index)}.pkl"
 
 
 def _halves(planned: Sequence[Planned]) -> list[Planned]:

@@ -15,7 +15,7 @@ from typing import Any
 from bench.errors import InputError, RunError
 from bench.files.run_files import RunFiles
 from sweeps.local import live_slots
-from sweeps.slurm import client, submissions
+from sweeps.slurm import client, submissions, waiting
 from sweeps.slurm.client import Job
 from sweeps.slurm.ending import end_for_good
 from sweeps.slurm.submissions import JobArray, Kind, Submission, submission_folder
@@ -101,7 +101,7 @@ def stop_here(study: Path) -> int:
         if time.monotonic() > deadline:
             busy = ", ".join(str(path) for path in slots)
             raise RunError(f"jobs were told to stop, but still hold {busy} after {SECONDS_TO_STOP:.0f} s")
-        time.sleep(POLL_SECONDS)
+        waiting.pause(POLL_SECONDS, "jobs of this machine to save their work")
     return len(told)
 
 

@@ -239,6 +239,13 @@ def _end(case: Case, job: dict[str, Any], trained: bool) -> None:
     case.slurm.change(job["id"], state="COMPLETED")
 
 
+def test_another_limit_is_a_refusal(case: Case) -> None:
+    words = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+    case.slurm.misbehave("sbatch", f"QOSMaxWallDurationPerJobLimit\nsbatch: error: {words}")
+    assert "SLURM refused the training array: QOSMaxWallDurationPerJobLimit" in case.submit(status=2).err
+    assert len(case.slurm.calls("sbatch")) == 1
+
+
 def test_where_nothing_fits_nothing_is_left_behind(case: Case) -> None:
     case.slurm.set(max_submit=0)
     assert "SLURM takes no more jobs now" in case.submit(status=1).err
