@@ -84,7 +84,7 @@ def require(command: str) -> None:
         raise InputError(f"{command}: not found on the PATH; run this where SLURM's commands are (a login node)")
 
 
-def queued_jobs(timeout_s: float | None = None) -> dict[str, Job]:
+def queued_jobs(*, timeout_s: float | None = None) -> dict[str, Job]:
     """All jobs of this user that squeue knows and that have not ended, by id, array tasks one by one.
 
     Raises:

@@ -19,8 +19,8 @@ LOOK_AGAIN_SECONDS = (1.0, 5.0)
 ENDING = "COMPLETING"
 
 
-def end_for_good(ids: Sequence[str], is_meant: Callable[[Job], bool]) -> list[Job]:
-    """Cancel jobs, and again those that come back or did not go, until none is left; returns those still ending.
+def end_for_good(records: Sequence[Submission], ids: Sequence[str], is_meant: Callable[[Job], bool]) -> list[Job]:
+    """Cancel jobs of submissions, and again those that come back or did not go, until none is left; returns those still ending.
 
     A job may be back in the queue the moment after it was cancelled, and scancel may fail although it did its work.
 
@@ -86,7 +86,7 @@ def settled_jobs(study: Path, records: Sequence[Submission]) -> dict[str, Job]:
 
     jobs = client.queued_jobs()
     if alive := [job.id for job in jobs.values() if was_cancelled(job) and job.state != ENDING]:
-        end_for_good(alive, lambda job: was_cancelled(job) and job.state != ENDING)
+        end_for_good(records, alive, lambda job: was_cancelled(job) and job.state != ENDING)
     while ending := ending_jobs(arrays, {i: job for i, job in jobs.items() if not was_cancelled(job)}):
         if time.monotonic() >= deadline:
             break

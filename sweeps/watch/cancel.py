@@ -73,7 +73,7 @@ def cancel_on_slurm(
             submissions.cancel_runs(folder, marked)  # first: a job may be about to requeue itself
     arrays = {array.name: array for record in records for array in record.arrays}
     is_meant = lambda job: job.name in arrays and (job.name, arrays[job.name].index_of(job)) in meant  # noqa: E731
-    return Cancelled(cancelled, end_for_good(list(ids), is_meant) if ids else [])
+    return Cancelled(cancelled, end_for_good(records, list(ids), is_meant) if ids else [])
 
 
 def stop_here(study: Path) -> int:

@@ -82,7 +82,7 @@ def ask(records: Sequence[Submission], runs: Mapping[str, RunFiles]) -> Answer:
     if accounted is not None and not has_unnumbered and ids <= _proven(records, accounted):
         return Answer(accounted, is_whole=True)
     try:
-        queued = client.queued_jobs(deadline - time.monotonic())
+        queued = client.queued_jobs(timeout_s=deadline - time.monotonic())
     except (InputError, RunError) as error:
         if accounted is None:
             note = f"SLURM does not answer ({error}): what is not finished may be queued, running or dead"

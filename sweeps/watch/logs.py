@@ -87,7 +87,7 @@ class JobGoesOn:
         if not self._pace.is_due:
             return True
         try:
-            job = client.queued_jobs(client.SHORT_TIMEOUT_SECONDS).get(self._job)
+            job = client.queued_jobs(timeout_s=client.SHORT_TIMEOUT_SECONDS).get(self._job)
         except (InputError, RunError) as error:
             self._pace.answered(str(error))
             return not is_finished(self._folder)

@@ -139,7 +139,7 @@ def _why_queued(look: Look, run: RunStatus) -> Iterator[str]:
         return
     try:
         # The queue has told it already where accounting could not answer.
-        reason = job.reason or client.queued_jobs(client.SHORT_TIMEOUT_SECONDS).get(job.id, job).reason
+        reason = job.reason or client.queued_jobs(timeout_s=client.SHORT_TIMEOUT_SECONDS).get(job.id, job).reason
     except (InputError, RunError) as error:
         yield f"SLURM does not say why ({error})"
         return
