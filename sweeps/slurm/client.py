@@ -70,6 +70,10 @@ class NoAnswer(RunError):
     """SLURM does not answer: what was asked of it may have been done, or not."""
 
 
+class NotAllowed(RunError):
+    """SLURM does not let this user do that: the jobs are another's."""
+
+
 class TooMany(RunError):
     """SLURM does not accept so many jobs now; fewer it may."""
 
@@ -202,6 +206,7 @@ def cancel(ids: list[str]) -> None:
     """Cancel jobs; one that has ended already is no error.
 
     Raises:
+        NotAllowed: one is another user's.
         RunError: SLURM does not answer.
     """
     if ids:
@@ -230,7 +235,9 @@ def _ask(command: list[str], timeout_s: float | None = None) -> str:
         raise RunError(f"{command[0]}: cannot be started ({error.strerror})") from None
     if done.returncode:
         said = shortened(done.stderr) or f"exit status {done.returncode}"
-        raise (NoAnswer if any(words in said for words in NO_ANSWER) else RunError)(f"{command[0]}: {said}")
+        kinds = {NoAnswer: NO_ANSWER, NotAllowed: ("permission denied",)}
+        kind = next((kind for kind, words in kinds.items() if any(word in said for word in words)), RunError)
+        raise kind(f"{command[0]}: {said}")
     return done.stdout
 
 

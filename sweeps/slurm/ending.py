@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from bench.errors import RunError
@@ -19,18 +19,23 @@ LOOK_AGAIN_SECONDS = (1.0, 5.0)
 ENDING = "COMPLETING"
 
 
-def end_for_good(records: Sequence[Submission], ids: Sequence[str], is_meant: Callable[[Job], bool]) -> list[Job]:
-    """Cancel jobs of submissions, and again those that come back or did not go, until none is left; returns those still ending.
+Task = tuple[str, int]  # an array's name, and which of its tasks
+
+
+def end_for_good(records: Sequence[Submission], ids: Sequence[str], tasks: Collection[Task]) -> list[Job]:
+    """Cancel jobs, and again those that come back or did not go, until none is left; returns those still ending.
 
     A job may be back in the queue the moment after it was cancelled, and scancel may fail although it did its work.
 
     Args:
         ids: whom to cancel, jobs and whole arrays.
-        is_meant: whether a job in the queue is one of them.
+        tasks: what these jobs are.
 
     Raises:
+        NotAllowed: a job is another user's.
         RunError: SLURM does not answer, or jobs stay, for `ENDING_SECONDS`.
     """
+    arrays = _arrays(records)
     deadline = time.monotonic() + ENDING_SECONDS
     seconds, longest = LOOK_AGAIN_SECONDS
     while True:
@@ -38,10 +43,12 @@ def end_for_good(records: Sequence[Submission], ids: Sequence[str], is_meant: Ca
         left: list[Job] | None = None
         try:
             client.cancel(list(ids))
+        except client.NotAllowed:
+            raise
         except RunError as error:
             problem = error
         try:
-            left = [job for job in client.queued_jobs().values() if is_meant(job)]
+            left = [job for job in client.queued_jobs().values() if _task(arrays, job) in tasks]
         except RunError as error:
             problem = error
         is_over = time.monotonic() >= deadline
@@ -74,19 +81,16 @@ def settled_jobs(study: Path, records: Sequence[Submission]) -> dict[str, Job]:
     """
     deadline = time.monotonic() + ENDING_SECONDS
     seconds, longest = LOOK_AGAIN_SECONDS
-    arrays = {array.name: array for record in records for array in record.arrays}
-    cancelled = {
-        array.name: submissions.cancelled_runs(submission_folder(study, record.number))
-        for record in records
-        for array in record.arrays
-    }
-
-    def was_cancelled(job: Job) -> bool:
-        return job.name in arrays and _runs(arrays, job) <= cancelled[job.name]
-
+    arrays = _arrays(records)
+    cancelled: set[Task] = set()
+    for record in records:
+        marked = submissions.cancelled_runs(submission_folder(study, record.number))
+        for array in record.arrays:
+            cancelled |= {(array.name, index) for index, runs in enumerate(array.tasks) if marked.issuperset(runs)}
     jobs = client.queued_jobs()
+    was_cancelled = lambda job: _task(arrays, job) in cancelled  # noqa: E731
     if alive := [job.id for job in jobs.values() if was_cancelled(job) and job.state != ENDING]:
-        end_for_good(records, alive, lambda job: was_cancelled(job) and job.state != ENDING)
+        end_for_good(records, alive, cancelled)
     while ending := ending_jobs(arrays, {i: job for i, job in jobs.items() if not was_cancelled(job)}):
         if time.monotonic() >= deadline:
             break
@@ -101,6 +105,9 @@ def ending_jobs(arrays: Mapping[str, JobArray], jobs: Mapping[str, Job]) -> list
     return [job for job in jobs.values() if job.name in arrays and job.state == ENDING]
 
 
-def _runs(arrays: Mapping[str, JobArray], job: Job) -> set[str]:
-    array = arrays[job.name]
-    return set(array.tasks[array.index_of(job)])
+def _arrays(records: Sequence[Submission]) -> dict[str, JobArray]:
+    return {array.name: array for record in records for array in record.arrays}
+
+
+def _task(arrays: Mapping[str, JobArray], job: Job) -> Task | None:
+    return (job.name, arrays[job.name].index_of(job)) if job.name in arrays else None

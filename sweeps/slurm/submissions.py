@@ -114,6 +114,11 @@ def cancel_runs(folder: Path, names: Collection[str]) -> None:
     write_json(folder / "cancelled.json", {"runs": sorted(cancelled_runs(folder) | set(names))})
 
 
+def keep_runs(folder: Path, names: Collection[str]) -> None:
+    """Take back what `cancel_runs` noted."""
+    write_json(folder / "cancelled.json", {"runs": sorted(cancelled_runs(folder) - set(names))})
+
+
 def record_not_requeued(folder: Path, attempt: str, runs: Collection[str], reason: str) -> None:
     """Note that a job with runs left could not be put back into the queue."""
     row = {"time": now(), "attempt": attempt, "runs": sorted(runs), "reason": reason}

@@ -68,12 +68,15 @@ def cancel_on_slurm(
             marks.setdefault(submission_folder(study, record.number), set()).update(
                 hidden, *(tasks[job.id] for job in chosen)
             )
+    marks = {folder: names - submissions.cancelled_runs(folder) for folder, names in marks.items() if names}
     for folder, marked in marks.items():
-        if marked:
-            submissions.cancel_runs(folder, marked)  # first: a job may be about to requeue itself
-    arrays = {array.name: array for record in records for array in record.arrays}
-    is_meant = lambda job: job.name in arrays and (job.name, arrays[job.name].index_of(job)) in meant  # noqa: E731
-    return Cancelled(cancelled, end_for_good(records, list(ids), is_meant) if ids else [])
+        submissions.cancel_runs(folder, marked)  # first: a job may be about to requeue itself
+    try:
+        return Cancelled(cancelled, end_for_good(records, list(ids), meant) if ids else [])
+    except client.NotAllowed:
+        for folder, marked in marks.items():
+            submissions.keep_runs(folder, marked)
+        raise
 
 
 def stop_here(study: Path) -> int:

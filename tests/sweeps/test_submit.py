@@ -13,7 +13,7 @@ from fake_slurm import PROFILE, FakeStudy
 from small_slurm import SmallSlurm
 
 from bench.errors import RunError
-from sweeps.slurm import client, ending, score_early, submissions
+from sweeps.slurm import client, ending, score_early, submissions, waiting
 
 LABELS = ("S/4", "S/2", "B/4", "B/2")
 
@@ -81,9 +81,10 @@ class Case:
 @pytest.fixture
 def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     monkeypatch.setattr(client, "LOOK_AGAIN_SECONDS", (0.1, 0.1))
-    monkeypatch.setattr(client, "TIMEOUT_SECONDS", 3.0)
+    monkeypatch.setattr(client, "TIMEOUT_SECONDS", 2.0)
+    monkeypatch.setattr(waiting, "SAY_AFTER_SECONDS", 1.0)
     monkeypatch.setattr(ending, "LOOK_AGAIN_SECONDS", (0.1, 0.1))
-    monkeypatch.setattr(ending, "ENDING_SECONDS", 3.0)
+    monkeypatch.setattr(ending, "ENDING_SECONDS", 1.5)
     return Case(tmp_path)
 
 
@@ -207,7 +208,7 @@ def test_without_a_word_of_slurms_arrays_are_of_a_safe_size(case: Case) -> None:
     assert case.is_whole()
 
 
-@pytest.mark.parametrize("limit", [1, 3, 5, 8])
+@pytest.mark.parametrize("limit", [pytest.param(1, marks=pytest.mark.slow), 3, 5, 8])
 def test_what_fits_is_submitted_and_the_same_command_continues(case: Case, limit: int) -> None:
     case.slurm.set(max_submit=limit)
     for attempt in range(20):
@@ -308,6 +309,16 @@ def test_a_cancel_that_did_not_end_is_ended_by_submit(case: Case) -> None:
     case.slurm.misbehave("scancel")
     assert "4 runs to train" in case.submit().out
     assert case.is_whole()
+
+
+def test_what_may_not_be_cancelled_goes_on(case: Case) -> None:
+    """The jobs of a colleague, say."""
+    case.submit()
+    case.slurm.misbehave("scancel", "Kill job error on job id 70: Access/permission denied")
+    assert "permission denied" in case.sweep("cancel").err
+    assert len(case.slurm.calls("scancel")) == 1
+    assert submissions.cancelled_runs(case.study.folder / "submissions" / "0001") == set()
+    assert "nothing to submit" in case.submit().out
 
 
 def test_submit_waits_for_what_becomes_of_a_job_that_is_ending(case: Case) -> None:
