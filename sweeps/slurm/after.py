@@ -115,7 +115,8 @@ def _requeue(job_id: str, left: list[Path], folder: Path) -> None:
                 print("cancelled: not requeued", flush=True)
                 return
     except TimeIsUp:
-        if problem is None:  # the first request is being obeyed, or the job was cancelled
+        # The first request is being obeyed, or the job was cancelled.
+        if problem is None or not _wanted(left, folder):
             return
         raise RunError(f"{problem}; tried until the job was ended") from None
     finally:
