@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sweeps.cluster import ClusterProfile
     from sweeps.expand import Sweep
     from sweeps.plan import Plan
+    from sweeps.slurm.launch import Planned
     from sweeps.watch.status import RunStatus
 
 app = typer.Typer(
@@ -156,8 +158,8 @@ def _submit_to_slurm(
     import shutil
 
     from sweeps.plan import check_time_limits
-    from sweeps.slurm import client, launch
-    from sweeps.slurm.submissions import read_all, submitters
+    from sweeps.slurm import client, launch, submissions
+    from sweeps.slurm.ending import ending_jobs, settled_jobs
 
     launch.check_folder(runs / sweep.name)
     check_time_limits(made, profile)
@@ -166,27 +168,55 @@ def _submit_to_slurm(
 
         print_plan(made)
         if shutil.which("squeue"):
-            jobs = client.queued_jobs(submitters(read_all(runs / sweep.name)))
+            jobs = client.queued_jobs(submissions.submitters(submissions.read_all(runs / sweep.name)))
         else:
             jobs = {}
             print("\nNo squeue here: runs that are already queued or running cannot be recognised.")
-        for array, script in launch.sbatch_scripts(sweep, runs, launch.todo(sweep, runs, jobs), profile):
+        what = launch.todo(sweep, runs, jobs)
+        for array, script in launch.sbatch_scripts(sweep, runs, what, profile, client.largest_array()):
             print(f"\n# ---- {array.kind}: {len(array.group.tasks)} tasks, {_labels(array.group.tasks)}\n{script}")
         return
     client.require("sbatch")
-    with launch.submitting(runs / sweep.name):
-        what = launch.todo(sweep, runs, client.queued_jobs(submitters(read_all(runs / sweep.name))))
+    study = runs / sweep.name
+    with launch.submitting(study):
+        jobs = settled_jobs(study, submissions.read_all(study))
+        submissions.adopt(study, jobs.values())
+        what = launch.todo(sweep, runs, jobs)
         left_alone = f"{what.finished} finished, {what.queued} queued or running"
-        if not what.to_train and not what.to_score:
-            typer.echo(f"nothing to submit: of {len(sweep.recipes)} runs {left_alone}")
+        arrays = {array.name: array for record in submissions.read_all(study) for array in record.arrays}
+        for job in jobs.values():
+            if job.name in arrays and job.is_held:
+                typer.echo(
+                    f"{job.id} is held ({job.reason or job.state}): scontrol release {job.id}, or cancel its run"
+                )
+        if what.is_nothing:
+            ending = ", ".join(job.id for job in ending_jobs(arrays, jobs))
+            again = f"; {ending} is still ending: submit again when it is gone" if ending else ""
+            typer.echo(f"nothing to submit: of {len(sweep.recipes)} runs {left_alone}{again}")
             return
-        submission = launch.submit(sweep, runs, what, profile, cluster, trackers)
-    for array in submission.arrays:
+        done = launch.submit(sweep, runs, what, profile, cluster, trackers)
+    for array in done.submission.arrays:
         tasks = f"an array of {len(array.tasks)}" if len(array.tasks) > 1 else "one job"
         typer.echo(f"{array.job_id}: {array.kind}, {tasks}, for {sum(map(len, array.tasks))} runs")
-    typer.echo(f"{len(what.to_train)} runs to train, {len(what.to_score)} to score; left alone: {left_alone}")
+    if not done.left:
+        also = sum(len(task.runs) for task in what.to_score_after)
+        scoring = f"{len(what.to_score)} to score{f', {also} to score after their training' if also else ''}"
+        typer.echo(f"{len(what.to_train)} runs to train, {scoring}; left alone: {left_alone}")
     command = ["ditbench", "sweep", "status", str(path), *([] if runs == Path("runs") else ["--runs", str(runs)])]
     typer.echo(f"watch them: {shlex.join([*command, '--watch'])}")
+    if done.left:
+        raise RunError(
+            f"SLURM takes no more jobs now ({done.said}): not submitted are {_numbers(done.left)}; the same command "
+            "submits them when jobs have ended"
+        )
+
+
+def _numbers(left: Sequence[Planned]) -> str:
+    """How many runs of each kind were not submitted."""
+    by_kind: dict[str, int] = {}
+    for array in left:
+        by_kind[array.kind] = by_kind.get(array.kind, 0) + sum(map(len, array.group.tasks))
+    return " and ".join(f"the {kind} of {number} runs" for kind, number in by_kind.items())
 
 
 def _labels(tasks: list[list[Any]]) -> str:

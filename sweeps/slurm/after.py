@@ -5,7 +5,8 @@
 SECONDS is how long the script has run. Here and not in the job's own processes, because those may be dead: out of
 memory, a crashed driver. A job that saved its work is requeued, as long as its starts are of use (see
 `bench.files.lost_time`). One that failed is requeued while a run of it has attempts left; a death without a word
-counts as well.
+counts as well. One that was cancelled is not. Where SLURM does not requeue it, it is asked again until the job's time
+is over.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from bench.errors import RunError
+from bench.errors import InputError, RunError
 from bench.files import jsonl
 from bench.files.lost_time import lost_time, record_stop
 from bench.files.names import write_any_text
@@ -35,12 +37,23 @@ from bench.files.run_folder import (
 from bench.stopping import STOPPED
 from sweeps.cluster import ClusterProfile, whole_start_s
 from sweeps.slurm import client, submissions
-from sweeps.slurm.job import last_start
+from sweeps.slurm.job import STOP_SIGNAL, last_start
 from sweeps.slurm.last_words import cause_of_death, died_of_a_stop
 from sweeps.slurm.submissions import Kind
 
 # SLURM's signals, before the processes could listen to them.
-TOO_EARLY = (128 + signal.SIGUSR2, 128 + signal.SIGTERM)
+TOO_EARLY = (128 + STOP_SIGNAL, 128 + signal.SIGTERM)
+# Between two attempts to requeue a job, at first and at last.
+ASK_AGAIN_SECONDS = (1.0, 60.0)
+# For a last word before the job's time is over.
+LAST_WORD_SECONDS = 10.0
+# SLURM's words for a job that it never requeues; they come for a moment, too, and so are asked for more than once.
+NEVER = ("presently disabled", "Invalid job id", "Access/permission denied", "Operation not permitted")
+ATTEMPTS_WHERE_NEVER = 4
+
+
+class TimeIsUp(Exception):
+    """SLURM ends the job: its time is over, or somebody cancelled it."""
 
 
 def main(arguments: list[str]) -> int:
@@ -51,7 +64,7 @@ def main(arguments: list[str]) -> int:
     early = folder / f"scoring-{name}.json"
     array = submissions.read_array(early) if early.exists() else next(a for a in submission.arrays if a.name == name)
     study = folder.parents[1]
-    runs = [study / run for run in array.tasks[int(index)]]
+    runs = [study / run for run in array.tasks[array.index(int(index))]]
     inline = submission.profile.evaluate == "inline"
     job_id = _job_id()
     attempt = f"{job_id}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
@@ -63,9 +76,16 @@ def main(arguments: list[str]) -> int:
         died = cause_of_death(folder, job_id, attempt, status)
         _count_if_silent(runs, _left(runs, array.kind, inline), array.kind, attempt, max_failures, died)
     left = _left(runs, array.kind, inline)
-    if left and submission.profile.requeue:
-        print(f"exit status {status}: requeueing, {len(left)} of {len(runs)} runs are left", flush=True)
-        client.requeue(job_id)
+    wanted = _wanted(left, folder)
+    if len(wanted) < len(left):
+        print(f"exit status {status}: {len(left) - len(wanted)} runs that are left were cancelled", flush=True)
+    if wanted and submission.profile.requeue:
+        print(f"exit status {status}: requeueing, {len(wanted)} of {len(runs)} runs are left", flush=True)
+        try:
+            _requeue(job_id, left, folder)
+        except RunError as error:
+            submissions.record_not_requeued(folder, attempt, [run.name for run in wanted], str(error))
+            raise
         return status
     if left or all(read_error(run, array.kind) for run in runs):
         print(f"exit status {status}: not requeued", flush=True)
@@ -73,6 +93,54 @@ def main(arguments: list[str]) -> int:
     # The signal may come when all is done, or the death: what waits for this job shall not be cancelled.
     print(f"exit status {status}, but nothing is left to do", flush=True)
     return 0
+
+
+def _requeue(job_id: str, left: list[Path], folder: Path) -> None:
+    """Have SLURM put the job back, however often that must be tried; one that is cancelled meanwhile is not.
+
+    Raises:
+        RunError: it was refused, until the job's time was over.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TimeIsUp
+
+    before = signal.signal(signal.SIGTERM, stop)
+    end_s = float(os.environ.get("SLURM_JOB_END_TIME") or "inf") - LAST_WORD_SECONDS
+    seconds, longest = ASK_AGAIN_SECONDS
+    problem: RunError | None = None
+    refused = 0
+    try:
+        while True:
+            try:
+                client.requeue(job_id, max(1.0, min(client.TIMEOUT_SECONDS, end_s - time.time())))
+                break
+            except RunError as error:
+                problem = error
+            refused += any(words in str(problem) for words in NEVER)
+            if refused == ATTEMPTS_WHERE_NEVER or time.time() + seconds > end_s:
+                raise problem
+            print(f"not requeued yet: {problem}; trying again in {seconds:.0f} s", flush=True)
+            time.sleep(seconds)
+            seconds = min(2 * seconds, longest)
+            if not _wanted(left, folder):
+                print("cancelled: not requeued", flush=True)
+                return
+    except TimeIsUp:
+        # The first request is being obeyed, or the job was cancelled.
+        if problem is None or not _wanted(left, folder):
+            return
+        raise RunError(f"{problem}; tried until the job was ended") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if not _wanted(left, folder):  # cancelled while it was asked for
+        client.cancel([job_id])
+
+
+def _wanted(runs: list[Path], folder: Path) -> list[Path]:
+    """Runs whose jobs were not cancelled."""
+    cancelled = submissions.cancelled_runs(folder)
+    return [run for run in runs if run.name not in cancelled]
 
 
 def _job_id() -> str:
@@ -164,5 +232,5 @@ if __name__ == "__main__":
     write_any_text()
     try:
         sys.exit(main(sys.argv[1:]))
-    except RunError as error:
+    except (InputError, RunError) as error:
         sys.exit(f"not requeued: {error}")

@@ -23,7 +23,7 @@ from bench.files.names import write_any_text
 from bench.files.run_folder import RunLocked, is_finished, is_trained, phase_file, progress, read_config, read_error
 from bench.stopping import STOPPED, Stopped, StopRequest
 from sweeps.slurm import last_words
-from sweeps.slurm.submissions import Kind
+from sweeps.slurm.submissions import Kind, cancelled_runs
 
 if TYPE_CHECKING:
     from bench.parallel import Execution, Ranks
@@ -111,7 +111,7 @@ class Task:
 
     def _is_done(self, folder: Path) -> bool:
         """Whether nothing is left of a run for this job, or no more attempts."""
-        if is_finished(folder) or read_error(folder, self.kind):
+        if is_finished(folder) or read_error(folder, self.kind) or folder.name in cancelled_runs(self.submission):
             return True
         trained = is_trained(read_config(folder), folder)
         if self.kind == "scoring":

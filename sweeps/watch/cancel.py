@@ -8,36 +8,48 @@ import signal
 import socket
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError, RunError
 from bench.files.run_files import RunFiles
 from sweeps.local import live_slots
-from sweeps.slurm import client
+from sweeps.slurm import client, submissions, waiting
 from sweeps.slurm.client import Job
-from sweeps.slurm.submissions import JobArray, Kind, Submission, submitters
+from sweeps.slurm.ending import end_for_good
+from sweeps.slurm.submissions import JobArray, Kind, Submission, submission_folder, submitters
 
 # A job of this machine saves its work first.
 SECONDS_TO_STOP = 60.0
 POLL_SECONDS = 0.1
 
 
+@dataclass(frozen=True)
+class Cancelled:
+    """The jobs that were cancelled, by run folder, and which of them are still ending."""
+
+    jobs: dict[str, list[tuple[Kind, Job]]]
+    ending: list[Job]
+
+
 def cancel_on_slurm(
-    records: Sequence[Submission], runs: Mapping[str, RunFiles], names: Collection[str] | None
-) -> dict[str, list[tuple[Kind, Job]]]:
-    """Cancel the queued and running jobs of these run folders, or of all; returns which ones, by run folder.
+    study: Path, records: Sequence[Submission], runs: Mapping[str, RunFiles], names: Collection[str] | None
+) -> Cancelled:
+    """End the jobs in the queue of these run folders, or of all, whatever their state; none comes back.
 
     Raises:
         InputError: a job is also for runs that are not named, or SLURM's commands are not here.
-        RunError: SLURM does not answer.
+        RunError: SLURM does not answer, or jobs do not go.
     """
     queue = client.queued_jobs(submitters(records))
     cancelled: dict[str, list[tuple[Kind, Job]]] = {}
     ids: dict[str, None] = {}
+    meant: set[tuple[str, int]] = set()
+    marks: dict[Path, set[str]] = {}
     for record in records:
         for array in record.arrays:
-            live = [j for j in queue.values() if j.name == array.name and j.state != "COMPLETING" and j.id not in ids]
+            live = [job for job in queue.values() if job.name == array.name and job.id not in ids]
             tasks = {job.id: array.tasks[array.index_of(job)] for job in live}
             chosen = [job for job in live if names is None or set(names) & set(tasks[job.id])]
             for job in chosen:
@@ -46,11 +58,25 @@ def cancel_on_slurm(
                     _refuse_others(job, left, names, runs)
                 for name in left or tasks[job.id]:
                     cancelled.setdefault(name, []).append((array.kind, job))
+            meant |= {(array.name, array.index_of(job)) for job in chosen}
             # A whole array costs SLURM's controller one request, a task each costs one.
             is_whole = len(chosen) == len(live) and len(array.tasks) > 1
             ids |= dict.fromkeys(job.id.partition("_")[0] if is_whole else job.id for job in chosen)
-    client.cancel(list(ids))
-    return cancelled
+            # One whose submission was cut off may come to be in the queue yet.
+            all_of_it = {name for task in array.tasks for name in task}
+            hidden = (all_of_it if names is None else all_of_it & set(names)) if array.job_id is None else set()
+            marks.setdefault(submission_folder(study, record.number), set()).update(
+                hidden, *(tasks[job.id] for job in chosen)
+            )
+    marks = {folder: names - submissions.cancelled_runs(folder) for folder, names in marks.items() if names}
+    for folder, marked in marks.items():
+        submissions.cancel_runs(folder, marked)  # first: a job may be about to requeue itself
+    try:
+        return Cancelled(cancelled, end_for_good(records, list(ids), meant) if ids else [])
+    except client.NotAllowed:
+        for folder, marked in marks.items():
+            submissions.keep_runs(folder, marked)
+        raise
 
 
 def stop_here(study: Path) -> int:
@@ -78,7 +104,7 @@ def stop_here(study: Path) -> int:
         if time.monotonic() > deadline:
             busy = ", ".join(str(path) for path in slots)
             raise RunError(f"jobs were told to stop, but still hold {busy} after {SECONDS_TO_STOP:.0f} s")
-        time.sleep(POLL_SECONDS)
+        waiting.pause(POLL_SECONDS, "jobs of this machine to save their work")
     return len(told)
 
 

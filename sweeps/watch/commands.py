@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from sweeps.expand import Sweep
     from sweeps.watch.study import Study
 
-# How often a watched table is redrawn, and how often SLURM is asked at most.
+# How often a watched table is redrawn.
 LOOK_SECONDS = 2.0
-ASK_SECONDS = 10.0
 
 app = typer.Typer()
 
@@ -42,7 +41,9 @@ def status(
         raise InputError("--json is one look, --watch many: accepted: one of them")
     loaded = load_sweep(sweep)
     if watch:
-        _watch(loaded, Study(loaded, runs, ASK_SECONDS))
+        from sweeps.watch.pace import SHORTEST_SECONDS
+
+        _watch(loaded, Study(loaded, runs, SHORTEST_SECONDS))
         return
     look = Study(loaded, runs).look()
     if json:
@@ -90,6 +91,7 @@ def logs(
     from sweeps.slurm.submissions import submitters
     from sweeps.watch.logs import JobGoesOn, copy, newest_log
     from sweeps.watch.named_runs import find_run
+    from sweeps.watch.pace import LONGEST_SECONDS, SHORTEST_SECONDS
     from sweeps.watch.study import Study
 
     look = Study(load_sweep(sweep), runs).look()
@@ -100,6 +102,9 @@ def logs(
     print(log.path, file=sys.stderr, flush=True)
     try:
         if follow:
+            if log.slurm_job:
+                every = f"every {SHORTEST_SECONDS:.0f} to {LONGEST_SECONDS:.0f} s, the longer nothing changes"
+                print(f"SLURM is asked whether job {log.slurm_job} goes on {every}", file=sys.stderr, flush=True)
             copy(log.path, sys.stdout.buffer, JobGoesOn(log, chosen.folder, submitters(look.records)))
         else:
             copy(log.path, sys.stdout.buffer)
@@ -157,13 +162,18 @@ def _cancel_on_slurm(sweep: Sweep, runs: Path, named: list[str] | None) -> None:
 
     files = read_study(sweep, runs)
     names = [find_run(files, name).folder.name for name in named] if named else None
-    with submitting(runs / sweep.name):  # a submission that is under way would be cancelled in part
-        cancelled = cancel_on_slurm(submissions.read_all(runs / sweep.name), files, names)
+    study = runs / sweep.name
+    with submitting(study):  # a submission that is under way would be cancelled in part
+        done = cancel_on_slurm(study, submissions.read_all(study), files, names)
+    cancelled = done.jobs
     for name, jobs in cancelled.items():
         label = visible(files[name].recipe.label) if name in files else name
         typer.echo(f"{label}: cancelled {', '.join(f'{kind} {job.id} ({job.state})' for kind, job in jobs)}")
     for name in names or ():
         if name not in cancelled:
             typer.echo(f"{visible(files[name].recipe.label)}: no job of it is queued or running")
+    if done.ending:
+        ids = ", ".join(job.id for job in done.ending)
+        typer.echo(f"{ids}: SLURM is still ending it; it does not come back, and `submit` need not wait for it")
     if not names and not cancelled:
         typer.echo(f"no job of {sweep.name} is queued or running on SLURM")

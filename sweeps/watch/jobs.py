@@ -7,6 +7,7 @@ late, of held ones never.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,6 +20,8 @@ from sweeps.slurm.submissions import JobArray, Kind, Submission, submitters
 
 QUEUED = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 RUNNING = {"RUNNING", "COMPLETING", "CONFIGURING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"}
+# Accounting and the queue together; the run folders tell something without them.
+PATIENCE_SECONDS = 12.0
 # Of a job that SLURM has forgotten, or that ended where no accounting says how; and of one that it says nothing about.
 GONE, NO_ANSWER = "", "no answer"
 
@@ -67,15 +70,19 @@ class RunJob:
 
 
 def ask(records: Sequence[Submission], runs: Mapping[str, RunFiles]) -> Answer:
-    """Ask SLURM for the jobs of all runs (by folder name) for which something is left to do; never fails."""
+    """Ask SLURM for the jobs of all runs (by folder name) for which something is left to do; never fails.
+
+    It takes no longer than `PATIENCE_SECONDS`.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
     ids, has_unnumbered = _ids(records, runs)
     if not ids and not has_unnumbered:
         return Answer({}, is_whole=True)
-    accounted = client.accounted_jobs(ids)
+    accounted = client.accounted_jobs(ids, PATIENCE_SECONDS / 2)
     if accounted is not None and not has_unnumbered and ids <= _proven(records, accounted):
         return Answer(accounted, is_whole=True)
     try:
-        queued = client.queued_jobs(submitters(records))
+        queued = client.queued_jobs(submitters(records), timeout_s=deadline - time.monotonic())
     except (InputError, RunError) as error:
         if accounted is None:
             note = f"SLURM does not answer ({error}): what is not finished may be queued, running or dead"

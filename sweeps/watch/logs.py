@@ -14,10 +14,11 @@ from bench.errors import InputError, RunError
 from bench.files.run_files import RunFiles
 from bench.files.run_folder import PHASES, is_finished, is_locked, lock_path, phase_file
 from sweeps.slurm import client
+from sweeps.watch.pace import SHORTEST_SECONDS, Pace
 from sweeps.watch.study import Look
 
 POLL_SECONDS = 0.5
-ASK_SECONDS = 10.0
+ASK_SECONDS = SHORTEST_SECONDS
 END_BYTES = 65536
 
 
@@ -78,16 +79,17 @@ class JobGoesOn:
 
     def __init__(self, log: JobLog, folder: Path, users: Collection[int] = ()) -> None:
         self._job, self._folder, self._users = log.slurm_job, folder, users
-        self._asked_s: float | None = None
+        self._pace = Pace(ASK_SECONDS)
 
     def __call__(self) -> bool:
         if self._job is None:
             return any(is_locked(lock_path(self._folder, phase)) for phase in PHASES)
-        now = time.monotonic()
-        if self._asked_s is None or now - self._asked_s >= ASK_SECONDS:
-            self._asked_s = now
-            try:
-                return self._job in client.queued_jobs(self._users)
-            except (InputError, RunError):
-                return not is_finished(self._folder)
-        return True
+        if not self._pace.is_due:
+            return True
+        try:
+            job = client.queued_jobs(self._users, timeout_s=client.SHORT_TIMEOUT_SECONDS).get(self._job)
+        except (InputError, RunError) as error:
+            self._pace.answered(str(error))
+            return not is_finished(self._folder)
+        self._pace.answered(job)
+        return job is not None

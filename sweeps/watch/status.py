@@ -12,6 +12,7 @@ from bench.files.run_files import RunFiles, read_ends
 from bench.files.run_folder import is_locked, lock_path
 from bench.flops import forward_gmacs, training_gmacs
 from bench.recipe import Recipe
+from sweeps.slurm.client import HELD
 from sweeps.slurm.submissions import Kind
 from sweeps.speeds import FLOPS_PER_MAC, rate_of
 from sweeps.watch.jobs import RunJob
@@ -64,6 +65,8 @@ class RunStatus:
         """The state as a person reads it, with SLURM's word where that says more."""
         if self.state in ("stopped", "unknown") and self.job_state:
             return f"{self.state}: {self.job_state}"
+        if self.state == "queued" and self.job_state in HELD:
+            return f"queued: {self.job_state}"
         return "queued: scoring" if self.state == "queued" and self.job_kind == "scoring" else self.state
 
 

@@ -5,9 +5,8 @@ A study that was submitted to SLURM asks SLURM; one without such a record was ru
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.files.run_files import RunFiles, read_ends
@@ -17,6 +16,7 @@ from sweeps.expand import Sweep, run_folders
 from sweeps.slurm import submissions
 from sweeps.slurm.submissions import Kind, Submission
 from sweeps.watch.jobs import Answer, RunJob, ask, jobs_of_runs
+from sweeps.watch.pace import Pace
 from sweeps.watch.status import LIVE, RunStatus, status_here, status_on_slurm
 
 
@@ -46,12 +46,14 @@ def read_study(sweep: Sweep, runs: Path) -> dict[str, RunFiles]:
 
 
 class Study:
-    """A sweep under a folder of runs, to be looked at again and again; SLURM is asked every `ask_every_s` at most."""
+    """A sweep under a folder of runs, to be looked at again and again.
+
+    SLURM is asked every `ask_every_s` at most, and less often while it has nothing new to say.
+    """
 
     def __init__(self, sweep: Sweep, runs: Path, ask_every_s: float = 0) -> None:
-        self._sweep, self._runs, self._ask_every_s = sweep, runs, ask_every_s
+        self._sweep, self._runs, self._pace = sweep, runs, Pace(ask_every_s)
         self._answer: Answer | None = None
-        self._asked_s = 0.0
 
     def look(self) -> Look:
         """Read everything anew.
@@ -79,10 +81,13 @@ class Study:
         return Look(study, records, runs, files, jobs, any(run.state in LIVE for run in runs), answer.notes)
 
     def _asked(self, records: Sequence[Submission], files: Mapping[str, RunFiles]) -> Answer:
-        now = time.monotonic()
-        if self._answer is None or now - self._asked_s >= self._ask_every_s:
-            self._answer, self._asked_s = ask(records, files), now
-        return self._answer
+        if self._answer is None or self._pace.is_due:
+            self._answer = ask(records, files)
+            self._pace.answered(self._answer)
+        if not self._pace.is_slower:
+            return self._answer
+        note = f"nothing has changed for a while: SLURM is asked every {self._pace.interval_s:.0f} s"
+        return replace(self._answer, notes=(*self._answer.notes, note))
 
 
 def _peak_tflops(run: RunFiles, profiles: Mapping[str, ClusterProfile]) -> float | None:

@@ -10,10 +10,10 @@ from typing import Any
 from bench.errors import InputError, RunError
 from bench.files.lost_time import lost_time
 from bench.files.names import visible
-from bench.files.run_files import RunFiles
+from bench.files.run_files import RunFiles, seconds
 from bench.files.run_folder import PHASES, failed_attempts
 from sweeps.slurm import client
-from sweeps.slurm.submissions import Kind, submitters
+from sweeps.slurm.submissions import Kind, not_requeued, submission_folder, submitters
 from sweeps.watch.jobs import QUEUED
 from sweeps.watch.logs import end_of, log_of, newest_log
 from sweeps.watch.status import RunStatus
@@ -118,6 +118,10 @@ def _reasons(look: Look, run: RunStatus, files: RunFiles) -> Iterator[str]:
         yield from _why_queued(look, run)
     elif run.state == "stopped" and not look.records:
         yield f"no job of this machine is at it any more; {SUBMIT_AGAIN} continues it"
+    elif run.state in ("stopped", "trained") and (row := _not_requeued(look, files)):
+        job = row["attempt"].rpartition(".")[0]
+        yield f"its job {job} ended with work left, and SLURM did not put it back into the queue: {row['reason']}"
+        yield f"{SUBMIT_AGAIN} continues it"
     elif run.state == "stopped":
         meaning = ENDS.get(run.job_state or "", "SLURM has no word of how" if files.first else NEVER_STARTED)
         yield f"its job ended without finishing it: {meaning}; {SUBMIT_AGAIN} continues it"
@@ -136,13 +140,25 @@ def _reasons(look: Look, run: RunStatus, files: RunFiles) -> Iterator[str]:
         yield f"SLURM calls its job {run.job_state}, a state that ditbench does not know"
 
 
+def _not_requeued(look: Look, files: RunFiles) -> dict[str, Any] | None:
+    """What the last job of a run noted when SLURM did not requeue it."""
+    rows = (not_requeued(submission_folder(look.study, one.number), files.folder.name) for one in look.records)
+    newest = max((row for row in rows if row), key=lambda row: seconds(row["time"]) or 0, default=None)
+    last_start = max(files.newest_s(kind) for kind in PHASES)
+    return newest if newest and (seconds(newest["time"]) or 0) >= last_start else None
+
+
 def _why_queued(look: Look, run: RunStatus) -> Iterator[str]:
     job = look.jobs[run.folder.name][run.job_kind or "training"].job
     if job.state not in QUEUED:
         yield f"its job {job.id} is running: it does its runs one after the other, and this one's turn is to come"
         return
     try:
-        reason = client.queued_jobs(submitters(look.records)).get(job.id, job).reason
+        # The queue has told it already where accounting could not answer.
+        reason = job.reason
+        if not reason:
+            queue = client.queued_jobs(submitters(look.records), timeout_s=client.SHORT_TIMEOUT_SECONDS)
+            reason = queue.get(job.id, job).reason
     except (InputError, RunError) as error:
         yield f"SLURM does not say why ({error})"
         return

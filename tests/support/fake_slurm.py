@@ -62,6 +62,11 @@ class FakeSlurm:
         """Have squeue know jobs, each `ID|STATE|NAME|NODE|REASON`."""
         self.says("squeue", *jobs)
 
+    def cancels(self) -> None:
+        """Have scancel empty the queue."""
+        squeue = shlex.quote(str(self.folder / "squeue"))
+        self.says("scancel", first=f"printf '#!/bin/sh\\n' > {squeue}")
+
     def is_down(self) -> None:
         """No answer from any command."""
         for command in ("sacct", "squeue", "scancel"):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -197,6 +199,95 @@ def test_a_profile_without_requeueing_is_obeyed(study: Study, capfd: Any) -> Non
     assert study.end(STOPPED) == STOPPED
     assert study.requeued() == []
     assert "not requeued" in capfd.readouterr().out
+
+
+# Requeueing that fails, and cancelling
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(after, "ASK_AGAIN_SECONDS", (0.01, 0.05))
+
+
+def saved_and_stopped(study: Study) -> Path:
+    """A run that is left; the folder of its submission."""
+    study.start(study.runs[1])
+    save_state(study.runs[1], 4)
+    return study.folder / "submissions" / "0001"
+
+
+DOWN = "echo 'slurm_requeue error: Unable to contact slurm controller (connect failure)' >&2; exit 1"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_requeueing_is_tried_until_it_works(study: Study) -> None:
+    folder = saved_and_stopped(study)
+    study.scontrol(f'echo "$@" >> "{study.calls}"\n[ $(wc -l < "{study.calls}") -ge 8 ] || {{ {DOWN}; }}')
+    assert study.end(STOPPED) == STOPPED
+    assert study.requeued() == ["requeue 70_1"] * 8
+    assert study.counted() == [[], [], []]
+    assert submissions.not_requeued(folder, study.runs[1].name) is None
+
+
+@pytest.mark.usefixtures("impatient")
+def test_requeueing_is_given_up_when_the_jobs_time_is_over(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = saved_and_stopped(study)
+    study.scontrol(DOWN)
+    monkeypatch.setattr(after, "LAST_WORD_SECONDS", 0.0)
+    end_s = time.time() + 0.5
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(end_s))
+    with pytest.raises(RunError, match="Unable to contact slurm controller"):
+        study.end(STOPPED)
+    assert 0.4 < time.time() - end_s + 0.5 < 5
+    for run in study.runs[1:]:
+        row = submissions.not_requeued(folder, run.name)
+        assert row
+        assert row["attempt"] == ATTEMPT
+        assert "Unable to contact slurm controller" in row["reason"]
+    assert submissions.not_requeued(folder, study.runs[0].name) is None
+    assert study.counted() == [[], [], []]
+
+
+def test_slurms_end_of_the_job_ends_the_attempts(study: Study) -> None:
+    folder = saved_and_stopped(study)
+    study.scontrol(f'echo "$@" >> "{study.calls}"\n{DOWN}')
+    command = [sys.executable, "-m", "sweeps.slurm.after", str(folder), "the-array", "1", "85"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not study.requeued():
+        time.sleep(0.05)
+    time.sleep(0.3)  # it waits for the next attempt
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 1
+    assert said.startswith("not requeued: scontrol: Unable to contact slurm controller")
+    assert submissions.not_requeued(folder, study.runs[1].name)
+
+
+def test_a_cancelled_job_is_not_requeued(study: Study) -> None:
+    folder = saved_and_stopped(study)
+    submissions.cancel_runs(folder, [study.runs[1].name])
+    assert study.end(STOPPED) == STOPPED
+    assert study.requeued() == ["requeue 70_1"], "its other run is wanted"
+    submissions.cancel_runs(folder, [study.runs[2].name])
+    assert study.end(STOPPED) == STOPPED
+    assert len(study.requeued()) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_job_that_is_cancelled_meanwhile_is_not_requeued(study: Study) -> None:
+    folder = saved_and_stopped(study)
+    runs = json.dumps({"runs": [run.name for run in study.runs]})
+    study.scontrol(f'echo "$@" >> "{study.calls}"\necho {shlex.quote(runs)} > "{folder}/cancelled.json"\n{DOWN}')
+    assert study.end(STOPPED) == STOPPED
+    assert len(study.requeued()) == 1
+    (folder / "cancelled.json").unlink()
+    study.calls.unlink()
+    study.scontrol(f'echo {shlex.quote(runs)} > "{folder}/cancelled.json"')  # too late: SLURM has requeued it
+    scancel = study.bin / "scancel"
+    scancel.write_text(f'#!/bin/sh\necho "$@" >> "{study.calls}"\n')
+    scancel.chmod(0o755)
+    assert study.end(STOPPED) == STOPPED
+    assert study.requeued() == ["70_1"], "it is cancelled once more"
 
 
 # Counting
@@ -468,6 +559,7 @@ def test_a_scoring_job_that_training_submitted_is_found_by_its_own_record(study:
     assert study.end(1, index=0, name="early") == 0
 
 
+@pytest.mark.slow
 def test_where_slurm_refuses_the_job_says_why_and_ends(study: Study) -> None:
     study.scontrol("echo 'slurm_requeue error: Requested operation is presently disabled' >&2; exit 1")
     command = [

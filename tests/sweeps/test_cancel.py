@@ -23,16 +23,16 @@ def scancelled(slurm: FakeSlurm) -> list[str]:
 
 
 def test_cancelling_all(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
-    """A whole array in one word; one that is ending already, and other people's jobs, are left alone."""
+    """A whole array in one word; also one that is ending, which may be about to come back. Others' are left alone."""
     submit_two(fake, slurm)
     slurm.queue(
         "22_0|COMPLETING|training|n1|None", "22_1|PENDING|training||Priority",
         "23_0|PENDING|scoring||Dependency", "23_1|PENDING|scoring||Dependency", "99|RUNNING|another|n1|None",
     )  # fmt: skip
-    slurm.says("scancel")
+    slurm.cancels()
     assert sweep("cancel").splitlines() == [
+        "S/4: cancelled training 22_0 (COMPLETING), scoring 23_0 (PENDING)",
         "S/2: cancelled training 22_1 (PENDING), scoring 23_1 (PENDING)",
-        "S/4: cancelled scoring 23_0 (PENDING)",
     ]
     assert scancelled(slurm) == ["22 23"]
     slurm.queue("99|RUNNING|another|n1|None")
@@ -48,7 +48,7 @@ def test_advice_beside_success_is_no_failure(sweep: SweepCommands, slurm: FakeSl
 
 def test_cancelling_some(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
     submit_two(fake, slurm)
-    slurm.says("scancel")
+    slurm.cancels()
     assert sweep("cancel", "S/2", "B/4").splitlines() == [
         "S/2: cancelled training 22_1 (PENDING), scoring 23_1 (PENDING)",
         "B/4: no job of it is queued or running",
@@ -60,7 +60,7 @@ def test_runs_that_share_a_job_are_cancelled_together(sweep: SweepCommands, slur
     fake.submitted(fake.array("training", "22", ["S/4", "S/2", "B/4"]))
     fake.finished("B/4")
     slurm.queue("22|RUNNING|training|n1|None")
-    slurm.says("scancel")
+    slurm.cancels()
     message = sweep("cancel", "S/4", status=2)
     assert "job 22 does 2 runs one after the other; accepted: naming S/2 as well, or no run" in message
     assert scancelled(slurm) == []
@@ -74,7 +74,7 @@ def test_runs_that_left_the_sweep_are_cancelled_with_it(
     array = {"kind": "training", "name": "training", "job_id": "22", "tasks": [["XL-1-0123456789"]]}
     fake.submitted(array)
     slurm.queue("22|RUNNING|training|n1|None")
-    slurm.says("scancel")
+    slurm.cancels()
     assert sweep("cancel") == "XL-1-0123456789: cancelled training 22 (RUNNING)\n"
 
 

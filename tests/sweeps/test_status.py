@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fake_slurm import FakeSlurm, FakeStudy, append
@@ -18,6 +19,7 @@ from bench.files.run_files import read_ends
 from bench.flops import forward_gmacs
 from sweeps.slurm import submissions
 from sweeps.slurm.submissions import JobArray
+from sweeps.watch import jobs, pace
 from sweeps.watch.named_runs import find_run
 from sweeps.watch.status import RunStatus, run_status
 from sweeps.watch.status_table import cells, counts, duration
@@ -122,6 +124,8 @@ NOTHING: Prepare = lambda study: None  # noqa: E731
         (lambda s: s.given_up("S/4", "it diverged"), "RUNNING", "PENDING", "failed"),
         (lambda s: s.given_up("S/4", "no", "scoring"), "RUNNING", "FAILED", "running"),
         (lambda s: (s.trained("S/4"), s.given_up("S/4", "no", "scoring")), "COMPLETED", "FAILED", "failed"),
+        (NOTHING, "REQUEUE_HOLD", "PENDING", "queued: REQUEUE_HOLD"),
+        (NOTHING, "SPECIAL_EXIT", "PENDING", "queued: SPECIAL_EXIT"),
         (NOTHING, "HIBERNATING", "PENDING", "unknown: HIBERNATING"),
         (lambda s: s.trained("S/4"), "COMPLETED", "HIBERNATING", "unknown: HIBERNATING"),
         (NOTHING, "RUNNING", "HIBERNATING", "running"),
@@ -233,6 +237,52 @@ def test_watching_asks_now_and_then_and_reads_files_always(slurm: FakeSlurm, stu
     study.logged("S/4", 8)
     assert of(watched.look(), "S/4").step == 8
     assert len(slurm.calls()) == 1
+
+
+def test_who_watches_asks_less_often_while_nothing_changes(
+    slurm: FakeSlurm, study: FakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit_all(study)
+    slurm.accounting("22_[0-3]|RUNNING|training|n1", "23_[0-3]|PENDING|scoring|")
+    clock = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
+    watched = Study(study.sweep, study.runs, pace.SHORTEST_SECONDS)
+
+    def asked(until: int) -> dict[float, int]:
+        """When SLURM is asked by one who looks every 5 s, and how many notes there are then."""
+        times = {}
+        while clock.seconds < until:
+            before = len(slurm.calls())
+            notes = watched.look().notes
+            if len(slurm.calls()) > before:
+                times[clock.seconds] = len(notes)
+            clock.seconds += 5
+        return times
+
+    assert asked(300) == {0: 0, 10: 1, 30: 1, 70: 1, 130: 1, 190: 1, 250: 1}
+    slurm.accounting("22_[0-2]|RUNNING|training|n1", "22_3|TIMEOUT|training|n1", "23_[0-3]|PENDING|scoring|")
+    assert asked(345) == {310: 0, 320: 1, 340: 1}
+
+
+def test_a_silent_slurm_is_given_up_in_time(
+    slurm: FakeSlurm, study: FakeStudy, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Accounting and the queue together; the files tell what they can, and who waits is told."""
+    submit_all(study)
+    study.finished("S/4")
+    for command in ("sacct", "squeue"):
+        slurm.says(command, first="/bin/sleep 100")
+    monkeypatch.setattr(jobs, "PATIENCE_SECONDS", 3.0)
+    begun = time.monotonic()
+    seen = look(study)
+    assert 2.5 < time.monotonic() - begun < 5
+    assert {run.label: run.state for run in seen.runs} == {
+        "S/4": "finished", "S/2": "unknown", "B/4": "unknown", "B/2": "unknown",
+    }  # fmt: skip
+    assert "SLURM does not answer" in seen.notes[0]
+    assert "waiting for squeue" in capfd.readouterr().err
+    slurm.queue("22_1|RUNNING|training|n1|None")  # accounting alone is silent
+    assert of(look(study), "S/2").state == "running"
 
 
 @pytest.mark.parametrize("is_there", [False, True])

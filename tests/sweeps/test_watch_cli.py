@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from fake_slurm import FakeSlurm, FakeStudy, SweepCommands, append, submit_two
 from rich.console import Console
 
+from sweeps.slurm import submissions
 from sweeps.watch import logs, progress
 from sweeps.watch.status import RunStatus
 from sweeps.watch.study import Study
@@ -363,6 +365,21 @@ def test_why_it_stopped(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy)
     said = sweep("why", "S/4")
     assert said.startswith("S/4: unknown")
     assert "SLURM does not answer" in said
+
+
+def test_why_it_was_not_requeued(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
+    """Said until a later job has started the run."""
+    submit_two(fake, slurm)
+    slurm.accounting("22_0|FAILED|training|n1", "22_1|FAILED|training|n1", "23_[0-1]|CANCELLED|scoring|")
+    folder = submissions.submission_folder(fake.folder, 1)
+    submissions.record_not_requeued(folder, "22_0.0", [fake.run("S/4").name], "scontrol: Socket timed out")
+    said = sweep("why", "S/4")
+    assert "its job 22_0 ended with work left" in said
+    assert "scontrol: Socket timed out" in said
+    assert "Socket timed out" not in sweep("why", "S/2")
+    later = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(time.time() + 5))
+    fake.started("S/4", "24_0", time=later)
+    assert "Socket timed out" not in sweep("why", "S/4")
 
 
 def test_why_a_trained_run_has_no_scores(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
