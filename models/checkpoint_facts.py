@@ -88,7 +88,7 @@ def heads_in(facts: Mapping[str, Any]) -> int | None:
     for name, value in facts.items():
         if SIZES.get(_key(name)) == "num_heads" and value is not None:
             number = _number(value)
-            if number is None or number < 1 or number != int(number):
+            if number is None or not number.is_integer() or number < 1:
                 raise ValueError(f"{name} is {value!r}, expected a positive whole number")
             return int(number)
     return None
@@ -157,7 +157,7 @@ def _number(value: Any) -> float | None:
     """A number, also where it is written as text, as in a safetensors header."""
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
