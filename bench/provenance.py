@@ -72,7 +72,8 @@ def commit() -> str | None:
 
 def made_from_path(samples: Path) -> Path:
     """Where it is written how samples were made: their whole name and .json."""
-    return samples.with_name(f"{samples.name}.json")
+    named = samples if samples.name not in ("", "..") else samples.resolve()
+    return named.with_name(f"{named.name}.json")
 
 
 def write_made_from(samples: Path, made_from: dict[str, Any], content_hash: str) -> None:
@@ -112,7 +113,7 @@ def _problem(content: Any, content_hash: str) -> str | None:
         return "it is no JSON object"
     if content.get(CONTENT_HASH) != content_hash:
         said = str(content.get(CONTENT_HASH))[:8]
-        return f"it is of other pixels ({CONTENT_HASH} {said}, the samples have {content_hash[:8]})"
+        return f"it is of other pixels ({CONTENT_HASH} {said!r}, the samples have {content_hash[:8]!r})"
     for key, value in content.items():
         if key not in (*MADE_FROM, CONTENT_HASH):
             return f"the suite writes no {key!r} there"

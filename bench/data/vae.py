@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,8 @@ def _check_config(folder: Path) -> None:
         if config.get(key, 3) != 3:
             raise InputError(f"{path}: {key}: {config[key]!r}; accepted: 3")
     scale = config.get("scaling_factor", 1.0)  # of the first releases' it is diffusers' default
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not (math.isfinite(scale) and scale > 0):
+    is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+    if not is_number or not 0 < scale <= sys.float_info.max:
         raise InputError(f"{path}: scaling_factor: {scale!r}; accepted: a number greater than 0")
 
 

@@ -244,7 +244,7 @@ def test_what_is_not_a_whole_autoencoder_is_refused_in_one_line(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("scale", [None, 0, 0.0, -0.18215, float("nan"), float("inf"), "0.18215", True, [1]])
+@pytest.mark.parametrize("scale", [None, 0, 0.0, -0.18215, float("nan"), float("inf"), 10**400, "0.18215", True, [1]])
 def test_a_scale_that_is_none_is_named(folder: Path, tmp_path: Path, scale: Any) -> None:
     shutil.copytree(folder, tmp_path / "vae")
     configured(scaling_factor=scale)(tmp_path / "vae")

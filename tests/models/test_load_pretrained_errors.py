@@ -216,6 +216,8 @@ def saved(path: Path, **beside: Any) -> Path:
         ("num_classes", 1000),
         ("class_dropout_prob", 0.0),
         ("num_heads", 8),
+        ("num_heads", 10**400),
+        ("mlp_ratio", float("inf")),
     ],
 )
 def test_a_checkpoint_that_says_it_is_something_else(tmp_path: Path, key: str, value: Any) -> None:
