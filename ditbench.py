@@ -320,10 +320,10 @@ def main() -> None:
 def _flush() -> None:
     """Write what is left to be written, of which Python would say at its end that it cannot be."""
     ended = sys.exc_info()[1]
-    for stream in (sys.stdout, sys.stderr):
+    # One is None where it is closed from the start (`>&-`).
+    for stream in [stream for stream in (sys.stdout, sys.stderr) if stream is not None]:
         try:
-            if stream is not None:  # as where it is closed from the start (`>&-`)
-                stream.flush()
+            stream.flush()
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             has_said = isinstance(ended, SystemExit) and ended.code
