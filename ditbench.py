@@ -366,11 +366,21 @@ def main() -> None:
     try:
         _run()
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except BrokenPipeError:  # Python would try again at its end, and say so
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _flush()
+
+
+def _flush() -> None:
+    """Write what is left to be written, of which Python would say at its end that it cannot be."""
+    ended = sys.exc_info()[1]
+    # One is None where it is closed from the start (`>&-`).
+    for stream in [stream for stream in (sys.stdout, sys.stderr) if stream is not None]:
+        try:
+            stream.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            has_said = isinstance(ended, SystemExit) and ended.code
+            if not isinstance(error, BrokenPipeError) and not has_said:
+                _fail(f"{stream.name}: {error.strerror}", 2)
 
 
 def _run() -> None:
@@ -392,6 +402,6 @@ def _run() -> None:
 
 
 def _fail(message: str, status: int) -> None:
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):  # nobody reads, or the disk is full; the status says enough
         print(f"ditbench: {' '.join(filter(None, map(str.strip, message.splitlines())))}", file=sys.stderr)
     sys.exit(status)

@@ -21,7 +21,7 @@ def protected() -> Iterator[None]:
     Tabs stay as well.
     """
     before = sys.stdout, sys.stderr
-    out, err = map(_Visible, before)
+    out, err = (stream and _Visible(stream) for stream in before)  # one that is closed from the start is None
     sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
     try:
         yield

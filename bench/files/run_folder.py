@@ -252,7 +252,9 @@ def is_locked(lock_file: Path) -> bool:
 @contextmanager
 def logging_to(folder: Path, phase: Phase = "training") -> Iterator[None]:
     """Append what this process logs to the run's log.txt."""
-    handler = logging.FileHandler(phase_file(folder, "log.txt", phase), encoding="utf-8", delay=True)
+    handler = logging.FileHandler(
+        phase_file(folder, "log.txt", phase), encoding="utf-8", errors="backslashreplace", delay=True
+    )
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger("bench")
     root.addHandler(handler)

@@ -99,6 +99,13 @@ def test_the_index_says_what_was_made(whole: Path, vae: Autoencoder) -> None:
     assert (labels.dtype, labels.tolist()) == (np.int32, [0] * 5 + [1] * 4 + [2] * 5)
 
 
+def test_sets_of_before_the_rule_of_folders_are_found_whole(whole: Path) -> None:
+    """The hash of the list of images, as earlier versions wrote it for the same images."""
+    settings = json.loads((whole / "settings.json").read_text())
+    listed = json.dumps([["cat", "dog", "eel"], PATHS])
+    assert settings["images_sha256"] == hashlib.sha256(listed.encode()).hexdigest()
+
+
 def test_statistics_and_probe_are_those_of_the_files(whole: Path) -> None:
     """By the law of total variance, over images, flips and pixels."""
     index, stored = read_index(whole), moments(whole).astype(np.float64)

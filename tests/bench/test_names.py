@@ -60,6 +60,23 @@ def test_a_reader_that_goes_away_ends_a_command_quietly(lines: int) -> None:
     assert process.returncode in (0, 1)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+@pytest.mark.parametrize("lines", [0, 5000], ids=["at the end", "in the middle"])
+def test_a_full_disk_under_the_output_is_one_line_and_status_two(lines: int) -> None:
+    with Path("/dev/full").open("w") as full, speak(lines, "utf-8", stdout=full.fileno()) as process:
+        _, err = process.communicate(timeout=100)
+    assert process.returncode == 2
+    (line,) = err.decode().splitlines()
+    assert line.startswith("ditbench: ")
+    assert line.endswith("No space left on device")
+
+
+def test_no_output_at_all_is_no_error() -> None:
+    command = [sys.executable, "-c", "import ditbench; ditbench.main()", "flops", "DiT-S/2"]
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], capture_output=True, timeout=100)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_a_name_that_is_not_utf8_is_text_for_every_reader(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9")).touch()
     (path,) = tmp_path.iterdir()

@@ -42,7 +42,7 @@ def test_cancelling_all(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy)
 
 def test_advice_beside_success_is_no_failure(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
     submit_two(fake, slurm)
-    slurm.says("scancel", error="scancel: info: the cluster goes down at noon")
+    slurm.cancels("scancel: info: the cluster goes down at noon")
     assert "S/2: cancelled training 22_1 (PENDING)" in sweep("cancel", "S/2")
 
 
