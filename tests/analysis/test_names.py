@@ -29,7 +29,7 @@ from analysis.results.tables import Tables, load
 from analysis.results.visible import HIDDEN, visible, visible_names
 
 # What the escapes of LaTeX are, read backwards.
-UNESCAPED = {escaped: chr(character) for character, escaped in LATEX.items()}
+UNESCAPED = {str(escaped): chr(character) for character, escaped in LATEX.items()}
 
 
 def examples(test: Any) -> Any:
