@@ -31,7 +31,7 @@ NAMES = [
     "x" * 300,
 ]
 # As many of their parts as fit, in any order.
-PARTS = ["$", "\\", "_", "%", "#", "&", "|", "*", "`", "<", ">", "[", "]", "{", "}", "~", "^", "-", "'", '"', "\n", "\r"]
+PARTS = [*"$\\_%#&|*`<>[]{}~^-'\"\n\r"]
 PARTS += ["\x1b[1m", "\x00", "\u202e", "\ud800", "</td>", "&lt;", " ", "a", "1", "é", "!", ":", "\\n", "\x85"]
 names = st.one_of(
     st.sampled_from(NAMES),
