@@ -79,7 +79,7 @@ def test_a_name_of_any_kind_is_text_and_ends_nothing(name: str) -> None:
     row = evaluation(20) | {"reference": name}
     text = model_card(recipe, 20, name, [row], None)
     assert "\x1b" not in text
-    card = ModelCard(text)
+    card: Any = ModelCard(text)
     assert card.data.eval_results[0].dataset_name == name
     tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(card.text)
     texts = ["".join(part.content for part in token.children or []) for token in tokens if token.type == "inline"]
