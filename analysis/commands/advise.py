@@ -19,6 +19,7 @@ from analysis.commands.options import (
 )
 from analysis.errors import ResultsError
 from analysis.laws.choices import Method
+from analysis.results.visible import visible
 
 if TYPE_CHECKING:
     from analysis.advice.advise import Advice
@@ -75,6 +76,6 @@ def _print(name: str, rows: Observations, advice: Advice) -> None:
     from analysis.advice.report import HEADINGS, sentence, table
 
     typer.echo(f"{name}: {rows.metric}, {len(rows)} rows of {len(set(rows.models))} models")
-    typer.echo(f"left out: {'; '.join((*rows.left_out, *advice.left_out)) or 'none'}\n")
+    typer.echo(f"left out: {visible('; '.join((*rows.left_out, *advice.left_out))) or 'none'}\n")
     print_columns(HEADINGS, table(advice))
     typer.echo(f"\n{sentence(advice)}")

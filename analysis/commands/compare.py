@@ -9,6 +9,7 @@ import typer
 
 from analysis.commands.options import FormatOption, LevelOption, MetricOption, SeedOption, Source, StepOption
 from analysis.errors import ResultsError
+from analysis.results.visible import visible
 
 
 def compare(
@@ -47,7 +48,7 @@ def compare(
     if format == "json":
         typer.echo(json.dumps(comparison.to_dict(), indent=1, allow_nan=False))
         return
-    lines = comparison.table()
+    lines = [[visible(cell) for cell in line] for line in comparison.table()]
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         typer.echo(f"{name.ljust(width)}  {value}")

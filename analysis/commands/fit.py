@@ -21,6 +21,7 @@ from analysis.commands.options import (
 from analysis.errors import ResultsError
 from analysis.laws.choices import Intervals, Objective
 from analysis.laws.compute import Convention
+from analysis.results.visible import visible
 
 if TYPE_CHECKING:
     from analysis.laws.report import FitReport
@@ -97,6 +98,6 @@ def _print(report: FitReport) -> None:
     first = report.comparison.fits[0]
     typer.echo(f"{report.source}: {report.rows.metric}, {len(report.rows)} rows; loss: {OBJECTIVES[first.objective]}")
     typer.echo(f"C: {report.rows.compute.definition}")
-    typer.echo(f"left out: {'; '.join(report.rows.left_out) or 'none'}\n")
+    typer.echo(f"left out: {visible('; '.join(report.rows.left_out)) or 'none'}\n")
     print_columns(TABLE_HEADINGS, report.table())
     typer.echo(f"\n{report.sentence()}")

@@ -29,7 +29,7 @@ from analysis.results.tables import Tables, load
 from analysis.results.visible import HIDDEN, visible, visible_names
 
 # What the escapes of LaTeX are, read backwards.
-UNESCAPED = {escaped: chr(character) for character, escaped in LATEX.items()}
+UNESCAPED: dict[str, str] = {str(escaped): chr(character) for character, escaped in LATEX.items()}
 
 
 def examples(test: Any) -> Any:
@@ -94,7 +94,7 @@ def test_latex_cells_read_as_their_names(name: str) -> None:
     assert rest == r"x \\"
     assert re.match(r"\s*[\[*]", cell) is None, "an argument of the line before"
     assert "--" not in cell and "''" not in cell, "one sign of two"
-    parts = re.findall(r"\$[^$]+\$|\\[a-z]+\{\}|\\[&%$#_{}]|\{\}|.", cell)
+    parts: list[str] = re.findall(r"\$[^$]+\$|\\[a-z]+\{\}|\\[&%$#_{}]|\{\}|.", cell)
     assert not set(parts) & set("\\&%$#_{}~^<>|`")
     assert "".join(UNESCAPED.get(part, part) for part in parts if part != "{}") == visible(name)
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pytest
@@ -16,7 +17,7 @@ from analysis.figures import style
 from analysis.figures.sources import published_source
 
 ROOT = Path(__file__).parents[2]
-THEIRS = {
+THEIRS: dict[Any, Any] = {
     "text.usetex": True,
     "font.family": "monospace",
     "font.size": 30,

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from hostile_names import NAMES
 from huggingface_hub import ModelCard
 from latent_runs import evaluation, recipe_of
+from markdown_it import MarkdownIt
 
+from bench.commands.terminal import visible
 from bench.export.model_card import model_card
 from bench.flops import count
 from bench.recipe import parse_recipe
@@ -67,3 +71,20 @@ def test_without_scores_or_a_commit() -> None:
     assert "None were computed for this step" in card.text
     assert "| ditbench commit | unknown |" in card.text
     assert card.data.eval_results is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_of_any_kind_is_text_and_ends_nothing(name: str) -> None:
+    recipe = RECIPE.model_copy(update={"label": name})
+    row = evaluation(20) | {"reference": name}
+    text = model_card(recipe, 20, name, [row], None)
+    assert "\x1b" not in text
+    card: Any = ModelCard(text)
+    assert card.data.eval_results[0].dataset_name == name
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(card.text)
+    texts = ["".join(part.content for part in token.children or []) for token in tokens if token.type == "inline"]
+    assert texts[0] == f"{visible(name)} on {recipe.data.name}".strip()
+    assert visible(name).strip() in texts  # of the autoencoder
+    assert any(f"reference {visible(name)}, " in text for text in texts)
+    *_, block = (token.content for token in tokens if token.type == "fence")
+    assert parse_recipe(yaml.safe_load(block), "card") == recipe

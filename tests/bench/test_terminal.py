@@ -98,12 +98,7 @@ def test_a_strict_terminal_of_few_characters_ends_no_command(tmp_path: Path) -> 
     code = "from ditbench import main; main()"
     command = [sys.executable, "-c", code, "table", "summary", "--results", "results/digits"]
     root = Path(__file__).parents[2]
-    environment = {
-        "PYTHONIOENCODING": "ascii:strict",
-        "PATH": "",
-        "PYTHONPATH": str(root),
-        "SOURCE_DATE_EPOCH": "never",
-    }
+    environment = {"PYTHONIOENCODING": "ascii:strict", "PYTHONPATH": str(root), "SOURCE_DATE_EPOCH": "never"}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
     assert rb"Fr\xe9chet distance \u2193" in done.stdout
