@@ -10,7 +10,7 @@ from pathlib import Path
 SQUEUE = """#!/bin/sh
 set | /bin/grep -q '^SQUEUE_' && exit 0
 case "$*" in
-  *--user={uid}\\ *) [ -f {folder}/queue ] && /bin/cat {folder}/queue; exit 0 ;;
+  *--user={uid}[\\ ,]*|*--name=*) [ -f {folder}/queue ] && /bin/cat {folder}/queue; exit 0 ;;
   *) echo 'squeue: error: Invalid user' >&2 ;;
 esac
 """
