@@ -62,10 +62,10 @@ class FakeSlurm:
         """Have squeue know jobs, each `ID|STATE|NAME|NODE|REASON`."""
         self.says("squeue", *jobs)
 
-    def cancels(self) -> None:
-        """Have scancel empty the queue."""
+    def cancels(self, error: str = "") -> None:
+        """Have scancel empty the queue, and complain."""
         squeue = shlex.quote(str(self.folder / "squeue"))
-        self.says("scancel", first=f"printf '#!/bin/sh\\n' > {squeue}")
+        self.says("scancel", error=error, first=f"printf '#!/bin/sh\\n' > {squeue}")
 
     def is_down(self) -> None:
         """No answer from any command."""
