@@ -127,10 +127,10 @@ def _requeue(job_id: str, left: list[Path], folder: Path) -> None:
                 print("cancelled: not requeued", flush=True)
                 return
     except TimeIsUp:
-        # The first request is being obeyed, or the job was cancelled.
-        if problem is None or not _wanted(left, folder):
+        is_obeyed = problem is None and time.time() < end_s  # the first request, though its answer has not come yet
+        if is_obeyed or not _wanted(left, folder):
             return
-        raise RunError(f"{problem}; tried until the job was ended") from None
+        raise RunError(f"{problem or 'scontrol: no answer'}; tried until the job was ended") from None
     finally:
         signal.signal(signal.SIGTERM, before)
     if not _wanted(left, folder):  # cancelled while it was asked for

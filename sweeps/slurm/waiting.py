@@ -17,8 +17,9 @@ TICK_SECONDS = 0.25
 # Waits that follow each other at once are one silence.
 APART_SECONDS = 1.0
 
-_quiet_since = 0.0
+_silence_began = 0.0
 _last_wait_ended = float("-inf")
+_said = ("", 0.0)  # what was said last, and when
 
 
 def run(command: Sequence[str], environment: dict[str, str], timeout_s: float) -> subprocess.CompletedProcess[str]:
@@ -69,19 +70,20 @@ def pause(seconds: float, what: str) -> None:
 
 def _wait(is_over: Callable[[], bool], seconds: float, what: str) -> bool:
     """Call `is_over`, which takes a moment, until it is true or the time has passed; returns whether it is."""
-    global _quiet_since, _last_wait_ended
+    global _silence_began, _last_wait_ended, _said
     begun = time.monotonic()
     if begun - _last_wait_ended > APART_SECONDS:
-        _quiet_since = begun
-    say_at = max(begun, _quiet_since + SAY_AFTER_SECONDS)
+        _silence_began, _said = begun, ("", begun)
+    what_then, then = _said
+    say_at = then + (SAY_AGAIN_SECONDS if what == what_then else SAY_AFTER_SECONDS)
     try:
         while not is_over():
             now = time.monotonic()
             if now - begun >= seconds:
                 return False
             if now >= say_at:
-                print(f"waiting for {what} ({now - _quiet_since:.0f} s)", file=sys.stderr, flush=True)
-                _quiet_since, say_at = now, now + SAY_AGAIN_SECONDS
+                print(f"waiting for {what} ({now - _silence_began:.0f} s)", file=sys.stderr, flush=True)
+                _said, say_at = (what, now), now + SAY_AGAIN_SECONDS
         return True
     finally:
         _last_wait_ended = time.monotonic()

@@ -74,7 +74,7 @@ def test_runs_that_left_the_sweep_are_cancelled_with_it(
     array = {"kind": "training", "name": "training", "job_id": "22", "tasks": [["XL-1-0123456789"]]}
     fake.submitted(array)
     slurm.queue("22|RUNNING|training|n1|None")
-    slurm.cancels()
+    slurm.cancels(error="scancel: info: the cluster goes down at noon")
     assert sweep("cancel") == "XL-1-0123456789: cancelled training 22 (RUNNING)\n"
 
 
