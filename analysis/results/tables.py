@@ -28,6 +28,7 @@ from analysis.results.run_folders import (
     IDDPM,
     OPTIMISATION_TYPES,
     OTHER_EVALS,
+    POSITIVE,
     RUNS_TYPES,
     SCORE_TYPES,
     SIZES,
@@ -79,7 +80,6 @@ NEVER_MISSING = {
     "evals": KEY,
     "other_evals": KEY,
 }
-POSITIVE = ("gmacs", "steps", "batch_size")
 WHOLE = ("train", "evals", "runs")  # as csv and parquet; without the last no reader takes a folder's tables for whole
 ORDER = ["seed", "gmacs", "run"]
 

@@ -184,6 +184,8 @@ def change_config(folder: Path, change: Any) -> None:
         (set_train("ema_decay", {}), ["config.yaml", "'recipe.train.ema_decay'", "{}"]),
         (set_model("patch_size", 2.5), ["model.json", "'patch_size'", "2.5"]),
         (set_model("gmacs", None), ["model.json", "'gmacs'", "null"]),
+        (set_model("gmacs", 0), ["model.json", "'gmacs'", "is 0"]),
+        (set_train("batch_size", -64), ["config.yaml", "'recipe.train.batch_size'", "-64"]),
         (set_model("params", 1.5), ["model.json", "'params'", "1.5"]),
         (set_model("block", ["adaln"]), ["model.json", "'block'", "['adaln']"]),
         (set_model("metrics", [1]), ["model.json", "'metrics'"]),
