@@ -255,4 +255,4 @@ def test_a_block_of_null_is_what_the_model_says(tmp_path: Path) -> None:
     runs = collect(tmp_path / "runs", tmp_path / "results").runs
     assert sorted(runs["block"]) == ["", "adaln-zero"]
     assert sorted(load(tmp_path / "results").evals["block"].unique()) == ["", "adaln-zero"]
-    assert pd.read_parquet(tmp_path / "results" / "runs.parquet")["block"].notna().all()
+    assert pd.read_parquet(tmp_path / "results" / "runs.parquet")["block"].notna().to_numpy().all()
