@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import (
     Field,
     PositiveFloat,
-    PositiveInt,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -35,6 +34,11 @@ from models.registry import FAMILIES, configure, family_of
 
 if TYPE_CHECKING:
     import torch
+
+
+# As large as tables and generators of random numbers take.
+BOUND = 2**63
+PositiveInt = Annotated[int, Field(gt=0, lt=BOUND)]
 
 
 class ModelConfig(PartSection):
@@ -219,7 +223,7 @@ class Recipe(Section):
     diffusion: DiffusionConfig = DiffusionConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=BOUND)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

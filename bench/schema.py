@@ -195,7 +195,10 @@ class _Loader(_Rules, yaml.SafeLoader):
     """For the messages of its parser, which are the better ones."""
 
 
-class _FastLoader(_Rules, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+_Fast: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _FastLoader(_Rules, _Fast):
     """Ten times as fast."""
 
 
@@ -206,9 +209,8 @@ class _Dumper(yaml.SafeDumper):
 _FLOAT = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 for _yaml in (_Loader, _FastLoader, _Dumper):
     _yaml.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
-for _yaml in (_Loader, _FastLoader):
-    _yaml.add_constructor("tag:yaml.org,2002:float", _Rules.construct_yaml_float)
-    _yaml.add_constructor("tag:yaml.org,2002:int", _Rules.construct_yaml_int)
+_Rules.add_constructor("tag:yaml.org,2002:float", _Rules.construct_yaml_float)
+_Rules.add_constructor("tag:yaml.org,2002:int", _Rules.construct_yaml_int)
 
 
 def dump_yaml(content: Any) -> str:

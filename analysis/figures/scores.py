@@ -121,7 +121,7 @@ def for_a_law(points: pd.DataFrame) -> None:
 
 def has_line(points: pd.DataFrame) -> bool:
     """Whether there are models enough, of different compute, for a line through them."""
-    return len(points) >= MIN_MODELS and points["gmacs"].nunique() > 1
+    return len(points) >= MIN_MODELS and len(set(points["gmacs"])) > 1
 
 
 def one_study(runs: pd.DataFrame) -> None:
@@ -236,7 +236,7 @@ def absent(scores: Scores) -> list[str]:
     without = runs.loc[~runs["run"].isin(scores.evals["run"])]
     if without.empty:
         return []
-    here = " at this step" if scores.evals["step"].nunique() == 1 else ""
+    here = " at this step" if len(set(scores.evals["step"])) == 1 else ""
     named = _some([f"{row['label']} seed {row['seed']}" for row in without.to_dict("records")])
     return [f"{scores.source.called}: {len(without)} of {len(runs)} runs have no score{here}: {named}."]
 
@@ -245,7 +245,7 @@ def fewer_seeds(scores: Scores, by: Sequence[str]) -> list[str]:
     """A line that names the means over fewer seeds than their model has."""
     evals = scores.evals
     all_seeds: Any = evals.groupby("label")["seed"].nunique()
-    found: Any = evals.groupby(["label", *by], dropna=False)["seed"].nunique().reset_index(name="seeds")
+    found: Any = evals.groupby(["label", *by], dropna=False, as_index=False).agg(seeds=("seed", "nunique"))
     few = found.loc[found["seeds"] < found["label"].map(all_seeds)]
     said = [
         f"{row['label']} at {', '.join(f'{name} {row[name]}' for name in by)} "

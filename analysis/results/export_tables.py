@@ -86,7 +86,7 @@ def summary(tables: Tables) -> Table:
     evals = _last_scores(tables)
     blocks: Any = evals.groupby(["label", "block"], sort=False)
     rows = [_over_seeds(models, names) for _, models in blocks]
-    if evals["loss_nan_since"].isna().all():
+    if not evals["loss_nan_since"].notna().to_numpy().any():
         rows = [{name: value for name, value in row.items() if name != "loss_nan_since"} for row in rows]
     several = len(set(evals["block"])) > 1
     return Table(

@@ -103,6 +103,7 @@ RUNS_TYPES = {
     "training_gmacs": "float64",
     "metrics": "str",
 }
+POSITIVE = ("gmacs", "steps", "batch_size")
 # What model.json says of every family's network, and of those that have such a thing.
 COST_KEYS = ("params", "gmacs")
 SHAPE_KEYS = ("tokens", "hidden_size", "depth", "num_heads", "input_size")
@@ -308,6 +309,8 @@ def _given(path: Path, content: dict[str, Any], key: str, kind: str) -> Any:
     value = _checked(path, key, value_of(path, content, key), kind)
     if value is None or value == "":
         raise ResultsError(f"{path}: '{key}' is {'null' if value is None else 'empty'}; accepted: {ACCEPTED[kind]}")
+    if key.rpartition(".")[2] in POSITIVE and not 0 < value < float("inf"):
+        raise ResultsError(f"{path}: '{key}' is {value}; accepted: positive numbers")
     return value
 
 

@@ -28,6 +28,7 @@ from analysis.results.run_folders import (
     IDDPM,
     OPTIMISATION_TYPES,
     OTHER_EVALS,
+    POSITIVE,
     RUNS_TYPES,
     SCORE_TYPES,
     SIZES,
@@ -79,7 +80,6 @@ NEVER_MISSING = {
     "evals": KEY,
     "other_evals": KEY,
 }
-POSITIVE = ("gmacs", "steps", "batch_size")
 WHOLE = ("train", "evals", "runs")  # as csv and parquet; without the last no reader takes a folder's tables for whole
 ORDER = ["seed", "gmacs", "run"]
 
@@ -418,7 +418,7 @@ def _one_type_each(runs: list[Run], lines: list[pd.DataFrame], types: dict[str, 
         for name in table.columns:
             if name not in types and name not in IDENTITY_TYPES:
                 kinds = found.setdefault(name, {})
-                if table[name].notna().any():
+                if table[name].notna().to_numpy().any():
                     kinds.setdefault(str(table[name].dtype), run.folder / file)
     for name, kinds in found.items():
         if len(kinds) > 1 and set(kinds) != {"Int64", "float64"}:

@@ -95,7 +95,7 @@ def first_row(lines: Iterable[bytes]) -> dict[str, Any] | None:
     for line in lines:
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(row, dict):
             return row
@@ -103,7 +103,15 @@ def first_row(lines: Iterable[bytes]) -> dict[str, Any] | None:
 
 
 def cut_after(path: Path, step: int) -> None:
-    """Drop rows beyond `step` and a torn last line, so that the steps about to be repeated appear once."""
+    """Drop rows beyond `step` and a torn last line, so that the steps about to be repeated appear once.
+
+    Raises:
+        RunError: a line is damaged, or has no step.
+    """
     if path.exists():
-        kept = [row for row in read(path) if row["step"] <= step]
+        rows = read(path)
+        for number, row in enumerate(rows, start=1):
+            if type(row.get("step")) is not int:
+                raise RunError(f"{path}: line {number}: 'step' is {row.get('step')!r}; accepted: a whole number")
+        kept = [row for row in rows if row["step"] <= step]
         write_bytes(path, "".join(json.dumps(row) + "\n" for row in kept).encode())

@@ -7,6 +7,7 @@ tables and reads whole files, when they are asked for.
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -156,9 +157,11 @@ class RunRecord:
             return None
         try:
             samples = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: not a whole .npy array ({error})") from None
-        if samples.ndim != 4 or samples.dtype != np.uint8:
+        if not isinstance(samples, np.ndarray):
+            raise InputError(f"{path}: not a whole .npy array (it is a .npz archive)")
+        if samples.ndim != 4 or samples.dtype != np.uint8 or not samples.size:
             found = f"shape {samples.shape} of {samples.dtype}"
             raise InputError(f"{path}: {found}; accepted: (N, C, H, W) of uint8")
         return np.array(samples[:number])
@@ -195,7 +198,7 @@ def _document(path: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a mapping of keys to values")

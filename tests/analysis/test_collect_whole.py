@@ -184,6 +184,8 @@ def change_config(folder: Path, change: Any) -> None:
         (set_train("ema_decay", {}), ["config.yaml", "'recipe.train.ema_decay'", "{}"]),
         (set_model("patch_size", 2.5), ["model.json", "'patch_size'", "2.5"]),
         (set_model("gmacs", None), ["model.json", "'gmacs'", "null"]),
+        (set_model("gmacs", 0), ["model.json", "'gmacs'", "is 0"]),
+        (set_train("batch_size", -64), ["config.yaml", "'recipe.train.batch_size'", "-64"]),
         (set_model("params", 1.5), ["model.json", "'params'", "1.5"]),
         (set_model("block", ["adaln"]), ["model.json", "'block'", "['adaln']"]),
         (set_model("metrics", [1]), ["model.json", "'metrics'"]),
@@ -253,4 +255,4 @@ def test_a_block_of_null_is_what_the_model_says(tmp_path: Path) -> None:
     runs = collect(tmp_path / "runs", tmp_path / "results").runs
     assert sorted(runs["block"]) == ["", "adaln-zero"]
     assert sorted(load(tmp_path / "results").evals["block"].unique()) == ["", "adaln-zero"]
-    assert pd.read_parquet(tmp_path / "results" / "runs.parquet")["block"].notna().all()
+    assert pd.read_parquet(tmp_path / "results" / "runs.parquet")["block"].notna().to_numpy().all()

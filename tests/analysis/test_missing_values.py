@@ -61,7 +61,7 @@ def test_a_loss_that_is_nan_is_shown_as_nan_since_its_step(study: Any) -> None:
     edit(study["B/2", 0], "train.jsonl", lambda row: row | ({"loss": math.nan} if row["step"] == 300 else {}))
     tables = collected(study)
     assert diverged(tables.train) == {"s41": 1600}
-    of_runs = summary(tables).set_index(["label", "seed"])["loss"]
+    of_runs = summary(tables).set_index(["label", "seed"])["loss"].to_dict()
     assert math.isnan(of_runs["S/4", 1])
     assert of_runs["S/4", 0] == 1.1 / 2000**0.25
     table = export_tables.summary(tables)
@@ -178,7 +178,7 @@ def test_models_of_one_compute_are_drawn_without_a_line(study: Any, tmp_path: Pa
     assert correlations(tables.evals).empty
     drawn = figures.draw("gflops-vs-fid", [measured(tables)], tmp_path)
     (data,) = (path for path in drawn.files if path.suffix == ".csv")
-    assert pd.read_csv(data)["line"].isna().all()
+    assert pd.read_csv(data)["line"].isna().to_numpy().all()
     with pytest.raises(NothingToDraw, match="same compute"):
         figures.draw("residuals", [measured(tables)], tmp_path)
 

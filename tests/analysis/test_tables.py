@@ -234,6 +234,14 @@ def test_samples_of_another_form_are_refused(sweep, tmp_path):
         collect(sweep, tmp_path)
 
 
+def test_samples_in_an_archive_are_refused(sweep, tmp_path):
+    path = write_run(sweep, "S/4") / "samples" / "2000.npy"
+    with path.open("wb") as file:
+        np.savez(file, np.zeros((20, 1, 8, 8), np.uint8))
+    with pytest.raises(InputError, match=r"2000\.npy: not a whole \.npy array"):
+        collect(sweep, tmp_path)
+
+
 def test_a_run_without_a_label_is_named_after_its_model(sweep, tmp_path):
     path = write_run(sweep, "S/4") / "config.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"label": ""}))

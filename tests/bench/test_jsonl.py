@@ -137,3 +137,20 @@ def test_a_row_that_no_longer_fits_on_the_disk_costs_no_earlier_row(path: Path, 
     assert process.exitcode == 0
     assert report.read_text().startswith(f"{path}: could not be written ("[:limit])
     assert jsonl.read(path) == ROWS
+
+
+def test_rows_without_a_step_are_named_before_a_file_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    written = '{"step": 1}\n{"step": "2"}\n'
+    path.write_text(written)
+    with pytest.raises(RunError, match=r"train\.jsonl: line 2: 'step' is '2'"):
+        jsonl.cut_after(path, 1)
+    assert path.read_text() == written
+
+
+def test_a_line_that_is_nested_too_deeply_is_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"step": 1}\n' + "[" * 5000 + "\n")
+    assert jsonl.last_row(path) == {"step": 1}
+    with pytest.raises(RunError, match="line 2 is not a JSON object"):
+        jsonl.read(path)
