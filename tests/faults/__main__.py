@@ -24,7 +24,7 @@ sys.path[:0] = [str(TESTS.parent), str(TESTS / "support"), str(TESTS / "bench")]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python tests/faults", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python tests/faults", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kills", type=int, default=200, help="kills in all, spread over the commands")
     parser.add_argument("--others", type=int, default=10, help="cases of every other fault for every command")

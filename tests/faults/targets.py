@@ -230,7 +230,7 @@ class Collector(Target):
         from analysis.results.tables import load
 
         try:
-            loaded = load(case / "tables")
+            loaded: Any = load(case / "tables")
         except ResultsError:
             return
         numbers = {len(loaded.runs), loaded.train["run"].nunique(), loaded.evals["run"].nunique(), len(loaded.samples)}
@@ -252,7 +252,7 @@ class Encoder(Target):
     name = "encoder"
 
     def prepare(self, home: Path, features: Path) -> None:
-        from test_vae import save_vae
+        from test_vae import save_vae  # pyright: ignore[reportMissingImports] - of tests/bench
 
         make_images(home / "photos")
         assert forked.done(lambda: save_vae(home / "tiny-vae"), home / "log") == 0
