@@ -306,7 +306,7 @@ def _values(row: dict[Any, Any]) -> Iterator[tuple[float, str, float | None, flo
         yield row["mean"], row["metric"], row.get("min"), row.get("max")
         return
     for name in ("fid", "loss", "kid"):
-        if pd.notna(row.get(name)):
+        if bool(pd.notna(row.get(name))):
             yield row[name], name, row.get(f"{name}_min"), row.get(f"{name}_max")
 
 
