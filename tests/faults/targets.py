@@ -46,6 +46,7 @@ class Target:
 
     name: str
     elsewhere: str | None = None  # a folder that stands for another machine
+    cost: int = 1  # how much longer than others' its cases take: it gets so many fewer
 
     def prepare(self, home: Path, features: Path) -> None:
         raise NotImplementedError
@@ -282,6 +283,7 @@ class LocalLauncher(Target):
     """`ditbench sweep submit --cluster local`: four runs in jobs of this machine."""
 
     name = "launcher (local)"
+    cost = 4
 
     def prepare(self, home: Path, features: Path) -> None:
         shutil.copytree(features, home / "runs" / "tiny" / "features")
