@@ -171,13 +171,12 @@ def _samples(path: Path, recipe: Recipe, row: dict[str, Any]) -> list[str]:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         return [f"{path}: {error}"]
-    made_from = _made_from(path)
-    if "content_hash" in made_from and made_from["content_hash"] != open_images(path).content_hash():
-        return [f"{path}: other pixels than those that what stands beside them was written for (content_hash)"]
-    problems = []
+    made_from, problems = _made_from(path), []
     if images.dtype != np.uint8 or images.ndim != 4 or len(images) != recipe.evaluation.num_samples:
         wanted = f"{recipe.evaluation.num_samples} images (N, C, H, W) of uint8"
         problems.append(f"{path}: {images.dtype} of shape {images.shape}; the recipe's are {wanted}")
+    elif "content_hash" in made_from and made_from["content_hash"] != open_images(path).content_hash():
+        problems.append(f"{path}: other pixels than those whose making is written beside them (content_hash)")
     expected = {"run": recipe.id, "seed": recipe.seed} | {key: row[key] for key in made_from if key in row}
     problems += [
         f"{path}: made with {key} {made_from[key]!r}; the run and its score have {value!r}"
