@@ -73,7 +73,9 @@ def _import_everything() -> None:
     import importlib
 
     for name in (
-        "encodings.cp437", "encodings.utf_8_sig", "ditbench", "analysis.results.tables", "bench.data.encode", "bench.data.vae",
+        # The standard library's, which a user without rights may be unable to read in root's own Python.
+        "encodings.cp437", "encodings.utf_8_sig",
+        "ditbench", "analysis.results.tables", "bench.data.encode", "bench.data.vae",
         "bench.export.pipeline", "bench.run", "bench.score.extractors.digits_cnn", "bench.trackers", "bench.weights",
         "PIL.Image", "pyarrow.parquet", "rich.progress", "scipy.linalg", "sklearn.datasets", "submitit", "sweeps.local",
         "sweeps.plan_report", "sweeps.slurm.launch", "sweeps.watch.progress", "test_vae",
