@@ -47,7 +47,7 @@ def verify_results(folder: Path) -> Iterator[Check]:
     except (ResultsError, KeyError) as error:
         yield f"{folder}: tables", [str(error)]
         return
-    frames = {name: pd.read_parquet(folder / f"{name}.parquet") for name in TABLES}
+    frames: dict[str, Any] = {name: pd.read_parquet(folder / f"{name}.parquet") for name in TABLES}
     for name, frame in frames.items():
         yield _csv_against_parquet(folder / f"{name}.csv", frame)
         yield _unique(folder / f"{name}.parquet", frame, KEYS[name])
@@ -114,7 +114,7 @@ def _unique(path: Path, table: pd.DataFrame, key: tuple[str, ...]) -> Check:
     return f"{path}: {len(table)} rows, one for each {said}", _limited(problems)
 
 
-def _of_runs(folder: Path, frames: dict[str, pd.DataFrame], tables: Tables) -> Iterator[Check]:
+def _of_runs(folder: Path, frames: dict[str, Any], tables: Tables) -> Iterator[Check]:
     """Every row belongs to a run, and says of it what the table of runs says."""
     runs = frames["runs"].set_index("run")
     for name, table in (("train", frames["train"]), ("evals", frames["evals"]), ("other_evals", tables.other_evals)):
@@ -139,11 +139,11 @@ def _of_runs(folder: Path, frames: dict[str, pd.DataFrame], tables: Tables) -> I
             )
 
 
-def _steps(folder: Path, frames: dict[str, pd.DataFrame]) -> Iterator[Check]:
+def _steps(folder: Path, frames: dict[str, Any]) -> Iterator[Check]:
     """No row of training is missing: the steps are those that some log_every and save_every give."""
     problems: list[str] = []
-    scored = frames["evals"].groupby("run")["step"].agg(set)
-    logged = frames["train"].groupby("run")["step"].agg(list)
+    scored: dict[Any, Any] = frames["evals"].groupby("run")["step"].agg(set).to_dict()
+    logged: dict[Any, Any] = frames["train"].groupby("run")["step"].agg(list).to_dict()
     for run in frames["runs"].to_dict("records"):
         steps, kept = logged.get(run["run"], []), set(scored.get(run["run"], set()))
         path = folder / "train.parquet"
@@ -179,7 +179,7 @@ def _missing(steps: list[int], kept: set[int]) -> list[int]:
     return best or []
 
 
-def _derived(folder: Path, frames: dict[str, pd.DataFrame], tables: Tables) -> Iterator[Check]:
+def _derived(folder: Path, frames: dict[str, Any], tables: Tables) -> Iterator[Check]:
     """What follows from other columns or tables."""
     runs, train = frames["runs"], frames["train"]
     by_run = runs.set_index("run")
@@ -306,7 +306,7 @@ def _values(row: dict[Any, Any]) -> Iterator[tuple[float, str, float | None, flo
         yield row["mean"], row["metric"], row.get("min"), row.get("max")
         return
     for name in ("fid", "loss", "kid"):
-        if pd.notna(row.get(name)):
+        if bool(pd.notna(row.get(name))):
             yield row[name], name, row.get(f"{name}_min"), row.get(f"{name}_max")
 
 
@@ -323,7 +323,8 @@ def _selected(rows: list[dict[Any, Any]], recipe: dict[Any, Any], row: dict[Any,
 
 
 def _agrees(one: Any, other: Any) -> bool:
-    return bool(pd.isna(one) and pd.isna(other)) if pd.isna(one) or pd.isna(other) else bool(one == other)
+    missing: list[bool] = [bool(pd.isna(value)) for value in (one, other)]
+    return all(missing) if any(missing) else bool(one == other)
 
 
 # --- files of any kind

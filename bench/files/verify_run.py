@@ -25,7 +25,6 @@ from bench.files.checkpoint import CorruptCheckpoint, load_tensors
 from bench.files.run_folder import is_finished, read_config, read_content, weights_path
 from bench.flops import cost_of, training_gmacs
 from bench.recipe import Recipe
-from bench.sample import read_made_from
 from bench.score.evaluate import reference_of, samples_path, sampling_key
 from bench.score.extractors import load_extractor
 from bench.score.fidelity import Scorer
@@ -170,13 +169,14 @@ def _score_row(recipe: Recipe, folder: Path, row: dict[str, Any]) -> Check:
 def _samples(path: Path, recipe: Recipe, row: dict[str, Any]) -> list[str]:
     try:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
-        made_from = read_made_from(path)
-    except (InputError, OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError) as error:
         return [f"{path}: {error}"]
-    problems = []
+    made_from, problems = _made_from(path), []
     if images.dtype != np.uint8 or images.ndim != 4 or len(images) != recipe.evaluation.num_samples:
         wanted = f"{recipe.evaluation.num_samples} images (N, C, H, W) of uint8"
         problems.append(f"{path}: {images.dtype} of shape {images.shape}; the recipe's are {wanted}")
+    elif "content_hash" in made_from and made_from["content_hash"] != open_images(path).content_hash():
+        problems.append(f"{path}: other pixels than those whose making is written beside them (content_hash)")
     expected = {"run": recipe.id, "seed": recipe.seed} | {key: row[key] for key in made_from if key in row}
     problems += [
         f"{path}: made with {key} {made_from[key]!r}; the run and its score have {value!r}"
@@ -184,6 +184,12 @@ def _samples(path: Path, recipe: Recipe, row: dict[str, Any]) -> list[str]:
         if key in made_from and made_from[key] != value
     ]
     return problems
+
+
+def _made_from(samples: Path) -> dict[str, Any]:
+    """What stands beside samples of how they were made: under their whole name, or as earlier versions named it."""
+    paths = (samples.with_name(f"{samples.name}.json"), samples.with_suffix(".json"))
+    return next((_json(path) or {} for path in paths if path.exists()), {})
 
 
 def _score_again(recipe: Recipe, folder: Path, row: dict[str, Any]) -> Check:

@@ -24,10 +24,15 @@ sys.path[:0] = [str(TESTS.parent), str(TESTS / "support"), str(TESTS / "bench")]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python tests/faults", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python tests/faults", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kills", type=int, default=200, help="kills in all, spread over the commands")
-    parser.add_argument("--others", type=int, default=10, help="cases of every other fault for every command")
+    parser.add_argument("--kills", type=int, default=200, help="at least so many in all, spread over the commands")
+    parser.add_argument(
+        "--others",
+        type=int,
+        default=10,
+        help="cases of every other fault for every command; fewer where a case takes long",
+    )
     parser.add_argument("--only", default="", help="commands and faults with this in their name: trainer/kill")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="cases at a time")
     parser.add_argument("--out", type=Path, help="a folder for cases.csv and faults.csv")

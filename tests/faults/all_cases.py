@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import time
 from dataclasses import asdict, fields
@@ -12,11 +13,11 @@ from pathlib import Path
 import forked
 from disturb import Result, refer, start_case
 from faults import FAULTS
-from targets import targets
+from targets import Target, targets
 
 
 def run_all(home: Path, seed: int, kills: int, others: int, only: str, workers: int) -> list[Result]:
-    """`kills` kills in all, and `others` cases of every other fault for each command; results in order."""
+    """At least `kills` kills in all, and `others` cases of every other fault for each command; results in order."""
     _import_everything()
     home.mkdir(parents=True, exist_ok=True)
     home.chmod(0o755)  # for the user whose folders become read-only
@@ -24,10 +25,9 @@ def run_all(home: Path, seed: int, kills: int, others: int, only: str, workers: 
     features = home / "features"
     assert forked.done(lambda: _train_features(features), home / "log") == 0, home / "log"
     results: list[Result] = []
-    chosen = targets()
-    for position, target in enumerate(chosen):
-        share = kills * (position + 1) // len(chosen) - kills * position // len(chosen)
-        numbers = {fault: share if fault == "kill" else others for fault in FAULTS}
+    for target in targets():
+        kills_of_it = _share(kills, target)
+        numbers = {fault: kills_of_it if fault == "kill" else -(-others // target.cost) for fault in FAULTS}
         wanted = [(f, n) for f in FAULTS for n in range(numbers[f]) if only in f"{target.name}/{f}/{n}"]
         if not wanted:
             continue
@@ -49,6 +49,12 @@ def run_all(home: Path, seed: int, kills: int, others: int, only: str, workers: 
     return results
 
 
+def _share(kills: int, target: Target) -> int:
+    """A target's part of all kills, rounded up."""
+    whole = sum(1 / each.cost for each in targets())
+    return math.ceil(kills / target.cost / whole)
+
+
 def _wait_for_one(running: dict[int, Path]) -> None:
     pid, status = os.wait()
     file = running.pop(pid)
@@ -67,7 +73,9 @@ def _import_everything() -> None:
     import importlib
 
     for name in (
-        "encodings.utf_8_sig", "ditbench", "analysis.results.tables", "bench.data.encode", "bench.data.vae",
+        # The standard library's, which a user without rights may be unable to read in root's own Python.
+        "encodings.cp437", "encodings.utf_8_sig",
+        "ditbench", "analysis.results.tables", "bench.data.encode", "bench.data.vae",
         "bench.export.pipeline", "bench.run", "bench.score.extractors.digits_cnn", "bench.trackers", "bench.weights",
         "PIL.Image", "pyarrow.parquet", "rich.progress", "scipy.linalg", "sklearn.datasets", "submitit", "sweeps.local",
         "sweeps.plan_report", "sweeps.slurm.launch", "sweeps.watch.progress", "test_vae",

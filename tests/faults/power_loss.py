@@ -70,7 +70,7 @@ class _Recorder:
         path, inode = f"/proc/self/fd/{number}", os.fstat(number).st_ino
         self._pin(path, inode)
         self._copies += 1
-        copy = self._shadow / f"content-{self._copies}"
+        copy = self._shadow / f"content-{os.getpid()}-{self._copies}"
         shutil.copyfile(path, copy)
         self._note({"file": inode, "content": copy.name})
 

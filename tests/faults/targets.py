@@ -46,6 +46,7 @@ class Target:
 
     name: str
     elsewhere: str | None = None  # a folder that stands for another machine
+    cost: int = 1  # how much longer than others' its cases take: it gets so many fewer
 
     def prepare(self, home: Path, features: Path) -> None:
         raise NotImplementedError
@@ -230,7 +231,7 @@ class Collector(Target):
         from analysis.results.tables import load
 
         try:
-            loaded = load(case / "tables")
+            loaded: Any = load(case / "tables")
         except ResultsError:
             return
         numbers = {len(loaded.runs), loaded.train["run"].nunique(), loaded.evals["run"].nunique(), len(loaded.samples)}
@@ -252,7 +253,7 @@ class Encoder(Target):
     name = "encoder"
 
     def prepare(self, home: Path, features: Path) -> None:
-        from test_vae import save_vae
+        from test_vae import save_vae  # pyright: ignore[reportMissingImports] - of tests/bench
 
         make_images(home / "photos")
         assert forked.done(lambda: save_vae(home / "tiny-vae"), home / "log") == 0
@@ -282,6 +283,7 @@ class LocalLauncher(Target):
     """`ditbench sweep submit --cluster local`: four runs in jobs of this machine."""
 
     name = "launcher (local)"
+    cost = 4
 
     def prepare(self, home: Path, features: Path) -> None:
         shutil.copytree(features, home / "runs" / "tiny" / "features")
