@@ -209,8 +209,9 @@ class _Dumper(yaml.SafeDumper):
 _FLOAT = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 for _yaml in (_Loader, _FastLoader, _Dumper):
     _yaml.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
-_Rules.add_constructor("tag:yaml.org,2002:float", _Rules.construct_yaml_float)
-_Rules.add_constructor("tag:yaml.org,2002:int", _Rules.construct_yaml_int)
+_rules: Any = _Rules
+_rules.add_constructor("tag:yaml.org,2002:float", _Rules.construct_yaml_float)
+_rules.add_constructor("tag:yaml.org,2002:int", _Rules.construct_yaml_int)
 
 
 def dump_yaml(content: Any) -> str:

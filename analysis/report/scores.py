@@ -54,7 +54,7 @@ def study(tables: Tables) -> dict[str, Any]:
     }
 
 
-def _sum(gmacs: pd.Series) -> str:
+def _sum(gmacs: Any) -> str:
     """The sum of what is known, and of how many runs that is."""
     known = gmacs.dropna()
     of = f" ({len(known)} of {len(gmacs)} runs)" if len(known) < len(gmacs) else ""
