@@ -98,8 +98,8 @@ def flops(
     block: Annotated[str, typer.Option(help=f"Block design: {', '.join(BLOCKS)}.")] = "adaln-zero",
     image_size: Annotated[int, typer.Option(help="Pixels a side; the latent side is an eighth.")] = 256,
     by_module: Annotated[bool, typer.Option("--by-module", help="Where the multiply-accumulates are spent.")] = False,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="With --steps: training compute.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="With --batch-size: training compute.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, max=10**15, help="With --steps: training compute.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=10**15, help="With --batch-size: training compute.")] = None,
     format: Annotated[Literal["table", "csv", "json"], typer.Option(help="How to print.")] = "table",
 ) -> None:
     """Count parameters and GMACs (the paper's "Gflops") of one image, beside the paper's printed figures."""

@@ -219,6 +219,18 @@ def dump_yaml(content: Any) -> str:
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False)
 
 
+def parse_yaml(text: str) -> Any:
+    """A value as a file that `load_yaml` reads would have it.
+
+    Raises:
+        ValueError: not YAML, in one line.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"not YAML ({str(error).splitlines()[0]})") from None
+
+
 def load_yaml(path: Path, texts: Collection[str] = ()) -> Any:
     """Read a YAML file safely.
 

@@ -77,7 +77,7 @@ def compute(data: pd.DataFrame, tables: Tables) -> str:
     for panel, points in data.groupby("panel", sort=True):
         score = frechet_name(tables.evals) if panel == "measured" else "FID-50K"
         said = f"{str(panel).capitalize()}, {len(points)} models: {_trend(points, score)}"
-        if len(points) >= MIN_MODELS and points["gmacs"].nunique() > 1:
+        if len(points) >= MIN_MODELS and len(set(points["gmacs"])) > 1:
             r = log_linear(points["gmacs"], points["fid"]).r
             said += f" The correlation of its mean with log10 GMACs is {r:.3f}.".replace("-", "−")
         parts.append(said)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 WORDNET_ID = re.compile(r"n\d{8}")
 # (number, first number, how many) of an array's task, and (rank, how many) of a process within it.
 ARRAY = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
-RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
+# Not SLURM_NTASKS, which a batch script has, too, that runs once and not once for each of its tasks.
+RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
 LOCAL_RANKS = ("LOCAL_RANK", "SLURM_LOCALID")
 
 

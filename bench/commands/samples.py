@@ -12,6 +12,7 @@ import typer
 from bench.commands.options import DeviceOption, OfflineOption, PrecisionOption
 from bench.errors import InputError
 from bench.samplers import SAMPLERS, Labels
+from bench.schema import parse_yaml
 from bench.stopping import StopRequest
 
 
@@ -117,14 +118,15 @@ def sample(
 
 def _options(texts: list[str]) -> dict[str, Any]:
     """`KEY=VALUE` as a recipe would hold it."""
-    import yaml
-
     options: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"--sampler-option {text}: accepted: KEY=VALUE, such as eta=0.5")
-        options[key] = yaml.safe_load(value)
+        try:
+            options[key] = parse_yaml(value)
+        except ValueError as error:
+            raise InputError(f"--sampler-option {text}: {error}") from None
     return options
 
 

@@ -124,11 +124,12 @@ ARRAY = {"SLURM_ARRAY_TASK_ID": "8", "SLURM_ARRAY_TASK_MIN": "7", "SLURM_ARRAY_T
         ({}, "1/3", [0, 3]),
         (ARRAY, None, [1, 3]),
         (ARRAY, "1/4", [0]),
-        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "4"}, None, [1]),
+        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "4"}, None, [1]),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, None, [0, 1, 2, 3]),  # a batch script, without srun
         ({"RANK": "0", "WORLD_SIZE": "2"}, None, [0, 2]),
-        ({"RANK": "0", "WORLD_SIZE": "2", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, None, [0, 2]),
-        ({**ARRAY, "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, None, [3]),
-        ({**ARRAY, "SLURM_ARRAY_TASK_ID": "7", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, None, [1]),
+        ({"RANK": "0", "WORLD_SIZE": "2", "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}, None, [0, 2]),
+        ({**ARRAY, "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, None, [3]),
+        ({**ARRAY, "SLURM_ARRAY_TASK_ID": "7", "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, None, [1]),
     ],
 )
 def test_a_process_does_its_part(
