@@ -12,7 +12,6 @@ import typer
 from bench.commands.options import DeviceOption, OfflineOption, PrecisionOption
 from bench.errors import InputError
 from bench.samplers import SAMPLERS, Labels
-from bench.schema import parse_yaml
 from bench.stopping import StopRequest
 
 
@@ -118,6 +117,8 @@ def sample(
 
 def _options(texts: list[str]) -> dict[str, Any]:
     """`KEY=VALUE` as a recipe would hold it."""
+    from bench.schema import parse_yaml
+
     options: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")

@@ -155,11 +155,17 @@ class NpzArray:
         """The whole array in memory, its checksum compared.
 
         Raises:
-            InputError: the file is damaged, or cannot hold as much as the array's shape says.
+            InputError: the file is damaged, cannot hold as much as the array's shape says, or memory cannot.
         """
         try:
             with zipfile.ZipFile(self.path) as archive:
                 member = self._checked(archive)
+                size, memory = member.file_size, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+                if size > memory:
+                    raise InputError(
+                        f"{self.path}: {self}: {size:,} bytes, and this machine's memory is {memory:,}; accepted: not "
+                        "compressed, then it is read from where it is"
+                    )
                 with archive.open(member) as file:
                     array = np.lib.format.read_array(file, allow_pickle=False)
                     file.read(1)  # zipfile compares at the end, which decompression may not have come to
@@ -238,8 +244,7 @@ def npz_images(path: Path, arrays: dict[str, NpzArray]) -> Images | None:
     their form, are not read: no score needs them.
 
     Raises:
-        InputError: arr_0 is no array of images, several arrays could be the images, or they are compressed and too many
-            for this machine's memory.
+        InputError: arr_0 is no array of images, several arrays could be the images, or one cannot be read.
     """
     candidates = [array for array in arrays.values() if array.dtype == np.uint8 and len(array.shape) == 4]
     if "arr_0" in arrays:
@@ -251,12 +256,6 @@ def npz_images(path: Path, arrays: dict[str, NpzArray]) -> Images | None:
     (images,) = candidates
     if images.dtype != np.uint8 or len(images.shape) != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
         raise InputError(f"{path}: {images}; accepted: uint8 (N, H, W, C) with C 1 or 3, not empty")
-    size, memory = math.prod(images.shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if memory < size > path.stat().st_size:
-        raise InputError(
-            f"{path}: {images}: {size:,} bytes in {path.stat().st_size:,}, and this machine's memory is {memory:,}; "
-            "accepted: not compressed, then it is read from where it is"
-        )
     return ArrayImages(images.map(), channels_last=True)
 
 

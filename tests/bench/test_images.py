@@ -373,7 +373,7 @@ def test_more_images_than_the_file_can_hold_are_refused_unread(count: int, compr
         archive.writestr("arr_0.npy", header.getvalue() + bytes(96))
     (tmp_path / "a.npy").write_bytes(header.getvalue().replace(b"4, 4, 3)", b"3, 4, 4)") + bytes(96))
     tracemalloc.start()
-    refused(tmp_path / "a.npz", "arr_0: cannot be read|arr_0 uint8 .* this machine's memory")
+    refused(tmp_path / "a.npz", "arr_0: cannot be read")
     refused(tmp_path / "a.npy", "cannot be read as .npy")
     assert tracemalloc.get_traced_memory()[1] < 10**6
     tracemalloc.stop()
@@ -382,7 +382,7 @@ def test_more_images_than_the_file_can_hold_are_refused_unread(count: int, compr
 def test_arrays_that_memory_cannot_hold_are_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save_compressed(tmp_path / "a.npz", np.zeros((50, 3, 16, 16), np.uint8))
     monkeypatch.setattr("os.sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 9}[name])
-    refused(path, r"38,400 bytes in \d+, and this machine's memory is 36,864")
+    refused(path, "38,528 bytes, and this machine's memory is 36,864")
     assert open_images(save_npz(tmp_path / "b.npz", arr_0=np.zeros((50, 16, 16, 3), np.uint8))).shape[0] == 50
 
 
