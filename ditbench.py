@@ -403,5 +403,6 @@ def _run() -> None:
 
 def _fail(message: str, status: int) -> None:
     with contextlib.suppress(OSError):  # nobody reads, or the disk is full; the status says enough
-        print(f"ditbench: {' '.join(filter(None, map(str.strip, message.splitlines())))}", file=sys.stderr)
+        line = " ".join(filter(None, map(str.strip, message.splitlines())))
+        print(f"ditbench: {visible(line)}", file=sys.stderr)
     sys.exit(status)

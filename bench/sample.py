@@ -255,7 +255,7 @@ def _other_samples(path: Path, made_from: dict[str, Any], replace_unknown: bool)
             there = json.loads(_unfinished_path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             return f"{_unfinished_path(path)}: cannot be read ({error}); it says what the batches beside it are"
     wanted = json.loads(json.dumps(made_from))
     keys = [key for key in {**there, **wanted} if there.get(key) != wanted.get(key) and key != "commit"]

@@ -242,7 +242,7 @@ def _read_manifest() -> dict[str, dict[str, Any]]:
         return {}
     except OSError as error:
         raise DamagedAsset(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise DamagedAsset(f"{path}: not a manifest; delete it, files that are there stay accepted") from None
     return content
 

@@ -119,14 +119,14 @@ def read_plan(path: Path, tables: Tables) -> pd.DataFrame:
         runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
         rows = [
             {
-                "run": run["id"],
-                "steps_left": run["steps_left"],
-                "planned_training_hours": run["training_gpu_hours"],
-                "planned_scoring_hours": run["scoring_gpu_hours"],
+                "run": str(run["id"]),
+                "steps_left": int(run["steps_left"]),
+                "planned_training_hours": _hours(run["training_gpu_hours"]),
+                "planned_scoring_hours": _hours(run["scoring_gpu_hours"]),
             }
             for run in runs
         ]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ResultsError(
             f"{path}: not a plan ({error!r}); accepted: what `ditbench sweep plan --json` prints"
         ) from error
@@ -143,6 +143,10 @@ def read_plan(path: Path, tables: Tables) -> pd.DataFrame:
         )
     hours_columns = columns[2:]
     return plan.loc[:, ["run", *hours_columns]].astype(dict.fromkeys(hours_columns, "float64"))
+
+
+def _hours(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _phases(record: RunRecord, name: str, types: dict[str, str]) -> pd.DataFrame:

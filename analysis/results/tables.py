@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -54,6 +55,13 @@ __all__ = [
     "published",
     "summary",
 ]
+
+# Deflate makes nothing more than this much smaller (zlib's documentation): what claims more has not got it.
+MOST_DEFLATED = 1032
+DAMAGED_NPZ = (
+    *(zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, TypeError, AttributeError, LookupError),
+    *(NotImplementedError, RuntimeError, SyntaxError, RecursionError),
+)
 
 MIN_MODELS = 3  # fewer say nothing about a trend
 
@@ -374,14 +382,31 @@ def _of_collection(npz: bytes, collection: str) -> bytes:
     return buffer.getvalue()
 
 
+def _refuse_too_large(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Compare what an array's header says with what is there, before memory is taken for it.
+
+    Raises:
+        ValueError: it is not that much, or no array.
+    """
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        held = member.file_size - file.tell()
+    if dtype.itemsize * math.prod(shape) != held or held > MOST_DEFLATED * member.compress_size:
+        raise ValueError(f"{member.filename}: {held} bytes for the shape {shape} of {dtype}")
+
+
 def _samples(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
     """Run id -> images, and the collection that they are of, None of an earlier version."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                _refuse_too_large(archive, member)
+            collection = archive.comment.decode(errors="replace") or None
         with np.load(path, allow_pickle=False) as archive:
             samples = {name: archive[name] for name in archive.files}
-        with zipfile.ZipFile(path) as archive:
-            collection = archive.comment.decode(errors="replace") or None
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except (*DAMAGED_NPZ, MemoryError) as error:
         raise ResultsError(f"{path}: not a whole .npz file ({error}); collect the sweep again") from error
     for run, images in samples.items():
         if images.ndim != 4 or images.dtype != np.uint8:

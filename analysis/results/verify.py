@@ -341,7 +341,7 @@ def _whole_csv(path: Path) -> list[str]:
 def _whole_json(path: Path) -> list[str]:
     try:
         json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return [f"{path}: not JSON ({error})"]
     return []
 

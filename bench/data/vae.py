@@ -126,7 +126,7 @@ def _check_config(folder: Path) -> None:
     try:
         config = json.loads(path.read_bytes())
         kind = config["_class_name"]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         raise InputError(f"{folder}: not a diffusers AutoencoderKL folder (no config.json that says so)") from None
     if kind != "AutoencoderKL":
         raise InputError(f"{path}: _class_name: {kind!r}; accepted: AutoencoderKL")

@@ -55,7 +55,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         tensors, metadata = read_safetensors(path)
         return tensors, json.loads(metadata[HEADER])
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, RecursionError) as error:
         raise CorruptCheckpoint(f"{path}: {error}") from None
 
 

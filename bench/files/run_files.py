@@ -119,7 +119,7 @@ def _finished_s(folder: Path) -> float | None:
     try:
         content = json.loads((folder / "finished.json").read_text(encoding="utf-8"))
         return seconds(content["time"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

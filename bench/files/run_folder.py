@@ -155,7 +155,7 @@ def read_error(folder: Path, phase: Phase = "training") -> str | None:
         return str(json.loads(path.read_text(encoding="utf-8"))["error"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return f"{path.name} cannot be read ({error})"
 
 
@@ -267,11 +267,18 @@ def logging_to(folder: Path, phase: Phase = "training") -> Iterator[None]:
 
 
 def read_micro_batches(folder: Path) -> int:
-    """Into how many pieces a rank splits its share of a batch; more than one after memory ran out."""
+    """Into how many pieces a rank splits its share of a batch; more than one after memory ran out.
+
+    Raises:
+        RunError: the file that says so is damaged.
+    """
+    path = folder / "micro_batches.json"
     try:
-        return int(json.loads((folder / "micro_batches.json").read_text(encoding="utf-8"))["micro_batches"])
+        return int(json.loads(path.read_text(encoding="utf-8"))["micro_batches"])
     except FileNotFoundError:
         return 1
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); delete it, and it is found out again") from None
 
 
 def progress(folder: Path, phase: Phase) -> list[int]:

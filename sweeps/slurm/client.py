@@ -134,7 +134,8 @@ def _accounting(*options: str, timeout_s: float | None = None) -> Iterator[Job]:
 
 def _single_ids(job_id: str) -> Iterator[str]:
     """`22_3` as it is; tasks that accounting still shows together, `22_[4-11,15,20-30:2%4]`, one by one."""
-    array = re.fullmatch(r"(\d+)_\[([\d,:-]+)(?:%\d+)?\]", job_id)
+    part = r"\d+(?:-\d+(?::[1-9]\d*)?)?"
+    array = re.fullmatch(rf"(\d+)_\[({part}(?:,{part})*)(?:%\d+)?\]", job_id)
     if array is None:
         yield from [] if "[" in job_id else [job_id]
         return

@@ -114,7 +114,7 @@ def cancelled_runs(folder: Path) -> set[str]:
         return set(json.loads(path.read_text(encoding="utf-8"))["runs"])
     except FileNotFoundError:
         return set()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}); delete it, then cancel again") from None
 
 
@@ -188,7 +188,7 @@ def _load(path: Path, schema: type[BaseModel]) -> dict[str, Any]:
         schema.model_validate(content)
     except ValidationError as error:
         problem = describe(error, schema)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         problem = str(error)
     else:
         return content

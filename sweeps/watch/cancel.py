@@ -125,5 +125,5 @@ def _holder(slot: Path) -> dict[str, Any] | None:
     """Host and process id of the job that holds a slot; None at the instant before it wrote them."""
     try:
         return json.loads(slot.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
