@@ -180,7 +180,8 @@ def submit(script: Path, name: str, newer_than: int = 0) -> str:
         if seconds:
             waiting.pause(seconds, f"SLURM to say whether {name} is there ({problem})")
         try:
-            if found := job_named(name, newer_than):
+            # SLURM may hold what it refused as a job that failed.
+            if found := job_named(name, newer_than, also_ended=is_unknown):
                 return found
         except (InputError, RunError):
             continue
@@ -190,7 +191,7 @@ def submit(script: Path, name: str, newer_than: int = 0) -> str:
     raise TooMany(said) if TOO_MANY.search(said) and not OTHER_LIMIT.search(said) else InputError(said)
 
 
-def job_named(name: str, newer_than: int = 0) -> str | None:
+def job_named(name: str, newer_than: int = 0, also_ended: bool = True) -> str | None:
     """The id of the newest job or array of a name, running, waiting or ended, if it is higher than another.
 
     Raises:
@@ -198,7 +199,9 @@ def job_named(name: str, newer_than: int = 0) -> str | None:
         RunError: SLURM does not answer.
     """
     jobs = _queue("--states=all", f"--name={name}")
-    if not jobs and shutil.which("sacct"):  # squeue forgets jobs that ended
+    if not also_ended:
+        jobs = [job for job in jobs if not job.has_ended]
+    elif not jobs and shutil.which("sacct"):  # squeue forgets jobs that ended
         try:
             jobs = list(_accounting("--starttime=now-1days", f"--name={name}", timeout_s=SHORT_TIMEOUT_SECONDS))
         except RunError:
