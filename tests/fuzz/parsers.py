@@ -198,15 +198,16 @@ def _images(folder: Path) -> None:
 
 
 def _read_encoded_images(folder: Path) -> object:
-    from bench.data.image_folder import UnreadableImage, list_images, read_image
+    from bench.data.image_folder import list_images, read_image
 
-    images, found = list_images(folder / "images"), []
-    for path in images.paths:
-        try:
-            found.append(read_image(images.root / path, 8).shape)
-        except UnreadableImage as error:
-            found.append(str(error))
-    return found
+    images = list_images(folder / "images")
+    return [read_image(images.root / path, 8).shape for path in images.paths]
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    from bench.data.image_file import UnreadableImage
+
+    return (*REFUSED, UnreadableImage)
 
 
 def _read_sampled_images(folder: Path) -> object:
@@ -385,12 +386,16 @@ def _samples(folder: Path) -> None:
 
 
 def _read_samples(folder: Path) -> object:
-    """What is not of these samples is ignored."""
+    """What is not of these samples is ignored, and said."""
     from bench.data.images import open_images
     from bench.provenance import read_made_from
 
     path = folder / "samples.npy"
-    return read_made_from(path, open_images(path).content_hash(), lambda _: None)
+    return read_made_from(path, open_images(path).content_hash(), _refuse)
+
+
+def _refuse(line: str) -> None:
+    raise InputError(line)
 
 
 class ToldAndEnded(Exception):
@@ -421,12 +426,12 @@ PARSERS = (
     Parser("metric file (.jsonl)", _jsonl, _read_jsonl, "*.jsonl"),
     Parser("run folders, collected", _runs, _read_runs, "runs/*/*.*"),
     Parser("run folders, watched", _watched, _read_watched, "runs/**/*.json*"),
-    Parser("squeue and sacct", _slurm, _read_slurm, "*.txt"),
+    Parser("squeue and sacct", _slurm, _read_slurm, "*.txt", ()),
     Parser("samples (.npy)", _array, _read_array, "*.npy"),
     Parser("samples (.npz)", _adm, _read_adm, "*.npz"),
     Parser("made-from record", _samples, _read_samples, "*.json"),
     Parser("reference (.npz)", _reference, _read_reference, "*.npz"),
-    Parser("images to encode", _images, _read_encoded_images, "images/*/*"),
+    Parser("images to encode", _images, _read_encoded_images, "images/*/*", _unreadable()),
     Parser("images to score", _images, _read_sampled_images, "images/*/*"),
     Parser("checkpoint (.safetensors)", _checkpoint, _read_checkpoint, "*.safetensors", _corrupt()),
     Parser("weights (.safetensors)", _weights, _read_weights, "*.safetensors", (ValueError,)),

@@ -21,7 +21,7 @@ def test_disturbed_files_are_read_or_refused(parser: Parser) -> None:
 
     tally = Tally()
     fuzz(parser, EXAMPLES, 1, on_fault, tally)
-    assert tally.refused, "no file was disturbed enough to be refused"
+    assert tally.refused or not parser.refuses, "no file was disturbed enough to be refused"
 
 
 @pytest.mark.slow
