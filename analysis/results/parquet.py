@@ -35,7 +35,8 @@ def read_parquet(path: Path, types: Mapping[str, str], later: Mapping[str, Any])
         ResultsError: not a whole parquet file, a column is missing, or a value is of another type than declared.
     """
     try:
-        content = pyarrow.parquet.read_table(path)
+        with path.open("rb") as file:  # Arrow takes no name that is not UTF-8
+            content = pyarrow.parquet.read_table(file)
         table = content.to_pandas()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise ResultsError(f"{path}: not a whole parquet file ({error}); collect the sweep again") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import reprlib
 from dataclasses import dataclass
 from functools import cache
@@ -279,7 +280,8 @@ def _row(record: RunRecord) -> dict[str, Any]:
     last = {key: None if sessions.empty else sessions[key].iloc[-1] for key in ("device", "precision", "commit")}
     row = {
         "run": _given(path, config, "id", "str"),
-        "sweep": record.folder.parent.name,
+        # A byte that is no UTF-8 is half of a surrogate pair to Python, which no table can hold.
+        "sweep": os.fsencode(record.folder.parent.name).decode("utf-8", "backslashreplace"),
         "label": label,
         "family": words["family"] or DIT,
         "size": _size(path, config, words["size"], label, name),

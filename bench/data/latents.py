@@ -120,10 +120,15 @@ def check_shards(folder: Path, index: LatentIndex) -> None:
         InputError: the first shard that is altered or has such numbers, by name.
     """
 
+    # numpy reads a header with Python's parser, which 3.11 cannot use in two threads at once: SystemError.
+    opening = threading.Lock()
+
     def check(shard: Shard) -> None:
         path = folder / shard.file
         check_sha256(path, shard.sha256)
-        if not all_finite(open_shard(path, shard.count, index.moments_shape)):
+        with opening:
+            moments = open_shard(path, shard.count, index.moments_shape)
+        if not all_finite(moments):
             raise InputError(f"{path}: has numbers that are not finite; {AGAIN}")
 
     with ThreadPoolExecutor() as threads:  # hashing and numpy work without Python's lock

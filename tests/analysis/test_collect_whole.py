@@ -256,3 +256,10 @@ def test_a_block_of_null_is_what_the_model_says(tmp_path: Path) -> None:
     assert sorted(runs["block"]) == ["", "adaln-zero"]
     assert sorted(load(tmp_path / "results").evals["block"].unique()) == ["", "adaln-zero"]
     assert pd.read_parquet(tmp_path / "results" / "runs.parquet")["block"].notna().to_numpy().all()
+
+
+def test_a_sweep_whose_folder_is_not_utf8(tmp_path: Path) -> None:
+    sweep, out = (tmp_path / os.fsdecode(name) for name in (b"caf\xe9", b"res\xe9"))
+    write_run(sweep, "S/4")
+    collect(sweep, out)
+    assert load(out).runs["sweep"].tolist() == ["caf\\xe9"]

@@ -335,3 +335,11 @@ def test_json_is_replaced_whole(tmp_path: Path) -> None:
     atomic.write_json(path, {"params": 1})
     assert json.loads(path.read_text()) == {"params": 1}
     assert names(path.parent) == {"model.json"}
+
+
+def test_in_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9") / "a.safetensors"
+    save_tensors(path, state(1), {"step": "1"})
+    tensors, metadata = load_tensors(path)
+    assert_identical(tensors, state(1))
+    assert metadata["step"] == "1"
