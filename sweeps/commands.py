@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sweeps.cluster import ClusterProfile
     from sweeps.expand import Sweep
     from sweeps.plan import Plan
-    from sweeps.slurm.launch import Planned
+    from sweeps.slurm.planned import Planned
     from sweeps.watch.status import RunStatus
 
 app = typer.Typer(
@@ -159,9 +159,11 @@ def _submit_to_slurm(
 
     from sweeps.plan import check_time_limits
     from sweeps.slurm import client, launch, submissions
+    from sweeps.slurm.batch_script import check_folder
     from sweeps.slurm.ending import ending_jobs, settled_jobs
+    from sweeps.slurm.planned import todo
 
-    launch.check_folder(runs / sweep.name)
+    check_folder(runs / sweep.name)
     check_time_limits(made, profile)
     if dry_run:
         from sweeps.plan_report import print_plan
@@ -172,7 +174,7 @@ def _submit_to_slurm(
         else:
             jobs = {}
             print("\nNo squeue here: runs that are already queued or running cannot be recognised.")
-        what = launch.todo(sweep, runs, jobs)
+        what = todo(sweep, runs, jobs)
         for array, script in launch.sbatch_scripts(sweep, runs, what, profile, client.largest_array()):
             print(f"\n# ---- {array.kind}: {len(array.group.tasks)} tasks, {_labels(array.group.tasks)}\n{script}")
         return
@@ -181,7 +183,7 @@ def _submit_to_slurm(
     with launch.submitting(study):
         jobs = settled_jobs(study, submissions.read_all(study))
         submissions.adopt(study, jobs.values())
-        what = launch.todo(sweep, runs, jobs)
+        what = todo(sweep, runs, jobs)
         left_alone = f"{what.finished} finished, {what.queued} queued or running"
         arrays = {array.name: array for record in submissions.read_all(study) for array in record.arrays}
         for job in jobs.values():

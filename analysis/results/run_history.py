@@ -115,6 +115,7 @@ def read_plan(path: Path, tables: Tables) -> pd.DataFrame:
     Raises:
         ResultsError: not such a plan, or it holds no run of `tables`, or one of which steps were done by then.
     """
+    known = set(tables.runs["run"])
     try:
         runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
         rows = [
@@ -125,6 +126,7 @@ def read_plan(path: Path, tables: Tables) -> pd.DataFrame:
                 "planned_scoring_hours": _hours(run["scoring_gpu_hours"]),
             }
             for run in runs
+            if str(run["id"]) in known
         ]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ResultsError(

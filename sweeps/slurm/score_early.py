@@ -22,7 +22,8 @@ from bench.files.run_folder import open_lock, read_config, try_lock
 from sweeps.environment import cleaned
 from sweeps.groups import Group
 from sweeps.slurm import client, submissions
-from sweeps.slurm.launch import Planned, early_scoring, submit_array
+from sweeps.slurm.launch import submit_array
+from sweeps.slurm.planned import Planned, early_scoring
 from sweeps.slurm.submissions import JobArray
 
 # The training job that asks goes on when this is over.
