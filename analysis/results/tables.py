@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import zipfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ import pandas as pd
 from analysis.laws.power_law import log_linear, power_law
 from analysis.results.csv_text import csv_text, read_csv
 from analysis.results.files import npz_bytes, write_set
+from analysis.results.npz import read_npz
 from analysis.results.parquet import parquet_bytes, read_parquet
 from analysis.results.published import compared, published
 from analysis.results.run_folders import (
@@ -55,13 +54,6 @@ __all__ = [
     "published",
     "summary",
 ]
-
-# Deflate makes nothing more than this much smaller (zlib's documentation): what claims more has not got it.
-MOST_DEFLATED = 1032
-DAMAGED_NPZ = (
-    *(zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, TypeError, AttributeError, LookupError),
-    *(NotImplementedError, RuntimeError, SyntaxError, RecursionError),
-)
 
 MIN_MODELS = 3  # fewer say nothing about a trend
 
@@ -382,37 +374,17 @@ def _of_collection(npz: bytes, collection: str) -> bytes:
     return buffer.getvalue()
 
 
-def _refuse_too_large(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """Compare what an array's header says with what is there, before memory is taken for it.
-
-    Raises:
-        ValueError: it is not that much, or no array.
-    """
-    with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        held = member.file_size - file.tell()
-    if dtype.itemsize * math.prod(shape) != held or held > MOST_DEFLATED * member.compress_size:
-        raise ValueError(f"{member.filename}: {held} bytes for the shape {shape} of {dtype}")
-
-
 def _samples(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
     """Run id -> images, and the collection that they are of, None of an earlier version."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                _refuse_too_large(archive, member)
-            collection = archive.comment.decode(errors="replace") or None
-        with np.load(path, allow_pickle=False) as archive:
-            samples = {name: archive[name] for name in archive.files}
-    except (*DAMAGED_NPZ, MemoryError) as error:
-        raise ResultsError(f"{path}: not a whole .npz file ({error}); collect the sweep again") from error
+        samples, collection = read_npz(path)
+    except ValueError as error:
+        raise ResultsError(f"{path}: {error}; collect the sweep again") from error
     for run, images in samples.items():
         if images.ndim != 4 or images.dtype != np.uint8:
             found = f"shape {images.shape} of {images.dtype}"
             raise ResultsError(f"{path}: samples of {run}: {found}; accepted: (N, C, H, W) of uint8")
-    return samples, collection
+    return samples, collection or None
 
 
 def _runs_table(runs: list[Run]) -> pd.DataFrame:
