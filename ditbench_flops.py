@@ -73,7 +73,10 @@ def flops(
         if out is not None:
             from analysis.shares import draw_shares
 
-            files = draw_shares(tables.part_rows(variants), out.parent, out.stem)
+            shares = tables.part_rows(variants)
+            if not shares:
+                raise InputError(f"--out {out}: nothing to draw: no multiply-accumulates were counted")
+            files = draw_shares(shares, out.parent, out.stem)
         tables.print_modules(tables.module_rows(variants), format)
         for path in files:
             typer.echo(path, err=True)
@@ -93,7 +96,7 @@ def flops(
 _FIELDS = {FAMILIES.find(name).name: fields(FAMILIES.find(name).options) for name in FAMILIES.builtin}
 flops.__doc__ = "\n\n".join(
     [
-        'Count parameters and GMACs (the paper\'s "Gflops") of one image, beside the paper\'s printed figures.',
+        "Count parameters and GMACs (the paper's \"Gflops\") of one image, beside the paper's printed figures.",
         "Every field of a model's family is an option too, and so is every argument of your own network: "
         "ditbench flops DiT-B/4 --depth 10. "
         + " ".join(
@@ -141,8 +144,9 @@ def _one(name: str, shape: tuple[int, ...] | None, given: Given) -> Variant:
 
     if ":" not in name and not _is_listed(name):
         raise InputError(
-            f"unknown model {name!r}; accepted: {', '.join([*list_models(), *FAMILIES.builtin])}, a recipe's or sweep's "
-            "file, a shipped sweep (`ditbench sweep list`), a run folder, or the path of your own family or network, such as my_module:Name"
+            f"unknown model {name!r}; accepted: {', '.join([*list_models(), *FAMILIES.builtin])}, a recipe's or "
+            "sweep's file, a shipped sweep (`ditbench sweep list`), a run folder, or the path of your own family or "
+            "network, such as my_module:Name"
         )
     if ":" not in name or not is_network(name):
         return of_model(name, given)
@@ -236,13 +240,44 @@ def _row(variant: Variant, variants: list[Variant]) -> dict[str, Any]:
     return row
 
 
+def _gpu_hours(variants: list[Variant], cluster: str, mfu: float | None) -> tuple[list[dict[str, Any]], list[str]]:
+    """The columns that say how long training takes, and what they rest on."""
+    from sweeps.cluster import load_cluster
+    from sweeps.training_hours import training_hours
+
+    if any(variant.batch_size is None for variant in variants):
+        raise InputError("--cluster: GPU-hours need --batch-size and --steps, where no recipe says them")
+    profile = load_cluster(cluster)
+    name = Path(cluster).name.removesuffix(".yaml").removesuffix(".yml")
+    hours = training_hours(variants, profile, name, mfu)
+    columns = [
+        {"gpu_hours": of_one.gpu_hours, "cluster": name, "precision": profile.precision,
+         "peak_tflops": of_one.speed.peak_tflops, "mfu": of_one.speed.mfu, "mfu_source": of_one.speed.source}
+        for of_one in hours
+    ]  # fmt: skip
+    device = "GPU" if profile.device == "cuda" else "rank"
+    speeds = dict.fromkeys((of_one.speed.mfu, of_one.speed.peak_tflops, of_one.speed.source) for of_one in hours)
+    notes = []
+    for share, peak, source in speeds:
+        speed = f"at {100 * share:.3g} % of the peak of {peak:g} TFLOP/s ({source})" if share and peak else source
+        notes.append(
+            f"{device}-hours: of one run's whole training on {name} at {profile.precision}, without scoring and "
+            f"waiting: {speed}."
+        )
+    runs = sum(variant.runs for variant in variants)
+    if runs > 1:
+        total = sum(variant.runs * of_one.gpu_hours for variant, of_one in zip(variants, hours, strict=True))
+        notes.append(f"All {runs} runs: {total:,.{0 if total >= 100 else 3}f} {device}-hours.")
+    return columns, notes
+
+
 def _print_table(rows: list[dict[str, Any]], variants: list[Variant], notes: list[str]) -> None:
     """The rows without the columns that say nothing of any of them, and what they mean."""
     from bench.commands import flops as tables
 
     idle = {column for column in rows[0] if all(row[column] in (None, "") for row in rows)}
-    if "paper" in idle:
-        idle.add("agrees")
+    idle |= {"agrees"} if "paper" in idle else set()
+    idle |= {"cluster", "precision", "peak_tflops", "mfu", "mfu_source"}  # the notes say them
     tables.print_columns([{key: value for key, value in row.items() if key not in idle} for row in rows])
     print(f"\n{tables.CONVENTION}")
     if any(row["agrees"] == "truncated" for row in rows):

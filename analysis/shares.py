@@ -54,7 +54,7 @@ def _figure(table: pd.DataFrame) -> Any:
     figure = Figure(figsize=(style.WIDTHS["two"], 0.95 + BAR * len(models)), layout="constrained")
     axes = figure.subplots()
     shares: Any = table.pivot(index="model", columns="part", values="share_percent").fillna(0.0)
-    gmacs = table.groupby("model")["gmacs"].sum()
+    gmacs: Any = table.groupby("model")["gmacs"].sum()
     unit, size = marks.compute_unit(gmacs.tolist())
     for row, model in enumerate(models):
         left = 0.0

@@ -48,7 +48,6 @@ def part_rows(variants: Sequence[Variant]) -> list[dict[str, Any]]:
         {"model": title, "part": part, "gmacs": macs / 1e9, "share_percent": _percent(macs, modules[""])}
         for title, modules in zip(_titles(variants), [variant.modules() for variant in variants], strict=True)
         for part, macs in Counter(parts_of(modules)).most_common()
-        if macs
     ]
 
 
@@ -61,7 +60,7 @@ def parts_of(modules: Mapping[str, int]) -> dict[str, int]:
     parts: Counter[str] = Counter()
     for name, macs in own.items():
         parts[_part(name)] += macs
-    return dict(parts)
+    return {part: macs for part, macs in parts.items() if macs}
 
 
 def _parent(name: str, modules: Mapping[str, int]) -> str:

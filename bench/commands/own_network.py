@@ -116,8 +116,8 @@ def _inputs(path: str, network: Any) -> tuple[list[str], int]:
     if not 1 <= needed <= min(len(taken), MOST_INPUTS):
         given = ", ".join(p.name for p in parameters)
         raise InputError(
-            f"{path}: its forward pass takes ({given}); accepted: x, or x and timesteps, or x, timesteps and labels; wrap it "
-            "in a module that takes those"
+            f"{path}: its forward pass takes ({given}); accepted: x, or x and timesteps, or x, timesteps and labels; "
+            "wrap it in a module that takes those"
         )
     likely = needed
     while likely < min(len(taken), MOST_INPUTS) and taken[likely].name in TIMESTEPS_OR_LABELS:

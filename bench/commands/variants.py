@@ -32,7 +32,7 @@ class Variant:
         image_size: pixels a side, where an autoencoder makes latents of them.
         is_listed: whether its name, block design and image size say all of it.
         called: how a network without a family was called, such as "forward(x, t)".
-        label, runs: of the runs that train it alike: the first one's, and how many they are.
+        label, runs, recipe: of the runs that train it alike: the first one's, and how many they are.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Variant:
     runs: int = 1
     batch_size: int | None = None
     steps: int | None = None
+    recipe: Recipe | None = field(default=None, compare=False)
 
     @property
     def gmacs(self) -> float:
@@ -98,6 +99,7 @@ def of_recipe(recipe: Recipe, given: Given) -> Variant:
         label=recipe.label or recipe.model.name,
         batch_size=recipe.train.batch_size,
         steps=recipe.train.steps,
+        recipe=recipe,
     )
 
 
