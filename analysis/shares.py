@@ -26,6 +26,8 @@ OTHERS = ("#F0E442", "#8C6BB1", "#6B4F2A", "#BBBBBB")
 REST = "other"
 WRITTEN = 4.5  # per cent: a smaller segment has no room for its number
 BAR = 0.27  # inches for a bar and the gap to the next
+LONGEST_NAME = 45  # characters
+IN_LEGEND = 110  # characters in a line of the legend
 
 
 def draw_shares(rows: Sequence[dict[str, Any]], folder: Path, name: str) -> list[Path]:
@@ -38,15 +40,16 @@ def draw_shares(rows: Sequence[dict[str, Any]], folder: Path, name: str) -> list
 
 def _merged(table: pd.DataFrame) -> pd.DataFrame:
     """With as many parts as there are colours: the smallest of those without one of their own are one, `REST`."""
-    sums: Any = table.groupby("part", sort=False)["share_percent"].max().sort_values(ascending=False)
-    named = [part for part in sums.index if part not in COLOURS]
+    largest: Any = table.groupby("part")["share_percent"].max()
+    named = [part for part in largest.sort_values(ascending=False).index if part not in COLOURS]
     small = set(named[len(OTHERS) - 1 :]) if len(named) > len(OTHERS) else set()
-    parts = table.assign(part=table["part"].map(lambda part: REST if part in small else part))
+    parts: Any = table.assign(part=table["part"].map(lambda part: REST if part in small else part))
     return parts.groupby(["model", "part"], sort=False, as_index=False).sum()
 
 
 def _figure(table: pd.DataFrame) -> Any:
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
     models, parts = table["model"].unique().tolist(), _ordered(table["part"].unique().tolist())
     others = [part for part in parts if part not in COLOURS]
@@ -61,23 +64,34 @@ def _figure(table: pd.DataFrame) -> Any:
         for part in parts:
             share = shares.loc[model, part]
             bar = {"color": colours[part], "edgecolor": "white", "linewidth": 0.4, "height": 0.74}
-            said = part if len(models) > 1 else f"{part} ({share:.2g} %)"  # most of a DiT's parts are thin slices
-            axes.barh(row, share, left=left, label=said if row == 0 else None, **bar)
+            axes.barh(row, share, left=left, **bar)
             if share >= WRITTEN:
                 ink = "black" if _is_light(colours[part]) else "white"
                 axes.text(left + share / 2, row, f"{share:.0f} %", ha="center", va="center", color=ink, fontsize=7)
             left += share
         axes.text(101, row, f"{gmacs[model] / size:#.4g}", ha="left", va="center", fontsize=7)
     axes.text(101, -0.62, unit, ha="left", va="bottom", fontsize=7)
-    axes.set_yticks(range(len(models)), [visible(model) for model in models])
+    axes.set_yticks(range(len(models)), [_short(visible(model)) for model in models])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(models) - 0.5, -0.5)
     axes.set_xlim(0, 100)
     axes.grid(False)
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("Multiply-accumulates of one forward pass (%)")
-    figure.legend(loc="outside upper center", ncols=min(6, len(parts)), handlelength=1.0, columnspacing=1.4)
+    # Most of a DiT's parts are thin slices: a single model's are told in the legend.
+    said = [_short(visible(part)) if len(models) > 1 else _told(part, shares[part].iloc[0]) for part in parts]
+    handles = [Rectangle((0, 0), 1, 1, color=colours[part]) for part in parts]
+    columns = max(1, min(len(parts), IN_LEGEND // (max(map(len, said)) + 5)))
+    figure.legend(handles, said, loc="outside upper center", ncols=columns, handlelength=1.0, columnspacing=1.4)
     return figure
+
+
+def _told(part: str, share: float) -> str:
+    return _short(visible(part)) if share >= WRITTEN else f"{_short(visible(part))} ({share:.2g} %)"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME // 2]}…{name[-(LONGEST_NAME // 2) :]}"
 
 
 def _ordered(parts: list[str]) -> list[str]:
