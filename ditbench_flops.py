@@ -261,8 +261,8 @@ def _gpu_hours(variants: list[Variant], cluster: str, mfu: float | None) -> tupl
     for share, peak, source in speeds:
         speed = f"at {100 * share:.3g} % of the peak of {peak:g} TFLOP/s ({source})" if share and peak else source
         notes.append(
-            f"{device}-hours: of one run's whole training on {name} at {profile.precision}, without scoring and "
-            f"waiting: {speed}."
+            f"{device}-hours: as `ditbench sweep plan` has them, of one run's whole training on {name} at "
+            f"{profile.precision}, {speed}."
         )
     runs = sum(variant.runs for variant in variants)
     if runs > 1:

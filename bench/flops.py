@@ -31,7 +31,7 @@ UNCOUNTED_OPERATORS = (
     *("add", "sub", "rsub", "mul", "div", "neg", "pow", "sqrt", "rsqrt", "exp", "log", "cos", "sin", "where"),
     *("sigmoid", "tanh", "silu", "gelu", "elu", "leaky_relu", "softplus", "softmax"),
     *("embedding", "unflatten", "clone", "expand_as", "view_as", "repeat", "flip", "movedim", "mT"),
-    *("pixel_shuffle", "pixel_unshuffle"),
+    *("pixel_shuffle", "pixel_unshuffle", "max_pool2d"),
 )
 
 # What a network is called with beside x, by dtype: timesteps and labels.
