@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,8 +28,8 @@ from bench.commands.terminal import console, protected
 from bench.errors import InputError, RunError
 from bench.files.names import visible
 from bench.stopping import STOPPED, Stopped
+from ditbench_flops import flops
 from ditbench_perf import app as perf_app
-from models import BLOCKS
 from models.parts import Seam, forbid_own_parts
 from sweeps.commands import RunsOption, TrackerOption, run_here
 from sweeps.commands import app as sweep_app
@@ -63,6 +63,8 @@ for command in (
     table,
 ):
     app.command()(command)
+# What is none of its options may be a field of a model's family.
+app.command(context_settings={"ignore_unknown_options": True})(flops)
 
 
 @app.callback()
@@ -87,36 +89,6 @@ def _own_figure(path: str) -> Any:
 
 
 figure_command.find_own = _own_figure
-
-
-@app.command()
-def flops(
-    names: Annotated[list[str] | None, typer.Argument(help="Model names, such as DiT-XL/2; default: the 12.")] = None,
-    all_models: Annotated[
-        bool, typer.Option("--all", help="The 12 models, the block designs at XL/2, and XL/2 at 512 px.")
-    ] = False,
-    block: Annotated[str, typer.Option(help=f"Block design: {', '.join(BLOCKS)}.")] = "adaln-zero",
-    image_size: Annotated[int, typer.Option(help="Pixels a side; the latent side is an eighth.")] = 256,
-    by_module: Annotated[bool, typer.Option("--by-module", help="Where the multiply-accumulates are spent.")] = False,
-    batch_size: Annotated[int | None, typer.Option(min=1, max=10**15, help="With --steps: training compute.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, max=10**15, help="With --batch-size: training compute.")] = None,
-    format: Annotated[Literal["table", "csv", "json"], typer.Option(help="How to print.")] = "table",
-) -> None:
-    """Count parameters and GMACs (the paper's "Gflops") of one image, beside the paper's printed figures."""
-    from bench.commands import flops
-    from models import list_models
-
-    if (batch_size is None) != (steps is None):
-        raise InputError("--batch-size and --steps go together: training compute needs both")
-    if all_models and names:
-        raise InputError("--all counts a fixed list; give either names or --all")
-    given = [(name, block, image_size) for name in names or list_models()]
-    chosen = flops.published_rows() if all_models else given
-    costs = flops.count_all(chosen)
-    if by_module:
-        flops.print_modules(costs, format)
-    else:
-        flops.print_costs(costs, format, batch_size, steps)
 
 
 @app.command("run")

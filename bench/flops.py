@@ -10,61 +10,57 @@ not 4 or 5.
 
 from __future__ import annotations
 
-import csv
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import floor, prod
-from pathlib import Path
+from math import prod
 from typing import Any
 
 from bench.errors import InputError
 from models.registry import Count, configure, family_of
 
-PUBLISHED = Path(__file__).parents[1] / "results" / "published" / "dit_table4.csv"
-
 # Forward and backward cost three forward passes (paper, Fig. 9).
 TRAINING_FACTOR = 3
 
-# Elementwise, lookup and shape operators, which the paper's numbers leave out. An operator neither here nor counted
-# by a handle is an error, so that a new design cannot hide cost.
-UNCOUNTED_OPERATORS = ("add", "mul", "div", "exp", "cos", "sin", "silu", "gelu", "embedding", "unflatten")
+# Elementwise, lookup and shape operators, and attention's softmax, which the paper's numbers leave out; in place
+# (`add_`) or not. An operator neither here nor counted by a handle is an error, so that a new design cannot hide cost.
+UNCOUNTED_OPERATORS = (
+    *("add", "sub", "rsub", "mul", "div", "neg", "pow", "sqrt", "rsqrt", "exp", "log", "cos", "sin", "where"),
+    *("sigmoid", "tanh", "silu", "gelu", "elu", "leaky_relu", "softplus", "softmax"),
+    *("embedding", "unflatten", "clone", "expand_as", "view_as", "repeat", "flip", "movedim", "mT"),
+    *("pixel_shuffle", "pixel_unshuffle", "max_pool2d"),
+)
+
+# What a network is called with beside x, by dtype: timesteps and labels.
+TIMESTEPS_AND_LABELS = ("int64", "int64")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one model. `gmacs` per image and forward pass; `by_module` maps module names to MACs."""
+    """One model, counted operator by operator. `gmacs` per image and forward pass; `by_module`: module -> MACs."""
 
     name: str
-    block: str
-    image_size: int
     num_tokens: int
     num_parameters: int
     gmacs: float
-    by_module: dict[str, int]
-    published_gmacs: str | None
+    by_module: Mapping[str, int]
 
     @property
     def gflops(self) -> float:
         """True floating-point operations, 2 per multiply-accumulate, in 1e9."""
         return 2 * self.gmacs
 
-    @property
-    def agrees(self) -> bool | None:
-        """Whether the count, rounded as printed, is the paper's figure; None where it prints none."""
-        if self.published_gmacs is None:
-            return None
-        decimals = len(self.published_gmacs.partition(".")[2])
-        return f"{self.gmacs:.{decimals}f}" == self.published_gmacs
 
-    @property
-    def is_stated_exception(self) -> bool:
-        """DiT-B/4: the paper prints our 5.566 as 5.56, truncated, where it rounds every other row."""
-        is_b4 = (self.name, self.published_gmacs) == ("DiT-B/4", "5.56")
-        return is_b4 and not self.agrees and floor(100 * self.gmacs) == 556
+@dataclass(frozen=True)
+class Counted:
+    """A network that was counted: its cost, where it is spent ("" is the whole), what it was called with beside x."""
+
+    cost: Count
+    by_module: Mapping[str, int]
+    others: tuple[str, ...]
 
 
 def training_gmacs(gmacs: float, batch_size: int, steps: int) -> float:
@@ -73,43 +69,19 @@ def training_gmacs(gmacs: float, batch_size: int, steps: int) -> float:
 
 
 def cost_of(name: str, arch: Any) -> Count:
-    """GMACs and parameters of a configuration: in closed form where its parts state one, else counted.
+    """MACs and parameters of a configuration: in closed form where its parts state one, else counted.
 
     The one way by which plans, queues and tables learn what a model costs. Without torch, if all parts state it.
 
     Raises:
-        InputError: a part computes with an operator that nothing counts.
+        InputError: a part computes with an operator that nothing counts, or fails.
     """
-    return family_of(name).count(arch) or _counted(name, arch)
+    return family_of(name).count(arch) or counted(name, arch).cost
 
 
 def forward_gmacs(model: Any) -> float:
     """Multiply-accumulates of one forward pass of one image in 1e9, of a recipe's `model`."""
     return cost_of(model.name, model.architecture()).macs / 1e9
-
-
-@cache
-def _counted(name: str, arch: Any) -> Count:
-    model, by_module = _count(name, arch)
-    parameters = list(model.parameters())
-    fixed = sum(p.numel() for p in parameters if not p.requires_grad)
-    return Count(by_module[""], sum(p.numel() for p in parameters), fixed)
-
-
-def _count(name: str, arch: Any) -> tuple[Any, dict[str, int]]:
-    """The network, and its MACs by module: on the meta device, where nothing is allocated or initialised."""
-    import torch
-
-    operators = getattr(getattr(arch, "design", None), "operators", {})
-    for device in ("meta", "cpu"):
-        with torch.device(device):
-            model = family_of(name).build(arch).eval()
-        try:
-            return model, count_macs(model, (1, *arch.input_shape), operators)
-        except (TypeError, AssertionError):  # a convolution cannot be traced on the meta device
-            if device == "cpu":
-                raise
-    raise AssertionError("one of the two returned")
 
 
 def count(name: str, **options: Any) -> Cost:
@@ -119,28 +91,83 @@ def count(name: str, **options: Any) -> Cost:
 
     Raises:
         ValueError: see `models.create_model`.
-        InputError: the network uses an operator that nothing counts.
+        InputError: see `cost_of`.
     """
     arch = configure(name, **options)
-    model, by_module = _count(name, arch)
-    asked = {"block": "adaln-zero", "image_size": 256, **options}
-    is_published = set(options) <= {"block", "image_size"}
-    return Cost(
-        name=name,
-        block=arch.columns.get("block", ""),
-        image_size=asked["image_size"],
-        num_tokens=arch.num_tokens,
-        num_parameters=sum(p.numel() for p in model.parameters()),
-        gmacs=by_module[""] / 1e9,
-        by_module=by_module,
-        published_gmacs=published_gmacs(name, asked["block"], asked["image_size"]) if is_published else None,
-    )
+    found = counted(name, arch)
+    return Cost(name, arch.num_tokens, found.cost.parameters, found.cost.macs / 1e9, found.by_module)
 
 
-def count_macs(model: Any, shape: tuple[int, ...], operators: Mapping[str, Any] | None = None) -> dict[str, int]:
+@cache
+def counted(name: str, arch: Any) -> Counted:
+    """A configuration's network, counted operator by operator; errors as `cost_of`."""
+    operators = getattr(getattr(arch, "design", None), "operators", {})
+
+    def calls(network: Any) -> list[tuple[str, ...]]:
+        return [TIMESTEPS_AND_LABELS]
+
+    return count_network(name, lambda: family_of(name).build(arch), arch.input_shape, calls, operators)
+
+
+def count_network(
+    what: str,
+    build: Callable[[], Any],
+    shape: tuple[int, ...],
+    calls: Callable[[Any], Sequence[tuple[str, ...]]],
+    operators: Mapping[str, Any] | None = None,
+) -> Counted:
+    """Count what `build` makes: on the meta device, where nothing is allocated or initialised, if that can be.
+
+    Args:
+        what: names it in messages.
+        shape: (C, *spatial) of x.
+        calls: of the network, with what it may be called beside x, by dtype: the first that works is.
+        operators: as for `count_macs`.
+
+    Raises:
+        InputError: it cannot be built, fails with all of the calls, or uses an operator that nothing counts.
+    """
+    import torch
+
+    problems = {}
+    for device in ("meta", "cpu"):  # a traced convolution raises on the meta device; so does what looks at numbers
+        try:
+            with torch.device(device):
+                network = build().eval()
+        except InputError:
+            raise
+        except Exception as error:  # whatever a user's code does
+            problems[device] = f"it cannot be built ({_said(error)})"
+            continue
+        for others in calls(network):
+            try:
+                by_module = count_macs(network, (1, *shape), operators, others)
+            except InputError as error:
+                raise InputError(f"{what}: {error}") from None
+            except Exception as error:
+                problems.setdefault(device, f"its forward pass fails ({_said(error)})")
+            else:
+                parameters = list(network.parameters())
+                fixed = sum(p.numel() for p in parameters if not p.requires_grad)
+                return Counted(Count(by_module[""], sum(p.numel() for p in parameters), fixed), by_module, others)
+    raise InputError(f"{what}: {problems['cpu']}, for x of shape {(1, *shape)}")
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0]
+
+
+def count_macs(
+    model: Any,
+    shape: tuple[int, ...],
+    operators: Mapping[str, Any] | None = None,
+    others: tuple[str, ...] = TIMESTEPS_AND_LABELS,
+) -> dict[str, int]:
     """MACs of one forward pass of a network, by module name ("" is the whole), for x of `shape`.
 
-    operators: further handles, as a block design states them.
+    Args:
+        operators: further handles, as a block design states them; the network may state some as well.
+        others: what it is called with beside x, (N,) zeros each, by dtype.
 
     Raises:
         InputError: the network uses an operator that nothing counts.
@@ -153,14 +180,15 @@ def count_macs(model: Any, shape: tuple[int, ...], operators: Mapping[str, Any] 
         from fvcore.nn import FlopCountAnalysis
 
         device = next((p.device for p in model.parameters()), torch.device("meta"))
-        labels = torch.zeros(shape[0], dtype=torch.int64, device=device)
-        inputs = (torch.zeros(shape, device=device), labels, labels)
+        beside = (torch.zeros(shape[0], dtype=getattr(torch, dtype), device=device) for dtype in others)
+        inputs = (torch.zeros(shape, device=device), *beside)
         analysis = FlopCountAnalysis(model, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
         analysis.set_op_handle("aten::layer_norm", _layer_norm_macs)
         for operator in UNCOUNTED_OPERATORS:
-            analysis.set_op_handle(f"aten::{operator}", None)
-        for operator, handle in (operators or {}).items():
+            analysis.set_op_handle(f"aten::{operator}", None, f"aten::{operator}_", None)
+        stated = getattr(model, "operators", None)
+        for operator, handle in {**(stated if isinstance(stated, Mapping) else {}), **(operators or {})}.items():
             analysis.set_op_handle(operator, handle)
         logging.getLogger("fvcore").setLevel(logging.ERROR)
         by_module = {module: int(macs) for module, macs in analysis.by_module().items()}
@@ -168,8 +196,8 @@ def count_macs(model: Any, shape: tuple[int, ...], operators: Mapping[str, Any] 
     if uncounted:
         names = ", ".join(f'"{operator}"' for operator in sorted(uncounted))
         raise InputError(
-            f"{type(model).__name__}: nothing counts its operators {names}; accepted: `operators` of the block design "
-            "with a handle for each, or None where it costs no multiply-accumulates"
+            f"nothing counts the operators {names} of {type(model).__name__}; accepted: `operators` of the network or "
+            "of its block design, with a handle for each, or None where it costs no multiply-accumulates"
         )
     return by_module
 
@@ -188,12 +216,3 @@ def _layer_norm_macs(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     """One per output element in the blocks, none in the final layer, as the printed values at 512 px imply."""
     in_final_layer = "final_layer" in outputs[0].node().scopeName()
     return Counter({"layer_norm": 0 if in_final_layer else prod(_sizes(outputs[0]))})
-
-
-def published_gmacs(name: str, block: str, image_size: int) -> str | None:
-    """The figure the paper prints (Table 4), as printed, or None."""
-    with PUBLISHED.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if (row["model"], row["block"], int(row["image_size"])) == (name, block, image_size):
-                return row["gmacs"]
-    return None

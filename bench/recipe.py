@@ -30,7 +30,7 @@ from bench.schema import PartSection, Section, check_options, describe, load_yam
 from bench.score.extractors import EXTRACTORS
 from bench.score.metrics import FID_INFINITY_MIN_SAMPLES, MANY_SAMPLES, find_metrics
 from models.parts import look_in
-from models.registry import FAMILIES, configure, family_of
+from models.registry import FAMILIES, configure, family_of, listed_name
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +49,11 @@ class ModelConfig(PartSection):
     @classmethod
     def options_type(cls, name: str) -> type:
         return family_of(name).options
+
+    @field_validator("name")
+    @classmethod
+    def _as_listed(cls, name: str) -> str:
+        return listed_name(name)
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:

@@ -5,8 +5,8 @@ A name is a preset ("DiT-XL/2"), a family ("DiT", sizes given), or the dotted pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from models.parts import Seam
@@ -76,15 +76,61 @@ FAMILIES = Seam(
 def family_of(name: str) -> Family:
     """The family of a preset's name, a family's name, or a dotted path, which may name a preset: `my_file:NET/small`.
 
+    Case does not matter, but in a dotted path's module and attribute.
+
     Raises:
         ValueError: there is none, with the accepted names.
     """
+    return _find(name).family
+
+
+def listed_name(name: str) -> str:
+    """A name as it is listed: `DiT-XL/2` for `dit-xl/2`; errors as `family_of`."""
+    return _find(name).name
+
+
+def configure(name: str, options: Any = None, **given: Any) -> Any:
+    """The configuration of a name.
+
+    Args:
+        options: what a recipe says beside it, an instance of the family's `options`.
+        **given: the same as keywords; beside `options`, what overrides them and the preset too.
+
+    Raises:
+        ValueError: an unknown name, preset or option, or values that do not fit together.
+    """
+    _, family, preset = _find(name)
+    accepted = [field.name for field in fields(family.options)]
+    unknown = sorted(set(given) - set(accepted))
+    if unknown:
+        raise ValueError(f"unknown option {', '.join(unknown)} of {family.name}; accepted: {', '.join(accepted)}")
+    if options is None:
+        return family.resolve(dict(preset), family.options(**given))
+    # A family may let its preset win over options, whose defaults it cannot tell from what was said.
+    return family.resolve({k: v for k, v in preset.items() if k not in given}, replace(options, **given))
+
+
+class _Found(NamedTuple):
+    """A name as it is listed, its family, and the values of its preset (none of a family's own name)."""
+
+    name: str
+    family: Family
+    preset: Mapping[str, Any]
+
+
+def _find(name: str) -> _Found:
     for builtin in FAMILIES.builtin:
         family = FAMILIES.find(builtin)
-        if name == builtin or name in family.presets:
-            return family
+        if listed := _listed(name, (builtin, *family.presets)):
+            return _Found(listed, family, family.presets.get(listed, {}))
     if ":" in name:
-        return FAMILIES.find(name.partition("/")[0])
+        path, slash, short = name.partition("/")
+        family = FAMILIES.find(path)
+        if not slash:
+            return _Found(path, family, {})
+        if listed := _listed(short, family.presets):
+            return _Found(f"{path}/{listed}", family, family.presets[listed])
+        raise ValueError(f"unknown preset {short!r} of {family.name}; accepted: {', '.join(family.presets)}")
     families = " or ".join(FAMILIES.builtin)
     raise ValueError(
         f"unknown model {name!r}; accepted: {', '.join(list_models())}, or {families} with its sizes given, or the "
@@ -92,26 +138,10 @@ def family_of(name: str) -> Family:
     )
 
 
-def configure(name: str, options: Any = None, **given: Any) -> Any:
-    """The configuration of a name and its options (an instance of the family's `options`, or keywords).
-
-    Raises:
-        ValueError: an unknown name, preset or option, or values that do not fit together.
-    """
-    family = family_of(name)
-    preset: Mapping[str, Any] = family.presets.get(name, {})
-    if ":" in name and "/" in name:
-        short = name.partition("/")[2]
-        if short not in family.presets:
-            raise ValueError(f"unknown preset {short!r} of {family.name}; accepted: {', '.join(family.presets)}")
-        preset = family.presets[short]
-    if options is None:
-        accepted = [field.name for field in fields(family.options)]
-        unknown = sorted(set(given) - set(accepted))
-        if unknown:
-            raise ValueError(f"unknown option {', '.join(unknown)} of {family.name}; accepted: {', '.join(accepted)}")
-        options = family.options(**given)
-    return family.resolve(dict(preset), options)
+def _listed(name: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that is meant: the same, else the first that differs in case only."""
+    alike = [listed for listed in names if listed.casefold() == name.casefold()]
+    return name if name in alike else next(iter(alike), None)
 
 
 def list_models() -> list[str]:

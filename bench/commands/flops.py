@@ -1,69 +1,123 @@
-"""The tables of `ditbench flops`."""
+"""The tables of `ditbench flops`: rows of numbers, and where a forward pass is spent."""
 
 from __future__ import annotations
 
 import csv
 import json
 import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bench.commands.text_table import print_table
-from bench.errors import InputError
-from bench.flops import Cost, count, training_gmacs
-from models import BLOCKS, list_models
+from bench.commands.variants import Variant
 
-CONVENTION = """
+CONVENTION = """\
 GMACs: multiply-accumulates (1e9) of one forward pass of one image, what the paper calls Gflops;
 true FLOPs are twice that. Parameters include the fixed position table.
 Training compute: GMACs x 3 x batch x steps (paper, Fig. 9)."""
-EXCEPTION = "truncated: DiT-B/4 counts 5.566 and the paper prints 5.56, where it rounds its other rows."
+
+# What people call the parts of a network, by what the modules' names begin with or contain; the first that fits.
+PARTS = {
+    "final layer": ("final",),
+    "cross-attention": ("cross_attn", "cross_attention"),
+    "attention": ("attn", "attention"),
+    "MLP": ("mlp", "ffn", "feed_forward"),
+    "conditioning": ("adaln", "modulation", "condition"),
+    "embedders": ("embed",),
+    "normalisation": ("norm",),
+}
+# An embedder's own MLP is the embedder's: these are looked for in the outermost module first.
+OUTERMOST = ("final layer", "embedders")
 
 
-def published_rows() -> list[tuple[str, str, int]]:
-    """(model, block, image size): the 12 models, the other block designs at XL/2, and XL/2 at 512 px."""
-    rows = [(name, "adaln-zero", 256) for name in list_models()]
-    rows += [("DiT-XL/2", block, 256) for block in BLOCKS if block != "adaln-zero"]
-    return [*rows, ("DiT-XL/2", "adaln-zero", 512)]
-
-
-def count_all(models: list[tuple[str, str, int]]) -> list[Cost]:
-    """Count every (name, block, image size).
-
-    Raises:
-        InputError: a name, block or size that is not accepted.
-    """
-    try:
-        return [count(name, block=block, image_size=image_size) for name, block, image_size in models]
-    except ValueError as error:
-        raise InputError(str(error)) from None
-
-
-def print_costs(costs: list[Cost], format: str, batch_size: int | None, steps: int | None) -> None:
-    """One row a model, as `table`, `csv` or `json`; with batch size and steps also the training compute."""
-    rows = [_row(cost, batch_size, steps) for cost in costs]
-    if format == "table":
-        _print_table(rows)
-        print(CONVENTION)
-        if any(cost.is_stated_exception for cost in costs):
-            print(EXCEPTION)
-    else:
-        _print_data(rows, format)
-
-
-def print_modules(costs: list[Cost], format: str) -> None:
-    """fvcore's breakdown: one row a module. The table leaves out blocks after the first, which are all alike."""
-    rows = [
-        {"model": cost.name, "block": cost.block, "module": module or "(all)", "macs": macs,
-         "share_percent": round(100 * macs / cost.by_module[""], 3)}
-        for cost in costs
-        for module, macs in cost.by_module.items()
-        if format != "table" or (macs and not _is_later_block(module))
+def module_rows(variants: Sequence[Variant]) -> list[dict[str, Any]]:
+    """fvcore's breakdown: one row a module."""
+    return [
+        {**_label(variant, variants), "model": variant.name, "block": variant.block, "module": module or "(all)",
+         "macs": macs, "share_percent": round(_percent(macs, modules[""]), 3)}
+        for variant in variants
+        for modules in [variant.modules()]
+        for module, macs in modules.items()
     ]  # fmt: skip
-    if format == "table":
-        _print_table(rows)
-        print("\nblocks.0 stands for each of the blocks." + CONVENTION)
-    else:
-        _print_data(rows, format)
+
+
+def part_rows(variants: Sequence[Variant]) -> list[dict[str, Any]]:
+    """One row a part that people have a name for, the largest first; what no part claims goes by its module's name."""
+    return [
+        {"model": title, "part": part, "gmacs": macs / 1e9, "share_percent": _percent(macs, modules[""])}
+        for title, modules in zip(_titles(variants), [variant.modules() for variant in variants], strict=True)
+        for part, macs in Counter(parts_of(modules)).most_common()
+    ]
+
+
+def parts_of(modules: Mapping[str, int]) -> dict[str, int]:
+    """Part -> multiply-accumulates, which add up to the whole; `modules`: module name -> MACs, with its children's."""
+    own = dict(modules)
+    for name, macs in modules.items():
+        if name:
+            own[_parent(name, modules)] -= macs
+    parts: Counter[str] = Counter()
+    for name, macs in own.items():
+        parts[_part(name)] += macs
+    return {part: macs for part, macs in parts.items() if macs}
+
+
+def _parent(name: str, modules: Mapping[str, int]) -> str:
+    while name:
+        name = name.rpartition(".")[0]
+        if name in modules:
+            break
+    return name
+
+
+def _part(name: str) -> str:
+    words = [word for word in name.split(".") if not word.isdigit()] or ["the rest"]
+    for part in OUTERMOST:
+        if any(fragment in words[0].lower() for fragment in PARTS[part]):
+            return part
+    for word in words:
+        for part, fragments in PARTS.items():
+            if any(fragment in word.lower() for fragment in fragments):
+                return part
+    return words[-1] or "the rest"
+
+
+def _titles(variants: Sequence[Variant]) -> list[str]:
+    """What tells the variants apart: label or name, and as much else as it takes."""
+    titles = [variant.label or variant.name for variant in variants]
+    more: list[Callable[[int, Variant], str]] = [
+        lambda _, variant: variant.block,
+        lambda _, variant: f"{variant.image_size} px" if variant.image_size else "",
+        lambda index, _: f"no. {index + 1}",
+    ]
+    for say in more:
+        times = Counter(titles)
+        said = [say(index, variant) for index, variant in enumerate(variants)]
+        titles = [
+            f"{title}, {also}" if times[title] > 1 and also else title for title, also in zip(titles, said, strict=True)
+        ]
+    return titles
+
+
+def _percent(macs: int, whole: int) -> float:
+    return 100 * macs / whole if whole else 0.0
+
+
+def _label(variant: Variant, variants: Sequence[Variant]) -> dict[str, Any]:
+    return {"label": variant.label} if any(other.label for other in variants) else {}
+
+
+def print_modules(rows: list[dict[str, Any]], format: str) -> None:
+    """As `table`, `csv` or `json`. The table leaves out what costs nothing and blocks after the first, all alike."""
+    if format != "table":
+        print_data(rows, format)
+        return
+    shown = [row for row in rows if row["macs"] and not _is_later_block(row["module"])]
+    print_columns(shown or rows)
+    if any(row["module"].startswith("blocks.0") for row in shown):
+        print("\nblocks.0 stands for each of the blocks.")
+    print(f"\n{CONVENTION}")
 
 
 def _is_later_block(module: str) -> bool:
@@ -71,32 +125,8 @@ def _is_later_block(module: str) -> bool:
     return parts[0] == "blocks" and len(parts) > 1 and parts[1] != "0"
 
 
-def _row(cost: Cost, batch_size: int | None, steps: int | None) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "model": cost.name,
-        "block": cost.block,
-        "image_size": cost.image_size,
-        "tokens": cost.num_tokens,
-        "parameters": cost.num_parameters,
-        "gmacs": round(cost.gmacs, 6),
-        "paper": cost.published_gmacs,
-        "agrees": _agreement(cost),
-    }
-    if batch_size is not None and steps is not None:
-        training = training_gmacs(cost.gmacs, batch_size, steps)
-        row |= {"training_gmacs": training, "training_flops": 2e9 * training}
-    return row
-
-
-def _agreement(cost: Cost) -> str:
-    if cost.published_gmacs is None:
-        return "not published"
-    if cost.agrees:
-        return "yes"
-    return "truncated" if cost.is_stated_exception else "no"
-
-
-def _print_data(rows: list[dict[str, Any]], format: str) -> None:
+def print_data(rows: list[dict[str, Any]], format: str) -> None:
+    """As `csv` or `json`."""
     if format == "json":
         print(json.dumps(rows, indent=1))
         return
@@ -105,16 +135,19 @@ def _print_data(rows: list[dict[str, Any]], format: str) -> None:
     writer.writerows(rows)
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    text = [isinstance(value, str) and column != "paper" for column, value in rows[0].items()]
-    print_table(list(rows[0]), [[_cell(*item) for item in row.items()] for row in rows], text)
+def print_columns(rows: list[dict[str, Any]]) -> None:
+    """As a table for people."""
+    texts = [any(isinstance(row[column], str) for row in rows) and column != "paper" for column in rows[0]]
+    print_table(list(rows[0]), [[_cell(*item) for item in row.items()] for row in rows], texts)
 
 
 def _cell(column: str, value: Any) -> str:
-    if value is None:
+    if value is None or value == "":
         return "-"
     if column == "gmacs":
-        return f"{value:.3f}"
+        return f"{value:.3f}" if value >= 0.1 else f"{value:.4g}"
+    if column == "gpu_hours" and value >= 100:
+        return f"{value:,.0f}"
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and column != "image_size" else str(value)

@@ -9,8 +9,8 @@ from bench.errors import InputError
 from bench.provenance import commit
 
 ROOT = Path(__file__).parents[2]
-# What a job imports, and the published figures that counting reads.
-FOLDERS = ("models", "bench", "sweeps", "analysis", "results/published")
+# What a job imports.
+FOLDERS = ("models", "bench", "sweeps", "analysis")
 
 
 def copy_code(folder: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import subprocess
 import sys
@@ -17,8 +15,6 @@ from recipes import TINY
 
 import sweeps
 from bench.errors import InputError, RunError
-from bench.flops import count
-from models import BLOCKS, list_models
 
 DIGITS = str(Path(sweeps.__file__).parent / "studies" / "digits.yaml")
 SLURM = {
@@ -122,8 +118,6 @@ def test_console_script_ends_with_one_line_and_status_two(tmp_path: Path) -> Non
     [
         (["--nope"], "--nope"),
         (["flop"], "flop"),
-        (["flops", "--image-sise", "256"], "--image-sise"),
-        (["flops", "--image-size", "large"], "--image-size"),
         (["flops", "--batch-size", "0", "--steps", "1"], "--batch-size"),
         (["flops", "--format", "xml"], "--format"),
         (["run"], "recipe"),
@@ -142,93 +136,12 @@ def test_mistyped_arguments_are_named_with_status_two(arguments: list[str], name
     assert "Traceback" not in ended.err
 
 
-def test_a_mistyped_block_is_told_what_is_accepted() -> None:
-    message = refusal(ditbench("flops", "--block", "adaln-one"))
-    assert f"unknown block 'adaln-one'; accepted: {', '.join(BLOCKS)}" in message
-
-
 def test_no_command_shows_the_help() -> None:
     ended = ditbench()
     assert ended.status == 2
     assert "Usage:" in ended.err
     assert "demo" in ended.err
     assert ended.out == ""
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (["DiT-M/4"], ["unknown model 'DiT-M/4'", *list_models()]),
-        (["dit-s/4"], ["unknown model 'dit-s/4'", *list_models()]),
-        (["DiT-S/8", "DiT-S/16"], ["unknown model 'DiT-S/16'"]),
-        (["DiT-S/8", "--image-size", "100"], ["image_size: 100 is not a multiple of 8"]),
-        (["DiT-S/8", "--image-size", "0"], ["0 is not positive"]),
-        (["DiT-S/8", "--image-size", "72"], ["patch_size: 8 does not divide", "9"]),
-        (["DiT-S/8", "--batch-size", "256"], ["--batch-size and --steps go together"]),
-        (["DiT-S/8", "--steps", "400000"], ["--batch-size and --steps go together"]),
-        (["--all", "DiT-S/8"], ["--all", "names"]),
-    ],
-)
-def test_flops_refuses_in_one_line(arguments: list[str], named: list[str]) -> None:
-    message = refusal(ditbench("flops", *arguments))
-    for fragment in named:
-        assert fragment in message
-
-
-CHOSEN = ("DiT-S/8", "DiT-S/4")
-
-
-def test_flops_csv_is_the_count_and_the_papers_figure() -> None:
-    ended = ditbench("flops", *CHOSEN, "--format", "csv")
-    assert (ended.status, ended.err) == (0, "")
-    rows = list(csv.DictReader(io.StringIO(ended.out)))
-    assert [row["model"] for row in rows] == list(CHOSEN)
-    for row in rows:
-        cost = count(row["model"])
-        assert int(row["parameters"]) == cost.num_parameters
-        assert int(row["tokens"]) == cost.num_tokens
-        assert float(row["gmacs"]) == round(cost.gmacs, 6)
-        assert (row["block"], row["image_size"], row["agrees"]) == ("adaln-zero", "256", "yes")
-    assert [row["paper"] for row in rows] == ["0.36", "1.41"]
-
-
-def test_flops_json_has_training_compute_when_asked_for() -> None:
-    arguments = ["--block", "in-context", "--batch-size", "256", "--steps", "400000"]
-    ended = ditbench("flops", "DiT-S/8", *arguments, "--image-size", "128", "--format", "json")
-    assert (ended.status, ended.err) == (0, "")
-    (row,) = json.loads(ended.out)
-    cost = count("DiT-S/8", block="in-context", image_size=128)
-    assert row == {
-        "model": "DiT-S/8",
-        "block": "in-context",
-        "image_size": 128,
-        "tokens": 4,
-        "parameters": cost.num_parameters,
-        "gmacs": round(cost.gmacs, 6),
-        "paper": None,
-        "agrees": "not published",
-        "training_gmacs": pytest.approx(cost.gmacs * 3 * 256 * 400_000, rel=1e-12),
-        "training_flops": pytest.approx(cost.gmacs * 2e9 * 3 * 256 * 400_000, rel=1e-12),
-    }
-
-
-def test_flops_by_module_adds_up() -> None:
-    ended = ditbench("flops", "DiT-S/8", "--by-module", "--format", "json")
-    assert (ended.status, ended.err) == (0, "")
-    macs = {row["module"]: row["macs"] for row in json.loads(ended.out)}
-    assert {"" if module == "(all)" else module: value for module, value in macs.items()} == count("DiT-S/8").by_module
-    top = [value for module, value in macs.items() if "." not in module and module != "(all)"]
-    assert sum(top) == macs["(all)"]
-
-
-def test_flops_table_is_not_cut_to_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "20")
-    ended = ditbench("flops", "DiT-S/8")
-    assert (ended.status, ended.err) == (0, "")
-    heading, row, *rest = ended.out.splitlines()
-    assert heading.split() == ["model", "block", "image_size", "tokens", "parameters", "gmacs", "paper", "agrees"]
-    assert row.split() == ["DiT-S/8", "adaln-zero", "256", "16", "33,148,160", "0.358", "0.36", "yes"]
-    assert "true FLOPs are twice that" in " ".join(rest)
 
 
 def test_a_recipe_that_cannot_be_run_is_refused_and_leaves_nothing(tmp_path: Path) -> None:

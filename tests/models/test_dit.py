@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bench.flops import PUBLISHED
+from analysis.results.printed_gmacs import TABLE
 from models import BLOCKS, create_model, list_models
 from models.layers import timestep_features
 from models.transformer import DiT
@@ -62,7 +62,7 @@ def parameter_counts(name: str, block: str, image_size: int = 256) -> tuple[int,
 
 def published_parameters() -> list[tuple[str, str, int, int]]:
     """(model, block, image size, millions of parameters), each once."""
-    with PUBLISHED.open(newline="", encoding="utf-8") as file:
+    with TABLE.open(newline="", encoding="utf-8") as file:
         rows = [(r["model"], r["block"], int(r["image_size"]), int(r["params_m"])) for r in csv.DictReader(file)]
     return list(dict.fromkeys(rows))
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recipes import TINY
 
+from bench.recipe import parse_recipe
 from models import BLOCKS, list_models
-from models.registry import configure
+from models.dit import DiTOptions
+from models.registry import Family, configure, listed_name
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,7 +78,7 @@ def test_custom_sizes() -> None:
     [
         ("DiT-M/2", {}, ["'DiT-M/2'", *list_models()]),
         ("DiT-XL/3", {}, ["'DiT-XL/3'", *list_models()]),
-        ("dit-s/2", {}, ["'dit-s/2'", "DiT-S/2"]),
+        ("dit-s2", {}, ["'dit-s2'", "DiT-S/2"]),
         ("DiT-S/2", {"block": "adaLN"}, ["'adaLN'", *BLOCKS]),
         ("DiT-S/2", {"width": 5, "dept": 1}, ["dept", "width", "depth", "hidden_size", "num_heads", "patch_size",
                                               "input_size", "mlp_ratio", "frequency_embedding_size",
@@ -108,6 +112,51 @@ def test_errors_name_what_was_given_and_what_is_accepted(name: str, options: dic
 def test_a_custom_model_missing_some_sizes_is_not_told_about_those_it_gave() -> None:
     with pytest.raises(ValueError, match=r"give hidden_size, patch_size$"):
         configure("DiT", depth=1, num_heads=2)
+
+
+@pytest.mark.parametrize("name", [*list_models(), "DiT"])
+def test_case_does_not_matter(name: str) -> None:
+    sizes = CUSTOM if name == "DiT" else {}
+    for typed in (name.lower(), name.upper(), name.swapcase()):
+        assert listed_name(typed) == name
+        assert configure(typed, **sizes) == configure(name, **sizes)
+
+
+def test_case_does_not_matter_in_a_recipe_either_nor_for_its_id() -> None:
+    content = {**TINY, "model": {**TINY["model"], "name": "dit"}}
+    recipe, listed = parse_recipe(content, "typed"), parse_recipe(TINY, "listed")
+    assert (recipe, recipe.id, recipe.model.name) == (listed, listed.id, "DiT")
+
+
+@dataclass(frozen=True)
+class Width:
+    width: int = 1
+
+
+OWN = Family(
+    name="own",
+    presets={"small": {"width": 2}, "SMALL": {"width": 3}, "large": {"width": 4}},
+    options=Width,
+    resolve=lambda preset, options: Width(**{**vars(options), **preset}),  # where both say it, the preset wins
+    build=lambda config: config,
+)
+
+
+def test_presets_of_ones_own_family_in_any_case_but_each_as_it_is_written_first() -> None:
+    widths = {short: configure(f"test_registry:OWN/{short}").width for short in ("small", "SMALL", "Small", "LARGE")}
+    assert widths == {"small": 2, "SMALL": 3, "Small": 2, "LARGE": 4}
+    assert listed_name("test_registry:OWN/Large") == "test_registry:OWN/large"
+    with pytest.raises(ValueError, match="'tiny' of own; accepted: small, SMALL, large"):
+        listed_name("test_registry:OWN/tiny")
+
+
+def test_what_overrides_overrides_a_preset_that_wins_over_options() -> None:
+    """A network that was built before is built the same; what is typed beside it counts."""
+    assert configure("test_registry:OWN/small", width=7).width == 2
+    assert configure("test_registry:OWN/small", Width(7)).width == 2
+    assert configure("test_registry:OWN/small", Width(7), width=5).width == 5
+    assert configure("DiT-S/2", DiTOptions(depth=3), depth=5).depth == 5
+    assert configure("DiT-S/2", DiTOptions(depth=3), num_heads=3).depth == 3
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
