@@ -32,7 +32,9 @@ app = typer.Typer(
 app.add_typer(watch_app)
 
 
-ClusterOption = Annotated[str, typer.Option(help="Profile in sweeps/clusters/, or the path of one.")]
+ClusterOption = Annotated[
+    str, typer.Option(help="A cluster profile: a shipped one's name (see `sweep list`), or its path.")
+]
 DeviceOption = Annotated[Device | None, typer.Option(help="Where tensors live; default: the profile's.")]
 PrecisionOption = Annotated[
     Precision | None, typer.Option(help="tf32 on CUDA only, bf16 by autocast; default: the profile's.")
@@ -147,7 +149,7 @@ def run_here(
 @cleaned()  # submitit hands on to sbatch what it finds
 def _submit_to_slurm(
     sweep: Sweep,
-    path: Path,
+    path: str,
     profile: ClusterProfile,
     cluster: str,
     runs: Path,
@@ -157,6 +159,7 @@ def _submit_to_slurm(
 ) -> None:
     import shutil
 
+    from sweeps.cluster import cluster_name
     from sweeps.plan import check_time_limits
     from sweeps.slurm import client, launch, submissions
     from sweeps.slurm.batch_script import check_folder
@@ -196,7 +199,7 @@ def _submit_to_slurm(
             again = f"; {ending} is still ending: submit again when it is gone" if ending else ""
             typer.echo(f"nothing to submit: of {len(sweep.recipes)} runs {left_alone}{again}")
             return
-        done = launch.submit(sweep, runs, what, profile, cluster, trackers)
+        done = launch.submit(sweep, runs, what, profile, cluster_name(cluster), trackers)
     for array in done.submission.arrays:
         tasks = f"an array of {len(array.tasks)}" if len(array.tasks) > 1 else "one job"
         typer.echo(f"{array.job_id}: {array.kind}, {tasks}, for {sum(map(len, array.tasks))} runs")
@@ -204,7 +207,7 @@ def _submit_to_slurm(
         also = sum(len(task.runs) for task in what.to_score_after)
         scoring = f"{len(what.to_score)} to score{f', {also} to score after their training' if also else ''}"
         typer.echo(f"{len(what.to_train)} runs to train, {scoring}; left alone: {left_alone}")
-    command = ["ditbench", "sweep", "status", str(path), *([] if runs == Path("runs") else ["--runs", str(runs)])]
+    command = ["ditbench", "sweep", "status", path, *([] if runs == Path("runs") else ["--runs", str(runs)])]
     typer.echo(f"watch them: {shlex.join([*command, '--watch'])}")
     if done.left:
         raise RunError(
@@ -226,15 +229,11 @@ def _labels(tasks: list[list[Any]]) -> str:
 
 
 def _plan(sweep: Sweep, profile: ClusterProfile, cluster: str, runs: Path, mfu: float | None) -> Plan:
+    from sweeps.cluster import cluster_name
     from sweeps.expand import run_folders
     from sweeps.plan import plan as make_plan
 
     return make_plan(sweep, profile, cluster_name(cluster), run_folders(sweep, runs), mfu)
-
-
-def cluster_name(cluster: str) -> str:
-    """A profile's name, also where its path is given."""
-    return Path(cluster).stem if cluster.endswith((".yaml", ".yml")) else cluster
 
 
 def _profile(

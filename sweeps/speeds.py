@@ -12,7 +12,7 @@ from bench.errors import InputError
 from bench.files import jsonl
 from bench.flops import forward_gmacs, training_gmacs
 from bench.recipe import Recipe
-from sweeps.cluster import LEAST_SHARE, ClusterProfile, Precision
+from sweeps.cluster import LEAST_SHARE, ClusterProfile, Precision, cluster_name
 from sweeps.expand import Sweep
 
 # True operations of one multiply-accumulate.
@@ -91,7 +91,7 @@ def _measured(recipe: Recipe, folder: Path, cluster: str, precision: Precision, 
     for session in reversed(jsonl.read(folder / "sessions.jsonl")):
         started, world_size = session.get("resumed_from_step", 0), session.get("world_size", 1)
         rates = [rate for step, rate in logged if started < step <= until]
-        if rates and (session.get("cluster"), session.get("precision")) == (cluster, precision):
+        if rates and (cluster_name(str(session.get("cluster"))), session.get("precision")) == (cluster, precision):
             tflop = FLOPS_PER_MAC * training_gmacs(forward_gmacs(recipe.model), 1, 1) / 1e3
             ranks = f"{world_size} rank{'s' if world_size > 1 else ''}"
             source = f"measured: {recipe.label} on {ranks}, median of {len(rates)} rows of train.jsonl"
