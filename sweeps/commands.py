@@ -47,6 +47,21 @@ BudgetOption = Annotated[float | None, typer.Option(min=0, help="Refuse a plan o
 TrackerOption = Annotated[list[str] | None, typer.Option(help="tensorboard or wandb, beside the metric files.")]
 
 
+@app.command("list")
+def list_shipped() -> None:
+    """The sweeps and cluster profiles that come with ditbench, by name: what each is, and what it costs."""
+    from sweeps import shipped
+    from sweeps.listing import cluster_lines, sweep_lines
+
+    print("Sweeps, as in `ditbench sweep plan digits`:\n")
+    for line in sweep_lines():
+        print(line)
+    print("\nCluster profiles, as in `--cluster slurm-example`:\n")
+    for line in cluster_lines():
+        print(line)
+    print(f"\nTheir files, to be copied: {shipped.STUDIES}, {shipped.CLUSTERS}")
+
+
 @app.command()
 def plan(
     sweep: SweepArgument,
@@ -233,7 +248,7 @@ def _plan(sweep: Sweep, profile: ClusterProfile, cluster: str, runs: Path, mfu: 
     from sweeps.expand import run_folders
     from sweeps.plan import plan as make_plan
 
-    return make_plan(sweep, profile, cluster_name(cluster), run_folders(sweep, runs), mfu)
+    return make_plan(sweep, profile, cluster_name(cluster), run_folders(sweep, runs), mfu, runs_folder=runs)
 
 
 def _profile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Collection
 from pathlib import Path
 
@@ -25,6 +26,12 @@ def find(name: str | Path, shipped: Path, beside: Path = Path(), folders: Collec
     folder, file = Path(name).parent, f"{Path(name).name.removesuffix('.yaml')}.yaml"
     is_shipped = (folder == Path() or folder.name in folders) and _is_file(shipped / file)
     return shipped / file if is_shipped else None
+
+
+def measured_minutes() -> dict[str, tuple[float, str]]:
+    """Shipped sweeps that were run: minutes of CPU time, one thread a run, and the folder under results/ that has them."""
+    with (STUDIES / "measured.csv").open(encoding="utf-8", newline="") as file:
+        return {row["sweep"]: (float(row["cpu_minutes"]), row["results"]) for row in csv.DictReader(file)}
 
 
 def _is_file(path: Path) -> bool:
