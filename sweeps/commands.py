@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.commands.terminal import console
+from bench.commands.terminal import WholeSentences, console
 from bench.device import Device, Precision
 from bench.errors import InputError, RunError
 from bench.files.names import visible
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from sweeps.watch.status import RunStatus
 
 app = typer.Typer(
-    help="Many runs: plan a study, submit it to a cluster, watch it.", no_args_is_help=True, rich_markup_mode=None
+    help="Many runs: plan a study, submit it to a cluster, watch it.",
+    no_args_is_help=True,
+    cls=WholeSentences,
+    rich_markup_mode=None,
 )
 app.add_typer(watch_app)
 
@@ -40,11 +43,17 @@ PrecisionOption = Annotated[
     Precision | None, typer.Option(help="tf32 on CUDA only, bf16 by autocast; default: the profile's.")
 ]
 EvaluateOption = Annotated[
-    Evaluate | None, typer.Option(help="Score in the training job, after it, or as checkpoints appear.")
+    Evaluate | None,
+    typer.Option(help="Score in the training job, after it, or as checkpoints appear; default: the profile's."),
 ]
-MfuOption = Annotated[float | None, typer.Option(help="Share of the peak to plan with, 0 to 1.")]
-BudgetOption = Annotated[float | None, typer.Option(min=0, help="Refuse a plan of more GPU-hours.")]
-TrackerOption = Annotated[list[str] | None, typer.Option(help="tensorboard or wandb, beside the metric files.")]
+MfuOption = Annotated[
+    float | None,
+    typer.Option(help="Share of the peak to plan with, 0 to 1; default: as runs reached it, else the profile's."),
+]
+BudgetOption = Annotated[float | None, typer.Option(min=0, help="Refuse a plan of more GPU-hours; default: any.")]
+TrackerOption = Annotated[
+    list[str] | None, typer.Option(help="tensorboard or wandb, beside the metric files; default: neither.")
+]
 
 
 @app.command("list")
