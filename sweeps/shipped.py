@@ -29,7 +29,7 @@ def find(name: str | Path, shipped: Path, beside: Path = Path(), folders: Collec
 
 
 def measured_minutes() -> dict[str, tuple[float, str]]:
-    """Shipped sweeps that were run: minutes of CPU time, one thread a run, and the folder under results/ that has them."""
+    """Shipped sweeps that were run: minutes of CPU time, one thread a run, and the folder in results/ that has them."""
     with (STUDIES / "measured.csv").open(encoding="utf-8", newline="") as file:
         return {row["sweep"]: (float(row["cpu_minutes"]), row["results"]) for row in csv.DictReader(file)}
 
