@@ -158,16 +158,11 @@ def run_command(
     loaded = load_recipe(recipe)
     folder = folder or Path("runs/single") / loaded.folder_name
     check_installed(tracker or ())
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    from bench.commands.progress import training_progress
     from bench.parallel import Execution, joined
     from bench.ready import check_ready
     from bench.run import run
 
-    columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[news]}"),
-    )  # fmt: skip
     with joined(device) as ranks:
 
         def begin() -> None:
@@ -178,15 +173,7 @@ def run_command(
         ranks.do_on_first(begin)
         shown = console()
         shown.quiet = not ranks.is_first
-        with Progress(*columns, console=shown) as bar:
-            task = bar.add_task(visible(loaded.label or loaded.model.name), total=loaded.train.steps, news="")
-
-            def on_log(row: dict[str, float]) -> None:
-                if "fid" in row:
-                    bar.console.print(f"step {row['step']}: Fréchet distance {row['fid']:.4g}")
-                else:
-                    bar.update(task, completed=row["step"], news=f"loss {row['loss']:.4f}")
-
+        with training_progress(shown, loaded.label or loaded.model.name, loaded.train.steps) as on_log:
             how = Execution(
                 device,
                 precision,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.commands.quantities import figure, time_text
 from sweeps import shipped
 from sweeps.cluster import cluster_name, load_cluster
 from sweeps.expand import Sweep, load_sweep, run_folders
 from sweeps.plan import plan
-from sweeps.quantities import figure, time_text
 
 # The profile whose speed is published.
 REFERENCE = "slurm-example"

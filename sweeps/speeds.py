@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
+from bench.commands.quantities import time_text
 from bench.errors import InputError
 from bench.recipe import Recipe
 from bench.samplers import forward_passes
@@ -19,7 +20,6 @@ from sweeps.cluster import LEAST_SHARE, ClusterProfile, Precision
 from sweeps.expand import Sweep, load_sweep
 from sweeps.groups import step_work
 from sweeps.measured import Measured, Where, like_it, measured_run, step_tflop
-from sweeps.quantities import time_text
 
 # PyTorch starts a kernel no faster, on any device: 5 microseconds is what CUDA's launches take one after the other.
 LAUNCH_S = 5e-6

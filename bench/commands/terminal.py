@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -37,7 +38,9 @@ def console(stderr: bool = False) -> Console:
 
     stream: Any = sys.stderr if stderr else sys.stdout
     file: Any = _Encoded(stream.stream if isinstance(stream, _Visible) else stream)
-    return Console(file=file, markup=False, emoji=False, highlight=False)
+    # rich would take FORCE_COLOR for a terminal; a dumb one cannot move its cursor.
+    is_terminal = bool(stream) and stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    return Console(file=file, force_terminal=is_terminal, markup=False, emoji=False, highlight=False)
 
 
 class WholeSentences(TyperGroup):

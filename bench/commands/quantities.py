@@ -26,6 +26,16 @@ def short_time(seconds: float) -> str:
     return text
 
 
+def duration(seconds: float) -> str:
+    """As on a clock: `M:SS`, `H:MM:SS`, or with days before it, `D-HH:MM:SS`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours_of_day = divmod(hours, 24)
+    if days:
+        return f"{days}-{hours_of_day:02}:{minutes:02}:{seconds:02}"
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
 def size_text(number: float) -> str:
     """`944 GB`, of bytes."""
     return _scaled(number / 1e3, ("kB", "MB", "GB"))
