@@ -178,7 +178,7 @@ def _states(plan: Plan) -> str:
     """`12 runs: 10 new, 2 finished`."""
     states = [run.state for run in plan.runs]
     counts = [f"{states.count(state)} {state}" for state in ("new", "started", "finished", "failed") if state in states]
-    return f"{len(states)} runs: {', '.join(counts)}"
+    return f"{len(states)} run{'s' if len(states) > 1 else ''}: {', '.join(counts)}"
 
 
 def _device(plan: Plan) -> str:

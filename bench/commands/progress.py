@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # Between two lines of a run's losses, where there is no terminal; scores are always told.
 SECONDS_BETWEEN_LINES = 15.0
-# Narrower terminals are shown the loss alone.
-WIDE = 76
+# Narrower terminals go without the fall of the loss, and at last without bar and time.
+WIDE, NARROW = 76, 52
 LEVELS = "▁▂▃▄▅▆▇█"
 SPARKS = 8
 
@@ -66,10 +66,10 @@ def training_progress(console: Console, label: str, steps: int) -> Iterator[Call
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(bar_width=None), MofNCompleteColumn(),
-        TextColumn("{task.fields[news]}", markup=False), TimeRemainingColumn(), TextColumn("left"),
-    )  # fmt: skip
+    columns = (MofNCompleteColumn(), TextColumn("{task.fields[news]}", markup=False))
+    if console.width >= NARROW:
+        name, bar = TextColumn("{task.description}", markup=False), BarColumn(bar_width=None)
+        columns = (name, bar, *columns, TimeRemainingColumn(), TextColumn("left"))
     trend, has_sparks = Trend(), shows_sparks(console)
     with Progress(*columns, console=console, expand=True) as bar:
         task = bar.add_task(visible(label), total=steps, news="")

@@ -27,8 +27,10 @@ STYLES: dict[State, str] = {
 }  # fmt: skip
 # What a narrow terminal goes without, first to last.
 LEAST_NEEDED = ("node", "restarts", "elapsed", "trend", "MFU", "images/s", "left")
-# The bar, the table's heads and frame, how many more runs there are, and the cursor's line.
-FRAME_LINES = 7
+# The table's heads and frame, how many more runs there are, and the cursor's line.
+FRAME_LINES = 6
+# Lower terminals have no room for the bar.
+LOWEST_WITH_BAR = 16
 WIDEST_BAR = 60
 # Without a terminal: between two lines that say how far all runs are.
 SECONDS_BETWEEN_COUNTS = 60.0
@@ -137,7 +139,8 @@ def _table(runs: list[RunStatus], fall: list[str], whole: _Whole, notes: Sequenc
     notes = [*map(visible, notes)]
     texts = [whole.look(runs), *notes]
     by_need = sorted(range(len(runs)), key=lambda index: MOST_NEEDED.index(runs[index].state))
-    room = max(1, console.height - FRAME_LINES - sum(1 + len(text) // console.width for text in texts))
+    has_bar = console.height >= LOWEST_WITH_BAR
+    room = max(1, console.height - FRAME_LINES - has_bar - sum(1 + len(text) // console.width for text in texts))
     shown, hidden = sorted(by_need[:room]), by_need[room:]
     rows = [{**cells(runs[index]), "trend": fall[index]} for index in shown]
     columns = _columns(rows, console.width)
@@ -148,7 +151,7 @@ def _table(runs: list[RunStatus], fall: list[str], whole: _Whole, notes: Sequenc
         table.add_row(*(Text(row[column]) for column in columns), style=STYLES[runs[index].state])
     more = [f"and {len(hidden)} more: {states([runs[index] for index in hidden])}"] if hidden else []
     bar = ProgressBar(total=1, completed=whole.share, width=min(WIDEST_BAR, console.width))
-    return Group(Text(texts[0]), bar, table, *map(Text, [*more, *notes]))
+    return Group(Text(texts[0]), *([bar] if has_bar else []), table, *map(Text, [*more, *notes]))
 
 
 def _columns(rows: list[dict[str, str]], width: int) -> list[str]:
