@@ -126,7 +126,7 @@ def _logs_of(study: Study, name: str, follow: bool) -> None:
     goes_on = JobGoesOn(log, chosen.folder, submitters(look.records))
     while True:
         is_last = not follow or not goes_on()  # asked first: what its job wrote until its end is there then
-        for line in lines.new():
+        for line in lines.new(to_end=is_last):
             print(line.text)
         sys.stdout.flush()
         if is_last:
@@ -143,7 +143,7 @@ def _logs_of_all(study: Study, follow: bool) -> None:
     names = short_names(look.files)
     width = max(map(len, names.values()))
     lines = {folder: RunLines(look, run, END_BYTES) for folder, run in look.files.items()}
-    newest = {folder: log.new()[-NEWEST_LINES:] for folder, log in lines.items()}
+    newest = {folder: log.new(to_end=not follow)[-NEWEST_LINES:] for folder, log in lines.items()}
     if not any(newest.values()) and not follow:
         raise RunError(f"{look.study}: no run has a log yet: {counts(look.runs)}")
     while True:

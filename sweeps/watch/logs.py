@@ -91,13 +91,13 @@ class RunLines:
         """The files that the lines are in, and the job's log."""
         return [log.path for log in (*self._own, self._job) if log and log.path.exists()]
 
-    def new(self) -> list[Line]:
-        """The lines that were added since the last call, by time."""
-        own = [line for log in self._own for line in log.new()]
+    def new(self, to_end: bool = False) -> list[Line]:
+        """The lines that were added since the last call, by time; `to_end`: also one that is not whole yet."""
+        own = [line for log in self._own for line in log.new(to_end)]
         if own or any(log.path.exists() for log in self._own):
             lines = sorted(own, key=lambda line: line.time)
         else:
-            lines = [line for line in self._job.new() if self._is_own(line.text)] if self._job else []
+            lines = [line for line in self._job.new(to_end) if self._is_own(line.text)] if self._job else []
         # Jobs of before 0.2.0 began each row with the run's folder.
         return [Line(line.time, line.text.replace(f"{self._name} step", "step", 1)) for line in lines]
 
@@ -118,8 +118,8 @@ class _Growing:
         self._read = 0
         self._time = ""
 
-    def new(self) -> list[Line]:
-        """The whole lines that were added since the last call."""
+    def new(self, to_end: bool) -> list[Line]:
+        """The lines that were added since the last call; `to_end`: also one that is not whole yet."""
         try:
             with self.path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
@@ -129,10 +129,10 @@ class _Growing:
                 self._read = file.tell()
         except FileNotFoundError:
             return []
-        whole = content.rfind(b"\n") + 1
+        whole = len(content) if to_end else content.rfind(b"\n") + 1
         self._read -= len(content) - whole
-        lines = content[:whole].decode("utf-8", errors="replace").split("\n")[1 if cut else 0 : -1]
-        return [self._line(text) for text in lines]
+        lines = content[:whole].decode("utf-8", errors="replace").removesuffix("\n").split("\n")[1 if cut else 0 :]
+        return [self._line(text) for text in lines] if whole else []
 
     def _line(self, text: str) -> Line:
         """Without milliseconds, and the level where all is well."""

@@ -250,7 +250,7 @@ def test_a_runs_own_log_comes_before_its_jobs(sweep: SweepCommands, slurm: FakeS
         "2026-01-01 10:00:09,000 ERROR Traceback (most recent call last):\n  File x\nKeyError: 1\n"
     )
     (fake.run("S/4") / "scoring-log.txt").write_text(
-        "2026-01-01 10:00:05,000 INFO step 6: Fréchet distance 98.77\n2026-01-01 10:00:10,"
+        "2026-01-01 10:00:05,000 INFO step 6: Fréchet distance 98.77\n2026-01-01 10:00:10,000 INFO and"
     )
     done = sweep.ended("logs", "S/4")
     assert done.out.splitlines() == [
@@ -260,6 +260,7 @@ def test_a_runs_own_log_comes_before_its_jobs(sweep: SweepCommands, slurm: FakeS
         "2026-01-01 10:00:09 ERROR Traceback (most recent call last):",
         "  File x",
         "KeyError: 1",
+        "2026-01-01 10:00:10 and",  # its process was killed
     ]
     job_log = fake.folder / "submissions" / "0001" / "jobs" / "22_0_0_log.out"
     own = [fake.run("S/4") / name for name in ("log.txt", "scoring-log.txt")]
