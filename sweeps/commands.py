@@ -50,7 +50,7 @@ MfuOption = Annotated[
     float | None,
     typer.Option(help="Share of the peak to plan with, 0 to 1; default: as runs reached it, else the profile's."),
 ]
-BudgetOption = Annotated[float | None, typer.Option(min=0, help="Refuse a plan of more GPU-hours; default: any.")]
+BudgetOption = Annotated[float | None, typer.Option(min=0, help="Refuse a plan of more GPU-hours; default: no limit.")]
 TrackerOption = Annotated[
     list[str] | None, typer.Option(help="tensorboard or wandb, beside the metric files; default: neither.")
 ]

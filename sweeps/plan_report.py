@@ -51,14 +51,15 @@ samples              = number x image bytes (uint8), a kept step"""
 def print_plan(plan: Plan) -> None:
     """One line a run, the totals, and everything that was assumed."""
     device = _device(plan)
-    in_hours = plan.device == "cuda" or plan.on_slurm
+    unit, an_hour = (f" {device}-h", 1.0) if (plan.gpu_hours or 0) >= 1 else (f" {device}-min", 60.0)
+    if plan.device == "cpu" and not plan.on_slurm:  # one thread a run: its time
+        unit = ""
 
     def spent(gpu_hours: float | None) -> str:
         if gpu_hours is None:
             return "?"
-        return figure(gpu_hours) if in_hours else short_time(3600 * gpu_hours)
+        return figure(an_hour * gpu_hours) if unit else short_time(3600 * gpu_hours)
 
-    unit = f" {device}-h" if in_hours else ""
     timed: dict[str, Callable[[RunPlan], str]] = {
         "steps/s": lambda run: figure(1 / run.step_s) if run.step_s else "?",
         f"training{unit}": lambda run: spent(run.training_gpu_hours),
@@ -112,8 +113,8 @@ def print_explanation(plan: Plan) -> None:
     for number, array in enumerate(plan.arrays, start=1):
         ends = f", ends after {time_text(array.ends_s)}" if array.ends_s is not None else ""
         print(
-            f"array {number}: {array.kind}, {array.num_tasks} tasks, {array.resources.ranks} {device}s each, at most "
-            f"{array.max_parallel} at once{ends}"
+            f"array {number}: {array.kind}, {array.num_tasks} tasks, {_devices(array.resources.ranks, device)} each, "
+            f"at most {array.max_parallel} at once{ends}"
         )
 
 
@@ -194,7 +195,7 @@ def _totals(plan: Plan, device: str) -> str:
         return f"Time is not known: {plan.unknown_time}."
     if not plan.arrays:
         return "Nothing is left to do."
-    spent = f"{figure(plan.gpu_hours)} {device}-hours"
+    spent = _hours(plan.gpu_hours, device)
     if plan.device == "cpu" and not plan.on_slurm:
         spent = f"{time_text(3600 * plan.gpu_hours)} of one thread's work"
     return f"Left to do: {spent}, {time_text(plan.wall_s)} from the first start to the last score."
@@ -289,7 +290,7 @@ def _training_lines(run: RunPlan, device: str) -> list[str]:
     if run.step_s is None or run.training is None:
         return [step, f"{left} = {flop_text(1e3 * run.training_pflop)}"]
     computing = run.step_tflop / (run.training.tflops * ranks)
-    lines = [f"{step}; / ({ranks} {device}s x {_rate(run.training)}) = {_seconds(computing)}"]
+    lines = [f"{step}; / ({_devices(ranks, device)} x {_rate(run.training)}) = {_seconds(computing)}"]
     if run.step_s == computing:
         lines[0] += f", {figure(1 / run.step_s)} steps/s"
     else:
@@ -298,9 +299,9 @@ def _training_lines(run: RunPlan, device: str) -> list[str]:
             f"but at least ({STEP_KERNELS} + {STEP_KERNELS_PER_BLOCK} x {depth} blocks) kernels x "
             f"{1e6 * LAUNCH_S:g} microseconds = {_seconds(run.step_s)}, {figure(1 / run.step_s)} steps/s"
         )
-    hours = f"{left} x {_seconds(run.step_s)} x {ranks} {device}s = {_hours(run.training_gpu_hours, device)}"
+    hours = f"{left} x {_seconds(run.step_s)} x {_devices(ranks, device)} = {_hours(run.training_gpu_hours, device)}"
     if run.steps_left and run.training_s == run.training_start_s:
-        hours = f"{left} x {_seconds(run.step_s)}, but at least {_start(run)} x {ranks} {device}s = " + _hours(
+        hours = f"{left} x {_seconds(run.step_s)}, but at least {_start(run)} x {_devices(ranks, device)} = " + _hours(
             run.training_gpu_hours, device
         )
     return [*lines, hours]
@@ -323,7 +324,7 @@ def _scoring_lines(run: RunPlan, device: str) -> list[str]:
         least = f", but at least {_start(run)}"
     return [
         f"{compute}; / ({_rate(run.sampling)}){least} = {_hours(run.scoring_gpu_hours, device)}; "
-        f"{_seconds(run.score_s)} a score on {ranks} {device}s"
+        f"{_seconds(run.score_s)} a score on {_devices(ranks, device)}"
     ]
 
 
@@ -349,7 +350,13 @@ def _seconds(seconds: float) -> str:
 
 
 def _hours(gpu_hours: float | None, device: str) -> str:
-    return "?" if gpu_hours is None else f"{figure(gpu_hours)} {device}-hours"
+    if gpu_hours is None:
+        return "?"
+    return f"{figure(gpu_hours)} {device}-hours" if gpu_hours >= 1 else f"{figure(60 * gpu_hours)} {device}-minutes"
+
+
+def _devices(ranks: int, device: str) -> str:
+    return f"{ranks} {device}{'s' if ranks > 1 else ''}"
 
 
 def _storage_lines(run: RunPlan) -> list[str]:
