@@ -32,6 +32,10 @@ COMPUTE_FORMULAS = """\
 FLOP of a step       = 2 x GMACs x 3 x batch
 FLOP of scoring      = kept steps without a score x samples x sampling steps (x 2 with guidance) x 2 x GMACs"""
 
+MEASURED_FORMULA = (
+    "time                 = FLOP / speed, as it was measured or estimated; wall time: with so many runs at once"
+)
+
 TIME_FORMULAS = """\
 seconds a step       = 2 x GMACs x 3 x batch / (GPUs x peak x MFU), and at least its kernels x {launch:g} microseconds
                        (kernels: {step} + {step_block} x blocks)
@@ -104,7 +108,9 @@ def print_explanation(plan: Plan) -> None:
         launch=1e6 * LAUNCH_S, step=STEP_KERNELS, step_block=STEP_KERNELS_PER_BLOCK, call=CALL_KERNELS,
         call_block=CALL_KERNELS_PER_BLOCK, start=JOB_START_S,
     )  # fmt: skip
-    print(f"\n{COMPUTE_FORMULAS if _has_no_peak(plan) else times}\n{STORAGE_FORMULAS}")
+    if _has_no_peak(plan):
+        times = COMPUTE_FORMULAS if plan.unknown_time else f"{COMPUTE_FORMULAS}\n{MEASURED_FORMULA}"
+    print(f"\n{times}\n{STORAGE_FORMULAS}")
     for run in plan.runs:
         print(f"\n{visible(run.label)} ({run.state})")
         for line in (*_training_lines(run, device), *_scoring_lines(run, device), *_storage_lines(run)):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -26,7 +27,7 @@ STYLES: dict[State, str] = {
     "stopped": "red", "trained": "", "unknown": "yellow",
 }  # fmt: skip
 # What a narrow terminal goes without, first to last.
-LEAST_NEEDED = ("node", "restarts", "elapsed", "trend", "MFU", "images/s", "left")
+LEAST_NEEDED = ("node", "restarts", "elapsed", "MFU", "images/s", "trend", "left")
 # The table's heads and frame, how many more runs there are, and the cursor's line.
 FRAME_LINES = 6
 # Lower terminals have no room for the bar.
@@ -142,7 +143,7 @@ def _table(runs: list[RunStatus], fall: list[str], whole: _Whole, notes: Sequenc
     has_bar = console.height >= LOWEST_WITH_BAR
     room = max(1, console.height - FRAME_LINES - has_bar - sum(1 + len(text) // console.width for text in texts))
     shown, hidden = sorted(by_need[:room]), by_need[room:]
-    rows = [{**cells(runs[index]), "trend": fall[index]} for index in shown]
+    rows = [_with_trend(cells(runs[index]), fall[index]) for index in shown]
     columns = _columns(rows, console.width)
     table = Table()
     for column in columns:
@@ -151,7 +152,17 @@ def _table(runs: list[RunStatus], fall: list[str], whole: _Whole, notes: Sequenc
         table.add_row(*(Text(row[column]) for column in columns), style=STYLES[runs[index].state])
     more = [f"and {len(hidden)} more: {states([runs[index] for index in hidden])}"] if hidden else []
     bar = ProgressBar(total=1, completed=whole.share, width=min(WIDEST_BAR, console.width))
-    return Group(Text(texts[0]), *([bar] if has_bar else []), table, *map(Text, [*more, *notes]))
+    return Group(Text(texts[0]), *([Padding(bar, 0)] if has_bar else []), table, *map(Text, [*more, *notes]))
+
+
+def _with_trend(row: dict[str, str], trend: str) -> dict[str, str]:
+    """A row's cells with the loss's trend beside the loss."""
+    columns: dict[str, str] = {}
+    for column, text in row.items():
+        columns[column] = text
+        if column == "loss":
+            columns["trend"] = trend
+    return columns
 
 
 def _columns(rows: list[dict[str, str]], width: int) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -153,6 +154,22 @@ def test_a_terminal_shows_what_it_has_room_for(
     assert "…" not in "\n".join(narrow)
     assert "98.77 at 6" in "\n".join(narrow)
     assert "node" not in "\n".join(narrow)
+
+
+def test_a_terminal_shows_a_bar_and_how_losses_fell(fake: FakeStudy) -> None:
+    fake.started_here("S/4")
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=40, color_system="standard")
+    with fake.at_work("S/4"), progress.watch(fake.sweep.recipes, console) as show:
+        for step, loss in ((2, 0.9), (4, 0.5), (6, 0.3)):
+            append(fake.run("S/4") / "train.jsonl", {"step": step, "loss": loss, "images_per_s": 64.0})
+            show(Study(fake.sweep, fake.runs).look().runs, [])
+    assert isinstance(console.file, io.StringIO)
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue().rpartition("0 of 4 finished")[2]).splitlines()
+    assert set(last[1].strip()) <= set("━╸╺")
+    assert last[2].startswith("┏")
+    (row,) = (line for line in last if "S/4" in line)
+    assert "│ 0.3000 │   █▃▁ │" in row
+    assert max(map(len, last)) <= 80
 
 
 def test_bad_arguments(sweep: SweepCommands) -> None:
