@@ -34,7 +34,7 @@ class Where:
     precision: Precision
 
     def is_of(self, session: dict[str, Any]) -> bool:
-        """Whether a row of sessions.jsonl is of a start there. Rows of before 0.1.0 do not name the device."""
+        """Whether a row of sessions.jsonl is of a start there. Those of early versions do not name the device."""
         at = cluster_name(str(session.get("cluster"))), session.get("precision")
         is_cpu = str(session.get("device", self.device)).startswith("cpu")
         return at == (self.cluster, self.precision) and is_cpu == (self.device == "cpu")

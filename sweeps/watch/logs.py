@@ -21,7 +21,7 @@ END_BYTES = 65536
 
 # A line as `bench.files.run_folder` has it logged.
 STAMP = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) ([A-Z]+) ")
-# What submitit says of its own doings, and the rows of metrics that jobs of before 0.2.0 printed as they are.
+# What submitit says of its own doings, and the rows of metrics as earlier versions printed them.
 CHATTER = re.compile(r"submitit [A-Z]+ \(|\{'step': ")
 
 
@@ -57,12 +57,13 @@ def log_of(study: Path, job_id: str) -> Path | None:
 
 
 def end_of(path: Path) -> list[str]:
-    """The last lines of a log, of 64 KiB at most."""
+    """The last lines of a job's log, of 64 KiB at most, less what submitit says."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - END_BYTES))
         lines = file.read().decode("utf-8", errors="replace").splitlines()
-    return lines[1:] if size > END_BYTES else lines
+    whole = lines[1:] if size > END_BYTES else lines
+    return [line for line in whole if not CHATTER.match(line)]
 
 
 class Line(NamedTuple):
@@ -98,7 +99,7 @@ class RunLines:
             lines = sorted(own, key=lambda line: line.time)
         else:
             lines = [line for line in self._job.new(to_end) if self._is_own(line.text)] if self._job else []
-        # Jobs of before 0.2.0 began each row with the run's folder.
+        # Earlier versions began each row with the run's folder.
         return [Line(line.time, line.text.replace(f"{self._name} step", "step", 1)) for line in lines]
 
     def _is_own(self, text: str) -> bool:
