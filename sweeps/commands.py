@@ -90,7 +90,7 @@ def plan(
     from sweeps.plan import check_budget, check_time_known
 
     profile = _profile(cluster, device, precision, evaluate)
-    made = _plan(load_sweep(sweep), profile, cluster, runs, mfu)
+    made = _plan(load_sweep(sweep), profile, runs, mfu)
     check_time_known(made, profile)
     if json:
         from json import dumps
@@ -129,13 +129,13 @@ def submit(
     loaded = load_sweep(sweep)
     trackers = tuple(tracker or ())
     check_installed(trackers)
-    made = _plan(loaded, profile, cluster, runs, mfu)
+    made = _plan(loaded, profile, runs, mfu)
     if budget is not None:
         from sweeps.plan import check_budget
 
         check_budget(made, budget)
     if profile.executor == "slurm":
-        _submit_to_slurm(loaded, sweep, profile, cluster, runs, made, trackers, dry_run)
+        _submit_to_slurm(loaded, sweep, profile, runs, made, trackers, dry_run)
         return
     if dry_run:
         from sweeps.plan_report import print_plan
@@ -175,7 +175,6 @@ def _submit_to_slurm(
     sweep: Sweep,
     path: str,
     profile: ClusterProfile,
-    cluster: str,
     runs: Path,
     made: Plan,
     trackers: tuple[str, ...],
@@ -223,7 +222,7 @@ def _submit_to_slurm(
             again = f"; {ending} is still ending: submit again when it is gone" if ending else ""
             typer.echo(f"nothing to submit: of {len(sweep.recipes)} runs {left_alone}{again}")
             return
-        done = launch.submit(sweep, runs, what, profile, cluster_name(cluster), trackers)
+        done = launch.submit(sweep, runs, what, profile, cluster_name(profile.where), trackers)
     for array in done.submission.arrays:
         tasks = f"an array of {len(array.tasks)}" if len(array.tasks) > 1 else "one job"
         typer.echo(f"{array.job_id}: {array.kind}, {tasks}, for {sum(map(len, array.tasks))} runs")
@@ -252,12 +251,12 @@ def _labels(tasks: list[list[Any]]) -> str:
     return visible(", ".join(" + ".join(recipe.label for recipe in task) for task in tasks))
 
 
-def _plan(sweep: Sweep, profile: ClusterProfile, cluster: str, runs: Path, mfu: float | None) -> Plan:
+def _plan(sweep: Sweep, profile: ClusterProfile, runs: Path, mfu: float | None) -> Plan:
     from sweeps.cluster import cluster_name
     from sweeps.expand import run_folders
     from sweeps.plan import plan as make_plan
 
-    return make_plan(sweep, profile, cluster_name(cluster), run_folders(sweep, runs), mfu, runs_folder=runs)
+    return make_plan(sweep, profile, cluster_name(profile.where), run_folders(sweep, runs), mfu, runs_folder=runs)
 
 
 def _profile(

@@ -322,7 +322,7 @@ def check_budget(plan: Plan, gpu_hours: float) -> None:
     """
     if plan.gpu_hours is None:
         raise InputError(f"--budget: what {plan.sweep} needs is not known: {plan.unknown_time}; nothing was submitted")
-    if plan.gpu_hours > gpu_hours:
+    if not plan.gpu_hours <= gpu_hours:  # nan is a budget for nothing
         needs = f"{plan.gpu_hours:,.{1 if plan.gpu_hours >= 1 else 3}f} GPU-hours"
         raise InputError(
             f"{plan.sweep} on {plan.cluster} needs {needs}, over --budget {gpu_hours:g}; nothing was submitted"

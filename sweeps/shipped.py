@@ -23,7 +23,7 @@ def find(name: str | Path, shipped: Path, beside: Path = Path(), folders: Collec
     """
     if _is_file(path := beside / name):
         return path
-    folder, file = Path(name).parent, f"{Path(name).name.removesuffix('.yaml')}.yaml"
+    folder, file = Path(name).parent, f"{Path(name).name.lower().removesuffix('.yaml')}.yaml"
     is_shipped = (folder == Path() or folder.name in folders) and _is_file(shipped / file)
     return shipped / file if is_shipped else None
 

@@ -25,7 +25,14 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["slurm-example", "slurm-example.yaml", "clusters/slurm-example.yaml", "sweeps/clusters/slurm-example.yaml"]
+    "name",
+    [
+        "slurm-example",
+        "SLURM-example",
+        "slurm-example.yaml",
+        "clusters/slurm-example.yaml",
+        "sweeps/clusters/slurm-example.yaml",
+    ],
 )
 def test_a_shipped_profile_is_found_by_name_unless_the_user_has_such_a_file(name: str) -> None:
     assert find_cluster(name) == CLUSTERS / "slurm-example.yaml"
