@@ -24,7 +24,7 @@ from bench.commands.images import export_samples
 from bench.commands.options import DeviceOption, OfflineOption, PrecisionOption
 from bench.commands.reference import reference
 from bench.commands.samples import evaluate, sample
-from bench.commands.terminal import console, protected
+from bench.commands.terminal import WholeSentences, console, protected
 from bench.errors import InputError, RunError
 from bench.files.names import visible
 from bench.stopping import STOPPED, Stopped
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Scaling-law and ablation benchmarks for Diffusion Transformers.",
     no_args_is_help=True,
+    cls=WholeSentences,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: loading rich would take half of its time
     add_completion=False,
@@ -67,8 +68,22 @@ for command in (
 app.command(context_settings={"ignore_unknown_options": True})(flops)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        from bench.provenance import commit
+
+        at = commit()  # of a checkout, or of a job's copy of one
+        typer.echo(f"ditbench {version('ditbench')}{f' ({at})' if at else ''}")
+        raise typer.Exit
+
+
 @app.callback()
 def before_all(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
     no_own_parts: Annotated[
         bool,
         typer.Option(
@@ -94,7 +109,7 @@ figure_command.find_own = _own_figure
 @app.command("run")
 def run_command(
     recipe: Annotated[Path, typer.Argument(help="A recipe's YAML file.")],
-    folder: Annotated[Path, typer.Option(help="The run folder; default: runs/single/<label>-<id>.")] = Path(),
+    folder: Annotated[Path | None, typer.Option(help="The run folder; default: runs/single/<label>-<id>.")] = None,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = "fp32",
     tracker: TrackerOption = None,
@@ -113,18 +128,13 @@ def run_command(
 
     stop = StopRequest().on(signal.SIGUSR2, signal.SIGTERM)
     loaded = load_recipe(recipe)
-    folder = folder if folder != Path() else Path("runs/single") / loaded.folder_name
+    folder = folder or Path("runs/single") / loaded.folder_name
     check_installed(tracker or ())
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    from bench.commands.progress import training_progress
     from bench.parallel import Execution, joined
     from bench.ready import check_ready
     from bench.run import run
 
-    columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[news]}"),
-    )  # fmt: skip
     with joined(device) as ranks:
 
         def begin() -> None:
@@ -135,15 +145,7 @@ def run_command(
         ranks.do_on_first(begin)
         shown = console()
         shown.quiet = not ranks.is_first
-        with Progress(*columns, console=shown) as bar:
-            task = bar.add_task(visible(loaded.label or loaded.model.name), total=loaded.train.steps, news="")
-
-            def on_log(row: dict[str, float]) -> None:
-                if "fid" in row:
-                    bar.console.print(f"step {row['step']}: Fréchet distance {row['fid']:.4g}")
-                else:
-                    bar.update(task, completed=row["step"], news=f"loss {row['loss']:.4f}")
-
+        with training_progress(shown, loaded.label or loaded.model.name, loaded.train.steps) as on_log:
             how = Execution(
                 device,
                 precision,
@@ -159,17 +161,32 @@ def run_command(
 
 @app.command()
 def collect(
-    folder: Annotated[Path, typer.Argument(help="A sweep's folder of runs, such as runs/digits.")],
-    out: Annotated[Path, typer.Option(help="Where the tables go; default: results/<sweep>.")] = Path(),
+    folder: Annotated[
+        Path,
+        typer.Argument(help="A sweep's folder of runs, such as runs/digits, or the sweep as `ditbench sweep` has it."),
+    ],
+    out: Annotated[Path | None, typer.Option(help="Where the tables go; default: results/<sweep>.")] = None,
+    runs: RunsOption = Path("runs"),
 ) -> None:
     """Make tidy tables (csv and parquet) from run folders."""
     from analysis.results import tables
     from bench.files.run_files import read_records
 
-    out = out if out != Path() else Path("results") / folder.resolve().name
+    folder = _folder_of_runs(folder, runs)
+    out = out or Path("results") / folder.resolve().name
     collected = tables.collect(read_records(folder), out)
     typer.echo(f"{len(collected.runs)} runs, {len(collected.evals)} scores: {out}")
     _print_published(collected)
+
+
+def _folder_of_runs(given: Path, runs: Path) -> Path:
+    """A folder as it is given, or that of a sweep that is given by its file or its name."""
+    from sweeps.expand import find_study, load_sweep
+
+    if not given.is_dir():
+        with contextlib.suppress(InputError):
+            return runs / load_sweep(find_study(given)).name
+    return given
 
 
 @app.command()
@@ -236,7 +253,9 @@ def report(
 def demo(
     quick: Annotated[bool, typer.Option("--quick", help="Six models instead of twelve.")] = False,
     runs: RunsOption = Path("runs"),
-    out: Annotated[Path, typer.Option(help="Tables and pictures; default: results/demo, or results/quick.")] = Path(),
+    out: Annotated[
+        Path | None, typer.Option(help="Tables and pictures; default: results/demo, or results/quick.")
+    ] = None,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = "fp32",
 ) -> None:
@@ -244,7 +263,7 @@ def demo(
     import sweeps
 
     name = "digits-quick" if quick else "digits"
-    out = out if out != Path() else Path("results") / ("quick" if quick else "demo")
+    out = out or Path("results") / ("quick" if quick else "demo")
     path = Path(sweeps.__file__).parent / "studies" / f"{name}.yaml"
     typer.echo(
         "Training small Diffusion Transformers on scikit-learn's digits and scoring their samples.\n"

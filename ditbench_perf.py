@@ -11,9 +11,13 @@ from typing import Annotated
 import typer
 
 from bench.commands.options import DeviceOption
+from bench.commands.terminal import WholeSentences
 
 app = typer.Typer(
-    help="What things cost on this machine, as medians of one run.", no_args_is_help=True, rich_markup_mode=None
+    help="What things cost on this machine, as medians of one run.",
+    no_args_is_help=True,
+    cls=WholeSentences,
+    rich_markup_mode=None,
 )
 
 

@@ -63,7 +63,10 @@ def commit() -> str | None:
     """
     if COMMIT_FILE.exists():
         return COMMIT_FILE.read_text(encoding="utf-8").strip() or None
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--dirty=+"]
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():  # installed: git would tell of the project whose folder it is in
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

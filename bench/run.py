@@ -187,6 +187,7 @@ def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: E
     trackers: list[Tracker] = []
 
     def on_log(row: dict[str, Any]) -> None:
+        log.info("%s", jsonl.in_words(row))
         execution.on_log(row)
         for tracker in trackers:
             tracker.log(row)
@@ -222,6 +223,7 @@ def _score_step(
     row = evaluate(recipe, folder, study_folder, step, device, execution)
     if row is not None:
         jsonl.append(folder / "evals.jsonl", row)
+        log.info("%s", jsonl.in_words(row))
         execution.on_log(row)
         for tracker in trackers:
             tracker.log(row)

@@ -14,10 +14,9 @@ from bench.errors import InputError
 from bench.flops import forward_gmacs
 from bench.recipe import Recipe
 from bench.schema import Section, describe, load_yaml
+from sweeps import shipped
 from sweeps.options import Evaluate
 from sweeps.sbatch import Value, check_section, check_text, options_of
-
-CLUSTERS = Path(__file__).parent / "clusters"
 
 # More is a slip, and SLURM would count it round.
 MOST_MINUTES = 10 * 366 * 24 * 60
@@ -238,20 +237,31 @@ def whole_start_s(limit_s: float, signal_before_end_s: float) -> float:
     return max(told_s - 60, 0.75 * told_s)
 
 
+def find_cluster(name: str) -> Path:
+    """A profile's file: its path, or the name of a shipped profile (`slurm-example`).
+
+    Raises:
+        InputError: neither; with the names of the shipped profiles.
+    """
+    path = shipped.find(name, shipped.CLUSTERS, folders=("clusters",))
+    if path is None:
+        names = ", ".join(shipped.names(shipped.CLUSTERS))
+        raise InputError(f"--cluster {name}: no such profile; accepted: {names}, or the path of a YAML file")
+    return path
+
+
+def cluster_name(name: str) -> str:
+    """A profile's name, also where its path is given: what records of jobs have, so that speeds are found by it."""
+    return Path(name).name.removesuffix(".yaml").removesuffix(".yml")
+
+
 def load_cluster(name: str, instead: dict[str, str] | None = None) -> ClusterProfile:
-    """A profile by name (sweeps/clusters/NAME.yaml) or path, with the values of `instead` for some of its keys.
+    """A profile as `find_cluster` takes it, with the values of `instead` for some of its keys.
 
     Raises:
         InputError: no such profile, or a wrong key.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else CLUSTERS / f"{name}.yaml"
-    try:
-        is_there = path.exists()
-    except OSError:  # no file can have so long a name
-        is_there = False
-    if not is_there:
-        names = ", ".join(sorted(p.stem for p in CLUSTERS.glob("*.yaml")))
-        raise InputError(f"--cluster {name}: no such profile; accepted: {names}, or the path of a YAML file")
+    path = find_cluster(name)
     content = load_yaml(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: a profile is a mapping with the keys {', '.join(ClusterProfile.model_fields)}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.commands.terminal import console
+from bench.commands.terminal import WholeSentences, console
 from bench.device import Device, Precision
 from bench.errors import InputError, RunError
 from bench.files.names import visible
@@ -27,22 +27,48 @@ if TYPE_CHECKING:
     from sweeps.watch.status import RunStatus
 
 app = typer.Typer(
-    help="Many runs: plan a study, submit it to a cluster, watch it.", no_args_is_help=True, rich_markup_mode=None
+    help="Many runs: plan a study, submit it to a cluster, watch it.",
+    no_args_is_help=True,
+    cls=WholeSentences,
+    rich_markup_mode=None,
 )
 app.add_typer(watch_app)
 
 
-ClusterOption = Annotated[str, typer.Option(help="Profile in sweeps/clusters/, or the path of one.")]
+ClusterOption = Annotated[
+    str, typer.Option(help="A cluster profile: a shipped one's name (see `sweep list`), or its path.")
+]
 DeviceOption = Annotated[Device | None, typer.Option(help="Where tensors live; default: the profile's.")]
 PrecisionOption = Annotated[
     Precision | None, typer.Option(help="tf32 on CUDA only, bf16 by autocast; default: the profile's.")
 ]
 EvaluateOption = Annotated[
-    Evaluate | None, typer.Option(help="Score in the training job, after it, or as checkpoints appear.")
+    Evaluate | None,
+    typer.Option(help="Score in the training job, after it, or as checkpoints appear; default: the profile's."),
 ]
-MfuOption = Annotated[float | None, typer.Option(help="Share of the peak to plan with, 0 to 1.")]
-BudgetOption = Annotated[float | None, typer.Option(min=0, help="Refuse a plan of more GPU-hours.")]
-TrackerOption = Annotated[list[str] | None, typer.Option(help="tensorboard or wandb, beside the metric files.")]
+MfuOption = Annotated[
+    float | None,
+    typer.Option(help="Share of the peak to plan with, 0 to 1; default: as runs reached it, else the profile's."),
+]
+BudgetOption = Annotated[float | None, typer.Option(min=0, help="Refuse a plan of more GPU-hours; default: no limit.")]
+TrackerOption = Annotated[
+    list[str] | None, typer.Option(help="tensorboard or wandb, beside the metric files; default: neither.")
+]
+
+
+@app.command("list")
+def list_shipped() -> None:
+    """The sweeps and cluster profiles that come with ditbench, by name: what each is, and what it costs."""
+    from sweeps import shipped
+    from sweeps.listing import cluster_lines, sweep_lines
+
+    print("Sweeps, as in `ditbench sweep plan digits`:\n")
+    for line in sweep_lines():
+        print(line)
+    print("\nCluster profiles, as in `--cluster slurm-example`:\n")
+    for line in cluster_lines():
+        print(line)
+    print(f"\nTheir files, to be copied: {shipped.STUDIES}, {shipped.CLUSTERS}")
 
 
 @app.command()
@@ -64,7 +90,7 @@ def plan(
     from sweeps.plan import check_budget, check_time_known
 
     profile = _profile(cluster, device, precision, evaluate)
-    made = _plan(load_sweep(sweep), profile, cluster, runs, mfu)
+    made = _plan(load_sweep(sweep), profile, runs, mfu)
     check_time_known(made, profile)
     if json:
         from json import dumps
@@ -103,13 +129,13 @@ def submit(
     loaded = load_sweep(sweep)
     trackers = tuple(tracker or ())
     check_installed(trackers)
-    made = _plan(loaded, profile, cluster, runs, mfu)
+    made = _plan(loaded, profile, runs, mfu)
     if budget is not None:
         from sweeps.plan import check_budget
 
         check_budget(made, budget)
     if profile.executor == "slurm":
-        _submit_to_slurm(loaded, sweep, profile, cluster, runs, made, trackers, dry_run)
+        _submit_to_slurm(loaded, sweep, profile, runs, made, trackers, dry_run)
         return
     if dry_run:
         from sweeps.plan_report import print_plan
@@ -147,9 +173,8 @@ def run_here(
 @cleaned()  # submitit hands on to sbatch what it finds
 def _submit_to_slurm(
     sweep: Sweep,
-    path: Path,
+    path: str,
     profile: ClusterProfile,
-    cluster: str,
     runs: Path,
     made: Plan,
     trackers: tuple[str, ...],
@@ -157,6 +182,7 @@ def _submit_to_slurm(
 ) -> None:
     import shutil
 
+    from sweeps.cluster import cluster_name
     from sweeps.plan import check_time_limits
     from sweeps.slurm import client, launch, submissions
     from sweeps.slurm.batch_script import check_folder
@@ -196,7 +222,7 @@ def _submit_to_slurm(
             again = f"; {ending} is still ending: submit again when it is gone" if ending else ""
             typer.echo(f"nothing to submit: of {len(sweep.recipes)} runs {left_alone}{again}")
             return
-        done = launch.submit(sweep, runs, what, profile, cluster, trackers)
+        done = launch.submit(sweep, runs, what, profile, cluster_name(profile.where), trackers)
     for array in done.submission.arrays:
         tasks = f"an array of {len(array.tasks)}" if len(array.tasks) > 1 else "one job"
         typer.echo(f"{array.job_id}: {array.kind}, {tasks}, for {sum(map(len, array.tasks))} runs")
@@ -204,7 +230,7 @@ def _submit_to_slurm(
         also = sum(len(task.runs) for task in what.to_score_after)
         scoring = f"{len(what.to_score)} to score{f', {also} to score after their training' if also else ''}"
         typer.echo(f"{len(what.to_train)} runs to train, {scoring}; left alone: {left_alone}")
-    command = ["ditbench", "sweep", "status", str(path), *([] if runs == Path("runs") else ["--runs", str(runs)])]
+    command = ["ditbench", "sweep", "status", path, *([] if runs == Path("runs") else ["--runs", str(runs)])]
     typer.echo(f"watch them: {shlex.join([*command, '--watch'])}")
     if done.left:
         raise RunError(
@@ -225,16 +251,12 @@ def _labels(tasks: list[list[Any]]) -> str:
     return visible(", ".join(" + ".join(recipe.label for recipe in task) for task in tasks))
 
 
-def _plan(sweep: Sweep, profile: ClusterProfile, cluster: str, runs: Path, mfu: float | None) -> Plan:
+def _plan(sweep: Sweep, profile: ClusterProfile, runs: Path, mfu: float | None) -> Plan:
+    from sweeps.cluster import cluster_name
     from sweeps.expand import run_folders
     from sweeps.plan import plan as make_plan
 
-    return make_plan(sweep, profile, cluster_name(cluster), run_folders(sweep, runs), mfu)
-
-
-def cluster_name(cluster: str) -> str:
-    """A profile's name, also where its path is given."""
-    return Path(cluster).stem if cluster.endswith((".yaml", ".yml")) else cluster
+    return make_plan(sweep, profile, cluster_name(profile.where), run_folders(sweep, runs), mfu, runs_folder=runs)
 
 
 def _profile(

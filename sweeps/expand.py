@@ -1,7 +1,7 @@
 """A sweep's YAML file -> recipes.
 
-extends: other.yaml                  start from another sweep, beside this file or shipped: base is merged key by key,
-                                     an axis replaced whole
+extends: other.yaml                  start from another sweep, a file beside this one, else a shipped one, as `digits`:
+                                     base is merged key by key, an axis replaced whole
 name: digits                         the folder its runs go to
 label: "{size}/{patch}"              how tables and figures name a run, from the axes' choices
 base: {train: {steps: 400}, ...}     a recipe, complete or not
@@ -26,8 +26,8 @@ from bench.errors import InputError
 from bench.recipe import Recipe, parse_recipe
 from bench.schema import load_yaml
 from models.parts import look_in
+from sweeps import shipped
 
-STUDIES = Path(__file__).parent / "studies"
 # File systems end names at 255 bytes, and names of jobs and records are made of the sweep's.
 LONGEST_NAME = 100
 KEYS = ("extends", "name", "label", "base", "product", "paired", "runs")
@@ -58,26 +58,19 @@ class _Choice:
 
 
 def find_study(name: str | Path, beside: Path = Path()) -> Path:
-    """A sweep's file: its path, from the folder `beside`, or the name of a shipped study (`digits`, `digits.yaml`).
+    """A sweep's file: its path, from the folder `beside`, or the name of a shipped sweep (`digits`, `digits.yaml`).
 
     Raises:
-        InputError: neither; with the names of the shipped studies.
+        InputError: neither; with the names of the shipped sweeps.
     """
-    if _is_file(path := beside / name):
-        return path
-    folder, file = Path(name).parent, f"{Path(name).name.removesuffix('.yaml')}.yaml"
-    # Until 0.1.0 the shipped studies lay in sweeps/ itself: scripts and files that extend them say sweeps/digits.yaml.
-    if (folder == Path() or folder.name == "sweeps") and _is_file(STUDIES / file):
-        return STUDIES / file
-    names = ", ".join(sorted(study.stem for study in STUDIES.glob("*.yaml")))
-    raise InputError(f"{path}: no such file; accepted: the path of a sweep's YAML file, or a shipped study: {names}")
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # no file can have so long a name
-        return False
+    # Until 0.1.0 the shipped sweeps lay in sweeps/ itself: scripts and files that extend them say sweeps/digits.yaml.
+    path = shipped.find(name, shipped.STUDIES, beside, folders=("sweeps", "studies"))
+    if path is None:
+        names = ", ".join(shipped.names(shipped.STUDIES))
+        raise InputError(
+            f"{beside / name}: no such file; accepted: the path of a sweep's YAML file, or a shipped sweep: {names}"
+        )
+    return path
 
 
 def load_sweep(sweep: str | Path) -> Sweep:

@@ -78,13 +78,14 @@ def local_slots(device: str) -> int:
 
 def work(recipe: Recipe) -> float:
     """A whole run's cost in multiply-accumulates, training and sampling, for the order of tasks and time left."""
-    train, depth = recipe.train, recipe.model.architecture().depth
-    gmacs = forward_gmacs(recipe.model)
-    training = (
-        1e9 * training_gmacs(gmacs, train.batch_size, train.steps) + train.steps * depth * OVERHEAD_MACS_PER_BLOCK
-    )
-    passes = len(train.kept_steps()) * recipe.evaluation.num_samples * forward_passes(recipe.evaluation)
-    return training + 1e9 * gmacs * passes
+    passes = len(recipe.train.kept_steps()) * recipe.evaluation.num_samples * forward_passes(recipe.evaluation)
+    return recipe.train.steps * step_work(recipe) + 1e9 * forward_gmacs(recipe.model) * passes
+
+
+def step_work(recipe: Recipe) -> float:
+    """A training step's cost in multiply-accumulates, with what small models spend on starting their operations."""
+    gmacs = training_gmacs(forward_gmacs(recipe.model), recipe.train.batch_size, 1)
+    return 1e9 * gmacs + recipe.model.architecture().depth * OVERHEAD_MACS_PER_BLOCK
 
 
 def _max_parallel(resources: Resources, profile: ClusterProfile) -> int:

@@ -20,7 +20,16 @@ from typing import Any
 
 from bench.errors import InputError, RunError
 from bench.files.names import write_any_text
-from bench.files.run_folder import RunLocked, clear_error, is_finished, is_locked, read_error, try_lock, write_config
+from bench.files.run_folder import (
+    RunLocked,
+    clear_error,
+    is_finished,
+    is_locked,
+    log_to_stdout,
+    read_error,
+    try_lock,
+    write_config,
+)
 from bench.stopping import Stopped, StopRequest
 from sweeps.cluster import Precision
 from sweeps.environment import THREAD_VARIABLES, cleaned
@@ -148,11 +157,9 @@ def work_through(
     from bench.run import run
 
     write_any_text()
+    log_to_stdout()
     job = submitit.JobEnvironment()
     session = {"cluster": "local", "job": job.job_id, "log": str(job.paths.stdout.relative_to(study))}
-
-    def on_log(row: dict[str, Any]) -> None:
-        print(row, flush=True)
 
     stop = StopRequest().on(signal.SIGTERM)
     with _slot_path(study, slot).open("a") as lock:
@@ -165,8 +172,9 @@ def work_through(
         for folder in queue:
             if is_finished(folder) or read_error(folder):
                 continue
+            log.info("%s: training and scoring", folder.name)
             try:
-                execution = Execution(device, precision, stop=stop, session=session, trackers=trackers, on_log=on_log)
+                execution = Execution(device, precision, stop=stop, session=session, trackers=trackers)
                 run(folder, study, execution)
             except Stopped:
                 return True

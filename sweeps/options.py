@@ -10,4 +10,6 @@ import typer
 Evaluate = Literal["inline", "after", "as-ready"]
 
 RunsOption = Annotated[Path, typer.Option(help="Folder that holds a folder for every sweep.")]
-SweepArgument = Annotated[Path, typer.Argument(help="The sweep's YAML file, or a shipped study, such as digits.")]
+SweepArgument = Annotated[
+    str, typer.Argument(help="A sweep: its YAML file's path, or a shipped one's name (`ditbench sweep list`).")
+]

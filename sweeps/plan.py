@@ -1,7 +1,8 @@
 """What a sweep will cost, before anything is submitted: GPU-hours, wall time and storage of every run.
 
-Compute is exact (`bench.flops.cost_of`); time is compute over peak x MFU, the share of the peak that is expected. Runs
-that exist cost what is left of them. Nothing here imports torch, asks SLURM, or changes a file.
+Compute is exact (`bench.flops.cost_of`); time is compute over a speed (`sweeps.speeds`), and no shorter than starting
+kernels and jobs takes. Runs that exist cost what is left of them. Nothing here imports torch, asks SLURM, or changes a
+file.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from bench.samplers import forward_passes
 from sweeps.cluster import ClusterProfile, Evaluate, Precision, Resources
 from sweeps.expand import Sweep
 from sweeps.groups import Group, Kind, groups, scores_in_training, training_resources
-from sweeps.speeds import FLOPS_PER_MAC, Speed, expected_speeds
+from sweeps.measured import FLOPS_PER_MAC
+from sweeps.speeds import JOB_START_S, Speed, expected_speeds, score_floor_s, step_floor_s
 
 State = Literal["new", "started", "finished", "failed"]
 
@@ -37,7 +39,8 @@ class RunPlan:
     """One run. Compute, hours and seconds are of what is left; seconds are wall time on the job's devices.
 
     `step` is the last one that was logged: a stopped run may repeat up to `train.save_every` steps before it.
-    `scores_left` counts kept steps without a score. Without speeds there is compute, but no time.
+    `scores_left` counts kept steps without a score. Without speeds there is compute, but no time. `..._start_s` are
+    the run's share of the least that its jobs take.
     """
 
     recipe: Recipe
@@ -51,6 +54,8 @@ class RunPlan:
     scoring_job: Resources
     training: Speed | None
     sampling: Speed | None
+    training_start_s: float = 0.0
+    scoring_start_s: float = 0.0
 
     @property
     def label(self) -> str:
@@ -84,28 +89,47 @@ class RunPlan:
         return self.scores_left * self.score_tflop / 1e3
 
     @property
-    def training_gpu_hours(self) -> float | None:
-        return self.training_pflop * 1e3 / self.training.tflops / 3600 if self.training else None
+    def step_floor_s(self) -> float:
+        """The least that a training step takes; 0 where its speed was measured."""
+        return step_floor_s(self.recipe) if self.training and self.training.kind == "assumed" else 0.0
 
     @property
-    def scoring_gpu_hours(self) -> float | None:
-        return self.scoring_pflop * 1e3 / self.sampling.tflops / 3600 if self.sampling else None
+    def score_floor_s(self) -> float:
+        """The least that one score takes, likewise."""
+        is_assumed = self.sampling and self.sampling.kind == "assumed"
+        return score_floor_s(self.recipe, self.scoring_job.ranks) if is_assumed else 0.0
 
     @property
     def step_s(self) -> float | None:
-        return self.step_tflop / (self.training.tflops * self.training_job.ranks) if self.training else None
+        if self.training is None:
+            return None
+        return max(self.step_tflop / (self.training.tflops * self.training_job.ranks), self.step_floor_s)
 
     @property
     def score_s(self) -> float | None:
-        return self.score_tflop / (self.sampling.tflops * self.scoring_job.ranks) if self.sampling else None
+        if self.sampling is None:
+            return None
+        return max(self.score_tflop / (self.sampling.tflops * self.scoring_job.ranks), self.score_floor_s)
 
     @property
     def training_s(self) -> float | None:
-        return self.steps_left * self.step_s if self.step_s is not None else None
+        if self.step_s is None:
+            return None
+        return max(self.steps_left * self.step_s, self.training_start_s) if self.steps_left else 0.0
 
     @property
     def scoring_s(self) -> float | None:
-        return self.scores_left * self.score_s if self.score_s is not None else None
+        if self.score_s is None:
+            return None
+        return max(self.scores_left * self.score_s, self.scoring_start_s) if self.scores_left else 0.0
+
+    @property
+    def training_gpu_hours(self) -> float | None:
+        return None if self.training_s is None else self.training_s * self.training_job.ranks / 3600
+
+    @property
+    def scoring_gpu_hours(self) -> float | None:
+        return None if self.scoring_s is None else self.scoring_s * self.scoring_job.ranks / 3600
 
     @property
     def wall_s(self) -> float | None:
@@ -168,6 +192,7 @@ class Plan:
     precision: Precision
     gpu_name: str | None
     evaluate: Evaluate
+    on_slurm: bool
     runs: tuple[RunPlan, ...]
     arrays: tuple[Array, ...]
     unknown_time: str | None
@@ -207,6 +232,7 @@ def plan(
     folders: dict[str, Path],
     mfu: float | None = None,
     precision: Precision | None = None,
+    runs_folder: Path | None = None,
 ) -> Plan:
     """Plan what is left of a sweep.
 
@@ -217,12 +243,13 @@ def plan(
         folders: recipe id -> run folder, which need not exist.
         mfu: expected of training and sampling, instead of what was measured or the profile says.
         precision: default: the profile's.
+        runs_folder: all sweeps' folders, whose runs tell this machine's speed where those of the sweep do not.
 
     Raises:
         InputError: the profile has no entry for a run.
     """
     precision = precision or profile.precision
-    speeds, unknown = expected_speeds(sweep, profile, cluster, folders, mfu, precision)
+    speeds, unknown = expected_speeds(sweep, profile, cluster, folders, mfu, precision, runs_folder)
     runs = {r.id: _run_plan(r, folders[r.id], profile, speeds.get(r.id, (None, None))) for r in sweep.recipes}
     return Plan(
         sweep=sweep.name,
@@ -231,6 +258,7 @@ def plan(
         precision=precision,
         gpu_name=profile.gpu.name if profile.gpu else None,
         evaluate="inline" if scores_in_training(profile) else profile.evaluate,
+        on_slurm=profile.executor == "slurm",
         runs=tuple(runs.values()),
         arrays=tuple(_arrays(runs, profile)),
         unknown_time=unknown,
@@ -294,10 +322,10 @@ def check_budget(plan: Plan, gpu_hours: float) -> None:
     """
     if plan.gpu_hours is None:
         raise InputError(f"--budget: what {plan.sweep} needs is not known: {plan.unknown_time}; nothing was submitted")
-    if plan.gpu_hours > gpu_hours:
+    if not plan.gpu_hours <= gpu_hours:  # nan is a budget for nothing
+        needs = f"{plan.gpu_hours:,.{1 if plan.gpu_hours >= 1 else 3}f} GPU-hours"
         raise InputError(
-            f"{plan.sweep} on {plan.cluster} needs {plan.gpu_hours:,.1f} GPU-hours, over --budget {gpu_hours:g}; "
-            "nothing was submitted"
+            f"{plan.sweep} on {plan.cluster} needs {needs}, over --budget {gpu_hours:g}; nothing was submitted"
         )
 
 
@@ -324,18 +352,23 @@ def _run_plan(
     training_job = training_resources(recipe, profile)
     scored = {row["step"] for row in jsonl.read(folder / "evals.jsonl")}
     row = jsonl.last_row(folder / "train.jsonl") or {}
+    trained, together = is_trained(recipe, folder), scores_in_training(profile)
+    # On this machine a few processes do all runs.
+    start_s = JOB_START_S / training_job.runs_per_job if profile.executor == "slurm" else 0.0
     return RunPlan(
         recipe=recipe,
         state=state,
-        step=recipe.train.steps if is_trained(recipe, folder) else row.get("step", 0),
+        step=recipe.train.steps if trained else row.get("step", 0),
         scores_left=0 if state == "finished" else sum(step not in scored for step in recipe.train.kept_steps()),
         gmacs=cost.macs / 1e9,
         parameters=cost.parameters,
         fixed_parameters=cost.fixed_parameters,
         training_job=training_job,
-        scoring_job=training_job if scores_in_training(profile) else profile.evaluation_resources(recipe),
+        scoring_job=training_job if together else profile.evaluation_resources(recipe),
         training=speeds[0],
         sampling=speeds[1],
+        training_start_s=start_s,
+        scoring_start_s=start_s if trained or not together else 0.0,
     )
 
 

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from bench.commands.quantities import figure, flop_text, macs_text, short_time, size_text, time_text
 from bench.commands.text_table import print_table
 from bench.files.names import visible
 from sweeps.plan import BYTES_PER_WEIGHT, COPIES_IN_STATE, Plan, RunPlan
-from sweeps.speeds import Speed
+from sweeps.speeds import (
+    CALL_KERNELS,
+    CALL_KERNELS_PER_BLOCK,
+    JOB_START_S,
+    LAUNCH_S,
+    STEP_KERNELS,
+    STEP_KERNELS_PER_BLOCK,
+    Speed,
+)
 
 CONVENTION = """\
 GMACs: multiply-accumulates (1e9) of one forward pass of one image, what the paper calls Gflops; true FLOPs = 2 x MACs.
@@ -19,48 +28,73 @@ NOT_INCLUDED = """\
 Not included: waiting in the queue, restarts, loading data, writing checkpoints, the decoder and the feature network of
 scoring; on disk, the second copy of a step's samples while they are put together."""
 
-FORMULAS = """\
-seconds a step       = 2 x GMACs x 3 x batch / (GPUs x peak x MFU)
+COMPUTE_FORMULAS = """\
+FLOP of a step       = 2 x GMACs x 3 x batch
+FLOP of scoring      = kept steps without a score x samples x sampling steps (x 2 with guidance) x 2 x GMACs"""
+
+MEASURED_FORMULA = (
+    "time                 = FLOP / speed, as it was measured or estimated; wall time: with so many runs at once"
+)
+
+TIME_FORMULAS = """\
+seconds a step       = 2 x GMACs x 3 x batch / (GPUs x peak x MFU), and at least its kernels x {launch:g} microseconds
+                       (kernels: {step} + {step_block} x blocks)
 training GPU-hours   = steps left x seconds a step x GPUs / 3600
 scoring GPU-hours    = kept steps without a score x samples x sampling steps (x 2 with guidance) x 2 x GMACs
-                       / (peak x MFU) / 3600
+                       / (peak x MFU) / 3600, and at least batches x sampling steps x kernels x {launch:g} microseconds
+                       on every GPU (kernels: {call} + {call_block} x blocks)
+a run's share of a job's start, {start:g} s / runs_per_job, is the least for its training and for its scoring
+wall time            = the tasks of each array in order of index, the longest first, at most so many at once"""
+
+STORAGE_FORMULAS = """\
 training state       = 4 x 4 bytes x trained parameters: weights, their average, two moments of AdamW
 EMA weights          = 4 bytes x parameters with the position table, a kept step
-samples              = number x image bytes (uint8), a kept step
-wall time            = the tasks of each array in order of index, the longest first, at most so many at once"""
+samples              = number x image bytes (uint8), a kept step"""
 
 
 def print_plan(plan: Plan) -> None:
     """One line a run, the totals, and everything that was assumed."""
-    unit, scale = _bytes_unit(max(plan.checkpoint_bytes, plan.sample_bytes))
-    device = "GPU" if plan.device == "cuda" else "rank"
-    timed: dict[str, Callable[[RunPlan], float | None]] = {
-        "step/s": lambda run: 1 / run.step_s if run.step_s else None,
-        f"training {device}-h": lambda run: run.training_gpu_hours,
-        f"scoring {device}-h": lambda run: run.scoring_gpu_hours,
-        "wall h": lambda run: run.wall_s / 3600 if run.wall_s is not None else None,
+    device = _device(plan)
+    unit, an_hour = (f" {device}-h", 1.0) if (plan.gpu_hours or 0) >= 1 else (f" {device}-min", 60.0)
+    if plan.device == "cpu" and not plan.on_slurm:  # one thread a run: its time
+        unit = ""
+
+    def spent(gpu_hours: float | None) -> str:
+        if gpu_hours is None:
+            return "?"
+        return figure(an_hour * gpu_hours) if unit else short_time(3600 * gpu_hours)
+
+    timed: dict[str, Callable[[RunPlan], str]] = {
+        "steps/s": lambda run: figure(1 / run.step_s) if run.step_s else "?",
+        f"training{unit}": lambda run: spent(run.training_gpu_hours),
+        f"scoring{unit}": lambda run: spent(run.scoring_gpu_hours),
+        "wall time": lambda run: "?" if run.wall_s is None else short_time(run.wall_s),
     }
-    untimed: dict[str, Callable[[RunPlan], float | None]] = {
-        "training PFLOP": lambda run: run.training_pflop,
-        "scoring PFLOP": lambda run: run.scoring_pflop,
+    untimed: dict[str, Callable[[RunPlan], str]] = {
+        "training": lambda run: _rounded_flop(run.training_pflop),
+        "scoring": lambda run: _rounded_flop(run.scoring_pflop),
     }
     columns = untimed if plan.unknown_time else timed
-    headings = ["model", "state", "GMACs", f"{device}s", *columns, f"checkpoints {unit}", f"samples {unit}"]
+    sums = {
+        f"training{unit}": spent(plan.training_gpu_hours),
+        f"scoring{unit}": spent(plan.scoring_gpu_hours),
+        "wall time": "" if plan.wall_s is None else short_time(plan.wall_s),
+    }
+    if plan.unknown_time:
+        sums = {
+            "training": _rounded_flop(sum(run.training_pflop for run in plan.runs)),
+            "scoring": _rounded_flop(sum(run.scoring_pflop for run in plan.runs)),
+        }
+    small = max(run.gmacs for run in plan.runs) < 1
+    headings = ["model", "state", "MMACs" if small else "GMACs", f"{device}s", *columns, "checkpoints", "samples"]
     rows = [
-        [run.label, run.state, f"{run.gmacs:.4g}", str(run.training_job.ranks)]
-        + [_figure(value(run)) for value in columns.values()]
-        + [_figure((run.state_bytes + run.ema_bytes) / scale), _figure(run.sample_bytes / scale)]
+        [run.label, run.state, f"{run.gmacs * (1000 if small else 1):.4g}", str(run.training_job.ranks)]
+        + [text(run) for text in columns.values()]
+        + [size_text(run.state_bytes + run.ema_bytes), size_text(run.sample_bytes)]
         for run in plan.runs
     ]
-    sums = {
-        f"training {device}-h": plan.training_gpu_hours,
-        f"scoring {device}-h": plan.scoring_gpu_hours,
-        "wall h": plan.wall_s / 3600 if plan.wall_s is not None else None,
-        "training PFLOP": sum(run.training_pflop for run in plan.runs),
-        "scoring PFLOP": sum(run.scoring_pflop for run in plan.runs),
-    }
-    total = ["total", "", "", "", *(_figure(sums[name]) if name in sums else "" for name in columns)]
-    rows.append([*total, _figure(plan.checkpoint_bytes / scale), _figure(plan.sample_bytes / scale)])
+    total = ["total", "", "", "", *(sums.get(name, "") for name in columns)]
+    rows.append([*total, size_text(plan.checkpoint_bytes), size_text(plan.sample_bytes)])
     print(f"{plan.sweep} on {plan.cluster}: {_states(plan)}\n")
     print_table(headings, rows, [index < 2 for index in range(len(headings))])
     print(f"\n{_totals(plan, device)}\n")
@@ -69,18 +103,24 @@ def print_plan(plan: Plan) -> None:
 
 def print_explanation(plan: Plan) -> None:
     """The formulas, then each run's and each array's numbers in them."""
-    device = "GPU" if plan.device == "cuda" else "rank"
-    print(f"\n{FORMULAS}")
+    device = _device(plan)
+    times = TIME_FORMULAS.format(
+        launch=1e6 * LAUNCH_S, step=STEP_KERNELS, step_block=STEP_KERNELS_PER_BLOCK, call=CALL_KERNELS,
+        call_block=CALL_KERNELS_PER_BLOCK, start=JOB_START_S,
+    )  # fmt: skip
+    if _has_no_peak(plan):
+        times = COMPUTE_FORMULAS if plan.unknown_time else f"{COMPUTE_FORMULAS}\n{MEASURED_FORMULA}"
+    print(f"\n{times}\n{STORAGE_FORMULAS}")
     for run in plan.runs:
         print(f"\n{visible(run.label)} ({run.state})")
         for line in (*_training_lines(run, device), *_scoring_lines(run, device), *_storage_lines(run)):
             print(f"  {line}")
     print()
     for number, array in enumerate(plan.arrays, start=1):
-        ends = f", ends after {_figure(array.ends_s / 3600)} h" if array.ends_s is not None else ""
+        ends = f", ends after {time_text(array.ends_s)}" if array.ends_s is not None else ""
         print(
-            f"array {number}: {array.kind}, {array.num_tasks} tasks, {array.resources.ranks} {device}s each, at most "
-            f"{array.max_parallel} at once{ends}"
+            f"array {number}: {array.kind}, {array.num_tasks} tasks, {_devices(array.resources.ranks, device)} each, "
+            f"at most {array.max_parallel} at once{ends}"
         )
 
 
@@ -145,31 +185,82 @@ def _states(plan: Plan) -> str:
     """`12 runs: 10 new, 2 finished`."""
     states = [run.state for run in plan.runs]
     counts = [f"{states.count(state)} {state}" for state in ("new", "started", "finished", "failed") if state in states]
-    return f"{len(states)} runs: {', '.join(counts)}"
+    return f"{len(states)} run{'s' if len(states) > 1 else ''}: {', '.join(counts)}"
+
+
+def _device(plan: Plan) -> str:
+    return "GPU" if plan.device == "cuda" else "rank"
+
+
+def _has_no_peak(plan: Plan) -> bool:
+    return not any(run.training and run.training.peak_tflops for run in plan.runs)
 
 
 def _totals(plan: Plan, device: str) -> str:
     if plan.gpu_hours is None or plan.wall_s is None:
         return f"Time is not known: {plan.unknown_time}."
-    return (
-        f"Left to do: {_figure(plan.gpu_hours)} {device}-hours, {_figure(plan.wall_s / 3600)} hours "
-        f"({_figure(plan.wall_s / 86400)} days) from the first start to the last score."
-    )
+    if not plan.arrays:
+        return "Nothing is left to do."
+    spent = _hours(plan.gpu_hours, device)
+    if plan.device == "cpu" and not plan.on_slurm:
+        spent = f"{time_text(3600 * plan.gpu_hours)} of one thread's work"
+    return f"Left to do: {spent}, {time_text(plan.wall_s)} from the first start to the last score."
 
 
 def _assumptions(plan: Plan, device: str) -> list[str]:
     lines = []
     if not plan.unknown_time:
-        peak = next(run.training.peak_tflops for run in plan.runs if run.training)
-        lines.append(f"Peak: {peak:g} TFLOP/s a {device} at {plan.precision}, dense ({plan.gpu_name}).")
-        training = _efficiencies([run.training for run in plan.runs], plan)
-        sampling = _efficiencies([run.sampling for run in plan.runs], plan)
-        if training == sampling:
-            lines += [f"MFU in training and sampling{text}" for text in training]
+        training = [run.training for run in plan.runs]
+        sampling = [run.sampling for run in plan.runs]
+        if _has_no_peak(plan):
+            lines += _measurements(plan)
         else:
-            lines += [f"MFU in training{text}" for text in training] + [f"MFU in sampling{text}" for text in sampling]
+            peak = next(run.training.peak_tflops for run in plan.runs if run.training)
+            lines.append(f"Peak: {peak:g} TFLOP/s a {device} at {plan.precision}, dense ({plan.gpu_name}).")
+            both, one = _efficiencies(training, plan), _efficiencies(sampling, plan)
+            if both == one:
+                lines += [f"MFU in training and sampling{text}" for text in both]
+            else:
+                lines += [f"MFU in training{text}" for text in both] + [f"MFU in sampling{text}" for text in one]
+            lines += _floors(plan)
         lines.append(f"Wall time: {_schedule(plan)}")
     return [*lines, CONVENTION, NOT_INCLUDED]
+
+
+def _measurements(plan: Plan) -> list[str]:
+    """Which runs' speeds were measured here, and for which they are estimated from these."""
+    measured = [run.label for run in plan.runs if run.training and run.training.kind == "measured"]
+    estimated = [run.label for run in plan.runs if run.training and run.training.kind == "estimated"]
+    lines = []
+    if measured:
+        lines.append(f"Speed of {_listed(measured, plan)}: measured, by runs that were trained here before.")
+    if estimated:
+        source = next(run.training.source for run in plan.runs if run.training and run.training.kind == "estimated")
+        lines.append(f"Speed of {_listed(estimated, plan)}: {visible(source)}; a rough figure.")
+    return lines
+
+
+def _floors(plan: Plan) -> list[str]:
+    """What the least times are, why, and for which runs they are more than the compute takes."""
+    bound = [run.label for run in plan.runs if run.steps_left and run.step_s == run.step_floor_s]
+    begun = [run.label for run in plan.runs if run.steps_left and run.training_s == run.training_start_s]
+    lines = [
+        f"Least time of a step: {1e6 * LAUNCH_S:g} microseconds to start each kernel, as PyTorch and CUDA need:",
+        f"in training {STEP_KERNELS_PER_BLOCK} a block and {STEP_KERNELS} more, in sampling {CALL_KERNELS_PER_BLOCK} a "
+        f"block and {CALL_KERNELS} more (counted on DiTs).",
+        f"Least time of a job: {JOB_START_S:g} s to start Python, torch and the device.",
+    ]
+    if bound:
+        lines.append(f"Bound by their kernels' starts, not by compute: training steps of {_listed(bound, plan)}.")
+    if begun:
+        lines.append(f"Bound by its start: the training job of {_listed(begun, plan)}.")
+    return lines
+
+
+def _listed(labels: list[str], plan: Plan) -> str:
+    if len(labels) == len(plan.runs) > 1:
+        return f"all {len(labels)} runs"
+    return visible(", ".join(labels))
 
 
 def _efficiencies(speeds: list[Speed | None], plan: Plan) -> list[str]:
@@ -177,7 +268,7 @@ def _efficiencies(speeds: list[Speed | None], plan: Plan) -> list[str]:
     labels: dict[str, list[str]] = {}
     for run, speed in zip(plan.runs, speeds, strict=True):
         if speed:
-            labels.setdefault(f"{100 * speed.mfu:.3g} % ({speed.source}).", []).append(run.label)
+            labels.setdefault(f"{100 * (speed.mfu or 0):.3g} % ({speed.source}).", []).append(run.label)
     if len(labels) == 1:
         return [f": {text}" for text in labels]
     return [f" of {visible(', '.join(runs))}: {text}" for text, runs in labels.items()]
@@ -200,16 +291,26 @@ def _schedule(plan: Plan) -> str:
 
 def _training_lines(run: RunPlan, device: str) -> list[str]:
     train, ranks = run.recipe.train, run.training_job.ranks
-    step = f"step: 2 x {_exact(run.gmacs)} GMACs x 3 x {train.batch_size} images = {_exact(run.step_tflop)} TFLOP"
+    step = f"step: 2 x {macs_text(run.gmacs)} x 3 x {train.batch_size} images = {flop_text(run.step_tflop)}"
     left = f"training: {run.steps_left:,} of {train.steps:,} steps left"
     if run.step_s is None or run.training is None:
-        return [step, f"{left} = {_exact(run.training_pflop)} PFLOP"]
-    speed = run.training
-    return [
-        f"{step}; / ({ranks} {device}s x {speed.peak_tflops:g} TFLOP/s x {100 * speed.mfu:.3g} %) = "
-        f"{run.step_s:.4g} s, {1 / run.step_s:.4g} steps/s",
-        f"{left} x {run.step_s:.4g} s x {ranks} {device}s = {_figure(run.training_gpu_hours)} {device}-hours",
-    ]
+        return [step, f"{left} = {flop_text(1e3 * run.training_pflop)}"]
+    computing = run.step_tflop / (run.training.tflops * ranks)
+    lines = [f"{step}; / ({_devices(ranks, device)} x {_rate(run.training)}) = {_seconds(computing)}"]
+    if run.step_s == computing:
+        lines[0] += f", {figure(1 / run.step_s)} steps/s"
+    else:
+        depth = run.recipe.model.architecture().depth
+        lines.append(
+            f"but at least ({STEP_KERNELS} + {STEP_KERNELS_PER_BLOCK} x {depth} blocks) kernels x "
+            f"{1e6 * LAUNCH_S:g} microseconds = {_seconds(run.step_s)}, {figure(1 / run.step_s)} steps/s"
+        )
+    hours = f"{left} x {_seconds(run.step_s)} x {_devices(ranks, device)} = {_hours(run.training_gpu_hours, device)}"
+    if run.steps_left and run.training_s == run.training_start_s:
+        hours = f"{left} x {_seconds(run.step_s)}, but at least {_start(run)} x {_devices(ranks, device)} = " + _hours(
+            run.training_gpu_hours, device
+        )
+    return [*lines, hours]
 
 
 def _scoring_lines(run: RunPlan, device: str) -> list[str]:
@@ -217,48 +318,64 @@ def _scoring_lines(run: RunPlan, device: str) -> list[str]:
     guided = " x 2 (guidance)" if evaluation.guidance_scale != 1 else ""
     compute = (
         f"scoring: {run.scores_left} of {len(run.recipe.train.kept_steps())} kept steps left x "
-        f"{evaluation.num_samples:,} samples x {evaluation.sampling_steps} steps{guided} x 2 x {_exact(run.gmacs)} "
-        f"GMACs = {_exact(run.scoring_pflop)} PFLOP"
+        f"{evaluation.num_samples:,} samples x {evaluation.sampling_steps} steps{guided} x 2 x {macs_text(run.gmacs)}"
+        f" = {flop_text(1e3 * run.scoring_pflop)}"
     )
     if run.sampling is None or run.score_s is None:
         return [compute]
-    speed = run.sampling
+    least = ""
+    if run.score_s == run.score_floor_s:
+        least = f", but at least {_seconds(run.score_s)} a score to start its kernels"
+    if run.scores_left and run.scoring_s == run.scoring_start_s:
+        least = f", but at least {_start(run)}"
     return [
-        f"{compute}; / ({speed.peak_tflops:g} TFLOP/s x {100 * speed.mfu:.3g} %) = "
-        f"{_figure(run.scoring_gpu_hours)} {device}-hours; {_figure(run.score_s / 3600)} h a score on {ranks} {device}s"
+        f"{compute}; / ({_rate(run.sampling)}){least} = {_hours(run.scoring_gpu_hours, device)}; "
+        f"{_seconds(run.score_s)} a score on {_devices(ranks, device)}"
     ]
+
+
+def _start(run: RunPlan) -> str:
+    """A run's share of the least that a job takes."""
+    shared = run.training_job.runs_per_job
+    return f"{JOB_START_S:g} s{f' / {shared} runs' if shared > 1 else ''} for the start of a job"
+
+
+def _rate(speed: Speed) -> str:
+    """A device's speed, as a factor in arithmetic."""
+    if speed.peak_tflops is None or speed.mfu is None:
+        return f"{flop_text(speed.tflops)}/s, {speed.kind}"
+    return f"{speed.peak_tflops:g} TFLOP/s x {100 * speed.mfu:.3g} %"
+
+
+def _seconds(seconds: float) -> str:
+    """A time for arithmetic, in seconds or parts of one where it is short."""
+    for unit, size, largest in (("us", 1e-6, 1000), ("ms", 1e-3, 1000), ("s", 1.0, 120)):
+        if seconds < largest * size:
+            return f"{seconds / size:.4g} {unit}"
+    return time_text(seconds)
+
+
+def _hours(gpu_hours: float | None, device: str) -> str:
+    if gpu_hours is None:
+        return "?"
+    return f"{figure(gpu_hours)} {device}-hours" if gpu_hours >= 1 else f"{figure(60 * gpu_hours)} {device}-minutes"
+
+
+def _devices(ranks: int, device: str) -> str:
+    return f"{ranks} {device}{'s' if ranks > 1 else ''}"
 
 
 def _storage_lines(run: RunPlan) -> list[str]:
     kept, image = len(run.recipe.train.kept_steps()), run.recipe.data.facts.image_shape
     return [
         f"states: {run.states} x {COPIES_IN_STATE} x {BYTES_PER_WEIGHT} bytes x {run.trained_weights:,} = "
-        f"{_size(run.state_bytes)}",
-        f"EMA weights: {kept} x {BYTES_PER_WEIGHT} bytes x {run.parameters:,} = {_size(run.ema_bytes)}",
+        f"{size_text(run.state_bytes)}",
+        f"EMA weights: {kept} x {BYTES_PER_WEIGHT} bytes x {run.parameters:,} = {size_text(run.ema_bytes)}",
         f"samples: {kept} x {run.recipe.evaluation.num_samples:,} x {' x '.join(map(str, image))} bytes = "
-        f"{_size(run.sample_bytes)}",
+        f"{size_text(run.sample_bytes)}",
     ]
 
 
-def _figure(value: float | None) -> str:
-    """Three digits, or all before the point."""
-    if value is None:
-        return "?"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _exact(value: float) -> str:
-    """Enough digits to check the arithmetic."""
-    return f"{value:,.6g}"
-
-
-def _bytes_unit(largest: float) -> tuple[str, float]:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
-        if largest >= scale:
-            return unit, scale
-    return "kB", 1e3
-
-
-def _size(number: float) -> str:
-    unit, scale = _bytes_unit(number)
-    return f"{_figure(number / scale)} {unit}"
+def _rounded_flop(pflop: float) -> str:
+    number, unit = flop_text(1e3 * pflop).split()
+    return f"{figure(float(number.replace(',', '')))} {unit}"

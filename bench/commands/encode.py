@@ -37,8 +37,9 @@ def encode(
         int, typer.Option(min=1, help="Width and height in pixels; the paper's are 256 and 512.")
     ] = 256,
     out: Annotated[
-        Path, typer.Option(help="Where the latents go; default: $DITBENCH_DATA (else data), and NAME-SIZE-latents.")
-    ] = Path(),
+        Path | None,
+        typer.Option(help="Where the latents go; default: NAME-SIZE-latents in $DITBENCH_DATA (else in data)."),
+    ] = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Images per file.")] = 4096,
     batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at a time.")] = 16,
     workers: Annotated[
@@ -71,7 +72,7 @@ def encode(
     from bench.data.image_folder import list_images
 
     images = list_images(data)
-    out = out if out != Path() else _default_out(data, images.classes, image_size)
+    out = out or _default_out(data, images.classes, image_size)
     from bench.data.encode import encode as encode_images
     from bench.data.vae import load_vae
     from bench.parallel import prepare_device

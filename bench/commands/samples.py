@@ -141,11 +141,15 @@ def evaluate(
         ),
     ] = None,
     extractor: Annotated[
-        str | None, typer.Option(help="The features that are compared; default: inception-v3-compat.")
+        str | None,
+        typer.Option(help="The features that are compared; default: of --run's recipe, else inception-v3-compat."),
     ] = None,
-    num_samples: Annotated[int | None, typer.Option(min=2, help="The first so many; default: all.")] = None,
+    num_samples: Annotated[
+        int | None, typer.Option(min=2, help="How many of them, from the first on; default: all.")
+    ] = None,
     kid_subset_size: Annotated[
-        int | None, typer.Option(min=2, help="Images of each of KID's 100 subsets; default: 1000.")
+        int | None,
+        typer.Option(min=2, help="Images of each of KID's 100 subsets; default: of --run's recipe, else 1000."),
     ] = None,
     run: Annotated[
         Path | None,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO, cast
+
+from typer.core import TyperGroup
 
 from bench.files.names import visible
 
@@ -35,7 +38,21 @@ def console(stderr: bool = False) -> Console:
 
     stream: Any = sys.stderr if stderr else sys.stdout
     file: Any = _Encoded(stream.stream if isinstance(stream, _Visible) else stream)
-    return Console(file=file, markup=False, emoji=False, highlight=False)
+    # rich would take FORCE_COLOR for a terminal; a dumb one cannot move its cursor.
+    is_terminal = bool(stream) and stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    return Console(file=file, force_terminal=is_terminal, markup=False, emoji=False, highlight=False)
+
+
+class WholeSentences(TyperGroup):
+    """A command's help that cuts no sentence about its commands, however narrow the terminal."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        names = self.list_commands(ctx)
+        commands = [
+            (name, command) for name in names if (command := self.get_command(ctx, name)) and not command.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(limit=1000)) for name, command in commands])
 
 
 class _Encoded:

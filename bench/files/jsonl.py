@@ -22,6 +22,14 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
+def in_words(row: dict[str, Any]) -> str:
+    """A row of train.jsonl or evals.jsonl as a person reads it."""
+    if "fid" in row:
+        return f"step {row['step']:,}: Fréchet distance {row['fid']:.4g}"
+    rate = row["images_per_s"]
+    return f"step {row['step']:,}: loss {row['loss']:.4f}, {rate:,.{0 if rate >= 10 else 2}f} images/s"
+
+
 def append(path: Path, row: dict[str, Any]) -> None:
     """Add one row, in the place of a last line that a crash or a full disk cut short.
 

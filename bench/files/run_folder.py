@@ -5,7 +5,7 @@ model.json       parameters, GMACs, metrics               evals.jsonl   one row 
 sessions.jsonl   one row per start: device, precision     checkpoints/  state-*: to resume; ema-*: kept weights
 failures.jsonl   one row per failed attempt               samples/      uint8 arrays and their provenance
 stops.jsonl      one row per start that SLURM stopped
-finished.json    when complete; error.json if given up    log.txt       starts, resumptions, damaged checkpoints
+finished.json    when complete; error.json if given up    log.txt       starts, the rows in words, what went wrong
 
 Scoring by a job of its own may go on beside training: it has its own lock, and its sessions, failures, error and log
 are in files whose names begin with `scoring-`.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 Phase = Literal["training", "scoring"]
 PHASES: tuple[Phase, ...] = ("training", "scoring")
 LOCK_POLL_SECONDS = 1.0
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 # Older training states are removed once this many newer ones are whole.
 STATES_KEPT = 2
 
@@ -249,13 +251,19 @@ def is_locked(lock_file: Path) -> bool:
     return False
 
 
+def log_to_stdout() -> None:
+    """Print what a job's process logs, in the form of log.txt; submitit prints its own lines itself."""
+    logging.getLogger("submitit").propagate = False
+    logging.basicConfig(format=LOG_FORMAT, level=logging.INFO, stream=sys.stdout)
+
+
 @contextmanager
 def logging_to(folder: Path, phase: Phase = "training") -> Iterator[None]:
     """Append what this process logs to the run's log.txt."""
     handler = logging.FileHandler(
         phase_file(folder, "log.txt", phase), encoding="utf-8", errors="backslashreplace", delay=True
     )
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
     root = logging.getLogger("bench")
     root.addHandler(handler)
     root.setLevel(logging.INFO)

@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench.errors import InputError, RunError
 from bench.files import jsonl
 from bench.files.names import write_any_text
-from bench.files.run_folder import RunLocked, is_finished, is_trained, phase_file, progress, read_config, read_error
+from bench.files.run_folder import (
+    RunLocked,
+    is_finished,
+    is_trained,
+    log_to_stdout,
+    phase_file,
+    progress,
+    read_config,
+    read_error,
+)
 from bench.stopping import STOPPED, Stopped, StopRequest
 from sweeps.slurm import last_words
 from sweeps.slurm.submissions import Kind, cancelled_runs
@@ -59,9 +68,8 @@ class Task:
     def __call__(self) -> None:
         # First of all: a signal may come while torch is loading.
         stop = StopRequest().on(STOP_SIGNAL, signal.SIGTERM)
-        logging.getLogger("submitit").propagate = False
         write_any_text()
-        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stdout)
+        log_to_stdout()
         try:
             self._begin(stop)
         except Exception as error:
@@ -94,6 +102,7 @@ class Task:
         for folder in self.folders:
             if ranks.from_first(self._is_done(folder)):
                 continue
+            log.info("%s: %s", folder.name, self.kind)
             try:
                 self._do(folder, ranks, stop)
                 continue
@@ -146,7 +155,6 @@ class Task:
             session={**self._session(), "progress": progress(folder, self.kind)},
             offline=True,
             trackers=self.trackers,
-            on_log=lambda row: log.info("%s", _line(folder, row)),
             on_weights=on_weights,
         )
 
@@ -200,13 +208,6 @@ def _attempt() -> str:
 def _host() -> str:
     """SLURM's name of this node."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-
-
-def _line(folder: Path, row: dict[str, Any]) -> str:
-    """A row of metrics as a person reads it."""
-    if "fid" in row:
-        return f"{folder.name} step {row['step']}: Fréchet distance {row['fid']:.4g}"
-    return f"{folder.name} step {row['step']}: loss {row['loss']:.4f}, {row['images_per_s']:.4g} images/s"
 
 
 def last_start(folder: Path, kind: Kind, attempt: str) -> dict[str, Any] | None:

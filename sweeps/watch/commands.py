@@ -23,6 +23,10 @@ LOOK_SECONDS = 2.0
 
 app = typer.Typer()
 
+# Of each run, where all are shown.
+NEWEST_LINES = 5
+POLL_SECONDS = 0.5
+
 RunArgument = Annotated[str, typer.Argument(help="A run: its label, its recipe's id, or its folder's name.")]
 
 
@@ -82,34 +86,79 @@ def _watch(sweep: Sweep, study: Study) -> None:
 @app.command()
 def logs(
     sweep: SweepArgument,
-    run: RunArgument,
+    run: Annotated[
+        str | None, typer.Argument(help="A run: its label, its recipe's id, or its folder's name; default: all.")
+    ] = None,
     runs: RunsOption = Path("runs"),
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Continue until its job ends.")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Continue while jobs go on.")] = False,
 ) -> None:
-    """The log of a run's newest job."""
+    """What a run has said, line by line; without RUN the newest lines of all runs, each with its run before it."""
     from sweeps.expand import load_sweep
-    from sweeps.slurm.submissions import submitters
-    from sweeps.watch.logs import JobGoesOn, copy, newest_log
-    from sweeps.watch.named_runs import find_run
-    from sweeps.watch.pace import LONGEST_SECONDS, SHORTEST_SECONDS
+    from sweeps.watch.pace import SHORTEST_SECONDS
     from sweeps.watch.study import Study
 
-    look = Study(load_sweep(sweep), runs).look()
-    chosen = find_run(look.files, run)
-    log = newest_log(look, chosen)
-    if log is None:
-        raise RunError(f"{chosen.recipe.label}: no log yet: it is {look.status_of(chosen).shown_state}")
-    print(log.path, file=sys.stderr, flush=True)
+    study = Study(load_sweep(sweep), runs, SHORTEST_SECONDS if follow else 0)
     try:
-        if follow:
-            if log.slurm_job:
-                every = f"every {SHORTEST_SECONDS:.0f} to {LONGEST_SECONDS:.0f} s, the longer nothing changes"
-                print(f"SLURM is asked whether job {log.slurm_job} goes on {every}", file=sys.stderr, flush=True)
-            copy(log.path, sys.stdout.buffer, JobGoesOn(log, chosen.folder, submitters(look.records)))
+        if run is None:
+            _logs_of_all(study, follow)
         else:
-            copy(log.path, sys.stdout.buffer)
+            _logs_of(study, run, follow)
     except KeyboardInterrupt:
         return
+
+
+def _logs_of(study: Study, name: str, follow: bool) -> None:
+    from sweeps.slurm.submissions import submitters
+    from sweeps.watch.logs import JobGoesOn, RunLines, newest_log
+    from sweeps.watch.named_runs import find_run
+    from sweeps.watch.pace import LONGEST_SECONDS, SHORTEST_SECONDS
+
+    look = study.look()
+    chosen = find_run(look.files, name)
+    lines, log = RunLines(look, chosen), newest_log(look, chosen)
+    if log is None:
+        raise RunError(f"{chosen.recipe.label}: no log yet: it is {look.status_of(chosen).shown_state}")
+    for path in lines.paths:
+        print(path, file=sys.stderr, flush=True)
+    if follow and log.slurm_job:
+        every = f"every {SHORTEST_SECONDS:.0f} to {LONGEST_SECONDS:.0f} s, the longer nothing changes"
+        print(f"SLURM is asked whether job {log.slurm_job} goes on {every}", file=sys.stderr, flush=True)
+    goes_on = JobGoesOn(log, chosen.folder, submitters(look.records))
+    while True:
+        is_last = not follow or not goes_on()  # asked first: what its job wrote until its end is there then
+        for line in lines.new(to_end=is_last):
+            print(line.text)
+        sys.stdout.flush()
+        if is_last:
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _logs_of_all(study: Study, follow: bool) -> None:
+    from sweeps.watch.logs import END_BYTES, RunLines
+    from sweeps.watch.named_runs import short_names
+    from sweeps.watch.status_table import counts
+
+    look = study.look()
+    names = short_names(look.files)
+    width = max(map(len, names.values()))
+    lines = {folder: RunLines(look, run, END_BYTES) for folder, run in look.files.items()}
+    newest = {folder: log.new(to_end=not follow)[-NEWEST_LINES:] for folder, log in lines.items()}
+    if not any(newest.values()) and not follow:
+        raise RunError(f"{look.study}: no run has a log yet: {counts(look.runs)}")
+    while True:
+        together = [(line.time, folder, line.text) for folder, added in newest.items() for line in added]
+        for _, folder, text in sorted(together, key=lambda one: one[0]):
+            print(f"{names[folder]:{width}} | {text}")
+        sys.stdout.flush()
+        if not follow or not look.is_live:
+            return
+        time.sleep(LOOK_SECONDS)
+        look = study.look()
+        for folder, run in look.files.items():
+            if not lines[folder].paths:  # its job may have begun
+                lines[folder] = RunLines(look, run)
+        newest = {folder: log.new() for folder, log in lines.items()}
 
 
 @app.command()

@@ -1,14 +1,13 @@
-"""The log of a run's newest job: which file it is, its end, and following it while the job goes on."""
+"""What runs say of themselves, as lines for a person, while their jobs go on; and the logs of the jobs."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import time
-from collections.abc import Callable, Collection
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import NamedTuple
 
 from bench.errors import InputError, RunError
 from bench.files.run_files import RunFiles
@@ -17,9 +16,13 @@ from sweeps.slurm import client
 from sweeps.watch.pace import SHORTEST_SECONDS, Pace
 from sweeps.watch.study import Look
 
-POLL_SECONDS = 0.5
 ASK_SECONDS = SHORTEST_SECONDS
 END_BYTES = 65536
+
+# A line as `bench.files.run_folder` has it logged.
+STAMP = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) ([A-Z]+) ")
+# What submitit says of its own doings, and the rows of metrics as earlier versions printed them.
+CHATTER = re.compile(r"submitit [A-Z]+ \(|\{'step': ")
 
 
 @dataclass(frozen=True)
@@ -54,24 +57,91 @@ def log_of(study: Path, job_id: str) -> Path | None:
 
 
 def end_of(path: Path) -> list[str]:
-    """The last lines of a log, of 64 KiB at most."""
+    """The last lines of a job's log, of 64 KiB at most, less what submitit says."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - END_BYTES))
         lines = file.read().decode("utf-8", errors="replace").splitlines()
-    return lines[1:] if size > END_BYTES else lines
+    whole = lines[1:] if size > END_BYTES else lines
+    return [line for line in whole if not CHATTER.match(line)]
 
 
-def copy(path: Path, out: IO[bytes], goes_on: Callable[[], bool] = lambda: False) -> None:
-    """Write a log out, and what is added to it for as long as `goes_on()`."""
-    with path.open("rb") as file:
-        while True:
-            is_last = not goes_on()  # asked first: what its job wrote until its end is there then
-            shutil.copyfileobj(file, out)
-            out.flush()
-            if is_last:
-                return
-            time.sleep(POLL_SECONDS)
+class Line(NamedTuple):
+    """`time`: when it was written, as text that sorts; of a line without, that of the line before it."""
+
+    time: str
+    text: str
+
+
+class RunLines:
+    """The lines of one run, as they are written: of its own log, or, until it has one, its own of its job's log."""
+
+    def __init__(self, look: Look, run: RunFiles, at_most_bytes: int | None = None) -> None:
+        """`at_most_bytes`: of each file's end, to begin with."""
+        self._own = [_Growing(phase_file(run.folder, "log.txt", phase), at_most_bytes) for phase in PHASES]
+        job = newest_log(look, run)
+        self._job = (
+            _Growing(job.path, at_most_bytes) if job and job.path not in [log.path for log in self._own] else None
+        )
+        self._name = run.folder.name
+        self._names = re.compile("|".join(map(re.escape, look.files)))
+        self._current = self._name  # what a job says before its first run is for all of them
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files that the lines are in, and the job's log."""
+        return [log.path for log in (*self._own, self._job) if log and log.path.exists()]
+
+    def new(self, to_end: bool = False) -> list[Line]:
+        """The lines that were added since the last call, by time; `to_end`: also one that is not whole yet."""
+        own = [line for log in self._own for line in log.new(to_end)]
+        if own or any(log.path.exists() for log in self._own):
+            lines = sorted(own, key=lambda line: line.time)
+        else:
+            lines = [line for line in self._job.new(to_end) if self._is_own(line.text)] if self._job else []
+        # Earlier versions began each row with the run's folder.
+        return [Line(line.time, line.text.replace(f"{self._name} step", "step", 1)) for line in lines]
+
+    def _is_own(self, text: str) -> bool:
+        """Whether a line of a job's log is about the run: the newest run that was named is at work."""
+        if CHATTER.match(text):
+            return False
+        if named := self._names.findall(text):
+            self._current = named[-1]
+        return self._current == self._name
+
+
+class _Growing:
+    """A file of lines that is being written."""
+
+    def __init__(self, path: Path, at_most_bytes: int | None) -> None:
+        self.path, self._at_most = path, at_most_bytes
+        self._read = 0
+        self._time = ""
+
+    def new(self, to_end: bool) -> list[Line]:
+        """The lines that were added since the last call; `to_end`: also one that is not whole yet."""
+        try:
+            with self.path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                cut = self._read == 0 and self._at_most is not None and size > self._at_most
+                file.seek(size - self._at_most if cut and self._at_most else min(self._read, size))
+                content = file.read()
+                self._read = file.tell()
+        except FileNotFoundError:
+            return []
+        whole = len(content) if to_end else content.rfind(b"\n") + 1
+        self._read -= len(content) - whole
+        lines = content[:whole].decode("utf-8", errors="replace").removesuffix("\n").split("\n")[1 if cut else 0 :]
+        return [self._line(text) for text in lines] if whole else []
+
+    def _line(self, text: str) -> Line:
+        """Without milliseconds, and the level where all is well."""
+        if found := STAMP.match(text):
+            self._time = found[1]
+            level = "" if found[2] == "INFO" else f"{found[2]} "
+            text = f"{found[1].partition(',')[0]} {level}{text[found.end() :]}"
+        return Line(self._time, text)
 
 
 class JobGoesOn:

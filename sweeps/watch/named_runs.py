@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from bench.errors import InputError
@@ -26,6 +27,15 @@ def find_run(runs: Mapping[str, RunFiles], name: str) -> RunFiles:
         raise InputError(f"{name}: {len(found)} runs have this label; accepted: {folders}")
     labels = _listed(list(dict.fromkeys(run.recipe.label for run in runs.values())))
     raise InputError(f"{name}: no such run; accepted: {labels}, or a recipe's id, or a run folder's name")
+
+
+def short_names(runs: Mapping[str, RunFiles]) -> dict[str, str]:
+    """Folder name -> the run's label, where it has one that no other has; else the folder's name."""
+    labels = Counter(run.recipe.label for run in runs.values())
+    return {
+        folder: run.recipe.label if run.recipe.label and labels[run.recipe.label] == 1 else folder
+        for folder, run in runs.items()
+    }
 
 
 def _listed(names: list[str]) -> str:

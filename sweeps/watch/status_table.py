@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from bench.commands.quantities import duration
 from bench.commands.text_table import print_table
 from bench.files.names import visible
 from sweeps.watch.status import RunStatus, State
@@ -63,16 +64,6 @@ def states(runs: Sequence[RunStatus]) -> str:
 def as_json(runs: Sequence[RunStatus]) -> list[dict[str, Any]]:
     """All that is known of every run, the fields of `RunStatus`; what is not known is null."""
     return [{**asdict(run), "folder": str(run.folder)} for run in runs]
-
-
-def duration(seconds: float) -> str:
-    """`M:SS`, `H:MM:SS`, or with days before it, `D-HH:MM:SS`."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours_of_day = divmod(hours, 24)
-    if days:
-        return f"{days}-{hours_of_day:02}:{minutes:02}:{seconds:02}"
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _training_left(runs: Sequence[RunStatus]) -> float | None:

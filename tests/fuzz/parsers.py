@@ -68,7 +68,7 @@ def _read_planned(folder: Path) -> object:
 
 
 def _profile(folder: Path) -> None:
-    from sweeps.cluster import CLUSTERS
+    from sweeps.shipped import CLUSTERS
 
     for number, path in enumerate(sorted(CLUSTERS.glob("*.yaml"))):
         shutil.copy(path, folder / f"{number}.yaml")

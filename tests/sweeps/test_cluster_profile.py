@@ -13,8 +13,9 @@ from recipes import tiny
 from bench.errors import InputError
 from bench.flops import forward_gmacs
 from bench.recipe import Recipe
-from sweeps.cluster import CLUSTERS, ClusterProfile, Resources, load_cluster, minutes
-from sweeps.expand import STUDIES, load_sweep
+from sweeps.cluster import ClusterProfile, Resources, load_cluster, minutes
+from sweeps.expand import load_sweep
+from sweeps.shipped import CLUSTERS, STUDIES
 
 SLURM: dict[str, Any] = {
     "executor": "slurm",

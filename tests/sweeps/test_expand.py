@@ -16,7 +16,8 @@ from recipes import TINY
 from bench.errors import InputError
 from bench.files.run_folder import read_config, read_content, write_config
 from bench.recipe import Recipe
-from sweeps.expand import STUDIES, find_study, load_sweep
+from sweeps.expand import find_study, load_sweep
+from sweeps.shipped import STUDIES
 
 BASE = {key: value for key, value in TINY.items() if key != "label"}
 

@@ -47,6 +47,11 @@ def test_a_sweep_runs_once_and_a_failure_stops_nothing_else(study: StudyFolder, 
         assert "not finite at step" in str(status.error)
     assert any("running" in states for states in seen)
     assert set(starts(path, tmp_path).values()) == {1}
+    for status in good.values():  # jobs do several runs each
+        said = ditbench("sweep", "logs", path, status.id, "--runs", tmp_path).out
+        rows = [*jsonl.read(status.folder / "train.jsonl"), *jsonl.read(status.folder / "evals.jsonl")]
+        lines = [line[len("2026-01-01 10:00:00 ") :] for line in said.splitlines()]
+        assert sorted(lines) == sorted(["started from step 0", *map(jsonl.in_words, rows)])
 
     again = subprocess.run(submit_here(path, tmp_path), capture_output=True, text=True, timeout=300, check=False)
     assert again.returncode == 1

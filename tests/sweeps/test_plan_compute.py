@@ -38,7 +38,7 @@ def test_the_shipped_example_gives_the_papers_speed() -> None:
     assert xl2.training and "0.81 steps/s" in xl2.training.source
 
 
-@pytest.mark.parametrize("label", ["S/8", "L/4", "XL/2"])
+@pytest.mark.parametrize("label", ["S/2", "L/4", "XL/2"])  # large enough to be bound by compute
 def test_one_fid_50k_costs_16300_training_steps(label: str) -> None:
     run_plan = one(label, profile(), mfu=0.3)
     assert run_plan.score_tflop / run_plan.step_tflop == pytest.approx(50_000 * 250 / (3 * 256))

@@ -104,4 +104,6 @@ def test_nothing_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert (done.gpu_hours, done.wall_s, done.arrays) == (0, 0, ())
     check_budget(done, 0)
     print_plan(done)
-    assert "1 runs: 1 finished" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "1 run: 1 finished" in shown
+    assert "Nothing is left to do." in shown

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 from fake_slurm import FakeSlurm, FakeStudy, SweepCommands, append, submit_two
 from rich.console import Console
 
+from sweeps.expand import run_folders
 from sweeps.slurm import submissions
 from sweeps.watch import logs, progress
 from sweeps.watch.status import RunStatus
@@ -155,6 +156,22 @@ def test_a_terminal_shows_what_it_has_room_for(
     assert "node" not in "\n".join(narrow)
 
 
+def test_a_terminal_shows_a_bar_and_how_losses_fell(fake: FakeStudy) -> None:
+    fake.started_here("S/4")
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=40, color_system="standard")
+    with fake.at_work("S/4"), progress.watch(fake.sweep.recipes, console) as show:
+        for step, loss in ((2, 0.9), (4, 0.5), (6, 0.3)):
+            append(fake.run("S/4") / "train.jsonl", {"step": step, "loss": loss, "images_per_s": 64.0})
+            show(Study(fake.sweep, fake.runs).look().runs, [])
+    assert isinstance(console.file, io.StringIO)
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue().rpartition("0 of 4 finished")[2]).splitlines()
+    assert set(last[1].strip()) <= set("━╸╺")
+    assert last[2].startswith("┏")
+    (row,) = (line for line in last if "S/4" in line)
+    assert "│ 0.3000 │   █▃▁ │" in row
+    assert max(map(len, last)) <= 80
+
+
 def test_bad_arguments(sweep: SweepCommands) -> None:
     assert "--json is one look, --watch many" in sweep("status", "--watch", "--json", status=2)
     for verb in ("logs", "why", "cancel"):
@@ -230,9 +247,7 @@ def test_following_a_slurm_job(
     """A job that waits to be continued goes on, and so does one of which SLURM says nothing."""
     monkeypatch.setenv("PATH", str(slurm.folder))
     monkeypatch.setattr(logs, "ASK_SECONDS", 0.0)
-    log = tmp_path / "log"
-    log.write_text("step 2\n")
-    goes_on = logs.JobGoesOn(logs.JobLog(log, "22_0"), fake.run("S/4"))
+    goes_on = logs.JobGoesOn(logs.JobLog(tmp_path / "log", "22_0"), fake.run("S/4"))
     slurm.queue("22_0|RUNNING|training|n1|None")
     assert goes_on()
     slurm.queue("22_0|PENDING|training||BeginTime")
@@ -241,12 +256,102 @@ def test_following_a_slurm_job(
     assert goes_on()
     slurm.queue("22_1|RUNNING|training|n1|None")
     assert not goes_on()
-    out = io.BytesIO()
-    following = threading.Thread(target=logs.copy, args=(log, out, goes_on))
-    following.start()
-    following.join(10)
-    assert not following.is_alive()
-    assert out.getvalue() == b"step 2\n"
+
+
+def test_a_runs_own_log_comes_before_its_jobs(sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy) -> None:
+    """As two jobs write it, of training and of scoring: by time, without what only a program needs."""
+    submit_two(fake, slurm)
+    (fake.run("S/4") / "log.txt").write_text(
+        "2026-01-01 10:00:00,123 INFO started from step 0\n"
+        "2026-01-01 10:00:02,000 INFO step 2: loss 0.5000, 64 images/s\n"
+        "2026-01-01 10:00:09,000 ERROR Traceback (most recent call last):\n  File x\nKeyError: 1\n"
+    )
+    (fake.run("S/4") / "scoring-log.txt").write_text(
+        "2026-01-01 10:00:05,000 INFO step 6: Fréchet distance 98.77\n2026-01-01 10:00:10,000 INFO and"
+    )
+    done = sweep.ended("logs", "S/4")
+    assert done.out.splitlines() == [
+        "2026-01-01 10:00:00 started from step 0",
+        "2026-01-01 10:00:02 step 2: loss 0.5000, 64 images/s",
+        "2026-01-01 10:00:05 step 6: Fréchet distance 98.77",
+        "2026-01-01 10:00:09 ERROR Traceback (most recent call last):",
+        "  File x",
+        "KeyError: 1",
+        "2026-01-01 10:00:10 and",  # its process was killed
+    ]
+    job_log = fake.folder / "submissions" / "0001" / "jobs" / "22_0_0_log.out"
+    own = [fake.run("S/4") / name for name in ("log.txt", "scoring-log.txt")]
+    assert done.err.splitlines() == [str(path) for path in (*own, job_log)]
+
+
+def test_of_a_job_with_several_runs_each_has_its_own_lines(
+    sweep: SweepCommands, slurm: FakeSlurm, fake: FakeStudy
+) -> None:
+    fake.submitted(fake.array("training", "22", ["S/4", "S/2"]))
+    slurm.accounting("22|RUNNING|training|n1")
+    log = fake.started("S/4", "22")
+    fake.started("S/2", "22")
+    log.parent.mkdir()
+    first, second = fake.run("S/4").name, fake.run("S/2").name
+    log.write_text(
+        "module: loaded\n"
+        "submitit INFO (2026-01-01 10:00:00,000) - Starting with JobEnvironment(job_id=22)\n"
+        f"2026-01-01 10:00:00,000 INFO {first} step 2: loss 0.5000, 64 images/s\n"
+        "a warning of torch\n"
+        f"2026-01-01 10:00:05,000 INFO {second}: training\n"
+        "{'step': 2, 'loss': 0.25}\n"
+        f"2026-01-01 10:00:06,000 INFO {second} step 2: loss 0.2500, 64 images/s\n"
+        "another\n"
+        "submitit ERROR (2026-01-01 10:00:07,000) - Submitted job triggered an exception\n"
+    )
+    assert sweep("logs", "S/4").splitlines() == [
+        "module: loaded",
+        "2026-01-01 10:00:00 step 2: loss 0.5000, 64 images/s",
+        "a warning of torch",
+    ]
+    assert sweep("logs", "S/2").splitlines() == [
+        "module: loaded",
+        f"2026-01-01 10:00:05 {second}: training",
+        "2026-01-01 10:00:06 step 2: loss 0.2500, 64 images/s",
+        "another",
+    ]
+
+
+def test_the_newest_lines_of_all_runs_with_their_names(sweep: SweepCommands, fake: FakeStudy) -> None:
+    assert "no run has a log yet: 0 of 4 finished, 4 waiting" in sweep("logs", status=1)
+    for label, seconds in (("S/4", 0), ("B/2", 1)):
+        lines = [f"2026-01-01 10:00:{10 * step + seconds:02},000 INFO step {step}\n" for step in range(1, 6)]
+        (fake.run(label) / "log.txt").write_text("2026-01-01 10:00:00,000 INFO before\n" + "".join(lines))
+    assert sweep("logs").splitlines() == [
+        f"{label} | 2026-01-01 10:00:{10 * step + seconds:02} step {step}"
+        for step in range(1, 6)
+        for label, seconds in (("S/4", 0), ("B/2", 1))
+    ]
+
+
+def test_following_all_runs(sweep: SweepCommands, fake: FakeStudy) -> None:
+    fake.started_here("S/4")
+    with fake.at_work("S/4"):
+        following = sweep.start("logs", "--follow")
+        assert following.stdout
+        (fake.run("S/4") / "log.txt").write_text("step 2\nhalf")
+        assert following.stdout.readline() == "S/4 | step 2\n"
+        with (fake.run("S/4") / "log.txt").open("a") as file:
+            file.write(" a line\n")
+        assert following.stdout.readline() == "S/4 | half a line\n"
+    assert following.communicate(timeout=20)[0] == ""
+    assert following.returncode == 0
+
+
+def test_runs_of_one_label_are_told_apart_by_their_folders(tmp_path: Path, slurm: FakeSlurm) -> None:
+    (tmp_path / "alike").mkdir()
+    alike = FakeStudy(tmp_path / "alike", label="the same")
+    folders = [run_folders(alike.sweep, alike.runs)[recipe.id] for recipe in alike.sweep.recipes]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "log.txt").write_text(f"{folder.name[-4:]}\n")
+    lines = SweepCommands(slurm, alike)("logs").splitlines()
+    assert sorted(lines) == sorted(f"{folder.name} | {folder.name[-4:]}" for folder in folders)
 
 
 # --- why ---
