@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.figures import marks, style
-from analysis.results.files import write_csv
+from analysis.drawing import marks, style
+from analysis.drawing.picture import Picture
+from analysis.drawing.write import write_picture
 from analysis.results.visible import visible
 
 # The same colour for the same part in every picture; others take those that are left, in turn.
@@ -24,6 +25,11 @@ COLOURS = {
 }
 OTHERS = ("#F0E442", "#8C6BB1", "#6B4F2A", "#BBBBBB")
 REST = "other"
+TITLE = "Where one forward pass is spent"
+CAPTION = (
+    "Shares of the multiply-accumulates of one forward pass of one image, counted operator by operator: linear maps, "
+    "convolutions, attention products, and one for each element that a LayerNorm of the blocks gives."
+)
 WRITTEN = 4.5  # per cent: a smaller segment has no room for its number
 BAR = 0.27  # inches for a bar and the gap to the next
 LONGEST_NAME = 45  # characters
@@ -31,11 +37,11 @@ IN_LEGEND = 110  # characters in a line of the legend
 
 
 def draw_shares(rows: Sequence[dict[str, Any]], folder: Path, name: str) -> list[Path]:
-    """Draw `rows` into NAME.png, .pdf and .csv: model, part, gmacs and share_percent, all parts of a model together."""
+    """Draw `rows`, all parts of a model together: model, part, gmacs and share_percent; files as `write_picture`."""
     table = pd.DataFrame(rows)
     with style.look():
-        files = style.write_figure(_figure(_merged(table)), folder, name)
-    return [*files, write_csv(folder / f"{name}.csv", table)]
+        figure = _figure(_merged(table))
+    return write_picture(Picture(name, figure, table, "", CAPTION, title=TITLE), folder, "none")
 
 
 def _merged(table: pd.DataFrame) -> pd.DataFrame:

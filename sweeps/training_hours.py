@@ -31,7 +31,7 @@ def training_hours(
 ) -> list[TrainingHours]:
     """What training each of `variants`, all with batch size and steps, takes on `cluster`.
 
-    Speeds are `mfu` or the profile's; what runs of one's own have measured is for plans of them.
+    Speeds are `mfu` or the profile's; on this machine, those of runs under `runs`, measured or estimated from these.
 
     Raises:
         InputError: the profile lacks what turns compute into time, or has nothing for a run.

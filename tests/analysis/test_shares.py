@@ -34,7 +34,7 @@ def test_data_hold_what_is_drawn_and_the_same_rows_are_the_same_bytes(
     given = rows(models, parts)
     files = draw_shares(given, tmp_path / "one", "shares")
     again = draw_shares(given, tmp_path / "two", "shares")
-    assert [file.name for file in files] == ["shares.png", "shares.pdf", "shares.csv"]
+    assert [file.name for file in files] == [f"shares.{kind}" for kind in ("png", "pdf", "csv", "txt", "tex")]
     assert [file.read_bytes() for file in files] == [file.read_bytes() for file in again]
     types = {"model": "str", "part": "str", "gmacs": "float64", "share_percent": "float64"}
     assert read_csv(files[2], types).to_dict("records") == given
