@@ -29,8 +29,8 @@ ACCENTS = dict(
 )
 BELOW = "\u0323\u0327\u0328\u0331"
 MATHS = _pairs(
-    "α alpha β beta γ gamma δ delta ε varepsilon ζ zeta η eta θ theta ι iota κ kappa λ lambda μ mu ν nu ξ xi π pi ρ rho "
-    "ς varsigma σ sigma τ tau υ upsilon φ varphi χ chi ψ psi ω omega ϕ phi ϵ epsilon ϑ vartheta "
+    "α alpha β beta γ gamma δ delta ε varepsilon ζ zeta η eta θ theta ι iota κ kappa λ lambda μ mu ν nu ξ xi π pi "
+    "ρ rho ς varsigma σ sigma τ tau υ upsilon φ varphi χ chi ψ psi ω omega ϕ phi ϵ epsilon ϑ vartheta "
     "Γ Gamma Δ Delta Θ Theta Λ Lambda Ξ Xi Π Pi Σ Sigma Υ Upsilon Φ Phi Ψ Psi Ω Omega "
     "× times ÷ div ± pm ∓ mp · cdot ⋅ cdot ∗ ast ∘ circ √ surd ∞ infty ∝ propto ∂ partial ∇ nabla ∑ sum ∏ prod ∫ int "
     "≤ leq ≥ geq ≪ ll ≫ gg ≈ approx ≡ equiv ≠ neq ∼ sim ≃ simeq ∈ in ∉ notin ∅ emptyset ∩ cap ∪ cup ⊂ subset ∀ forall "

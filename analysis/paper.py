@@ -54,7 +54,10 @@ def write_paper(sources: Sequence[Source], out: Path, width: Width = "two") -> D
     files: list[Path] = []
     for name, picture in pictures.items():
         pdf, tex = (out / f"{file_name(name)}.{kind}" for kind in ("pdf", "tex"))
-        files += [write_whole(pdf, rendered(picture, "pdf")), write_whole(tex, latex_figure(picture, pdf.name).encode())]
+        files += [
+            write_whole(pdf, rendered(picture, "pdf")),
+            write_whole(tex, latex_figure(picture, pdf.name).encode()),
+        ]
     tables, without = _tables(sources)
     files += [write_whole(out / f"table-{table.name}.tex", latex(table).encode()) for table in tables]
     parts = {

@@ -13,7 +13,6 @@ from analysis.latex import latex_prose, latex_text
 from analysis.results.csv_text import csv_text
 from analysis.results.visible import visible
 
-
 COLUMN_CHARACTERS = 60  # of a paper's column, in the size of footnotes
 
 
@@ -123,7 +122,7 @@ def latex(table: Table) -> str:
         cells = zip(row, table.columns, strict=True)
         rows.append([_latex_number(cell.text) if column.is_number else latex_text(cell.text) for cell, column in cells])
         if any(cell.range for cell in row):
-            rows.append([rf"\scriptsize {_latex_number(cell.range)}" if cell.range else "" for cell in row])
+            rows.append([rf"\scriptsize {_latex_range(cell.range)}" if cell.range else "" for cell in row])
     # Of FID∞, where it is an index.
     headings = [latex_text(column.heading).replace(r"$\infty$", r"$_\infty$") for column in table.columns]
     alignment = "".join("r" if column.is_number else "l" for column in table.columns)
@@ -179,6 +178,11 @@ def _words(value: Any) -> str:
 def _markdown(text: str) -> str:
     """`text` with what Markdown, a page's HTML and its formulas would read as markup escaped."""
     return visible(text).translate({ord(character): f"\\{character}" for character in "\\|*_`<>[]&$~#"})
+
+
+def _latex_range(text: str) -> str:
+    """1.2 to 1.3 with a dash; with minus signs, as it is."""
+    return _latex_number(text) if "-" in text else latex_text(text.replace(" to ", "–"))
 
 
 def _latex_number(text: str) -> str:
