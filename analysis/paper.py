@@ -24,7 +24,8 @@ from analysis.results.tables import Tables
 
 SECONDS = 300  # for pdflatex, which may have to make its fonts first
 # Two columns, as wide as the figures are drawn. Without dates and names of files: the same page is the same bytes.
-PAGE = r"""\documentclass[twocolumn]{article}
+PAGE = r"""% By ditbench paper, which writes it anew each time.
+\documentclass[twocolumn]{article}
 \usepackage[utf8]{inputenc}
 \usepackage[T1]{fontenc}
 \IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}
@@ -41,6 +42,7 @@ PAGE = r"""\documentclass[twocolumn]{article}
 %TABLES%
 \end{document}
 """
+MARK = PAGE.partition("\n")[0].encode()
 
 
 def write_paper(sources: Sequence[Source], out: Path, width: Width = "two") -> Drawn:
@@ -48,8 +50,11 @@ def write_paper(sources: Sequence[Source], out: Path, width: Width = "two") -> D
 
     Raises:
         NothingToDraw: there is data for no figure.
-        ResultsError: scores that are not finite or not comparable.
+        ResultsError: scores that are not finite or not comparable, or a paper.tex of another hand in `out`.
     """
+    page = out / "paper.tex"
+    if page.exists() and not page.read_bytes().startswith(MARK):
+        raise ResultsError(f"{page} is not of `ditbench paper` and stays; accepted: another folder as --out")
     pictures, left_out = available(sources, width)
     files: list[Path] = []
     for name, picture in pictures.items():
@@ -64,10 +69,10 @@ def write_paper(sources: Sequence[Source], out: Path, width: Width = "two") -> D
         "%FIGURES%": [file_name(name) for name in pictures],
         "%TABLES%": [f"table-{table.name}" for table in tables],
     }
-    page = PAGE
+    text = PAGE
     for place, names in parts.items():
-        page = page.replace(place, "\n".join(rf"\input{{{name}}}" for name in names))
-    return Drawn([*files, write_whole(out / "paper.tex", page.encode())], left_out + without)
+        text = text.replace(place, "\n".join(rf"\input{{{name}}}" for name in names))
+    return Drawn([*files, write_whole(page, text.encode())], left_out + without)
 
 
 def file_name(figure: str) -> str:
@@ -85,23 +90,26 @@ def compile_page(folder: Path) -> Path | None:
     pdflatex = shutil.which("pdflatex")
     if pdflatex is None:
         return None
-    pdf, log = folder / "paper.pdf", folder / "paper.log"
+    page, pdf, log = (folder / f"paper.{kind}" for kind in ("tex", "pdf", "log"))
     pdf.unlink(missing_ok=True)
     with TemporaryDirectory() as aside:
         command = [pdflatex, "-interaction=nonstopmode", "-halt-on-error", "-file-line-error", "-no-shell-escape"]
         for _ in range(2):  # the second knows the places of the labels
-            done = subprocess.run(
-                [*command, f"-output-directory={aside}", "paper.tex"],
-                cwd=folder,
-                env=os.environ | {"max_print_line": "1000"},  # an error is one line
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=SECONDS,
-                check=False,
-            )
+            try:
+                done = subprocess.run(
+                    [*command, f"-output-directory={aside}", page.name],
+                    cwd=folder,
+                    env=os.environ | {"max_print_line": "1000"},  # an error is one line
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    timeout=SECONDS,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                raise ResultsError(f"{page} does not compile: pdflatex took more than {SECONDS} s") from None
             if done.returncode:
                 write_whole(log, done.stdout)
-                raise ResultsError(f"{folder / 'paper.tex'} does not compile: {_first_error(done.stdout)}; see {log}")
+                raise ResultsError(f"{page} does not compile: {_first_error(done.stdout)}; see {log}")
         log.unlink(missing_ok=True)
         return write_whole(pdf, (Path(aside) / "paper.pdf").read_bytes())
 
@@ -115,7 +123,7 @@ def _tables(sources: Sequence[Source]) -> tuple[list[Table], list[str]]:
     """The tables of all sources, and in lines why there are no others. A source is named where there are several."""
     made: list[Table] = []
     without: dict[str, list[str]] = {}
-    for number, source in enumerate(sources, 1):
+    for source, called in zip(sources, _plain_names(sources), strict=True):
         for name, make in TABLES.items():
             if source.published and name == "published":  # beside itself
                 continue
@@ -126,7 +134,7 @@ def _tables(sources: Sequence[Source]) -> tuple[list[Table], list[str]]:
                 continue
             if len(sources) > 1:
                 caption = f"{table.caption} ({source.name})"
-                table = replace(table, name=f"{name}-{_ascii(source.name) or number}", caption=caption)
+                table = replace(table, name=f"{name}-{called}", caption=caption)
             made.append(table)
     return made, [f"table {', '.join(names)}: not made: {reason}" for reason, names in without.items()]
 
@@ -140,6 +148,9 @@ def _scaling_study(source: Source) -> Tables:
     return replace(source.tables, runs=runs, evals=evals.loc[evals["run"].isin(runs["run"])])
 
 
-def _ascii(name: str) -> str:
-    """What a file and a label of LaTeX can be called: my results (2) -> my-results-2."""
-    return re.sub("[^A-Za-z0-9]+", "-", name).strip("-")
+def _plain_names(sources: Sequence[Source]) -> list[str]:
+    """What files and labels of LaTeX can be called, each otherwise: My results (2) -> my-results-2."""
+    names = [re.sub("[^a-z0-9]+", "-", source.name.lower()).strip("-") or "results" for source in sources]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{name}-{number}" for number, name in enumerate(names, 1)]

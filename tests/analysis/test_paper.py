@@ -55,8 +55,8 @@ def test_the_page_has_all_that_is_written_by_the_papers_numbers(
     assert inputs(tmp_path / "paper.tex") == [
         "fig8-gflops-vs-fid",
         "residuals",
-        "table-summary-Gr-e-1-a-b",
-        "table-correlations-Gr-e-1-a-b",
+        "table-summary-gr-e-1-a-b",
+        "table-correlations-gr-e-1-a-b",
         "table-summary-published",
         "table-correlations-published",
     ]
@@ -85,6 +85,22 @@ def test_one_study_has_tables_named_as_the_command_for_tables_labels_them(
         r"50 \% \#1\_\{a\} \textbackslash{}b \$x\$ \textasciitilde{}\textasciicircum{}"
         in (tmp_path / "table-summary.tex").read_text()
     )
+
+
+def test_a_paper_of_another_hand_is_not_written_over(tmp_path: Path, hostile: Source) -> None:
+    (tmp_path / "paper.tex").write_text("mine")
+    with pytest.raises(ResultsError, match=r"paper.tex is not of `ditbench paper` and stays"):
+        write_paper([hostile], tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_studies_whose_names_differ_in_letters_that_files_lack_have_tables_of_their_own(
+    tmp_path: Path, hostile: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "loss")
+    write_paper([replace(hostile, name="a b"), replace(hostile, name="a_b"), replace(hostile, name="模")], tmp_path)
+    names = {"summary-a-b-1", "summary-a-b-2", "summary-results-3"}
+    assert names <= {path.stem.removeprefix("table-") for path in tmp_path.glob("table-*")}
 
 
 def installed(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str = "") -> None:
