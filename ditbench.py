@@ -15,6 +15,7 @@ from analysis.commands import figure as figure_command
 from analysis.commands.advise import advise
 from analysis.commands.compare import compare
 from analysis.commands.fit import fit
+from analysis.commands.paper import paper
 from analysis.commands.table import table
 from analysis.errors import ResultsError
 from bench.commands.assets import doctor, prepare
@@ -62,6 +63,7 @@ for command in (
     compare,
     advise,
     table,
+    paper,
 ):
     app.command()(command)
 # What is none of its options may be a field of a model's family.

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from analysis.drawing import style
 from analysis.drawing.picture import Picture
+from analysis.latex import latex_prose
 from analysis.results.files import write_arrays, write_csv, write_whole
-from analysis.results.table_formats import latex_text
 
 Caption = Literal["none", "short", "full"]
 
@@ -21,7 +21,7 @@ SMALL_PRINT = 7.0  # points
 LINE = 1.3 * SMALL_PRINT / 72  # inches from one line to the next
 GAP = 0.08  # inches between the panels and the small print
 # Without dates: the same figure is the same bytes.
-METADATA: dict[str, dict[str, Any]] = {
+METADATA: dict[Literal["png", "pdf"], dict[str, Any]] = {
     "png": {"Software": None},
     "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
 }
@@ -34,7 +34,7 @@ def write_picture(picture: Picture, out: Path, caption: Caption = "short") -> li
     whole caption is in NAME.txt, there with the keys of the scores too, and in NAME.tex, which includes NAME.pdf.
     """
     under = {"none": "", "short": picture.short, "full": picture.caption}[caption]
-    pictures = {f".{kind}": _rendered(picture, kind, under) for kind in METADATA}
+    pictures = {f".{kind}": rendered(picture, kind, under) for kind in METADATA}
     paths = [write_whole(out / f"{picture.name}{suffix}", content) for suffix, content in pictures.items()]
     if isinstance(picture.data, Mapping):
         paths.append(write_arrays(out / f"{picture.name}.npz", picture.data))
@@ -42,24 +42,30 @@ def write_picture(picture: Picture, out: Path, caption: Caption = "short") -> li
         paths.append(write_csv(out / f"{picture.name}.csv", picture.data))
     text = "\n\n".join(part for part in (picture.title, picture.caption, picture.keys) if part)
     paths.append(write_whole(out / f"{picture.name}.txt", f"{text}\n".encode()))
-    paths.append(write_whole(out / f"{picture.name}.tex", latex_figure(picture).encode()))
+    paths.append(write_whole(out / f"{picture.name}.tex", latex_figure(picture, f"{picture.name}.pdf").encode()))
     return paths
 
 
-def latex_figure(picture: Picture) -> str:
-    """The picture as a LaTeX float: figure, or figure* for one that is wider than a column."""
-    wide = picture.figure.get_figwidth() > style.WIDTHS["one"]
+def latex_figure(picture: Picture, file: str) -> str:
+    """The picture in `file` as a LaTeX float: figure, or figure* for one that is wider than a column."""
+    column = style.WIDTHS["one"]
+    wide = picture.figure.get_figwidth() > column
     environment, width = ("figure*", r"\textwidth") if wide else ("figure", r"\columnwidth")
     title = f"{picture.title}. " if picture.title else ""
-    sentences = " ".join(latex_text(line) for line in picture.caption.splitlines() if line)
+    caption = latex_prose(title) + " ".join(latex_prose(line) for line in picture.caption.splitlines() if line)
+    # A page has some 55 lines: what the caption leaves of it is the most that a high picture may take.
+    lines = len(caption) / (16 * (style.WIDTHS["two"] if wide else column))
+    height = max(0.3, 0.9 - lines / 55)
     return (
-        f"\\begin{{{environment}}}[t]\n  \\centering\n  \\includegraphics[width={width}]{{{picture.name}.pdf}}\n"
-        f"  \\caption{{{latex_text(title)}{sentences}}}\n  \\label{{fig:{picture.name.replace('_', '-')}}}\n"
+        "% needs \\usepackage{graphicx} and \\usepackage[T1]{fontenc}\n"
+        f"\\begin{{{environment}}}[tp]\n  \\centering\n"
+        f"  \\includegraphics[width={width},height={height:.2f}\\textheight,keepaspectratio]{{{file}}}\n"
+        f"  \\caption{{{caption}}}\n  \\label{{fig:{picture.name.replace('_', '-')}}}\n"
         f"\\end{{{environment}}}\n"
     )
 
 
-def _rendered(picture: Picture, kind: str, under: str) -> bytes:
+def rendered(picture: Picture, kind: Literal["png", "pdf"], under: str = "") -> bytes:
     """The file's content. The small print lies below the figure, which keeps its own layout whatever is said there."""
     from matplotlib.transforms import Bbox
 

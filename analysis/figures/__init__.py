@@ -22,6 +22,7 @@ __all__ = [
     "ALL",
     "CATALOGUE",
     "NothingToDraw",
+    "available",
     "draw",
     "draw_all",
     "draw_available",
@@ -117,24 +118,36 @@ def draw_available(sources: Sequence[Source], out: Path, width: Width = "two", c
     """Draw every figure that `sources` have data for; `left_out` says of each other one what it would need.
 
     Raises:
+        NothingToDraw, ResultsError: see `available`.
+    """
+    from analysis.drawing import write
+
+    pictures, left_out = available(sources, width)
+    written = [write.write_picture(one, out, caption) for one in pictures.values()]
+    return Drawn([file for files in written for file in files], left_out)
+
+
+def available(sources: Sequence[Source], width: Width = "two") -> tuple[dict[str, Picture], list[str]]:
+    """The figures that `sources` have data for, by name; and in lines what each other one would need.
+
+    Raises:
         NothingToDraw: there is data for none.
         ResultsError: scores that are not finite or not comparable.
     """
-    files: list[Path] = []
+    pictures: dict[str, Picture] = {}
     without: dict[str, list[str]] = {}
     for name in CATALOGUE:
         try:
-            drawn = draw(name, sources, out, width, caption)
+            pictures[name] = picture(name, sources, width)
         except NothingToDraw as error:
             without.setdefault(f"not drawn: {error}", []).append(name)
         else:
-            files += drawn.files
-            for reason in drawn.left_out:
+            for reason in pictures[name].left_out:
                 without.setdefault(f"drawn without {reason}", []).append(name)
     left_out = [f"{', '.join(names)}: {reason}" for reason, names in without.items()]
-    if not files:
+    if not pictures:
         raise NothingToDraw("; ".join(left_out))
-    return Drawn(files, left_out)
+    return pictures, left_out
 
 
 def draw_all(tables: Tables, out: Path) -> list[Path]:

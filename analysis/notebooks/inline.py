@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -14,10 +13,10 @@ from PIL import Image as Picture
 
 from analysis import figures
 from analysis.drawing.picture import NothingToDraw
+from analysis.drawing.write import rendered
 from analysis.figures.captions import MACS, protocols
 from analysis.figures.scores import at_last_shared_step, scaling_scores
 from analysis.figures.sources import PUBLISHED, Source, from_each, open_sources
-from analysis.results.csv_text import read_csv
 from analysis.results.table_formats import Table, columns_of, markdown, significant
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -35,24 +34,24 @@ def sources_of(*names: str) -> list[Source]:
 
 
 def show_figure(name: str, *sources: str) -> pd.DataFrame:
-    """Show a figure of `ditbench figure`, and say what it leaves out; returns the plotted data, empty without a figure.
+    """Show a figure of `ditbench figure` with its whole caption, and say what it leaves out.
 
-    Where no source has what it shows, the reason is printed instead.
+    Returns the plotted data, empty where these are no table. Where no source has what the figure shows, the reason is
+    printed instead.
 
     Raises:
         ResultsError: an unknown figure or source, or scores that are not finite or not comparable.
     """
-    with TemporaryDirectory() as folder:
-        try:
-            drawn = figures.draw(name, sources_of(*sources), Path(folder))
-        except NothingToDraw as error:
-            print(f"{name} is not drawn: {error}")
-            return pd.DataFrame()
-        files = {path.suffix: path for path in drawn.files}
-        display(Image(_small(files[".png"]), alt=figures.CATALOGUE[name].shows))
-        for reason in drawn.left_out:
-            print(f"{name} is drawn without {reason}")
-        return read_csv(files[".csv"]) if ".csv" in files else pd.DataFrame()
+    try:
+        picture = figures.picture(name, sources_of(*sources))
+    except NothingToDraw as error:
+        print(f"{name} is not drawn: {error}")
+        return pd.DataFrame()
+    display(Image(_small(rendered(picture, "png")), alt=picture.title))
+    print(f"{picture.title}. {picture.caption}")
+    for reason in picture.left_out:
+        print(f"{name} is drawn without {reason}")
+    return picture.data.reset_index(drop=True) if isinstance(picture.data, pd.DataFrame) else pd.DataFrame()
 
 
 def show_protocol(*sources: str) -> None:
@@ -83,10 +82,10 @@ def _short(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _small(png: Path) -> bytes:
+def _small(png: bytes) -> bytes:
     """The picture with at most `COLOURS` colours."""
     buffer = io.BytesIO()
-    with Picture.open(png) as picture:
+    with Picture.open(io.BytesIO(png)) as picture:
         few = picture.convert("RGB").quantize(COLOURS, Picture.Quantize.FASTOCTREE, dither=Picture.Dither.NONE)
         few.save(buffer, format="png", optimize=True)
     return buffer.getvalue()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from analysis.latex import latex_prose, latex_text
 from analysis.results.csv_text import csv_text
 from analysis.results.visible import visible
+
+COLUMN_CHARACTERS = 60  # of a paper's column, in the size of footnotes
 
 
 @dataclass(frozen=True)
@@ -111,33 +113,44 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """A `table` float with a booktabs `tabular`; needs \\usepackage{booktabs,graphicx}, and UTF-8, LaTeX's default.
+    """A float with a booktabs `tabular`: `table*`, which has both columns of a paper, where it is too wide for one.
 
-    Ranges stand in a line of their own below their means. A table that is wider than the text is scaled to its width;
-    `table*` gives it both columns of a paper.
+    Ranges stand in a line of their own below their means. What does not fit the page is scaled until it does.
     """
     rows = []
     for row in table.rows():
         cells = zip(row, table.columns, strict=True)
         rows.append([_latex_number(cell.text) if column.is_number else latex_text(cell.text) for cell, column in cells])
         if any(cell.range for cell in row):
-            rows.append([rf"\scriptsize {_latex_number(cell.range)}" if cell.range else "" for cell in row])
-    printed = pd.DataFrame(rows, columns=pd.Index([latex_text(column.heading) for column in table.columns]))
+            rows.append([rf"\scriptsize {_latex_range(cell.range)}" if cell.range else "" for cell in row])
+    # Of FID∞, where it is an index.
+    headings = [latex_text(column.heading).replace(r"$\infty$", r"$_\infty$") for column in table.columns]
     alignment = "".join("r" if column.is_number else "l" for column in table.columns)
     # pandas escapes neither arrows nor < and >, and writes a negative number with a hyphen.
-    tabular = printed.to_latex(index=False, escape=False, column_format=alignment)
-    return rf"""% needs \usepackage{{booktabs,graphicx}}
-\begin{{table}}
+    tabular = pd.DataFrame(rows, columns=pd.Index(headings)).to_latex(
+        index=False, escape=False, column_format=alignment
+    )
+    environment = "table*" if _characters(table) > COLUMN_CHARACTERS else "table"
+    return rf"""% needs \usepackage{{booktabs,graphicx}} and \usepackage[T1]{{fontenc}}
+\begin{{{environment}}}
 \centering
 \footnotesize
 \setlength{{\belowcaptionskip}}{{6pt}}
 \setlength{{\tabcolsep}}{{4pt}}
-\caption{{{latex_text(table.caption)}. {latex_text(table.conventions)}}}
+\caption{{{latex_prose(table.caption)}. {latex_prose(table.conventions)}}}
 \label{{tab:{table.name}}}
+\resizebox*{{!}}{{\ifdim\totalheight>0.7\textheight 0.7\textheight\else\totalheight\fi}}{{%
 \resizebox{{\ifdim\width>\linewidth\linewidth\else\width\fi}}{{!}}{{%
-{tabular.rstrip()}}}
-\end{{table}}
+{tabular.rstrip()}}}}}
+\end{{{environment}}}
 """
+
+
+def _characters(table: Table) -> int:
+    """How wide a table is, the gap between two columns as two characters."""
+    rows = [[column.heading for column in table.columns]]
+    rows += [[max(cell.text, cell.range, key=len) for cell in row] for row in table.rows()]
+    return sum(2 + max(map(len, column)) for column in zip(*rows, strict=True))
 
 
 def csv(table: Table) -> str:
@@ -167,34 +180,11 @@ def _markdown(text: str) -> str:
     return visible(text).translate({ord(character): f"\\{character}" for character in "\\|*_`<>[]&$~#"})
 
 
-def latex_text(text: str) -> str:
-    """`text` with what LaTeX would read as commands escaped, and apart what it would join.
-
-    That is a dash of two hyphens, and a line's end with a bracket or star at the next line's begin.
-    """
-    return re.sub(r"(?<=-)(?=-)|(?<=')(?=')|^(?=\s*[\[*])", "{}", visible(text).translate(LATEX))
+def _latex_range(text: str) -> str:
+    """1.2 to 1.3 with a dash; with minus signs, as it is."""
+    return _latex_number(text) if "-" in text else latex_text(text.replace(" to ", "–"))
 
 
 def _latex_number(text: str) -> str:
     """A number's text, its hyphens as minus signs."""
-    return latex_text(text).replace("-", "$-$")
-
-
-LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        "↓": r"$\downarrow$",
-        "↑": r"$\uparrow$",
-        "∞": r"$_\infty$",
-        "⁹": r"$^9$",
-        "×": r"$\times$",
-        "−": r"$-$",
-        "`": r"\textasciigrave{}",
-        **{character: f"\\{character}" for character in "&%$#_{}"},
-    }
-)
+    return latex_text(text.replace("-", "−"))

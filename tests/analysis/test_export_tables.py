@@ -183,10 +183,17 @@ def test_latex_has_as_many_cells_as_columns_in_every_row(tmp_path: Path, make: A
     rows = latex_rows(text)
     assert len(rows) > 1
     assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(alignment[1])}
-    for name in ("table", "tabular"):
+    for name in ("table*", "tabular"):  # too wide for a column
         assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 1
     assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 1
     assert "true FLOPs are twice as many" in text
+
+
+def test_a_narrow_table_has_one_column_of_a_paper_and_ranges_a_dash() -> None:
+    data = pd.DataFrame({"x": [0.5], "x_min": [0.25], "x_max": [1.0], "num_seeds": [3]})
+    text = latex(Table("t", "A caption", "", (Column("x", "FID∞ ↓", fixed(2)),), data))
+    assert r"\begin{table}" in text and r"\end{table}" in text
+    assert latex_rows(text) == [r"FID$_\infty$ $\downarrow$ \\", r"0.50 \\", r"\scriptsize 0.25--1.00 \\"]
 
 
 def test_latex_escapes_what_tex_reads_as_commands() -> None:
