@@ -90,6 +90,7 @@ class DesignComparison:
             "seed": self.seed,
             "undetermined": self.undetermined,
             "left_out": list(self.left_out),
+            "headline": self.headline(),
             "sentence": self.sentence(),
         }
 
