@@ -93,15 +93,6 @@ class BackTest:
             "choice": choice,
         }
 
-    def sentence(self) -> str:
-        """How far off it was, and what it would have chosen."""
-        said = (
-            f"{self.law.name}, fitted to the {self.num_fitted} scores of the earlier half of each model's training, "
-            f"predicts {self.num_predicted} later ones {self.bias:+.1%} off on average, {np.expm1(self.rms):.1%} root "
-            "mean square"
-        )
-        return f"{said}; {self.choice()}" if self.models else said
-
     def choice(self) -> str:
         """Which of `models` it would have trained, and whether that was right."""
         chosen, best = self.models[self.chosen], self.models[self.best]

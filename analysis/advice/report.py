@@ -8,6 +8,7 @@ from analysis.advice.advise import REACH, Advice, Choice, best_gmacs
 from analysis.advice.budget import CONVENTION, days, pf_days
 from analysis.laws.bootstrap import METHODS
 from analysis.laws.fit import Fit
+from analysis.laws.held_out import decimals_of
 
 HEADINGS = ["model", "GMACs", "steps", "scored steps", "expected", "single run", "measured", "best in"]
 LAW_INTERVAL = "law's interval"
@@ -61,8 +62,8 @@ def notes(advice: Advice) -> list[str]:
     out = [choice.model for choice in advice.choices if not choice.within_reach]
     if out:
         lines.append(
-            f"Out of reach, over {REACH} times the steps that it was scored at or under 1/{REACH}, so that only trying "
-            f"tells: {', '.join(out)}."
+            f"Out of reach, where only trying tells, as they would be trained for over {REACH} times, or under 1/{REACH} "
+            f"of, the steps that they were scored at: {', '.join(out)}."
         )
     return lines
 
@@ -97,21 +98,22 @@ def sentence(advice: Advice) -> str:
 
 def _expected(advice: Advice, choice: Choice) -> str:
     run = choice.prediction.new_run
+    said = decimals_of(run.estimate)
     return (
-        f"{choice.model} for {choice.steps:,} steps of batch {advice.batch_size}: {advice.metric} {run.estimate:.4g} "
-        f"expected ({run.level:.0%} of single runs: {run.low:.4g} to {run.high:.4g})"
+        f"{choice.model} for {choice.steps:,} steps of batch {advice.batch_size}: {advice.metric} {run.estimate:{said}} "
+        f"expected ({run.level:.0%} of runs: {run.low:{said}} to {run.high:{said}})"
     )
 
 
 def _sure(advice: Advice) -> str:
     reached = sum(choice.within_reach for choice in advice.choices)
     if reached == 1:
-        return "No other model is within reach, so that none can be said to be worse."
+        return "It is the only model within reach: whether another would be better, these results cannot say."
     first, *others = advice.likely
     if not others:
         return f"It is the best of the {reached} models within reach in {first.best_in:.0%} of the draws."
     named = ", ".join(f"{choice.model} in {choice.best_in:.0%}" for choice in advice.likely)
-    return f"Not distinguishable which of the {reached} models within reach is the best: {named} of the draws."
+    return f"Not distinguishable which of the {reached} within reach is the best: {named} of the draws."
 
 
 def _guess(advice: Advice, best: Choice) -> str:
@@ -119,11 +121,11 @@ def _guess(advice: Advice, best: Choice) -> str:
         known = "" if best.measured is None else f": its own scores on both sides of these steps say {best.measured:.4g}"
         return f"It does not extrapolate{known}."
     how = (
-        f"would be trained {best.beyond:.3g} times as long as it ever was" if best.beyond > 1
+        f"would train {best.beyond:.3g} times as long as it ever did" if best.beyond > 1
         else f"would stop after {best.beyond:.2g} of the steps at which it was first scored"
     )  # fmt: skip
     tested = advice.tested
-    off = f"in its test the law was {np.expm1(tested.rms):.0%} off" if tested else "the law could not be tested"
+    off = f"tested, the law was {np.expm1(tested.rms):.0%} off" if tested else "the law could not be tested"
     return f"It extrapolates: {best.model} {how}; {off}."
 
 

@@ -18,12 +18,12 @@ from analysis.commands.options import (
     one_of,
     print_answer,
     print_columns,
+    print_lines,
     print_result,
 )
 from analysis.errors import ResultsError
 from analysis.laws.choices import Method
 from analysis.results.named import results_folder
-from analysis.results.visible import visible
 
 if TYPE_CHECKING:
     from analysis.advice.advise import Advice
@@ -100,17 +100,15 @@ def _print(name: str, rows: Observations, asked: Budget, advice: Advice, verbose
     from analysis.advice.report import findings, headline, notes, table
 
     print_answer(headline(advice))
-    typer.echo(visible(f"{name}: {rows.metric}, {len(rows)} scores of {len(set(rows.models))} models"))
-    typer.echo(visible(f"budget: {asked}\n"))
+    print_lines([f"{name}: {rows.metric}, {len(rows)} scores of {len(set(rows.models))} models.", f"Budget: {asked}."])
+    typer.echo()
     headings, *shown = table(advice, verbose)
     if shown:
         print_columns(headings, shown)
         typer.echo()
-    for line in notes(advice):
-        typer.echo(visible(line))
+    print_lines(notes(advice))
     if not verbose:
-        typer.echo("--verbose has the law, its test, what was left out, and what compute means.")
+        print_lines(["--verbose has the law, its test, what was left out, and what compute means."])
         return
-    typer.echo(f"left out: {visible('; '.join((*rows.left_out, *advice.left_out))) or 'none'}\n")
-    for line in findings(advice):
-        typer.echo(visible(line))
+    print_lines(findings(advice))
+    print_lines([f"Left out: {'; '.join((*rows.left_out, *advice.left_out)) or 'none'}."])

@@ -17,6 +17,7 @@ from analysis.commands.options import (
     VerboseOption,
     named_data,
     print_answer,
+    print_lines,
 )
 from analysis.errors import ResultsError
 from analysis.results.named import ACCEPTED, PUBLISHED, results_folder
@@ -74,7 +75,8 @@ def compare(
     for name, value in lines:
         typer.echo(f"{name.ljust(width)}  {value}")
     if verbose:
-        typer.echo(f"\n{comparison.convention}.")
+        typer.echo()
+        print_lines([f"{comparison.convention}."])
 
 
 def _designs(

@@ -20,13 +20,13 @@ from analysis.commands.options import (
     one_of,
     print_answer,
     print_columns,
+    print_lines,
     print_result,
 )
 from analysis.errors import ResultsError
 from analysis.laws.choices import Intervals, Objective
 from analysis.laws.compute import Convention
 from analysis.results.named import results_folder
-from analysis.results.visible import visible
 
 if TYPE_CHECKING:
     from analysis.laws.report import FitReport
@@ -106,18 +106,25 @@ def _print(report: FitReport, verbose: bool) -> None:
     from analysis.laws.report import PREDICTION_HEADINGS, TABLE_HEADINGS
     from analysis.laws.solver import OBJECTIVES
 
-    rows = report.rows
+    rows, fits = report.rows, report.comparison.fits
+    used = {name for law in fits for name in law.form.variables}
+    letters = {
+        "compute": f"C: {rows.compute.definition}",
+        "tokens": "T: image tokens",
+        "params": "N: parameters",
+        "images": "D: images seen in training",
+    }
     print_answer(report.headline())
-    typer.echo(visible(f"{report.source}: {rows.metric}, {len(rows)} scores of {len(set(rows.models))} models"))
-    typer.echo(f"C: {rows.compute.unit}{'' if not verbose else f', {rows.compute.definition}'}; T: image tokens\n")
+    print_lines([f"{report.source}: {rows.metric}, {len(rows)} scores of {len(set(rows.models))} models."])
+    print_lines(["; ".join(said for name, said in letters.items() if name in used) + "."])
+    typer.echo()
     print_columns(PREDICTION_HEADINGS, report.predictions())
+    typer.echo()
     if not verbose:
-        left_out = f"; {len(rows.left_out)} scores were left out" if rows.left_out else ""
-        typer.echo(f"\n{report.how()}\n--verbose has every parameter with its interval, and each fit's checks{left_out}.")
+        left_out = f", and the {len(rows.left_out)} scores that were left out" if rows.left_out else ""
+        print_lines([report.how(), f"--verbose has all parameters with their intervals, each fit's checks{left_out}."])
         return
-    typer.echo(f"\nleft out: {visible('; '.join(rows.left_out)) or 'none'}")
-    typer.echo(f"loss: {OBJECTIVES[report.comparison.fits[0].objective]}\n")
     print_columns(TABLE_HEADINGS, report.table())
     typer.echo()
-    for line in report.findings():
-        typer.echo(visible(line))
+    print_lines([*report.findings(), f"Loss: {OBJECTIVES[fits[0].objective]}."])
+    print_lines([f"Left out: {'; '.join(rows.left_out) or 'none'}."])

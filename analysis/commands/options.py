@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated, Any, Literal
 
 import typer
@@ -12,7 +13,8 @@ from analysis.errors import ResultsError
 from analysis.results.named import ACCEPTED
 from analysis.results.visible import visible
 
-RULE = "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * 80
+WIDTH = 100
+RULE = "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * WIDTH
 
 DataArgument = Annotated[
     str | None, typer.Argument(metavar="DATA", show_default=False, help=f"What to read: {ACCEPTED}.")
@@ -59,6 +61,12 @@ def print_answer(headline: Sequence[str]) -> None:
     for line in headline:
         typer.echo(visible(line))
     typer.echo(RULE)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print sentences, each from a line of its own on, no wider than a page."""
+    for line in lines:
+        typer.echo(fill(visible(line), WIDTH, break_long_words=False, break_on_hyphens=False))
 
 
 def print_result(said: dict[str, Any], format: Format, out: Path | None, print_table: Callable[[], None]) -> None:

@@ -89,11 +89,11 @@ class StepsComparison:
         )
         basis = (
             f"At {self.gmacs[0]:.4g} and {self.gmacs[1]:.4g} GMACs of a forward pass, {seeds}"
-            f"{' in pairs' if self.paired else ''}, models: {', '.join(self.models)}."
+            f"{' in pairs' if self.paired and self.interval else ''}, models: {', '.join(self.models)}."
         )
         none = f"No factor of compute: that takes a law through at least {MIN_MODELS} models of each."
         if self.interval is None:
-            return [f"Not known whether {self.better} is better than {self.worse} ({gap}): one seed only.", basis, none]
+            return [f"Not known whether {self.better} is better than {self.worse}: {gap}, one seed.", basis, none]
         low, high, level = self.interval.low, self.interval.high, self.interval.level
         verdict = f"{self.better} is better than {self.worse}" if self.distinguishable else (
             f"{self.better} and {self.worse} are not distinguishable"

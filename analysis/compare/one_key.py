@@ -95,19 +95,22 @@ def _difference(
     said = f"{first} and {other} have no comparable scores ({values})"
     if "weights" in differing:
         return f"{said}; needed: scores of the same kind of weights"
-    return f"{said}; score {other} again like {first}: {_remedy(differing, one, two, designs[first], designs[other])}"
+    where = _where_features_are(one, two, first)
+    commands = _remedy(differing, one, two, designs[other])
+    return f"{said}; score {other} again like {first}: {commands}{where}"
 
 
-def _remedy(differing: list[str], wanted: dict[str, Any], there: dict[str, Any], like: Tables, again: Tables) -> str:
+def _remedy(differing: list[str], wanted: dict[str, Any], there: dict[str, Any], again: Tables) -> str:
     """The commands after which scores as `wanted` are among those of `again`."""
-    step, sweep = int(again.evals["step"].max()), _sweep(again)
+    step, sweeps = int(again.evals["step"].max()), again.runs["sweep"].dropna().unique()
     samples, commands = f"RUN/samples/step-{step:08d}.npy", []
     if set(differing) & set(OF_SAMPLING) or wanted["num_samples"] > there["num_samples"]:
         samples = "RUN/again.npy"
         commands.append(f"`ditbench sample RUN --step {step} --out {samples}{_sampling(wanted)}`")
-    options = [_scoring(name, wanted, there, like) for name in differing if name in OF_SCORING]
+    options = [_scoring(name, wanted, there) for name in differing if name in OF_SCORING]
     commands.append(f"`ditbench evaluate {samples} --run RUN{''.join(options)}`")
-    return f"for each RUN in runs/{sweep}: {', '.join(commands)}; then `ditbench collect runs/{sweep}` into its results"
+    runs = f"runs/{sweeps[0]}" if len(sweeps) == 1 else "runs/SWEEP"
+    return f"for each RUN in {runs}: {', '.join(commands)}; then `ditbench collect {runs}` again"
 
 
 def _sampling(wanted: dict[str, Any]) -> str:
@@ -126,18 +129,25 @@ def _sampling(wanted: dict[str, Any]) -> str:
     return options
 
 
-def _scoring(name: str, wanted: dict[str, Any], there: dict[str, Any], like: Tables) -> str:
+def _scoring(name: str, wanted: dict[str, Any], there: dict[str, Any]) -> str:
     option, value = OF_SCORING[name], _said(wanted[name])
     if name == "reference":
-        known = next((each for each in REFERENCES if value.startswith(each)), None)
-        return f" {option} {known or f'REFERENCE (what {value} was made of)'}"
+        return f" {option} {next((each for each in REFERENCES if value.startswith(each)), 'REFERENCE')}"
     if name == "extractor":
-        network = _network(value)
-        if network != _network(_said(there[name])):
-            return f" {option} {network}"
-        # Trained by the suite itself, a little differently on each machine; `--work` is where it is looked for.
-        return f" --work runs/{_sweep(like)}/features (where {value} is; copy it from the machine that trained it)"
+        return " --work FEATURES" if _trained_here(wanted, there) else f" {option} {_network(value)}"
     return f" {option} {value}"
+
+
+def _where_features_are(wanted: dict[str, Any], there: dict[str, Any], first: str) -> str:
+    """A network that the suite trains comes out a little differently on another machine, and `--work` has it."""
+    if not _trained_here(wanted, there):
+        return ""
+    return f" (FEATURES: the folder features beside the runs of {first}, which has {wanted['extractor']})"
+
+
+def _trained_here(wanted: dict[str, Any], there: dict[str, Any]) -> bool:
+    one, two = wanted["extractor"], there["extractor"]
+    return one != two and _network(one) == _network(two)
 
 
 REFERENCES = ("adm-imagenet-256", "adm-imagenet-512")
@@ -146,11 +156,6 @@ REFERENCES = ("adm-imagenet-256", "adm-imagenet-512")
 def _network(extractor: str) -> str:
     """Without the hash of its weights."""
     return re.sub(r"-[0-9a-f]{8}$", "", extractor)
-
-
-def _sweep(tables: Tables) -> str:
-    sweeps = tables.runs["sweep"].dropna().unique()
-    return str(sweeps[0]) if len(sweeps) == 1 else "SWEEP"
 
 
 def _said(value: Any) -> str:

@@ -31,6 +31,7 @@ COMPARED_FORMS = ("power", "power-floor", "tokens", "tokens-floor")
 BY_PATCH = "by-patch"
 """In the place of forms: nothing but a power law for each patch size."""
 UNTESTED = "Not tested: there are too few models to predict the largest from the others."
+WIDTH = 100  # of a terminal
 CLEAR_GAP = 2  # of AICc: more is better than a little (Burnham & Anderson 2002)
 
 
@@ -65,10 +66,12 @@ class FitReport:
         if self.alphas:
             return self._headline_by_patch()
         best, (_, intervals) = self.comparison.fits[0], self.intervals[0]
-        ranges = ", ".join(
-            f"{name} {intervals[name].low:.3g} to {intervals[name].high:.3g}" for name in best.form.exponents
+        ranges = [f"{name} {intervals[name].low:.3g} to {intervals[name].high:.3g}" for name in best.form.exponents]
+        laws = (
+            f"{best.equation} ({self.level:.0%}: {', '.join(ranges[:count])}), {len(set(self.rows.models))} models."
+            for count in range(len(ranges), 0, -1)
         )
-        law = f"{best.equation} ({self.level:.0%}: {ranges}), {len(set(self.rows.models))} models."
+        law = next((law for law in laws if len(law) <= WIDTH), best.equation)
         if self.test is None:
             return [law, UNTESTED, *self._tenfold()]
         meaning = self._tenfold() if self.test.holds_law else [f"So do not extrapolate with it{self._why_not()}."]
@@ -76,10 +79,10 @@ class FitReport:
 
     def _headline_by_patch(self) -> list[str]:
         alphas = ", ".join(
-            f"{alpha.estimate:.3g} ({alpha.low:.3g} to {alpha.high:.3g}) at {patch}"
+            f"{alpha.estimate:.2g} ({alpha.low:.2g} to {alpha.high:.2g}) at /{patch}"
             for patch, alpha in self.alphas.items()
         )
-        law = f"{self.rows.metric} = A C^-alpha for each patch size: alpha {alphas} ({self.level:.0%})."
+        law = f"{self.rows.metric} = A C^-alpha, alpha {alphas}."
         test = self.patch_test
         return [law, UNTESTED if test is None else test.headline(), *self._against_joint()]
 
@@ -106,7 +109,7 @@ class FitReport:
         if best.form.floor or "compute" not in best.form.variables:
             return []
         estimate, high, low = (10 ** -getattr(intervals["alpha"], end) for end in ("estimate", "low", "high"))
-        return [f"Ten times the compute makes the {self.rows.metric} {estimate:.2g} times ({low:.2g} to {high:.2g})."]
+        return [f"Ten times the compute multiplies the {self.rows.metric} by {estimate:.2g} ({low:.2g} to {high:.2g})."]
 
     def _why_not(self) -> str:
         if self.patches is None or not self.patches.aicc < self.comparison.fits[0].aicc - CLEAR_GAP:
@@ -115,12 +118,12 @@ class FitReport:
         return f": patch sizes follow different laws (alpha {min(alphas):.2g} to {max(alphas):.2g})"
 
     def _against_joint(self) -> list[str]:
-        gap = self.comparison.fits[0].aicc - self.patches.aicc if self.patches else 0
-        if not gap > 0:
+        joint = self.comparison.fits[0].aicc
+        if self.patches is None or not self.patches.aicc < joint:
             return []
         return [
-            f"One law for each patch size is {weight_of_evidence(gap)} better than one for all by AICc "
-            f"({self.comparison.fits[0].aicc - gap:.1f} against {self.comparison.fits[0].aicc:.1f})."
+            f"One law for each patch size is {weight_of_evidence(joint - self.patches.aicc)} better than one for all by "
+            f"AICc ({_aicc(self.patches.aicc)} against {_aicc(joint)})."
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -140,6 +143,7 @@ class FitReport:
             ],
             "comparison": self.comparison.to_dict(),
             "by_patch": self.patches.to_dict() if self.patches else None,
+            "alphas": {str(patch): alpha.to_dict() for patch, alpha in self.alphas.items()},
             "held_out": [each.to_dict() for each in self.held_out],
             "refused": list(self.refused),
         }
@@ -165,16 +169,22 @@ class FitReport:
     def predictions(self) -> list[list[str]]:
         """Rows of text under `PREDICTION_HEADINGS`: what each law says of the largest model, fitted without it."""
         rows = []
+        if self.alphas and self.patches:
+            of_largest = None if self.patch_test is None else self.patch_test.fit.observations.patches[0]
+            for patch, law in self.patches.fits.items():
+                models = f"{len(set(law.observations.models)) - (patch == of_largest)} of /{patch}"
+                said = self.patch_test.cells() if self.patch_test and patch == of_largest else ["", "", ""]
+                rows.append([law.equation.partition(" = ")[2], _aicc(law.aicc), models, *said])
         for law, error in zip(self.comparison.fits, self.comparison.held_out_errors, strict=True):
             test = self._test_of(law)
-            models = f"{len(set(self.rows.models)) - 1} models"
+            models = str(len(set(self.rows.models)) - 1)
             unasked = ["none" if np.isnan(error) else f"{error:.1%} off", "", ""]
             said = [models, *(unasked if test is None else test.cells())]
             rows.append([law.equation.partition(" = ")[2], _aicc(law.aicc), *said])
-        if (test := self.patch_test) is not None and self.patches is not None:
+        if (test := self.patch_test) is not None and self.patches is not None and not self.alphas:
             patch = test.fit.observations.patches[0]
-            models = f"{len(set(test.fit.observations.models))} of patch {patch}"
-            rows.append(["one law for each patch size", _aicc(self.patches.aicc), models, *test.cells()])
+            models = f"{len(set(test.fit.observations.models))} of /{patch}"
+            rows.append(["a law for each patch size", _aicc(self.patches.aicc), models, *test.cells()])
         return rows
 
     def findings(self) -> list[str]:
@@ -200,7 +210,8 @@ class FitReport:
         return "\n".join([*lines, *(f"Held out: {each.sentence()}" for each in self.held_out), *self.findings()])
 
 
-PREDICTION_HEADINGS = ["law", "AICc", "without the largest", "predicts", "the law's interval", "a new run's"]
+PREDICTION_HEADINGS = ["law", "AICc", "models", "predicted", "the law's interval", "a new run's"]
+"""models: those that the prediction of the largest is made from."""
 TABLE_HEADINGS = ["form", "parameters", "k", "loss", "AICc", "held-out error", "starts agree", "condition"]
 
 
