@@ -63,7 +63,7 @@ def collected_designs(
         if len(set().union(*values.values())) > 1:
             said = ", ".join(f"{' and '.join(each)} in {design}" for design, each in values.items())
             raise ResultsError(
-                f"the designs were trained with different {name} ({said}), which no scoring mends; needed: one value"
+                f"the designs differ in {name} ({said}), in which they were trained; needed: one value"
             )
     if metric != "loss":
         parts = of_one_key(parts)
