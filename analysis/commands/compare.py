@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -85,19 +86,19 @@ def _designs(
     from analysis.compare.collected import collected_designs, published_designs
     from analysis.results.tables import load
 
-    folders = [results_folder(name) for name in names]
-    if None in folders:
-        if len(folders) > 1:
+    folders = {str(Path(name)): results_folder(name) for name in names}
+    if None in folders.values():
+        if len(names) > 1:
             raise ResultsError(
                 f"{PUBLISHED} is compared by itself; `ditbench table published RESULTS` sets measured scores beside it"
             )
         if by not in (None, "block", "label") or step not in (None, 400_000):
             raise ResultsError(f"{PUBLISHED}: has block designs of XL/2, and models, at step 400,000")
         return published_designs(metric, between)
-    found = [folder for folder in folders if folder is not None]
-    if len({folder.resolve() for folder in found}) < len(found):
+    found = {name: folder for name, folder in folders.items() if folder is not None}
+    if len({folder.resolve() for folder in found.values()}) < len(names):
         raise ResultsError("the same folder twice; needed: different ones")
-    return collected_designs({str(folder): load(folder) for folder in found}, by, metric, step, between)
+    return collected_designs({name: load(folder) for name, folder in found.items()}, by, metric, step, between)
 
 
 def _pair(between: str | None) -> Pair | None:

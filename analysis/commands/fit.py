@@ -55,7 +55,10 @@ def fit(
     compute: Annotated[Convention, typer.Option(help="How C is counted.")] = "forward",
     held_out: Annotated[
         Literal["largest"] | None,
-        typer.Option(help="Predict it from the others by every law and by that of its patch size, not the best alone."),
+        typer.Option(
+            help="Predict the largest model from the others by every law and by that of its patch size; default: by "
+            "the best law alone."
+        ),
     ] = None,
     intervals: Annotated[
         Intervals | None,

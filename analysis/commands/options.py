@@ -20,7 +20,7 @@ DataArgument = Annotated[
     str | None, typer.Argument(metavar="DATA", show_default=False, help=f"What to read: {ACCEPTED}.")
 ]
 SeveralDataArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="DATA...", show_default=False, help=f"What to read, each: {ACCEPTED}.")
+    list[str] | None, typer.Argument(metavar="DATA", show_default=False, help=f"What to read, each: {ACCEPTED}.")
 ]
 OldDataOption = Annotated[list[str] | None, typer.Option("--source", "--results", hidden=True)]
 """How data were named before they were arguments."""

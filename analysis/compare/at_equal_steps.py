@@ -120,22 +120,8 @@ class StepsComparison:
         ]
 
     def sentence(self) -> str:
-        """The comparison in words."""
-        of = "" if len(self.models) > 1 else f" of {', '.join(self.models)}"
-        gap = f"the {self.metric}{of} with {self.worse} minus that with {self.better} is {self.difference:.3g}"
-        end = f"With fewer than {MIN_MODELS} models no compute multiplier can be given."
-        if self.interval is None:
-            return (
-                f"At step {self.step}, {gap}; a design has one seed only, so the interval is not known, nor whether "
-                f"{self.better} is better. {end}"
-            )
-        said = f"{gap} ({self.interval.level:.0%}: {self.interval.low:.3g} to {self.interval.high:.3g})"
-        if self.distinguishable:
-            return f"{self.better} is better than {self.worse}: at step {self.step}, {said}. {end}"
-        return (
-            f"{self.worse} and {self.better} are not distinguishable: at step {self.step}, {said}, and the interval "
-            f"contains 0. {end}"
-        )
+        """The answer as one text."""
+        return " ".join(self.headline())
 
 
 def compare_at_equal_steps(designs: Mapping[str, Observations], level: float = 0.9) -> StepsComparison:

@@ -73,7 +73,7 @@ class DesignTable:
         return [f"Lowest mean {self.metric} at step {int(self.step):,}: {said}.", surely]
 
     def sentence(self) -> str:
-        """Who is lowest, and what says whether that is more than chance."""
+        """The answer as one text."""
         return " ".join(self.headline())
 
 

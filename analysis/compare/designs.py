@@ -130,24 +130,8 @@ class DesignComparison:
         ]
 
     def sentence(self) -> str:
-        """The comparison in words."""
-        what = f"{self.metric} of {self.worse} minus that of {self.better}"
-        gap = f"At equal compute, {what} is {_in_words(self.difference)}."
-        if min(self.seeds) == 1:
-            gap += " With one seed, the intervals leave out how seeds differ, and are too narrow."
-        if self.multiplier is None:
-            low, high = self.exponent.low, self.exponent.high
-            return (
-                f"{self.worse} and {self.better} are not distinguishable in compute: alpha, {low:.3g} to {high:.3g}, "
-                f"is not surely positive or too close to 0, so there is no multiplier. {gap}"
-            )
-        needs = f"{_in_words(self.multiplier)} times the compute for the same {self.metric}"
-        if self.distinguishable:
-            return f"{self.worse} needs {needs} as {self.better}. {gap}"
-        return (
-            f"{self.worse} and {self.better} are not distinguishable: {self.worse} needs {needs}, and the interval "
-            f"contains 1. {gap}"
-        )
+        """The answer as one text."""
+        return " ".join(self.headline())
 
 
 def compare_designs(designs: Mapping[str, Observations], level: float = 0.9, seed: int = 0) -> DesignComparison:

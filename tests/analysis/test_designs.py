@@ -95,7 +95,7 @@ def test_order_does_not_matter_and_names_follow_the_data():
     swapped = compare_designs({"a": bad, "b": good})
     assert (found.better, swapped.better) == ("a", "b")
     assert (swapped.multiplier, swapped.difference) == (found.multiplier, found.difference)
-    assert found.sentence().startswith("b needs ")
+    assert found.headline()[0].startswith("a is better: b needs ")
 
 
 @pytest.mark.parametrize("other_seeds", [(0, 1, 2), (3, 4, 5)])
@@ -121,7 +121,7 @@ def test_a_model_missing_in_one_design_is_left_out_and_named():
 def test_a_score_that_does_not_fall_has_no_multiplier():
     found = compare_designs({"a": rows_of(GMACS, 80 * GMACS**0.2), "b": rows_of(GMACS, 90 * GMACS**0.2)})
     assert found.multiplier is None and not found.distinguishable
-    assert "no multiplier" in found.sentence()
+    assert found.headline()[0].startswith("Not distinguishable in compute")
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["multiplier"] is None
 
 
