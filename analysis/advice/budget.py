@@ -55,7 +55,7 @@ def parse_budget(text: str, cluster: str | None, speed_of: Callable[[str], tuple
     """`2e-8`, `2e-8 PF-days`, `500h`, `500 GPU-hours`: the last two are hours of one device of `cluster`.
 
     Args:
-        speed_of: cluster -> true FLOPs that one of its devices trains with in a second, and in words where they are from.
+        speed_of: cluster -> true FLOPs a second that one of its devices trains with, and in words where that is from.
 
     Raises:
         ResultsError: another text, no positive, finite number, or hours without a cluster.

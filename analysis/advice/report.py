@@ -11,11 +11,11 @@ from analysis.laws.fit import Fit
 from analysis.laws.held_out import decimals_of
 
 HEADINGS = ["model", "GMACs", "steps", "scored steps", "expected", "single run", "measured", "best in"]
-LAW_INTERVAL = "law's interval"
+VERBOSE_HEADINGS = [*HEADINGS[:5], "law's interval", *HEADINGS[5:]]
 
 
 def headline(advice: Advice) -> list[str]:
-    """The answer in three lines: which model for how long and what to expect, how sure that is, and how far a guess."""
+    """The answer in three lines: which model for how long, how sure that is, and how far it is a guess."""
     best = advice.best
     if best is None:
         low, high = map(pf_days, advice.reach_flops)
@@ -28,12 +28,12 @@ def headline(advice: Advice) -> list[str]:
 
 
 def table(advice: Advice, verbose: bool = False) -> list[list[str]]:
-    """Rows of text, headings first: the models within reach.
+    """Rows of text under `HEADINGS`: the models within reach.
 
-    `verbose`: also the law's own interval, and the models out of reach, of which what the law says is in brackets: it is
+    verbose: under `VERBOSE_HEADINGS`, also the models out of reach; what the law says of these is in brackets, as it is
     no expectation.
     """
-    rows = [[*HEADINGS[:5], *([LAW_INTERVAL] if verbose else []), *HEADINGS[5:]]]
+    rows = []
     for choice in advice.choices:
         law, run = choice.prediction.law, choice.prediction.new_run
         if not choice.within_reach and not verbose:
@@ -62,8 +62,8 @@ def notes(advice: Advice) -> list[str]:
     out = [choice.model for choice in advice.choices if not choice.within_reach]
     if out:
         lines.append(
-            f"Out of reach, where only trying tells, as they would be trained for over {REACH} times, or under 1/{REACH} "
-            f"of, the steps that they were scored at: {', '.join(out)}."
+            f"Out of reach, where only trying tells, as they would train for over {REACH} times, or under 1/{REACH} of, "
+            f"the steps that they were scored at: {', '.join(out)}."
         )
     return lines
 
@@ -83,8 +83,8 @@ def findings(advice: Advice) -> list[str]:
     lines += _tests(advice)
     if advice.best is not None and advice.best.beyond != 1:
         lines.append(
-            "Outside the scored steps, the interval of a single run has the errors in it that the law made in its test, "
-            "up to twice the steps it was fitted to."
+            "Outside the scored steps, the interval of a single run has the errors in it that the law made in its "
+            "test, up to twice the steps it was fitted to."
             if advice.tested
             else "The law was not tested: outside the scored steps, the intervals take its form for granted."
         )
@@ -100,8 +100,8 @@ def _expected(advice: Advice, choice: Choice) -> str:
     run = choice.prediction.new_run
     said = decimals_of(run.estimate)
     return (
-        f"{choice.model} for {choice.steps:,} steps of batch {advice.batch_size}: {advice.metric} {run.estimate:{said}} "
-        f"expected ({run.level:.0%} of runs: {run.low:{said}} to {run.high:{said}})"
+        f"{choice.model} for {choice.steps:,} steps of batch {advice.batch_size}: {advice.metric} "
+        f"{run.estimate:{said}} expected ({run.level:.0%} of runs: {run.low:{said}} to {run.high:{said}})"
     )
 
 
@@ -118,7 +118,9 @@ def _sure(advice: Advice) -> str:
 
 def _guess(advice: Advice, best: Choice) -> str:
     if best.beyond == 1:
-        known = "" if best.measured is None else f": its own scores on both sides of these steps say {best.measured:.4g}"
+        known = (
+            "" if best.measured is None else f": its own scores on both sides of these steps say {best.measured:.4g}"
+        )
         return f"It does not extrapolate{known}."
     how = (
         f"would train {best.beyond:.3g} times as long as it ever did" if best.beyond > 1

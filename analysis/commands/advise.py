@@ -97,14 +97,13 @@ def advise(
 
 
 def _print(name: str, rows: Observations, asked: Budget, advice: Advice, verbose: bool) -> None:
-    from analysis.advice.report import findings, headline, notes, table
+    from analysis.advice.report import HEADINGS, VERBOSE_HEADINGS, findings, headline, notes, table
 
     print_answer(headline(advice))
     print_lines([f"{name}: {rows.metric}, {len(rows)} scores of {len(set(rows.models))} models.", f"Budget: {asked}."])
     typer.echo()
-    headings, *shown = table(advice, verbose)
-    if shown:
-        print_columns(headings, shown)
+    if shown := table(advice, verbose):
+        print_columns(VERBOSE_HEADINGS if verbose else HEADINGS, shown)
         typer.echo()
     print_lines(notes(advice))
     if not verbose:

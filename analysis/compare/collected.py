@@ -17,7 +17,6 @@ from analysis.results.model_names import model_names
 from analysis.results.published import published
 from analysis.results.tables import Tables
 
-
 BLOCK, LABEL, SOURCE = "block", "label", "source"
 
 
@@ -62,9 +61,7 @@ def collected_designs(
         values = {design: sorted(set(map(str, tables.runs[name]))) for design, tables in parts.items()}
         if len(set().union(*values.values())) > 1:
             said = ", ".join(f"{' and '.join(each)} in {design}" for design, each in values.items())
-            raise ResultsError(
-                f"the designs differ in {name} ({said}), in which they were trained; needed: one value"
-            )
+            raise ResultsError(f"the designs differ in {name} ({said}), in which they were trained; needed: one value")
     if metric != "loss":
         parts = of_one_key(parts)
     found = {name: _named(name, tables, metric, step) for name, tables in parts.items()}

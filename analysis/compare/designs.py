@@ -100,7 +100,8 @@ class DesignComparison:
         one_seed = ": the intervals leave out how seeds differ, and are too narrow" if min(self.seeds) == 1 else ""
         paired = " in pairs" if self.paired else ""
         rest = [
-            f"{self.metric} of {self.worse} minus that of {self.better} at equal compute: {_in_words(self.difference)}.",
+            f"{self.metric} of {self.worse} minus that of {self.better} at equal compute: "
+            f"{_in_words(self.difference)}.",
             f"From {models} models{paired}, seeds: {seeds}{one_seed}.",
         ]
         if self.multiplier is None:

@@ -53,7 +53,10 @@ def of_one_key(designs: Mapping[str, Tables]) -> dict[str, Tables]:
         other = next((name for name in others if not set(_keys(scores[name])) & set(_keys(scores[first]))), others[-1])
         raise ResultsError(_difference(first, _usual(own[first]), other, _usual(own[other]), designs))
     # The one that most designs were scored with first; then that of most scores.
-    counts = {key: (sum(key in keys for keys in own.values()), sum(_keys(s).get(key, 0) for s in scores.values())) for key in shared}  # fmt: skip
+    counts = {
+        key: (sum(key in keys for keys in own.values()), sum(_keys(rows)[key] for rows in scores.values()))
+        for key in shared
+    }
     best = max(shared, key=lambda key: (counts[key], str(key)))
     return {name: replace(designs[name], evals=rows.loc[_key_of(rows) == best]) for name, rows in scores.items()}
 
@@ -84,9 +87,7 @@ def _usual(keys: Mapping[Any, int]) -> dict[str, Any]:
     return dict(zip(KEY, max(keys, key=lambda key: keys[key]), strict=True))
 
 
-def _difference(
-    first: str, one: dict[str, Any], other: str, two: dict[str, Any], designs: Mapping[str, Tables]
-) -> str:
+def _difference(first: str, one: dict[str, Any], other: str, two: dict[str, Any], designs: Mapping[str, Tables]) -> str:
     """What differs, and how the scores of `other` are made comparable; or of `first`, if that has more samples."""
     if one["num_samples"] > two["num_samples"]:  # the first so many of them are there
         first, one, other, two = other, two, first, one

@@ -46,7 +46,7 @@ class FitReport:
         level: of all intervals.
         intervals: of each of the comparison's fits: how, and parameter -> interval.
         patches: one law per patch size; None where the rows do not allow it.
-        held_out: the largest model predicted by the best form; if asked, by each, and then by the law of its patch size.
+        held_out: the largest model predicted by the best form; if asked, by each, then by the law of its patch size.
         refused: what could not be done, and why.
         alphas: patch size -> the exponent of its law, where laws by patch size are all that was asked for.
     """
@@ -122,8 +122,8 @@ class FitReport:
         if self.patches is None or not self.patches.aicc < joint:
             return []
         return [
-            f"One law for each patch size is {weight_of_evidence(joint - self.patches.aicc)} better than one for all by "
-            f"AICc ({_aicc(self.patches.aicc)} against {_aicc(joint)})."
+            f"One law for each patch size is {weight_of_evidence(joint - self.patches.aicc)} better than one for all "
+            f"by AICc ({_aicc(self.patches.aicc)} against {_aicc(joint)})."
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -268,9 +268,7 @@ def fit_report(
             tests.append(leave_largest_out(subset, name, objective, method, level, seed))
         except ResultsError as error:
             refused.append(f"held out, {name}: {error}")
-    return FitReport(
-        source, rows, comparison, level, tuple(intervals), patches, tuple(tests), tuple(refused), alphas
-    )
+    return FitReport(source, rows, comparison, level, tuple(intervals), patches, tuple(tests), tuple(refused), alphas)
 
 
 def _aicc(value: float) -> str:

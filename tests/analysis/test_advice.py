@@ -87,7 +87,7 @@ def test_it_says_how_far_it_extrapolates():
     assert [choice.within_reach for choice in beyond.choices] == [True] + [False] * 8
     assert choices["L/2"].measured is None
     assert "L/2 would train 2 times as long" in headline(beyond)[2]
-    assert [row[0] for row in table(beyond)] == ["model", "L/2"]
+    assert [row[0] for row in table(beyond)] == ["L/2"]
     short = {choice.model: choice for choice in advise(rows, budget_of("L/2", 25_000), BATCH, ("product",)).choices}[
         "L/2"
     ]
@@ -102,8 +102,8 @@ def test_without_a_model_in_reach_there_is_no_advice():
         assert advice.likely == ()
         assert advice.to_dict()["advice"] is None
         assert "No advice" in headline(advice)[0]
-        assert table(advice)[1:] == []
-        assert {row[-1] for row in table(advice, verbose=True)[1:]} == {"out of reach"}
+        assert table(advice) == []
+        assert {row[-1] for row in table(advice, verbose=True)} == {"out of reach"}
         low, high = advice.to_dict()["reach_pf_days"]
         assert (low, high) == pytest.approx((budget_of("S/8", 50_000) / 4, budget_of("L/2", 400_000) * 4))
     assert advise(rows, high, BATCH, ("product",)).best is not None
@@ -168,7 +168,9 @@ def test_what_is_out_of_reach_is_named_and_no_score_of_it_is_expected():
     advice = advise(curves_study(slopes, noise=0.01), budget_of("L/2", 400_000), BATCH)
     said = sentence(advice)
     assert said.startswith("Train B/2 for 1,391,304 steps of batch 256: fid 7")
-    out = {choice.model: f"{choice.prediction.law.estimate:.4g}" for choice in advice.choices if not choice.within_reach}
+    out = {
+        choice.model: f"{choice.prediction.law.estimate:.4g}" for choice in advice.choices if not choice.within_reach
+    }
     assert out["S/8"].startswith("0.07")
     assert all(model in said and estimate not in said for model, estimate in out.items())
     assert not set(out) & {row[0] for row in table(advice)}
@@ -282,16 +284,18 @@ def test_budgets_have_a_unit(text, pf_days, hours):
     assert budget.gpu_hours == (pytest.approx(hours) if hours else None)
 
 
-@pytest.mark.parametrize("text", ["", "h", "0", "-1", "-5h", "nan", "inf", "1e999h", "many", "5 days", "1,000h", "5 hh"])
+@pytest.mark.parametrize(
+    "text", ["", "h", "0", "-1", "-5h", "nan", "inf", "1e999h", "many", "5 days", "1,000h", "5 hh"]
+)
 @pytest.mark.parametrize("cluster", [None, "c"])
 def test_what_is_no_budget_is_refused_in_one_line(text, cluster):
-    with pytest.raises(ResultsError, match="--budget .*accepted: a positive number of PF-days") as refusal:
+    with pytest.raises(ResultsError, match=r"--budget .*accepted: a positive number of PF-days") as refusal:
         parse_budget(text, cluster, lambda cluster: (1e15, ""))
     assert "\n" not in str(refusal.value)
 
 
 def test_hours_need_a_cluster():
-    with pytest.raises(ResultsError, match="--budget 500h: hours of which GPU. needed: --cluster"):
+    with pytest.raises(ResultsError, match=r"--budget 500h: hours of which GPU\? needed: --cluster"):
         run("published", "--budget", "500h")
 
 

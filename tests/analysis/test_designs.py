@@ -199,7 +199,12 @@ def test_command_refuses_in_one_line(results, tmp_path):
         r"--by patch: 3 designs .1, 2, 4.; choose two: --between": (DIGITS, "--by", "patch"),
         "no design 8; accepted: two of 1, 2, 4": (DIGITS, "--by", "patch", "--between", "1,8"),
         "no column colour; accepted: source, run": (results, "--by", "colour"),
-        "num_samples: 7 in .*other, 1000 in .*results.*`ditbench evaluate": (results, tmp_path / "other", "--by", "source"),
+        "num_samples: 7 in .*other, 1000 in .*results.*`ditbench evaluate": (
+            results,
+            tmp_path / "other",
+            "--by",
+            "source",
+        ),
         "adaln: fid: computed for no row": (tmp_path / "other", tmp_path / "nans"),
         "differ in block .adaln-zero and in-context in 2, ": (results, "--by", "patch", "--between", "2,4"),
         "differ in block .in-context in runs, adaln in nan.": (tmp_path / "other", tmp_path / "nans", "--by", "sweep"),
