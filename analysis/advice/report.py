@@ -62,8 +62,8 @@ def notes(advice: Advice) -> list[str]:
     out = [choice.model for choice in advice.choices if not choice.within_reach]
     if out:
         lines.append(
-            f"Out of reach, where only trying tells, as they would train for over {REACH} times, or under 1/{REACH} of, "
-            f"the steps that they were scored at: {', '.join(out)}."
+            f"Out of reach, where only trying tells, as they would train for over {REACH} times, or under 1/{REACH} "
+            f"of, the steps that they were scored at: {', '.join(out)}."
         )
     return lines
 

@@ -254,15 +254,21 @@ def test_the_digits_study_is_advised_on_in_three_lines():
     assert "Were there models of every size with 64 tokens" in joint
 
 
-def test_gpu_hours_are_those_of_the_profile(monkeypatch):
-    """156 TFLOP/s at 11.8 %: 500 hours are 500 x 3600 x 1.56e14 x 0.118 FLOPs."""
-    monkeypatch.setattr(advise_command, "training_speed", lambda cluster: (156e12 * 0.118, "said so"))
-    arguments = ("published", "--cluster", "here", "--format", "json")
-    found = json.loads(run(*arguments, "--budget", "500h").output)
+def test_gpu_hours_are_those_of_the_profile():
+    """slurm-example: 156 TFLOP/s at TF32, of which 11.8 % are expected."""
+    from bench.errors import InputError
+    from ditbench import app
+
+    def ended(*arguments):
+        return CliRunner().invoke(app, ["advise", "published", *map(str, arguments), "--format", "json"])
+
+    found = json.loads(ended("--budget", "500h", "--cluster", "slurm-example").output)
     assert found["budget_flops"] == pytest.approx(500 * 3600 * 156e12 * 0.118)
-    assert (found["cluster"], found["gpu_hours"]) == ("here", pytest.approx(500))
-    same = json.loads(run(*arguments, "--budget", found["budget_pf_days"]).output)
+    assert (found["cluster"], found["gpu_hours"]) == ("slurm-example", pytest.approx(500))
+    same = json.loads(ended("--budget", found["budget_pf_days"], "--cluster", "slurm-example").output)
     assert same["gpu_hours"] == pytest.approx(500)
+    refused = ended("--budget", "500h", "--cluster", "local").exception
+    assert isinstance(refused, InputError) and "gpu: missing" in str(refused)
 
 
 @pytest.mark.parametrize(
