@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from shutil import get_terminal_size
 from textwrap import fill
 from typing import Annotated, Any, Literal
 
@@ -13,8 +14,7 @@ from analysis.errors import ResultsError
 from analysis.results.named import ACCEPTED
 from analysis.results.visible import visible
 
-WIDTH = 100
-RULE = "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * WIDTH
+WIDTH = 100  # of lines, where the terminal is no narrower
 
 DataArgument = Annotated[
     str | None, typer.Argument(metavar="DATA", show_default=False, help=f"What to read: {ACCEPTED}.")
@@ -60,13 +60,13 @@ def print_answer(headline: Sequence[str]) -> None:
     """Print the answer, and a rule between it and all the rest."""
     for line in headline:
         typer.echo(visible(line))
-    typer.echo(RULE)
+    typer.echo("\N{BOX DRAWINGS LIGHT HORIZONTAL}" * _width())
 
 
 def print_lines(lines: Iterable[str]) -> None:
     """Print sentences, each from a line of its own on, no wider than a page."""
     for line in lines:
-        typer.echo(fill(visible(line), WIDTH, break_long_words=False, break_on_hyphens=False))
+        typer.echo(fill(visible(line), _width(), break_long_words=False, break_on_hyphens=False))
 
 
 def print_result(said: dict[str, Any], format: Format, out: Path | None, print_table: Callable[[], None]) -> None:
@@ -90,3 +90,7 @@ def print_columns(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _width() -> int:
+    return min(WIDTH, get_terminal_size((WIDTH, 0)).columns)
