@@ -51,4 +51,4 @@ def _instead(path: Path) -> str:
         return f"holds no results: runs.parquet is missing; `ditbench collect RUNS/SWEEP --out {path}` makes it"
     known = sorted(folder.name for folder in HOME.glob("*/") if _holds_results(folder))
     here = f"; {HOME}/ has {', '.join(known)}" if known else ""
-    return f"no such results; accepted: {ACCEPTED}{here}"
+    return f"no such results, runs.parquet is missing; accepted: {ACCEPTED}{here}"
