@@ -30,7 +30,6 @@ COMPARED_FORMS = ("power", "power-floor", "tokens", "tokens-floor")
 """The laws of scores at one step."""
 BY_PATCH = "by-patch"
 """In the place of forms: nothing but a power law for each patch size."""
-UNTESTED = "Not tested: there are too few models to predict the largest from the others."
 WIDTH = 100  # of a terminal
 CLEAR_GAP = 2  # of AICc: more is better than a little (Burnham & Anderson 2002)
 
@@ -67,13 +66,13 @@ class FitReport:
             return self._headline_by_patch()
         best, (_, intervals) = self.comparison.fits[0], self.intervals[0]
         ranges = [f"{name} {intervals[name].low:.3g} to {intervals[name].high:.3g}" for name in best.form.exponents]
-        laws = (
+        laws = [
             f"{best.equation} ({self.level:.0%}: {', '.join(ranges[:count])}), {len(set(self.rows.models))} models."
             for count in range(len(ranges), 0, -1)
-        )
-        law = next((law for law in laws if len(law) <= WIDTH), best.equation)
+        ]
+        law = next((law for law in laws if len(law) <= WIDTH), laws[-1])
         if self.test is None:
-            return [law, UNTESTED, *self._tenfold()]
+            return [law, self._untested(), *self._tenfold()]
         meaning = self._tenfold() if self.test.holds_law else [f"So do not extrapolate with it{self._why_not()}."]
         return [law, self.test.headline(), *meaning]
 
@@ -83,8 +82,8 @@ class FitReport:
             for patch, alpha in self.alphas.items()
         )
         law = f"{self.rows.metric} = A C^-alpha, alpha {alphas}."
-        test = self.patch_test
-        return [law, UNTESTED if test is None else test.headline(), *self._against_joint()]
+        test = self.patch_test or self.test  # of one patch size alone, they are the same
+        return [law, self._untested() if test is None else test.headline(), *self._against_joint()]
 
     @property
     def test(self) -> HeldOut | None:
@@ -102,6 +101,11 @@ class FitReport:
 
     def _is_of_one_patch(self, test: HeldOut) -> bool:
         return len(set(test.fit.observations.patches)) == 1 < len(set(self.rows.patches))
+
+    def _untested(self) -> str:
+        """Why the largest model was not predicted; `refused` has the same of every law."""
+        whys = (why.partition(": ")[2] for why in self.refused if why.startswith("held out, "))
+        return f"It was not tested on the largest model: {next(whys, 'there are too few')}."
 
     def _tenfold(self) -> list[str]:
         """What ten times the compute does to the score, if the best law is a power of it."""
