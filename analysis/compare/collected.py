@@ -139,8 +139,8 @@ def _parts(results: Mapping[str, Tables], by: str) -> dict[str, Tables]:
             raise ResultsError(
                 f"{source}: runs have no column {by}; accepted: source, {', '.join(tables.runs.columns)}"
             )
-        values = tables.runs["run"].map(labels) if by == LABEL else tables.runs[by]
-        for value, runs in tables.runs.groupby(values, dropna=False):
+        named = tables.runs.assign(label=[labels[run] for run in tables.runs["run"]])  # a run's own label is free text
+        for value, runs in named.groupby(by, dropna=False):
             parts.setdefault(str(value), []).append(_of_runs(tables, runs))
     return {name: _named_models(_together(tables), names) for name, tables in parts.items()}
 

@@ -103,7 +103,7 @@ def _difference(first: str, one: dict[str, Any], other: str, two: dict[str, Any]
 
 def _remedy(differing: list[str], wanted: dict[str, Any], there: dict[str, Any], again: Tables) -> str:
     """The commands after which scores as `wanted` are among those of `again`."""
-    step, sweeps = int(_all_scores(again)["step"].max()), again.runs["sweep"].dropna().unique()
+    step, sweeps = max(_all_scores(again)["step"].tolist()), again.runs["sweep"].dropna().unique()
     samples, commands = f"RUN/samples/step-{step:08d}.npy", []
     if set(differing) & set(OF_SAMPLING) or wanted["num_samples"] > there["num_samples"]:
         samples = "RUN/again.npy"
