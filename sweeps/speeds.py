@@ -101,6 +101,23 @@ def expected_speeds(
     return result, None
 
 
+def expected_training_speed(profile: ClusterProfile) -> Speed:
+    """What the profile expects of one of its devices in training, at its own precision.
+
+    Raises:
+        InputError: the profile does not say.
+    """
+    peak = profile.peak_tflops()
+    if peak is None or profile.mfu is None:
+        lacks = "mfu" if peak is not None else f"gpu.peak_tflops.{profile.precision}" if profile.gpu else "gpu"
+        raise InputError(
+            f"{profile.where}: {lacks}: missing; GPU-hours need gpu (name, peak_tflops.{profile.precision}) and mfu "
+            "(training, sampling, source), as in sweeps/clusters/slurm-example.yaml"
+        )
+    share = profile.mfu.training
+    return Speed(peak * share, profile.mfu.source, "assumed", peak, share)
+
+
 def _as_measured(tflops: float, source: str, peak: float | None = None) -> Speed:
     return Speed(tflops, source, "measured", peak, tflops / peak if peak else None)
 
