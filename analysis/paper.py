@@ -16,11 +16,10 @@ from analysis.drawing.style import Width
 from analysis.drawing.write import latex_figure, rendered
 from analysis.errors import ResultsError
 from analysis.figures import CATALOGUE, available
-from analysis.figures.sources import Source
+from analysis.figures.sources import Source, scaling_study
 from analysis.results.export_tables import TABLES
 from analysis.results.files import write_whole
 from analysis.results.table_formats import Table, latex
-from analysis.results.tables import Tables
 
 SECONDS = 300  # for pdflatex, which may have to make its fonts first
 # Two columns, as wide as the figures are drawn. Without dates and names of files: the same page is the same bytes.
@@ -128,7 +127,7 @@ def _tables(sources: Sequence[Source]) -> tuple[list[Table], list[str]]:
             if source.published and name == "published":  # beside itself
                 continue
             try:
-                table = make(_scaling_study(source))
+                table = make(scaling_study(source))
             except ResultsError as error:
                 without.setdefault(f"{source.name}: {error}", []).append(name)
                 continue
@@ -137,15 +136,6 @@ def _tables(sources: Sequence[Source]) -> tuple[list[Table], list[str]]:
                 table = replace(table, name=f"{name}-{called}", caption=caption)
             made.append(table)
     return made, [f"table {', '.join(names)}: not made: {reason}" for reason, names in without.items()]
-
-
-def _scaling_study(source: Source) -> Tables:
-    """The source's tables; of the papers' without other data sets, whose scores have another reference."""
-    if not source.published:
-        return source.tables
-    runs = source.tables.runs.loc[source.tables.runs["data"] == "imagenet-256-latents"]
-    evals = source.tables.evals
-    return replace(source.tables, runs=runs, evals=evals.loc[evals["run"].isin(runs["run"])])
 
 
 def _plain_names(sources: Sequence[Source]) -> list[str]:

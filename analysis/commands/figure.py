@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from analysis.commands.options import DrawnDataArgument, OldDataOption, named_data, print_columns
 from analysis.errors import ResultsError
 from analysis.figures import ALL, CATALOGUE
+from analysis.results.named import PUBLISHED, results_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,13 +46,8 @@ def figure(
             help="Which figure, by name or number (8, fig8), or your own as module:draw; all: each that has data."
         ),
     ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="published, or folders that `ditbench collect` made; several to compare.", show_default="published"
-        ),
-    ] = None,
-    source: Annotated[list[str] | None, typer.Option(hidden=True, help="An older way to name data.")] = None,
+    data: DrawnDataArgument = None,
+    source: OldDataOption = None,
     list_all: Annotated[bool, typer.Option("--list", help="Each figure's number, name, and what it needs.")] = False,
     caption: Annotated[
         Literal["none", "short", "full"],
@@ -64,8 +61,6 @@ def figure(
         typer.Option(help="Where the files go.", show_default="the first results folder, or figures"),
     ] = None,
 ) -> None:
-    from analysis.commands.options import print_columns
-
     if list_all:
         rows = [[entry.number, name, entry.shows, entry.needs] for name, entry in CATALOGUE.items()]
         print_columns(["paper", "name", "shows", "needs"], rows)
@@ -75,13 +70,12 @@ def figure(
     from analysis import figures
     from analysis.drawing.style import as_delivered
     from analysis.drawing.write import write_picture
-    from analysis.figures.sources import PUBLISHED, open_sources
+    from analysis.figures.sources import open_sources
 
     if ":" not in name and name != ALL:
         name = figures.named(name)  # a wrong one is refused before anything is read
-    chosen = [*(data or []), *(source or [])] or [PUBLISHED]
-    folders = [Path(one) for one in chosen if one != PUBLISHED]
-    folder = out or (folders or [Path("figures")])[0]
+    chosen = named_data(data, source) or [PUBLISHED]
+    folder = out or next(filter(None, map(results_folder, chosen)), Path("figures"))
     if ":" in name:
         with as_delivered():  # it may import matplotlib
             picture = _own_picture(name, open_sources(chosen), width)

@@ -22,6 +22,9 @@ DataArgument = Annotated[
 SeveralDataArgument = Annotated[
     list[str] | None, typer.Argument(metavar="DATA", show_default=False, help=f"What to read, each: {ACCEPTED}.")
 ]
+DrawnDataArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="DATA", show_default="published", help=f"What to draw, each: {ACCEPTED}.")
+]
 OldDataOption = Annotated[list[str] | None, typer.Option("--source", "--results", hidden=True)]
 """How data were named before they were arguments."""
 MetricOption = Annotated[str, typer.Option(help="fid, fid_percent, fid_infinity, sfid, kid or loss.")]

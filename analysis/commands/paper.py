@@ -7,16 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from analysis.commands.options import DrawnDataArgument
 from analysis.errors import ResultsError
+from analysis.results.named import PUBLISHED
 
 
 def paper(
-    data: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="published, or folders that `ditbench collect` made; several to compare.", show_default="published"
-        ),
-    ] = None,
+    data: DrawnDataArgument = None,
     out: Annotated[Path, typer.Option(help="The folder that the files go to.")] = Path("paper"),
     width: Annotated[
         Literal["one", "two"], typer.Option(help="Columns of the paper that a figure fills: 3.25 or 6.75 inches.")
@@ -26,7 +23,7 @@ def paper(
 
     Where pdflatex is installed, paper.tex is compiled too.
     """
-    from analysis.figures.sources import PUBLISHED, open_sources
+    from analysis.figures.sources import open_sources
     from analysis.paper import compile_page, write_paper
 
     written = write_paper(open_sources(data or [PUBLISHED]), out, width)

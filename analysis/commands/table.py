@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,9 +14,6 @@ from analysis.results.named import ACCEPTED, results_folder
 TableName = Literal["summary", "published", "correlations"]
 TableFormat = Literal["markdown", "latex", "csv"]
 DEFAULT = "results/digits"
-
-if TYPE_CHECKING:
-    from analysis.results.tables import Tables
 
 
 def table(
@@ -32,25 +29,17 @@ def table(
     out: Annotated[Path | None, typer.Option(help="The file to write; default: print it.")] = None,
 ) -> None:
     """A study's table for a paper: its models, published scores beside ours, or correlations with compute."""
+    from analysis.figures.sources import published_source, scaling_study
     from analysis.results import export_tables, table_formats, tables
     from analysis.results.files import write_whole
 
     folder = results_folder(one_of(data, source) if named_data(data, source) else DEFAULT)
     if folder is None and name == "published":
         raise ResultsError("published beside published says nothing; accepted: a results folder")
-    text = table_formats.FORMATS[format](export_tables.TABLES[name](tables.load(folder) if folder else _published()))
+    text = table_formats.FORMATS[format](
+        export_tables.TABLES[name](tables.load(folder) if folder else scaling_study(published_source()))
+    )
     if out is None:
         typer.echo(text, nl=False)
     else:
         typer.echo(write_whole(out, text.encode()))
-
-
-def _published() -> Tables:
-    """The paper's Table 4 at 256 x 256: its scores at 512 x 512 have another reference."""
-    from dataclasses import replace
-
-    from analysis.figures.sources import published_source
-
-    tables = published_source().tables
-    runs = tables.runs.loc[tables.runs["data"] == "imagenet-256-latents"]
-    return replace(tables, runs=runs, evals=tables.evals.loc[tables.evals["run"].isin(runs["run"])])

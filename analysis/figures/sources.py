@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -12,12 +11,12 @@ import pandas as pd
 from analysis.drawing.picture import NothingToDraw
 from analysis.errors import ResultsError
 from analysis.results.model_names import designs, model_names
+from analysis.results.named import PUBLISHED, results_folder
 from analysis.results.published import METRICS, published, published_evaluations
 from analysis.results.run_folders import EVALS_TYPES, TRAIN_TYPES
 from analysis.results.tables import RUN_COLUMNS, RUNS_TYPES, Tables, load
 from analysis.results.visible import visible, visible_names
 
-PUBLISHED = "published"
 MAX_SOURCES = 4  # as many as there are ways to fill a marker
 
 Read = TypeVar("Read")
@@ -44,17 +43,15 @@ class Source:
 
 
 def open_sources(names: Sequence[str]) -> list[Source]:
-    """Read each of `names`: "published", or a folder that `ditbench collect` made.
+    """Read each of `names`, as `results_folder` finds it.
 
     Raises:
         ResultsError: a folder lacks a table, a name is given twice, or there are too many to tell apart.
     """
     if len(names) > MAX_SOURCES:
         raise ResultsError(f"{len(names)} sources; accepted: at most {MAX_SOURCES}, more cannot be told apart")
-    sources = [
-        published_source() if name == PUBLISHED else measured(load(Path(name)), Path(name).resolve().name)
-        for name in names
-    ]
+    folders = [results_folder(name) for name in names]
+    sources = [measured(load(folder), folder.resolve().name) if folder else published_source() for folder in folders]
     if twice := sorted({one.name for one in sources if sum(one.name == other.name for other in sources) > 1}):
         raise ResultsError(f"two sources are called {twice[0]}; accepted: folders of different names")
     return sources
@@ -117,6 +114,15 @@ def published_source() -> Source:
             other_evals=_ordered(evals.loc[~in_table_4]),
         ),
     )
+
+
+def scaling_study(source: Source) -> Tables:
+    """The source's tables; of the papers' without other data sets, whose scores have another reference."""
+    if not source.published:
+        return source.tables
+    runs = source.tables.runs.loc[source.tables.runs["data"] == "imagenet-256-latents"]
+    evals = source.tables.evals
+    return replace(source.tables, runs=runs, evals=evals.loc[evals["run"].isin(runs["run"])])
 
 
 def from_each(

@@ -16,7 +16,8 @@ from analysis.drawing.picture import NothingToDraw
 from analysis.drawing.write import rendered
 from analysis.figures.captions import MACS, protocols
 from analysis.figures.scores import at_last_shared_step, scaling_scores
-from analysis.figures.sources import PUBLISHED, Source, from_each, open_sources
+from analysis.figures.sources import Source, from_each, open_sources
+from analysis.results.named import PUBLISHED
 from analysis.results.table_formats import Table, columns_of, markdown, significant
 
 RESULTS = Path(__file__).parents[2] / "results"
