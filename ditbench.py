@@ -29,6 +29,7 @@ from bench.errors import InputError, RunError
 from bench.files.names import visible
 from bench.stopping import STOPPED, Stopped
 from ditbench_perf import app as perf_app
+from ditbench_try import try_part
 from models import BLOCKS
 from models.parts import Seam, forbid_own_parts
 from sweeps.commands import RunsOption, TrackerOption, run_here
@@ -63,6 +64,7 @@ for command in (
     table,
 ):
     app.command()(command)
+app.command("try")(try_part)
 
 
 @app.callback()
