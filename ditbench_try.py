@@ -43,9 +43,10 @@ def try_part(
     """
     from sweeps.own_part import keep_part
     from sweeps.own_study import check_compute, own_study
+    from sweeps.rehearsal import explained
 
     own = keep_part(part, name, kind, runs / "try" / "parts")
-    study = own_study(own, seeds)
+    study = explained(own, lambda: own_study(own, seeds))
     typer.echo(f"{own.shown} is a{'n' if own.kind == 'objective' else ''} {own.called}; first steps of each size:")
     _rehearse(study, own, runs)
     check_compute(study, own)

@@ -20,7 +20,7 @@ from bench.errors import InputError
 from bench.files.atomic import write_bytes
 from bench.objectives import OBJECTIVES
 from models.designs import DESIGNS
-from models.parts import FORBIDDEN, OURS, ROOT, folder_of, look_in, own_module
+from models.parts import FORBIDDEN, OURS, ROOT, look_in, own_module
 from models.registry import FAMILIES
 
 Kind = Literal["block", "family", "objective"]
@@ -132,20 +132,19 @@ def _located(where: str, given: str) -> tuple[Path, Path]:
 
 
 def _of_module(name: str) -> tuple[Path, Path]:
-    top, *inner = name.split(".")
-    root = folder_of(f"{name}:")
-    if root is None:
-        spec = importlib.util.find_spec(top)
-        if spec is None:
-            raise InputError(f"{name}: no such module in {Path.cwd()}, nor installed")
-        places = spec.submodule_search_locations
-        start = Path(next(iter(places))) if places else Path(str(spec.origin))
-        root = start.parent
-    base = root.joinpath(top, *inner)
-    for file in (base.with_name(f"{base.name}.py"), base / "__init__.py"):
-        if file.is_file():
-            return root, file.resolve() if root == root.resolve() else file
-    raise InputError(f"{name}: no Python file of it in {root}")
+    """As `_located`, of a module in the working folder, else of what is installed."""
+    parts = name.split(".")
+    roots = [Path.cwd()]
+    spec = importlib.util.find_spec(parts[0])
+    if spec is not None:
+        places = spec.submodule_search_locations or [str(spec.origin)]
+        roots += [Path(place).parent for place in places]
+    for root in roots:
+        base = root.joinpath(*parts)
+        for file in (base.with_name(f"{base.name}.py"), base / "__init__.py"):
+            if file.is_file():
+                return root.resolve(), file.resolve()
+    raise InputError(f"{name}: no Python file of it in {Path.cwd()}, nor installed")
 
 
 @dataclass(frozen=True)
@@ -164,10 +163,13 @@ def _copied(root: Path, file: Path, into: Path) -> _Copy:
     stem = re.sub(r"\W", "_", file.stem if file.stem != "__init__" else file.parent.name)
     hashed = f"{stem if not stem[0].isdigit() else f'_{stem}'}_{digest.hexdigest()[:DIGITS_OF_HASH]}"
     folder = (into / hashed).resolve()
+    packages = file.relative_to(root).parent.parts
     for path, content in sources.items():
         copy = folder / path.relative_to(root)
-        write_bytes(copy.with_name(f"{hashed}.py") if path == file else copy, content)
-    packages = file.relative_to(root).parent.parts
+        if path == file:
+            write_bytes(copy.with_name(f"{hashed}.py"), content)
+        if path != file or packages:  # whose __init__ may import it
+            write_bytes(copy, content)
     return _Copy(folder, ".".join([*packages, hashed]), file)
 
 
@@ -260,7 +262,9 @@ def _none(module: ModuleType, names: list[str], there: dict[str, Any], kind: Kin
     )
     share, name, near = nearest
     if name and (share <= 0.5 or len(names) == len(kinds) == 1):
-        return f"{name} is no {CALLED[near]}: it lacks {', '.join(_lacks(getattr(module, name), near))}"
+        lacks = _lacks(getattr(module, name), near)
+        why = "it has to be a class" if lacks == ["__call__"] else f"it lacks {', '.join(lacks)}"
+        return f"{name} is no {CALLED[near]}: {why}"
     wanted = CALLED[kind] if kind else "block design, model family or objective"
     has = f"{names[0]} is no {wanted}" if len(names) == 1 else f"has no {wanted}; it has {', '.join(there) or 'nothing'}"
     return f"{has}; a block's class becomes a design by BlockDesign(condition, block, final_layer), see CONTRIBUTING.md"

@@ -47,9 +47,7 @@ def rehearse(recipe: Recipe, part: OwnPart) -> float:
     except RunError:  # a value that is not finite
         problem = f"a value that is not finite, {_not_finite(recipe, part) or 'in the first steps of training'}"
     except Exception as error:  # whatever a user's part does
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
-        line = line_of(error, part.folder) or _line_of_called(text, part)
-        problem = f"{line}: {text}" if line else text
+        problem = _said(error, part)
     finally:
         torch.set_num_threads(threads)
     raise InputError(part.in_words(f"{recipe.label}: {problem}"))
@@ -64,11 +62,15 @@ def explained(part: OwnPart, work: Callable[[], Any]) -> Any:
     try:
         return work()
     except InputError as error:
-        raise InputError(part.in_words(f"{part.shown}: {error}")) from None
+        raise InputError(part.in_words(str(error))) from None
     except Exception as error:  # whatever a user's part does
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
-        line = line_of(error, part.folder)
-        raise InputError(part.in_words(f"{part.shown}: {f'{line}: ' if line else ''}{text}")) from None
+        raise InputError(part.in_words(f"{part.shown}: {_said(error, part)}")) from None
+
+
+def _said(error: Exception, part: OwnPart) -> str:
+    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    line = line_of(error, part.folder) or _line_of_called(text, part)
+    return f"{line}: {text}" if line else text
 
 
 def _rehearsed(recipe: Recipe, part: OwnPart) -> float:
@@ -152,7 +154,7 @@ def _check_losses(recipe: Recipe, part: OwnPart, model: Any) -> None:
 
     from bench.objectives import OBJECTIVES
 
-    if part.kind != "objective":
+    if recipe.diffusion.objective != part.path:
         return
     cpu = torch.device("cpu")
     objective = OBJECTIVES.find(part.path)(recipe.diffusion.options, cpu)
