@@ -10,11 +10,11 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
+from analysis.drawing.picture import Drawn, NothingToDraw
+from analysis.drawing.style import Width
 from analysis.errors import ResultsError
 from analysis.figures import draw
-from analysis.figures.drawn import Drawn, NothingToDraw
 from analysis.figures.sources import Source, measured, published_source
-from analysis.figures.style import Width
 from analysis.report.pictures import PICTURES, Picture
 from analysis.report.tables import names, plain_table
 from analysis.results.csv_text import read_csv
