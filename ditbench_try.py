@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,10 +17,10 @@ from sweeps.commands import run_here
 from sweeps.options import RunsOption
 
 if TYPE_CHECKING:
+    from analysis.compare.designs import DesignComparison
     from analysis.results.tables import Tables
     from sweeps.own_part import OwnPart
     from sweeps.own_study import OwnStudy
-    from sweeps.watch.status import RunStatus
 
 
 def try_part(
@@ -51,18 +51,33 @@ def try_part(
     _rehearse(study, own, runs)
     check_compute(study, own)
     _run(study, own, runs)
-    _report(study, own, runs, out or Path("results") / "try" / own.folder.name)
+    out = out or Path("results") / "try" / own.folder.name
+    _report(study, own, runs, out)
+    again = ["ditbench", "try", part, *(["--name", name] if name else []), *(["--as", kind] if kind else [])]
+    again += ["--seeds", str(2 * seeds), *(["--runs", str(runs)] if runs != Path("runs") else [])]
+    commands = {
+        "all on one page": ["ditbench", "report", str(out)],
+        "over training": ["ditbench", "figure", "fid-vs-steps", str(out)],
+        "a narrower interval": again,
+        "the runs": ["ditbench", "sweep", "status", _from_here(study.path)],
+    }
+    typer.echo("\nNext:")
+    for what, command in commands.items():
+        typer.echo(f"  {shlex.join(command)}  ({what})")
+
+
+def _from_here(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _rehearse(study: OwnStudy, own: OwnPart, runs: Path) -> None:
     """Take the first steps of every size; print what it costs beside the built-in, and how long all will take."""
     from bench.commands.text_table import print_table
     from bench.files.run_folder import is_finished
-    from bench.flops import cost_of
     from sweeps.expand import run_folders
     from sweeps.groups import local_slots
     from sweeps.own_study import BUILT_IN
-    from sweeps.rehearsal import explained, rehearse
+    from sweeps.rehearsal import counted, rehearse
 
     rows: list[list[str]] = []
     step_s: dict[str, float] = {}
@@ -70,7 +85,7 @@ def _rehearse(study: OwnStudy, own: OwnPart, runs: Path) -> None:
         macs: list[int] = []
         for recipe, name in zip(pair, (BUILT_IN[own.kind], own.shown), strict=True):
             step_s[recipe.label] = rehearse(recipe, own)
-            cost = explained(own, lambda model=recipe.model: cost_of(model.name, model.architecture()))
+            cost = counted(recipe, own)
             macs.append(cost.macs)
             ratio = f"{macs[1] / macs[0]:.2f}x" if len(macs) == 2 else ""
             size = study.sweep.axes[recipe.id]["size"]
@@ -84,9 +99,12 @@ def _rehearse(study: OwnStudy, own: OwnPart, runs: Path) -> None:
         typer.echo(f"\nAll {total} runs are finished.")
         return
     minutes = sum(step_s[recipe.label] * recipe.train.steps for recipe in left) / min(cores, len(left)) / 60
-    there = f"{total - len(left)} of {total} runs are there; {len(left)} to train" if len(left) < total else f"{total} runs"
+    there = (
+        f"{total - len(left)} of {total} runs are there; {len(left)} to train" if len(left) < total else f"{total} runs"
+    )
     typer.echo(
-        f"\n{there}: about {1.2 * minutes + 0.5:.0f} minutes on {cores} cores. Interrupted, the same command continues.\n"
+        f"\n{there}: about {1.2 * minutes + 0.5:.0f} minutes on {cores} cores. Interrupted, the same command "
+        "continues.\n"
     )
 
 
@@ -108,7 +126,11 @@ def _run(study: OwnStudy, own: OwnPart, runs: Path) -> None:
         failed = {}
         for name, recipes in ((BUILT_IN[own.kind], study.built_in), (own.shown, study.own)):
             status = [run_status(recipe, folders[recipe.id]) for recipe in recipes]
-            reasons = [f"{recipe.label}, seed {recipe.seed}: {one.error}" for recipe, one in zip(recipes, status, strict=True) if one.state == "failed"]
+            reasons = [
+                f"{recipe.label}, seed {recipe.seed}: {one.error}"
+                for recipe, one in zip(recipes, status, strict=True)
+                if one.state == "failed"
+            ]
             if reasons:
                 failed[name] = f"{len(reasons)} of the {len(recipes)} runs of {name} failed"
                 typer.echo(f"\n{failed[name]}, so there is no comparison:")
@@ -121,8 +143,10 @@ def _run(study: OwnStudy, own: OwnPart, runs: Path) -> None:
 
 def _report(study: OwnStudy, own: OwnPart, runs: Path, out: Path) -> None:
     """Tables and figure of the runs, and what they say."""
+    from analysis import figures
     from analysis.compare.collected import collected_designs
-    from analysis.compare.compared import compared
+    from analysis.compare.designs import compare_designs
+    from analysis.figures.sources import measured
     from analysis.results import tables
     from bench.files.atomic import write_json
     from bench.files.run_files import read_records
@@ -131,11 +155,40 @@ def _report(study: OwnStudy, own: OwnPart, runs: Path, out: Path) -> None:
 
     folders = set(run_folders(study.sweep, runs).values())
     collected = tables.collect([each for each in read_records(runs / study.sweep.name) if each.folder in folders], out)
-    ids = {BUILT_IN[own.kind]: {recipe.id for recipe in study.built_in}, own.shown: {recipe.id for recipe in study.own}}
-    designs = {name: _of_runs(collected, chosen) for name, chosen in ids.items()}
-    comparison = compared(collected_designs(designs, "source"))
+    of_whom = {BUILT_IN[own.kind]: study.built_in, own.shown: study.own}
+    parts = {name: _of_runs(collected, {recipe.id for recipe in recipes}) for name, recipes in of_whom.items()}
+    comparison = compare_designs(collected_designs(parts, "source"))
     write_json(out / "comparison.json", comparison.to_dict())
-    typer.echo(f"\n{comparison.sentence()}\n")
+    files = figures.draw("designs", [measured(collected, study.sweep.name)], out).files
+    typer.echo("")
+    for line in verdict(comparison, own.shown):
+        typer.echo(line)
+    typer.echo(f"\nFigure: {files[0]}\nTables: {out}")
+
+
+def verdict(comparison: DesignComparison, own: str) -> list[str]:
+    """Two lines: the compute that the design `own` needs for the same score; the scores at equal compute."""
+    is_better = comparison.better == own
+    other = comparison.worse if is_better else comparison.better
+    gap = comparison.difference
+    sign = -1 if is_better else 1
+    ends = sorted((sign * gap.low, sign * gap.high))
+    one_seed = "; with one seed, the intervals leave out how seeds differ" if min(comparison.seeds) == 1 else ""
+    second = (
+        f"At equal compute its distance minus the other's is {sign * gap.estimate:.3g} ({gap.level:.0%}: {ends[0]:.3g} "
+        f"to {ends[1]:.3g}); {comparison.models[0]} sizes, {min(comparison.seeds)} seeds{one_seed}."
+    )
+    multiplier = comparison.multiplier
+    if multiplier is None:
+        low, high = comparison.exponent.low, comparison.exponent.high
+        why = f"the distance does not surely fall with compute (alpha {low:.2g} to {high:.2g})"
+        return [f"{own} and {other} are not distinguishable in compute: {why}.", second]
+    found = [multiplier.estimate, multiplier.low, multiplier.high]
+    factor, low, high = [1 / found[0], 1 / found[2], 1 / found[1]] if is_better else found
+    needs = f"{factor:.2g}x the compute for the same distance ({multiplier.level:.0%}: {low:.2g} to {high:.2g})"
+    if comparison.distinguishable:
+        return [f"{own} needs {needs} as {other}.", second]
+    return [f"{own} and {other} are not distinguishable: it needs {needs}, which may be 1x.", second]
 
 
 def _of_runs(collected: Tables, ids: set[str]) -> Tables:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from bench.errors import InputError
+from bench.errors import InputError, RunError
 from bench.files.atomic import write_bytes
 from bench.objectives import OBJECTIVES
 from models.designs import DESIGNS
@@ -87,14 +87,19 @@ def keep_part(given: str, name: str | None, kind: Kind | None, into: Path) -> Ow
     if name and named and name != named:
         raise InputError(f"{given} --name {name}: two names; accepted: one")
     root, file = _located(where, given)
-    copy = _copied(root, file, into)
+    try:
+        copy = _copied(root, file, into)
+    except RunError as error:
+        raise InputError(f"{into}: cannot be written ({error}); give another folder with --runs") from None
     look_in(copy.folder)
     try:
         module = own_module(copy.module)
         return _chosen(module, copy, name or named, kind)
     except ValueError as error:
         hashed = copy.module.rpartition(".")[2]
-        raise InputError(f"{given}: {str(error).removeprefix(f'{copy.module!r}: ').replace(hashed, file.stem)}") from None
+        raise InputError(
+            f"{given}: {str(error).removeprefix(f'{copy.module!r}: ').replace(hashed, file.stem)}"
+        ) from None
 
 
 def _separated(given: str) -> tuple[str, str | None]:
@@ -266,5 +271,7 @@ def _none(module: ModuleType, names: list[str], there: dict[str, Any], kind: Kin
         why = "it has to be a class" if lacks == ["__call__"] else f"it lacks {', '.join(lacks)}"
         return f"{name} is no {CALLED[near]}: {why}"
     wanted = CALLED[kind] if kind else "block design, model family or objective"
-    has = f"{names[0]} is no {wanted}" if len(names) == 1 else f"has no {wanted}; it has {', '.join(there) or 'nothing'}"
+    has = (
+        f"{names[0]} is no {wanted}" if len(names) == 1 else f"has no {wanted}; it has {', '.join(there) or 'nothing'}"
+    )
     return f"{has}; a block's class becomes a design by BlockDesign(condition, block, final_layer), see CONTRIBUTING.md"

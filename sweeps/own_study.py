@@ -146,5 +146,3 @@ def _presets(part: OwnPart, of_data: dict[str, Any], built_in: list[dict[str, An
 
 def _log_gmacs(model: dict[str, Any]) -> float:
     return math.log(forward_gmacs(ModelConfig(**model)))
-
-

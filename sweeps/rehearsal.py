@@ -17,8 +17,10 @@ from types import FrameType
 from typing import Any
 
 from bench.errors import InputError, RunError
+from bench.flops import cost_of, count
 from bench.recipe import Recipe
 from models.parts import line_of
+from models.registry import Count
 from sweeps.own_part import OwnPart
 
 STEPS = 5
@@ -51,6 +53,29 @@ def rehearse(recipe: Recipe, part: OwnPart) -> float:
     finally:
         torch.set_num_threads(threads)
     raise InputError(part.in_words(f"{recipe.label}: {problem}"))
+
+
+def counted(recipe: Recipe, part: OwnPart) -> Count:
+    """What a recipe's network costs; what a part states of it itself is counted again.
+
+    Raises:
+        InputError: one line: an operator that nothing counts, another count than the stated one, or another fault.
+    """
+    return explained(part, lambda: _counted(recipe, **recipe.model.arguments()))
+
+
+def _counted(recipe: Recipe, name: str, **options: Any) -> Count:
+    stated = cost_of(name, recipe.model.architecture())
+    try:
+        found = count(name, **options)
+    except InputError:  # of what states its cost nothing need be countable
+        return stated
+    if (stated.macs, stated.parameters) != (found.by_module[""], found.num_parameters):
+        raise InputError(
+            f"{recipe.label}: it states {stated.macs:,} multiply-accumulates and {stated.parameters:,} parameters; "
+            f"counted: {found.by_module['']:,} and {found.num_parameters:,}"
+        )
+    return stated
 
 
 def explained(part: OwnPart, work: Callable[[], Any]) -> Any:
@@ -205,11 +230,12 @@ def _not_finite(recipe: Recipe, part: OwnPart) -> str | None:
     with TemporaryDirectory() as folder:
         trainer = _trainer(recipe, Path(folder))
         watched = _Watched(part.folder)
+        before = sys.gettrace()
         sys.settrace(watched)
         try:
             trainer.take_step()
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
         if watched.found:
             return f"first at {watched.found}"
         trainer = _trainer(recipe, Path(folder))
@@ -227,7 +253,7 @@ def _not_finite(recipe: Recipe, part: OwnPart) -> str | None:
 
 
 class _Watched:
-    """A trace function (`sys.settrace`): the first line in files of a folder after which a local value is not finite."""
+    """A trace function (`sys.settrace`): the first line in a folder's files that makes a value that is not finite."""
 
     def __init__(self, folder: Path) -> None:
         self.found: str | None = None
