@@ -53,17 +53,19 @@ def try_part(
     _run(study, own, runs)
     out = out or Path("results") / "try" / own.folder.name
     _report(study, own, runs, out)
-    again = ["ditbench", "try", part, *(["--name", name] if name else []), *(["--as", kind] if kind else [])]
-    again += ["--seeds", str(2 * seeds), *(["--runs", str(runs)] if runs != Path("runs") else [])]
+    chosen = [*(["--name", name] if name else []), *(["--as", kind] if kind else [])]
+    elsewhere = ["--runs", str(runs)] if runs != Path("runs") else []
     commands = {
-        "all on one page": ["ditbench", "report", str(out)],
-        "over training": ["ditbench", "figure", "fid-vs-steps", str(out)],
-        "a narrower interval": again,
-        "the runs": ["ditbench", "sweep", "status", _from_here(study.path)],
+        "all on one page": ["report", str(out)],
+        "scores over training": ["figure", "blocks", str(out)],
+        "a narrower interval": ["try", part, *chosen, "--seeds", str(2 * seeds), *elsewhere],
+        "the runs": ["sweep", "status", _from_here(study.path), *elsewhere],
     }
+    if own.kind == "family":  # whose models are no others' in another design
+        commands["scores over training"][1] = "fid-vs-steps"
     typer.echo("\nNext:")
     for what, command in commands.items():
-        typer.echo(f"  {shlex.join(command)}  ({what})")
+        typer.echo(f"  {shlex.join(['ditbench', *command])}  ({what})")
 
 
 def _from_here(path: Path) -> str:
@@ -159,10 +161,10 @@ def _report(study: OwnStudy, own: OwnPart, runs: Path, out: Path) -> None:
     parts = {name: _of_runs(collected, {recipe.id for recipe in recipes}) for name, recipes in of_whom.items()}
     comparison = compare_designs(collected_designs(parts, "source"))
     write_json(out / "comparison.json", comparison.to_dict())
-    files = figures.draw("designs", [measured(collected, study.sweep.name)], out).files
     typer.echo("")
     for line in verdict(comparison, own.shown):
         typer.echo(line)
+    files = figures.draw("designs", [measured(collected, study.sweep.name)], out).files
     typer.echo(f"\nFigure: {files[0]}\nTables: {out}")
 
 
@@ -173,10 +175,11 @@ def verdict(comparison: DesignComparison, own: str) -> list[str]:
     gap = comparison.difference
     sign = -1 if is_better else 1
     ends = sorted((sign * gap.low, sign * gap.high))
-    one_seed = "; with one seed, the intervals leave out how seeds differ" if min(comparison.seeds) == 1 else ""
+    seeds = min(comparison.seeds)
+    one_seed = ", so the intervals leave out how seeds differ" if seeds == 1 else ""
     second = (
         f"At equal compute its distance minus the other's is {sign * gap.estimate:.3g} ({gap.level:.0%}: {ends[0]:.3g} "
-        f"to {ends[1]:.3g}); {comparison.models[0]} sizes, {min(comparison.seeds)} seeds{one_seed}."
+        f"to {ends[1]:.3g}); {comparison.models[0]} sizes, {seeds} seed{'s' * (seeds > 1)}{one_seed}."
     )
     multiplier = comparison.multiplier
     if multiplier is None:
