@@ -158,7 +158,7 @@ def _report(study: OwnStudy, own: OwnPart, runs: Path, out: Path) -> None:
     folders = set(run_folders(study.sweep, runs).values())
     collected = tables.collect([each for each in read_records(runs / study.sweep.name) if each.folder in folders], out)
     of_whom = {BUILT_IN[own.kind]: study.built_in, own.shown: study.own}
-    parts = {name: _of_runs(collected, {recipe.id for recipe in recipes}) for name, recipes in of_whom.items()}
+    parts = {name: _of_runs(collected, [recipe.id for recipe in recipes]) for name, recipes in of_whom.items()}
     comparison = compare_designs(collected_designs(parts, "source"))
     write_json(out / "comparison.json", comparison.to_dict())
     typer.echo("")
@@ -194,7 +194,7 @@ def verdict(comparison: DesignComparison, own: str) -> list[str]:
     return [f"{own} and {other} are not distinguishable: it needs {needs}, which may be 1x.", second]
 
 
-def _of_runs(collected: Tables, ids: set[str]) -> Tables:
+def _of_runs(collected: Tables, ids: list[str]) -> Tables:
     from dataclasses import replace
 
     chosen = {

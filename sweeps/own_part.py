@@ -20,12 +20,12 @@ from bench.errors import InputError, RunError
 from bench.files.atomic import write_bytes
 from bench.objectives import OBJECTIVES
 from models.designs import DESIGNS
-from models.parts import FORBIDDEN, OURS, ROOT, look_in, own_module
+from models.parts import FORBIDDEN, OURS, ROOT, Seam, look_in, own_module
 from models.registry import FAMILIES
 
 Kind = Literal["block", "family", "objective"]
-KINDS = {"block": DESIGNS, "family": FAMILIES, "objective": OBJECTIVES}
-CALLED = {"block": "block design", "family": "model family", "objective": "objective"}
+KINDS: dict[Kind, Seam] = {"block": DESIGNS, "family": FAMILIES, "objective": OBJECTIVES}
+CALLED: dict[Kind, str] = {"block": "block design", "family": "model family", "objective": "objective"}
 DIGITS_OF_HASH = 8
 
 
@@ -260,7 +260,7 @@ def _lacks(part: Any, kind: Kind) -> list[str]:
 
 def _none(module: ModuleType, names: list[str], there: dict[str, Any], kind: Kind | None) -> str:
     """Why none of these is a part: what the nearest lacks, or what there is."""
-    kinds: list[Kind] = [kind] if kind else list(KINDS)  # pyright: ignore
+    kinds = [kind] if kind else list(KINDS)
     nearest = min(
         ((len(_lacks(getattr(module, name), k)) / len(KINDS[k].contract), name, k) for name in names for k in kinds),
         default=(1.0, "", "block"),

@@ -110,7 +110,7 @@ def _predicts_variance(part: OwnPart) -> bool:
 def _add_family(content: dict[str, Any], part: OwnPart) -> None:
     """Instead of sizes and designs: the built-in's sizes as whole models, and as many presets of the family."""
     model = content["base"].pop("model")
-    sizes = {
+    sizes: dict[str, dict[str, Any]] = {
         size: {"model": {**model, **{key.removeprefix("model."): value for key, value in settings.items()}}}
         for size, settings in content["product"]["size"].items()
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -103,11 +103,13 @@ def _points(scores: Scores, families: dict[str, str], alpha: float) -> pd.DataFr
             "fid": evals["fid"],
         }
     )
-    logs = np.log(points["fid"])
+    logs: Any = np.log(points["fid"])
     points["mean"] = np.exp(logs.groupby([points["design"], points["model"]]).transform("mean"))
     models = points.drop_duplicates(["design", "model"])
-    level = (np.log(models["mean"]) + alpha * np.log(models["gmacs"])).groupby(models["design"]).mean()
-    points["line"] = np.exp(points["design"].map(level) - alpha * np.log(points["gmacs"]))
+    levels: Any = np.log(models["mean"]) + alpha * np.log(models["gmacs"])
+    points["line"] = np.exp(
+        points["design"].map(levels.groupby(models["design"]).mean()) - alpha * np.log(points["gmacs"])
+    )
     return points.reset_index(drop=True)
 
 
@@ -127,7 +129,7 @@ def _panel(axes: Axes, each: _Compared) -> None:
     axes.set_ylabel("Fréchet distance")
     axes.set_yscale("log")
     marks.gmacs_axis(axes, unit)
-    style.log_ticks(axes.yaxis, (1, 1.5, 2, 3, 5, 7))
+    style.log_ticks(axes.yaxis, (1, 2, 3, 5, 7))
     axes.legend(loc="lower left")
     if each.comparison.multiplier is None:
         marks.corner_text(axes, ["not distinguishable in compute"])
@@ -156,8 +158,8 @@ def _name(axes: Axes, each: _Compared) -> None:
     size = marks.compute_unit(each.points["gmacs"].tolist())[1]
     lines = []
     for _, line in models.groupby("design"):
-        ends = line.sort_values("gmacs").iloc[[0, -1]]
-        lines.append(np.geomspace(*ends.loc[:, ["gmacs", "line"]].to_numpy(float) / [size, 1], 100))
+        first, last = line.sort_values("gmacs").iloc[[0, -1]].loc[:, ["gmacs", "line"]].to_numpy(float) / [size, 1]
+        lines.append(np.geomspace(first, last, 100))
     if each.comparison.paired:
         models = models.loc[models["design"] == each.comparison.better]
     x = (models["gmacs"] / size).tolist()

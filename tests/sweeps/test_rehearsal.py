@@ -100,9 +100,3 @@ def test_of_more_presets_those_of_the_built_ins_compute_are_tried() -> None:
     study = own_study(keep_part("mine.py", None, None, Path("kept")), 2)
     assert [recipe.model.name.rpartition("/")[2] for recipe in study.own if recipe.seed == 1] == ["12", "16", "24"]
     assert len(study.built_in) == len(study.own) == 6
-
-
-def test_what_makes_tensors_on_the_cpu_is_counted() -> None:
-    tried(BLOCK.replace(SUM, "        return x + mean * torch.ones(x.shape[1], 1)\n").replace(
-        "AdaLNFinalLayer)", 'AdaLNFinalLayer, operators={"aten::ones": None})'
-    ))  # fmt: skip

@@ -57,7 +57,7 @@ def test_from_a_file_to_a_verdict(study: StudyFolder, tmp_path: Path, monkeypatc
     assert (again.status, starts()) == (0, before)
     assert verdict_of(again.out) == verdict_of(first.out) != []
 
-    file.write_text(BLOCK.replace(SUM, "        return x - mean\n"))
+    file.write_text(BLOCK.replace(SUM, "        return x + 2 * mean\n"))
     edited = ditbench(*arguments)
     assert edited.status == 0
     assert len(starts()) == 9
