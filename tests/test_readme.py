@@ -33,7 +33,7 @@ def is_printed(line: str, printed: list[str]) -> bool:
 
 def test_there_are_six_tasks() -> None:
     assert len(TASKS) == 6
-    assert all(len(blocks(text, "sh")) == 1 and len(blocks(text, "text")) >= 1 for text in TASKS.values())
+    assert all(len(blocks(text, "sh")) == 1 and 1 <= len(blocks(text, "text")) for text in TASKS.values())
 
 
 def test_what_is_not_printed_is_seen() -> None:

@@ -70,9 +70,9 @@ def _compared(source: Source) -> _Compared:
     if len(names) != 2:
         raise NothingToDraw(f"{len(names)} block design{'s' * (len(names) > 1)}; needed: two")
     for _, rows in scores.evals.groupby("block"):
-        for_a_law(rows)
         if not has_line(rows.drop_duplicates("network")):
             raise NothingToDraw(f"needed: two designs, each of at least {MIN_MODELS} models of different compute")
+        for_a_law(rows)
     step = int(scores.evals["step"].iloc[0])
     families = dict(zip(scores.runs["block"], scores.runs["family"], strict=True))
     parts = {name or families[name]: _of(source, name) for name in names}
