@@ -17,7 +17,7 @@ from models.blocks import AdaLNFinalLayer, SumCondition
 from models.designs import BlockDesign
 
 class Mean(nn.Module):
-    calls = 0  # of this process
+    calls = 0
 
     def __init__(self, dim, num_heads, mlp_ratio):
         super().__init__()

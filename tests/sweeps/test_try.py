@@ -17,8 +17,8 @@ from bench.files import jsonl
 from ditbench_try import verdict
 
 SUM = "        return x + mean\n"
-# After the rehearsal; a job counts its own calls.
-DIVERGES = "        Mean.calls += self.training\n        return x + mean * (1e30 if Mean.calls > 6 else 1) ** 2\n"
+# After the rehearsal.
+DIVERGES = "        self.calls += self.training\n        return x + mean * (1e300 if self.calls > 6 else 1)\n"
 
 
 def starts() -> dict[str, int]:
