@@ -48,9 +48,10 @@ def try_part(
     own = keep_part(part, name, kind, runs / "try" / "parts")
     study = explained(own, lambda: own_study(own, seeds))
     typer.echo(f"{own.shown} is a{'n' if own.kind == 'objective' else ''} {own.called}; first steps of each size:")
-    _rehearse(study, own, runs)
+    is_left = _rehearse(study, own, runs)
     check_compute(study, own)
-    _run(study, own, runs)
+    if is_left:
+        _run(study, own, runs)
     out = out or Path("results") / "try" / own.folder.name
     _report(study, own, runs, out)
     chosen = [*(["--name", name] if name else []), *(["--as", kind] if kind else [])]
@@ -72,8 +73,12 @@ def _from_here(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def _rehearse(study: OwnStudy, own: OwnPart, runs: Path) -> None:
-    """Take the first steps of every size; print what it costs beside the built-in, and how long all will take."""
+def _rehearse(study: OwnStudy, own: OwnPart, runs: Path) -> bool:
+    """Take the first steps of every size; print what it costs beside the built-in, and how long all will take.
+
+    Returns:
+        Whether a run is left to be trained.
+    """
     from bench.commands.text_table import print_table
     from bench.files.run_folder import is_finished
     from sweeps.expand import run_folders
@@ -93,13 +98,13 @@ def _rehearse(study: OwnStudy, own: OwnPart, runs: Path) -> None:
             size = study.sweep.axes[recipe.id]["size"]
             ms = f"{1000 * step_s[recipe.label]:.0f}"
             rows.append([size, name, f"{cost.parameters:,}", f"{1e-6 * cost.macs:.4g}", ratio, ms])
-    print_table(["size", own.called, "parameters", "MMACs", "", "ms/step"], rows, [True, True, *[False] * 4])
+    print_table(["size", own.called, "parameters", "MMACs", "ratio", "ms/step"], rows, [True, True, *[False] * 4])
     folders = run_folders(study.sweep, runs)
     left = [recipe for recipe in study.sweep.recipes if not is_finished(folders[recipe.id])]
     total, cores = len(study.sweep.recipes), local_slots("cpu")
     if not left:
         typer.echo(f"\nAll {total} runs are finished.")
-        return
+        return False
     minutes = sum(step_s[recipe.label] * recipe.train.steps for recipe in left) / min(cores, len(left)) / 60
     there = (
         f"{total - len(left)} of {total} runs are there; {len(left)} to train" if len(left) < total else f"{total} runs"
@@ -108,6 +113,7 @@ def _rehearse(study: OwnStudy, own: OwnPart, runs: Path) -> None:
         f"\n{there}: about {1.2 * minutes + 0.5:.0f} minutes on {cores} cores. Interrupted, the same command "
         "continues.\n"
     )
+    return True
 
 
 def _run(study: OwnStudy, own: OwnPart, runs: Path) -> None:
@@ -170,6 +176,8 @@ def _report(study: OwnStudy, own: OwnPart, runs: Path, out: Path) -> None:
 
 def verdict(comparison: DesignComparison, own: str) -> list[str]:
     """Two lines: the compute that the design `own` needs for the same score; the scores at equal compute."""
+    from analysis.figures.designs import times
+
     is_better = comparison.better == own
     other = comparison.worse if is_better else comparison.better
     gap = comparison.difference
@@ -188,9 +196,10 @@ def verdict(comparison: DesignComparison, own: str) -> list[str]:
         return [f"{own} and {other} are not distinguishable in compute: {why}.", second]
     found = [multiplier.estimate, multiplier.low, multiplier.high]
     factor, low, high = [1 / found[0], 1 / found[2], 1 / found[1]] if is_better else found
-    needs = f"{factor:.2g}x the compute for the same distance ({multiplier.level:.0%}: {low:.2g} to {high:.2g})"
+    interval = f"{multiplier.level:.0%}: {times(low)} to {times(high)}"
+    needs = f"{times(factor)}x the compute of {other} for the same distance ({interval})"
     if comparison.distinguishable:
-        return [f"{own} needs {needs} as {other}.", second]
+        return [f"{own} needs {needs}.", second]
     return [f"{own} and {other} are not distinguishable: it needs {needs}, which may be 1x.", second]
 
 

@@ -147,9 +147,15 @@ def _bar(axes: Axes, each: _Compared, multiplier: Interval, size: float) -> None
     axes.plot([low, high], [score, score], color="#555555", linewidth=4, alpha=0.35, solid_capstyle="butt", zorder=1)
     axes.plot([start / size, start * multiplier.estimate / size], [score, score], color="black", linewidth=1, zorder=2)
     axes.set_xlim(limits)
-    factor = f"{multiplier.estimate:.3g}x ({multiplier.level:.0%}: {multiplier.low:.3g} to {multiplier.high:.3g})"
+    interval = f"{multiplier.level:.0%}: {times(multiplier.low)} to {times(multiplier.high)}"
+    factor = f"{times(multiplier.estimate)}x ({interval})"
     verdict = f"{each.comparison.worse}: {factor}\nthe compute of {each.comparison.better}"
     marks.corner_text(axes, [verdict, *([] if each.comparison.distinguishable else ["not distinguishable"])])
+
+
+def times(factor: float) -> str:
+    """A factor of compute: 0.82, 2.9, 26,000."""
+    return f"{factor:.2g}" if factor < 100 else f"{float(f'{factor:.2g}'):,.0f}"
 
 
 def _name(axes: Axes, each: _Compared) -> None:
