@@ -223,10 +223,9 @@ def _chosen(module: ModuleType, copy: _Copy, name: str | None, kind: Kind | None
     names = list(there) if name is None else [name]
     if name is not None and not hasattr(module, name):
         raise ValueError(f"has no {name!r}; it has {', '.join(there) or 'nothing'}")
+    possible: list[Kind] = [kind] if kind else [*KINDS]
     fitting = {
-        each: kinds
-        for each in names
-        if (kinds := [k for k in ([kind] if kind else list(KINDS)) if _lacks(getattr(module, each), k) == []])
+        each: kinds for each in names if (kinds := [k for k in possible if not _lacks(getattr(module, each), k)])
     }
     if not fitting:
         raise ValueError(_none(module, names, there, kind))
@@ -260,12 +259,11 @@ def _lacks(part: Any, kind: Kind) -> list[str]:
 
 def _none(module: ModuleType, names: list[str], there: dict[str, Any], kind: Kind | None) -> str:
     """Why none of these is a part: what the nearest lacks, or what there is."""
-    kinds = [kind] if kind else list(KINDS)
-    nearest = min(
+    kinds: list[Kind] = [kind] if kind else [*KINDS]
+    share, name, near = min(
         ((len(_lacks(getattr(module, name), k)) / len(KINDS[k].contract), name, k) for name in names for k in kinds),
-        default=(1.0, "", "block"),
+        default=(1.0, "", kinds[0]),
     )
-    share, name, near = nearest
     if name and (share <= 0.5 or len(names) == len(kinds) == 1):
         lacks = _lacks(getattr(module, name), near)
         why = "it has to be a class" if lacks == ["__call__"] else f"it lacks {', '.join(lacks)}"
