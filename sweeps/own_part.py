@@ -223,19 +223,20 @@ def _chosen(module: ModuleType, copy: _Copy, name: str | None, kind: Kind | None
     names = list(there) if name is None else [name]
     if name is not None and not hasattr(module, name):
         raise ValueError(f"has no {name!r}; it has {', '.join(there) or 'nothing'}")
-    possible: list[Kind] = [kind] if kind else [*KINDS]
-    fitting = {
-        each: kinds for each in names if (kinds := [k for k in possible if not _lacks(getattr(module, each), k)])
+    kinds: list[Kind] = [kind] if kind else [*KINDS]
+    all_kinds: dict[str, list[Kind]] = {
+        each: [k for k in kinds if not _lacks(getattr(module, each), k)] for each in names
     }
+    fitting: dict[str, list[Kind]] = {each: found for each, found in all_kinds.items() if found}
     if not fitting:
         raise ValueError(_none(module, names, there, kind))
     if len(fitting) > 1:
-        said = ", ".join(f"{each} ({CALLED[kinds[0]]})" for each, kinds in fitting.items())
+        said = ", ".join(f"{each} ({CALLED[found[0]]})" for each, found in fitting.items())
         raise ValueError(f"has several parts, {said}; choose one with --name")
-    ((found, kinds),) = fitting.items()
-    if len(kinds) > 1:
-        raise ValueError(f"{found} could be any of {', '.join(kinds)}; choose one with --as")
-    return OwnPart(kinds[0], copy.file.stem, found, copy.folder, copy.module)
+    ((chosen, found),) = fitting.items()
+    if len(found) > 1:
+        raise ValueError(f"{chosen} could be any of {', '.join(found)}; choose one with --as")
+    return OwnPart(found[0], copy.file.stem, chosen, copy.folder, copy.module)
 
 
 def _own_names(module: ModuleType, copy: _Copy) -> dict[str, Any]:
@@ -260,10 +261,10 @@ def _lacks(part: Any, kind: Kind) -> list[str]:
 def _none(module: ModuleType, names: list[str], there: dict[str, Any], kind: Kind | None) -> str:
     """Why none of these is a part: what the nearest lacks, or what there is."""
     kinds: list[Kind] = [kind] if kind else [*KINDS]
-    share, name, near = min(
-        ((len(_lacks(getattr(module, name), k)) / len(KINDS[k].contract), name, k) for name in names for k in kinds),
-        default=(1.0, "", kinds[0]),
-    )
+    missing: list[tuple[float, str, Kind]] = [
+        (len(_lacks(getattr(module, name), k)) / len(KINDS[k].contract), name, k) for name in names for k in kinds
+    ]
+    share, name, near = min(missing, default=(1.0, "", kinds[0]))
     if name and (share <= 0.5 or len(names) == len(kinds) == 1):
         lacks = _lacks(getattr(module, name), near)
         why = "it has to be a class" if lacks == ["__call__"] else f"it lacks {', '.join(lacks)}"
