@@ -31,6 +31,7 @@ from bench.files.names import visible
 from bench.stopping import STOPPED, Stopped
 from ditbench_flops import flops
 from ditbench_perf import app as perf_app
+from ditbench_try import try_part
 from models.parts import Seam, forbid_own_parts
 from sweeps.commands import RunsOption, TrackerOption, run_here
 from sweeps.commands import app as sweep_app
@@ -66,6 +67,7 @@ for command in (
     paper,
 ):
     app.command()(command)
+app.command("try")(try_part)
 # What is none of its options may be a field of a model's family.
 app.command(context_settings={"ignore_unknown_options": True})(flops)
 

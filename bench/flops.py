@@ -11,12 +11,14 @@ not 4 or 5.
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError
@@ -192,14 +194,35 @@ def count_macs(
             analysis.set_op_handle(operator, handle)
         logging.getLogger("fvcore").setLevel(logging.ERROR)
         by_module = {module: int(macs) for module, macs in analysis.by_module().items()}
-        uncounted = analysis.unsupported_ops()
+        uncounted = sorted(analysis.unsupported_ops())
+        lines = _lines(FlopCountAnalysis(model, inputs), uncounted) if uncounted else {}
     if uncounted:
-        names = ", ".join(f'"{operator}"' for operator in sorted(uncounted))
+        names = ", ".join(f'"{operator}"{lines.get(operator, "")}' for operator in uncounted)
         raise InputError(
             f"nothing counts the operators {names} of {type(model).__name__}; accepted: `operators` of the network or "
             "of its block design, with a handle for each, or None where it costs no multiply-accumulates"
         )
     return by_module
+
+
+def _lines(analysis: Any, operators: Sequence[str]) -> dict[str, str]:
+    """Operator -> " (my_block.py, line 21)", the line that calls it."""
+    import torch
+
+    lines: dict[str, str] = {}
+    theirs = str(Path(torch.__file__).parent)
+
+    def note(operator: str, outputs: list[Any]) -> Counter[str]:
+        calls = re.findall(r"^(.+)\((\d+)\): ", outputs[0].node().sourceRange(), re.MULTILINE)  # innermost first
+        file, line = next((call for call in calls if not call[0].startswith(theirs)), ("", ""))
+        if file:
+            lines.setdefault(operator, f" ({Path(file).name}, line {line})")
+        return Counter()
+
+    for operator in operators:
+        analysis.set_op_handle(operator, lambda _, outputs, operator=operator: note(operator, outputs))
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
+    return lines
 
 
 def _sizes(value: Any) -> list[int]:

@@ -14,6 +14,7 @@ import importlib.util
 import os
 import re
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
@@ -105,6 +106,20 @@ def folder_of(path: str) -> Path | None:
     return next((folder for folder in candidates if not folder.samefile(ROOT)), None)
 
 
+def own_module(name: str) -> ModuleType:
+    """A user's module, looked for as `Seam.find` does; errors as there."""
+    return _module(name, folder_of(f"{name}:"), name)
+
+
+def line_of(error: BaseException, folder: Path) -> str | None:
+    """Where in a file of `folder` an error began, the innermost such line: "my_block.py, line 21"; None: in none."""
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_relative_to(folder):
+        return f"{Path(error.filename).relative_to(folder)}, line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(folder)]
+    return f"{Path(own[-1].filename).relative_to(folder)}, line {own[-1].lineno}" if own else None
+
+
 def own_folders(content: Any) -> list[str]:
     """The user's folders of all dotted paths in a recipe's mapping: what another process has to look in."""
     if isinstance(content, dict):
@@ -135,10 +150,15 @@ def _module(name: str, folder: Path | None, path: str) -> ModuleType:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             places = ", ".join(str(place) for place in dict.fromkeys([*_folders, Path.cwd()]))
             raise ValueError(f"{path!r}: no module {error.name!r} in {places}, nor installed") from None
-        raise ValueError(f"{path!r}: {name} cannot be imported ({error})") from None
+        raise ValueError(_not_imported(path, name, str(error), error, folder)) from None
     except (Exception, SystemExit) as error:  # whatever a user's module does when it is imported
         first = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"{path!r}: {name} cannot be imported ({first})") from None
+        raise ValueError(_not_imported(path, name, first, error, folder)) from None
+
+
+def _not_imported(path: str, name: str, said: str, error: BaseException, folder: Path | None) -> str:
+    line = line_of(error, folder) if folder else None
+    return f"{path!r}: {name} cannot be imported ({said}{f'; {line}' if line else ''})"
 
 
 def _import_from(folder: Path, name: str) -> ModuleType:
@@ -153,8 +173,14 @@ def _import_beside(folder: Path, name: str) -> ModuleType:
     for top in OURS:
         if _holds(folder, top):
             importlib.import_module(top)  # ours, before the folder's can be found
-    for key in [key for key, module in sys.modules.items() if _top(key) == _top(name) and not _is_of(module, folder)]:
-        del sys.modules[key]  # of another folder
+    beside = {path.stem for path in folder.iterdir()} - {*OURS}
+    others = [other for other in _folders if other != folder]
+    for key, module in list(sys.modules.items()):
+        top = _top(key)
+        is_of_same_name = top == _top(name) and not _is_of(module, folder)
+        # Another folder's `helper.py` must not stand for the one beside this module.
+        if is_of_same_name or (top in beside and any(_is_of_top(module, other, top) for other in others)):
+            del sys.modules[key]
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
     try:
@@ -255,3 +281,7 @@ def _holds(folder: Path, top: str) -> bool:
 def _is_of(module: ModuleType, folder: Path) -> bool:
     file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", [])), None)
     return file is not None and Path(file).resolve().is_relative_to(folder)
+
+
+def _is_of_top(module: ModuleType, folder: Path, top: str) -> bool:
+    return _is_of(module, folder / top) or _is_of(module, folder / f"{top}.py")

@@ -79,8 +79,8 @@ def submit(
         progress = [(status.step, status.fid_step) for status in current]
         if progress == progress_before:
             raise RunError(f"the jobs ended without progress; the reason is in their logs: {study / 'jobs'}")
-        progress_before = progress
         jobs = _start_jobs(queue, study, device, precision, trackers)
+        progress_before = progress if jobs else None  # all slots are held by jobs of another submission
         try:
             while any(not job.done() for job in jobs) or live_slots(study):
                 on_poll(state())

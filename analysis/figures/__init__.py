@@ -65,6 +65,9 @@ CATALOGUE = {
     ),
     "residuals": Entry("residuals", "", "what the power law leaves, by patch size", "three models"),
     "isoflop": Entry("isoflop", "", "models of several sizes at equal training compute", "three sizes, equal compute"),
+    "designs": Entry(
+        "designs", "", "two designs at equal compute, and the compute between them", "two designs of three models each"
+    ),
     "seeds": Entry("seeds", "", "spread of the scores over training seeds", "two seeds of one model"),
     "guidance": Entry("guidance", "", "scores against the guidance scale", "two guidance scales"),
 }

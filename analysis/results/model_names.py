@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,10 +29,15 @@ def model_names(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def designs(runs: pd.DataFrame) -> list[str]:
-    """The block design of each run; with the objective, where the runs have several: "adaln-zero, iddpm"."""
-    if len(set(runs["objective"])) < 2:
-        return runs["block"].tolist()
-    return [", ".join(filter(None, row)) for row in zip(runs["block"], runs["objective"], strict=True)]
+    """The block design of each run; with the objective, where the runs have several: "adaln-zero, iddpm".
+
+    The hash that `ditbench try` puts into the name of a part, my_block_3f2a91c0:MEAN, is left out where none is needed.
+    """
+    names = runs["block"].tolist()
+    if len(set(runs["objective"])) > 1:
+        names = [", ".join(filter(None, row)) for row in zip(names, runs["objective"], strict=True)]
+    plain = [re.sub(r"_[0-9a-f]{8}(?=:)", "", name) for name in names]
+    return plain if len(set(plain)) == len(set(names)) else names
 
 
 def _texts(runs: pd.DataFrame, columns: Sequence[str]) -> pd.Series:

@@ -65,5 +65,15 @@ OBJECTIVES = Seam(
     noun="objective",
     key="diffusion.objective",
     builtin={"iddpm": "bench.objectives.iddpm:IDDPM"},
-    contract=("options", "process", "columns", "check", "most_sampling_steps", "draw", "losses", "denoiser"),
+    contract=(
+        "options",
+        "process",
+        "columns",
+        "check",
+        "most_sampling_steps",
+        "draw",
+        "losses",
+        "denoiser",
+        "__call__",
+    ),
 )

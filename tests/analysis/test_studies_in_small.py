@@ -38,6 +38,7 @@ PICTURE = {
     "digits-seeds": "seeds",
     "digits-timestep-init": "loss",
     "scaling": "gflops-vs-fid",
+    "try": "gflops-vs-fid",
     "xl2-512": "gflops-vs-fid",
     "xl2-long": "gflops-vs-fid",
 }

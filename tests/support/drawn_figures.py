@@ -61,18 +61,20 @@ def sampling_study(folder: Path) -> Source:
     return collected(folder)
 
 
-def block_study(folder: Path) -> Source:
+def block_study(folder: Path, labels: Sequence[str] = ("XL/1",), designs: Sequence[str] = DESIGNS) -> Source:
     """XL/1 in three block designs, two seeds."""
-    for worse, design in enumerate(reversed(DESIGNS)):
-        for seed in (0, 1):
-            run = write_run(folder / design, "XL/1", seed)
-            config = yaml.safe_load((run / "config.yaml").read_text())
-            config["recipe"]["model"]["block"] = design
-            (run / "config.yaml").write_text(yaml.safe_dump(config | {"id": f"{design}-{seed}"}))
-            rows = [evaluation("XL/1", step, seed, fid=fid_of("XL/1", step, seed) + worse) for step in STEPS]
-            write_lines(run / "evals.jsonl", rows)
-            (folder / "runs").mkdir(exist_ok=True)
-            run.rename(folder / "runs" / f"{design}-{seed}")
+    for label in labels:
+        for worse, design in enumerate(reversed(designs)):
+            for seed in (0, 1):
+                run = write_run(folder / design, label, seed)
+                config = yaml.safe_load((run / "config.yaml").read_text())
+                config["recipe"]["model"]["block"] = design
+                name = f"{label.replace('/', '-')}-{design}-{seed}"
+                (run / "config.yaml").write_text(yaml.safe_dump(config | {"id": name}))
+                rows = [evaluation(label, step, seed, fid=fid_of(label, step, seed) + worse) for step in STEPS]
+                write_lines(run / "evals.jsonl", rows)
+                (folder / "runs").mkdir(exist_ok=True)
+                run.rename(folder / "runs" / name)
     return collected(folder)
 
 
@@ -94,6 +96,7 @@ def sources_of(folder: Path) -> dict[str, Source]:
     sampling = sampling_study(folder / "sampling")
     special = {
         "blocks": block_study(folder / "blocks"),
+        "designs": block_study(folder / "designs", ("S/2", "B/2", "L/2"), DESIGNS[:2]),
         "isoflop": isoflop_study(folder / "isoflop"),
         "sampling-compute": sampling,
         "guidance": sampling,
