@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from analysis.advice.advise import REACH, Advice, Choice, best_gmacs
 from analysis.advice.budget import CONVENTION, pf_days
 from analysis.laws.bootstrap import METHODS
@@ -28,6 +30,47 @@ def table(advice: Advice) -> list[list[str]]:
         ]
         for choice in advice.choices
     ]
+
+
+def headline(advice: Advice) -> list[str]:
+    """The answer in three lines: which model for how long, how sure that is, and how far it is a guess."""
+    best = advice.best
+    if best is None:
+        low, high = map(pf_days, advice.reach_flops)
+        return [
+            f"No advice for {pf_days(advice.budget_flops):.3g} PF-days: it is too far from what these models were "
+            "trained for.",
+            f"Budgets from {low:.3g} to {high:.3g} PF-days train at least one of them for a quarter to {REACH} times as "
+            "long as it was.",
+        ]
+    run = best.prediction.new_run
+    return [
+        f"For {pf_days(advice.budget_flops):.3g} PF-days, train {best.model} for {best.steps:,} steps of batch "
+        f"{advice.batch_size}: {advice.metric} {run.estimate:.4g} ({run.level:.0%}: {run.low:.4g} to {run.high:.4g}).",
+        _sure(advice),
+        _guess(advice, best),
+    ]
+
+
+def _sure(advice: Advice) -> str:
+    reached = sum(choice.within_reach for choice in advice.choices)
+    if reached == 1:
+        return f"It is the only model within reach: at most {REACH} times the steps that it was scored at."
+    first, *others = advice.likely
+    if not others:
+        return f"How sure: of the {reached} models within reach, it is the best in {first.best_in:.0%} of the draws."
+    named = ", ".join(f"{choice.model} ({choice.best_in:.0%})" for choice in advice.likely)
+    return f"How sure: not distinguishable which of these is the best: {named}."
+
+
+def _guess(advice: Advice, best: Choice) -> str:
+    tested = advice.tested
+    off = f" Its law was {np.expm1(tested.rms):.0%} off in its test." if tested else " Its law could not be tested."
+    if best.beyond > 1:
+        return f"It is a guess: {best.model} would be trained {best.beyond:.3g} times as long as it ever was.{off}"
+    if best.beyond < 1:
+        return f"It is a guess: {best.model} would stop after {best.beyond:.2g} of its first scored step.{off}"
+    return f"It is no guess: the steps are among those that {best.model} was scored at.{off}"
 
 
 def sentence(advice: Advice) -> str:

@@ -79,6 +79,26 @@ class StepsComparison:
             "sentence": self.sentence(),
         }
 
+    def headline(self) -> list[str]:
+        """The answer in at most three lines: which is better, by how much, and why no factor of compute is given."""
+        better, worse = self.means
+        gap = f"{self.metric} {better:.4g} against {worse:.4g} at step {int(self.step):,}"
+        none = f"No factor of compute: that takes at least {MIN_MODELS} models of each design."
+        if self.interval is None:
+            return [
+                f"Not known which is better: {self.better} has {gap} of {self.worse}, but a design has one seed only.",
+                none,
+            ]
+        verdict = f"{self.better} is better than {self.worse}" if self.distinguishable else (
+            f"{self.better} and {self.worse} are not distinguishable"
+        )  # fmt: skip
+        low, high = self.interval.low, self.interval.high
+        return [
+            f"{verdict}: {gap}.",
+            f"The difference is {self.difference:.3g} ({self.interval.level:.0%}: {low:.3g} to {high:.3g}).",
+            none,
+        ]
+
     def table(self) -> list[list[str]]:
         """Rows of text: name, value."""
         sides = zip((self.better, self.worse), self.means, self.gmacs, self.seeds, strict=True)

@@ -60,6 +60,15 @@ class DesignTable:
         ]
         return [*rows, ["left out", "; ".join(self.left_out) or "none"]]
 
+    def headline(self) -> list[str]:
+        """The answer in two lines: who is lowest, and what says whether that is more than chance."""
+        best = {row.model: row for row in reversed(self.rows)}
+        said = "; ".join(f"{row.design} for {model} ({row.mean:.4g})" for model, row in sorted(best.items()))
+        return [
+            f"Lowest mean {self.metric} at step {int(self.step):,}: {said}.",
+            "Whether that is more than chance, two at a time say: --between A,B.",
+        ]
+
     def sentence(self) -> str:
         """Who is lowest, and what says whether that is more than chance."""
         best = {row.model: row for row in reversed(self.rows)}

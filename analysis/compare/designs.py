@@ -93,6 +93,19 @@ class DesignComparison:
             "sentence": self.sentence(),
         }
 
+    def headline(self) -> list[str]:
+        """The answer in at most three lines: which is better, by what factor of compute, and what that rests on."""
+        gap = f"{self.metric} of {self.worse} minus that of {self.better} at equal compute: {_in_words(self.difference)}."
+        one_seed = ["With one seed, the intervals leave out how seeds differ, and are too narrow."]
+        lines = [gap, *(one_seed if min(self.seeds) == 1 else [])]
+        if self.multiplier is None:
+            low, high = self.exponent.low, self.exponent.high
+            why = f"the score does not surely fall with compute (alpha {low:.3g} to {high:.3g})"
+            return [f"Not distinguishable in compute: {why}.", *lines]
+        needs = f"{self.worse} needs {_in_words(self.multiplier)} times the compute of {self.better}"
+        verdict = f"{self.better} is better" if self.distinguishable else "Not distinguishable"
+        return [f"{verdict}: {needs}.", *lines]
+
     def table(self) -> list[list[str]]:
         """Rows of text: name, value."""
         where = "mean over the same models" if self.paired else f"at {self.at_gmacs:.4g} GMACs"

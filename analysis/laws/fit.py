@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,6 +66,16 @@ class Fit:
     def status(self) -> str:
         """ok, or what is wrong in a few words."""
         return "; ".join(self.problems) or "ok"
+
+    @property
+    def equation(self) -> str:
+        """The law with its numbers: "FID-50K = 252 C^-0.272 T^-0.192"; a floor of 0 is left out."""
+        law = self.form.formula.removeprefix("y = ")
+        if self.parameters.get("E") == 0:
+            law = law.removeprefix("E + ")
+        for name, value in self.parameters.items():
+            law = re.sub(rf"\b{name}\b", f"{value:{'.3g' if name in self.form.exponents else '.4g'}}", law)
+        return f"{self.observations.metric} = {law}"
 
     @property
     def num_parameters(self) -> int:

@@ -54,6 +54,23 @@ class HeldOut:
         pairs = zip(self.predictions, self.truth, strict=True)
         return tuple(prediction.law.estimate / truth - 1 for prediction, truth in pairs)
 
+    @property
+    def holds_law(self) -> bool:
+        """Whether every model's score is inside the law's interval."""
+        return all(prediction.law.holds(truth) for prediction, truth in zip(self.predictions, self.truth, strict=True))
+
+    def headline(self) -> str:
+        """The prediction of the largest model in a line."""
+        prediction, truth, runs = self.predictions[-1], self.truth[-1], self.runs[-1]
+        law, new = prediction.law, prediction.new_run
+        said = decimals_of(truth)
+        where = "inside" if law.holds(truth) else "outside"
+        both = "" if law.holds(truth) or any(map(new.holds, runs)) else ", and outside a new run's"
+        return (
+            f"From the others it predicts {self.models[-1]} at {law.estimate:{said}}; true: {truth:{said}} "
+            f"({self.relative_errors[-1]:+.1%}), {where} the law's {law.low:{said}} to {law.high:{said}}{both}."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
@@ -108,6 +125,11 @@ class HeldOut:
             f"{self.beyond:.3g}x beyond, {self.method}"
         )
         return f"{how}: {'; '.join(said)}."
+
+
+def decimals_of(score: float) -> str:
+    """The format of numbers beside `score`: the decimals that give it four digits."""
+    return f".{max(0, 3 - int(np.floor(np.log10(score))))}f"
 
 
 def leave_largest_out(

@@ -26,6 +26,7 @@ from analysis.laws.profile_likelihood import Profile
 
 COMPARED_FORMS = ("power", "power-floor", "tokens", "tokens-floor")
 """The laws of scores at one step."""
+CLEAR_GAP = 2  # of AICc: more is better than a little (Burnham & Anderson 2002)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class FitReport:
         level: of all intervals.
         intervals: of each of the comparison's fits: how, and parameter -> interval.
         patches: one law per patch size; None where the rows do not allow it.
-        held_out: by each form; then by the law of the largest model's patch size, if there is one. Empty unless asked.
+        held_out: the largest model predicted by the best form; if asked, by each, and then by the law of its patch size.
         refused: what could not be done, and why.
     """
 
@@ -51,6 +52,33 @@ class FitReport:
     patches: PatchLaws | None
     held_out: tuple[HeldOut, ...]
     refused: tuple[str, ...]
+
+    def headline(self) -> list[str]:
+        """The answer in three lines: the best law, whether it predicts the largest model, and what that means."""
+        best, (_, intervals) = self.comparison.fits[0], self.intervals[0]
+        ranges = ", ".join(f"{name} {intervals[name].low:.3g} to {intervals[name].high:.3g}" for name in best.form.exponents)
+        models = len(set(self.rows.models))
+        law = f"{best.equation} ({self.level:.0%}: {ranges}), {models} models."
+        test = next((test for test in self.held_out if test.fit.form is best.form), None)
+        if test is None:
+            return [law, "Not tested: there are too few models to predict the largest from the others.", *self._tenfold()]
+        if test.holds_law:
+            return [law, test.headline(), *self._tenfold()]
+        return [law, test.headline(), f"So do not extrapolate with it{self._why_not()}."]
+
+    def _tenfold(self) -> list[str]:
+        """What ten times the compute does to the score, if the best law is a power of it."""
+        best, (_, intervals) = self.comparison.fits[0], self.intervals[0]
+        if best.form.floor or "compute" not in best.form.variables:
+            return []
+        estimate, high, low = (10 ** -getattr(intervals["alpha"], end) for end in ("estimate", "low", "high"))
+        return [f"Ten times the compute makes the {self.rows.metric} {estimate:.2g} times ({low:.2g} to {high:.2g})."]
+
+    def _why_not(self) -> str:
+        if self.patches is None or not self.patches.aicc < self.comparison.fits[0].aicc - CLEAR_GAP:
+            return ""
+        alphas = [law.parameters["alpha"] for law in self.patches.fits.values()]
+        return f": patch sizes follow different laws (alpha {min(alphas):.2g} to {max(alphas):.2g})"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -124,7 +152,7 @@ def fit_report(
     held_out: bool = False,
     by_patch: bool = True,
 ) -> FitReport:
-    """Fit the forms, compare them, make intervals, and test them on the largest model if `held_out`.
+    """Fit the forms, compare them, make intervals, and test the best on the largest model; if `held_out`, all of them.
 
     Raises:
         ResultsError: no form can be fitted, or see `bootstrap` and `Profile`.
@@ -143,15 +171,14 @@ def fit_report(
         except ResultsError as error:
             refused.append(f"by patch: {error}")
     tests = []
-    if held_out:
-        subsets = [(law.form.name, rows) for law in comparison.fits]
-        if patches and len(patches.fits) > 1:
-            largest = rows.patches[int(np.argmax(rows.variables["compute"]))]
-            its = [row for row, patch in enumerate(rows.patches) if patch == largest]
-            subsets.append(("power", rows.at(its)))
-        for name, subset in subsets:
-            try:
-                tests.append(leave_largest_out(subset, name, objective, method, level, seed))
-            except ResultsError as error:
-                refused.append(f"held out, {name}: {error}")
+    subsets = [(law.form.name, rows) for law in comparison.fits[: None if held_out else 1]]
+    if held_out and patches and len(patches.fits) > 1:
+        largest = rows.patches[int(np.argmax(rows.variables["compute"]))]
+        its = [row for row, patch in enumerate(rows.patches) if patch == largest]
+        subsets.append(("power", rows.at(its)))
+    for name, subset in subsets:
+        try:
+            tests.append(leave_largest_out(subset, name, objective, method, level, seed))
+        except ResultsError as error:
+            refused.append(f"held out, {name}: {error}")
     return FitReport(source, rows, comparison, level, tuple(intervals), patches, tuple(tests), tuple(refused))
