@@ -4,68 +4,75 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.errors import ResultsError
+from analysis.laws.held_out import leave_largest_out
 from analysis.laws.intervals import Interval
-from analysis.laws.observed import collected_observations
+from analysis.laws.observed import METRICS, collected_observations
 from analysis.laws.report import FitReport, fit_report
 from analysis.laws.solver import OBJECTIVES
-from analysis.report.tables import names, number, table_or_reason
-from analysis.results.export_tables import correlations, frechet_name
+from analysis.report.answer import LEVEL, held_out_in_words
+from analysis.report.study import Study
+from analysis.report.tables import brief, number
+from analysis.results.export_tables import correlations
 from analysis.results.table_formats import Column, Table, count, fixed, signed
-from analysis.results.tables import MIN_MODELS, Tables
-from analysis.results.tables import correlations as correlations_of
 
-LEVEL = 0.9
+LAWS_PREDICTED = ("power",)  # beside the best: a form's own bootstrap takes a second
 
 
-def laws(tables: Tables) -> dict[str, Any]:
-    """Correlations and fits."""
-    lines = correlations_in_words(tables)
-    none = f"Nothing to correlate: no seed and step has {MIN_MODELS} models with a positive, finite distance."
-    table = table_or_reason(correlations, tables) if lines else none
-    content: dict[str, Any] = {"correlations": lines, "correlation_table": table, "refused": None}
-    try:
-        found = fitted(tables)
-    except ResultsError as error:
-        return content | {"refused": f"No law was fitted: {error}."}
-    tests = [forms_table(found)]
-    tests += [patches_table(found)] if found.patches else []
-    tests += [held_out_table(found)] if found.held_out else []
-    models = found.rows.models
-    findings = [_minus(line, models) for line in _findings(found)]
-    return content | {"findings": findings, "tables": tests, "sentences": _minus(found.sentence(), models).split("\n")}
-
-
-def correlations_in_words(tables: Tables) -> list[str]:
-    """A sentence for each seed at the last step that has a correlation, as in `tables.correlations`."""
-    found = correlations_of(tables.evals)
-    if found.empty:
-        return []
-    frechet, last = frechet_name(tables.evals), max(found["step"])
-    return [
-        f"Seed {row['seed']}, step {last:,}, {row['num_models']} models, block {row['block']}: the correlation of "
-        f"log10 GMACs with the {frechet} is {_thousandths(row['r'])}; power law: {frechet} = "
-        f"{number(row['coefficient'])} × GMACs^{_thousandths(row['exponent'])}. "
-        f"More compute scores better in {row['patch_pairs_right']} of {row['patch_pairs']} neighbouring pairs of "
-        f"patch sizes and in {row['size_pairs_right']} of {row['size_pairs']} of sizes."
-        for row in found.loc[found["step"] == last].to_dict("records")
-    ]
-
-
-def fitted(tables: Tables) -> FitReport:
-    """What `ditbench fit --held-out largest` finds: all forms, at the last step that most runs share.
+def fitted(study: Study) -> FitReport:
+    """What `ditbench fit` finds, of all forms at the last step that most runs share, and the largest model predicted.
 
     Raises:
         ResultsError: see `collected_observations` and `fit_report`.
     """
-    rows = collected_observations(tables)
-    source = f"{names(tables.runs['sweep'])}, {rows.names[0].rpartition(' step ')[2]} steps"
-    return fit_report(rows, source, level=LEVEL, held_out=True)
+    metric = study.metric
+    if metric is None:
+        raise ResultsError("no score yet: no run has been evaluated")
+    if metric not in METRICS:
+        raise ResultsError(f"{study.called(metric)} is no score that falls to a floor; accepted: {', '.join(METRICS)}")
+    rows = collected_observations(study.tables, metric)
+    source = f"{study.source.name}, {rows.names[0].rpartition(' step ')[2]} steps"
+    found = fit_report(rows, source, level=LEVEL)
+    best = found.comparison.fits[0].form.name
+    subsets = [(name, rows) for name in dict.fromkeys([best, *LAWS_PREDICTED])]
+    if found.patches and len(found.patches.fits) > 1:
+        largest = rows.patches[int(np.argmax(rows.variables["compute"]))]
+        subsets.append(("power", rows.at(row for row, patch in enumerate(rows.patches) if patch == largest)))
+    tests, refused = [], list(found.refused)
+    for name, subset in subsets:
+        try:
+            tests.append(leave_largest_out(subset, name, level=LEVEL))
+        except ResultsError as error:
+            refused.append(f"held out, {name}: {error}")
+    return replace(found, held_out=tuple(tests), refused=tuple(refused))
+
+
+def laws(study: Study, found: FitReport | None, why_none: str) -> dict[str, Any]:
+    """Correlations and fits; `why_none` where there is no fit."""
+    try:
+        table: Table | str = brief(correlations(study.tables), study.tables)
+    except ResultsError as error:
+        table = f"Nothing to correlate: {error}."
+    content: dict[str, Any] = {"correlations": table, "refused": why_none, "tables": [], "findings": []}
+    if found is None:
+        return content
+    tests = [forms_table(found)]
+    tests += [held_out_table(found)] if found.held_out else []
+    tests += [patches_table(found)] if found.patches else []
+    models = found.rows.models
+    how = [f"{law.form.name}: {how.sentence()}" for law, (how, _) in zip(found.comparison.fits, found.intervals, strict=True)]
+    return content | {
+        "refused": "",
+        "findings": [_minus(line, models) for line in _findings(found)],
+        "tables": tests,
+        "method": [_minus(line, models) for line in (_conventions(found), *how)],
+    }
 
 
 def forms_table(found: FitReport) -> Table:
@@ -87,19 +94,10 @@ def forms_table(found: FitReport) -> Table:
         }
         for law, error, (_, intervals) in fits
     ]
-    best, (how, _) = found.comparison.fits[0], found.intervals[0]
-    definition = found.rows.compute.definition
-    conventions = (
-        f"{found.source}, {found.rows.metric}, {len(found.rows)} rows; left out: "
-        f"{'; '.join(found.rows.left_out) or 'none'}. C: {definition}. T: image tokens. Loss: "
-        f"{OBJECTIVES[best.objective]}. k: parameters, and one for the variance. AICc: lower is better, between forms "
-        f"of the same rows. Held-out error: |predicted / true − 1| of the model with the most compute, by the law of "
-        f"the others. Intervals: {100 * found.level:g} %; for {best.form.name}, {how.sentence()}"
-    )
     return Table(
         "laws",
-        "Forms of the law, fitted to the same scores",
-        conventions,
+        "Forms of the law, fitted to the same scores, best first",
+        "Lower AICc is better. Held-out error: of the model with the most compute, predicted by the law of the others.",
         (
             Column("form", "Form"),
             Column("formula", "Law"),
@@ -131,7 +129,7 @@ def patches_table(found: FitReport) -> Table:
     return Table(
         "laws-by-patch",
         "A law for each patch size, A C^−alpha",
-        "Fitted as above, each to the models of one patch size. AICc of all of them together: "
+        "AICc of all of them together: "
         + (_minus(f"{found.patches.aicc:.1f}.") if np.isfinite(found.patches.aicc) else "none, the rows are too few."),
         (
             Column("patch", "Patch size", count),
@@ -177,8 +175,8 @@ def held_out_table(found: FitReport) -> Table:
     return Table(
         "held-out",
         "The model with the most compute, predicted by the law of the others",
-        f"{found.rows.metric}. True: mean over the model's runs. Its compute is {beyond:.3g} times the largest fitted. "
-        f"Intervals: {100 * found.level:g} %, of the law itself, and of the score of a new run.",
+        f"True: mean over the model's runs. Its compute is {beyond:.3g} times the largest fitted. Intervals: "
+        f"{100 * found.level:g} %, of the law itself, and of the score of a new run.",
         (
             Column("formula", "Law"),
             Column("fitted", "Fitted to"),
@@ -200,18 +198,26 @@ def _findings(found: FitReport) -> list[str]:
     lines = [found.comparison.sentence(), best.sentence(found.intervals[0][1])]
     if found.patches:
         lines.append(found.patches.sentence())
-    lines += [f"Held out: {test.sentence()}" for test in found.held_out if test.fit.form.name == best.form.name][:1]
-    return lines + [f"Not done: {why}" for why in found.refused]
+    # The page has begun with what the law of compute alone foretells.
+    tests = [test for test in found.held_out if test.fit.form.name == best.form.name != "power"]
+    lines += [f"{best.form.formula.removeprefix('y = ')}: {held_out_in_words(test)}" for test in tests]
+    return lines + [f"Not done: {why}." for why in found.refused]
+
+
+def _conventions(found: FitReport) -> str:
+    """What the letters and columns of the tables mean."""
+    best = found.comparison.fits[0]
+    return (
+        f"{len(found.rows)} rows of {found.source}; left out: {'; '.join(found.rows.left_out) or 'none'}. C: "
+        f"{found.rows.compute.definition}. T: image tokens. Loss: {OBJECTIVES[best.objective]}. k: parameters, and one "
+        "for the variance. AICc compares forms that were fitted to the same rows."
+    )
 
 
 def _with_interval(name: str, interval: Interval) -> str:
     """One parameter, on one line."""
     text = f"{name} = {interval.estimate:.4g} ({interval.low:.4g} to {interval.high:.4g})"
     return text.replace(" ", "\N{NO-BREAK SPACE}")
-
-
-def _thousandths(value: Any) -> str:
-    return _minus(f"{value:.3f}")
 
 
 def _minus(text: str, names: Iterable[str] = ()) -> str:

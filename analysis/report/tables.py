@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from analysis.errors import ResultsError
+from analysis.results.export_tables import GMACS, RANGE, protocol
 from analysis.results.table_formats import Table, columns_of, significant
 from analysis.results.tables import Tables
 
@@ -22,6 +24,14 @@ def table_or_reason(make: Callable[[Tables], Table], tables: Tables) -> Table | 
         return f"No table: {error}"
 
 
+def brief(table: Table, tables: Tables) -> Table:
+    """Without those conventions that a page says once, for all of its tables."""
+    left = table.conventions
+    for said in (GMACS, RANGE, protocol(tables)):
+        left = left.replace(said, "") if said else left
+    return replace(table, conventions=" ".join(left.split()))
+
+
 def plain_table(name: str, caption: str, conventions: str, data: pd.DataFrame) -> Table:
     """A table of all columns that say something, numbers to four digits; ranges stand in their value's cells."""
     shown = data.dropna(axis="columns", how="all")
@@ -34,3 +44,13 @@ def names(values: Any) -> str:
     """The different values in their order of first appearance."""
     shown = values.dropna().drop_duplicates()
     return ", ".join(f"{value:,}" if isinstance(value, int) else f"{value}" for value in shown)
+
+
+def counted(number: int, what: str) -> str:
+    """ "1 run", "2 runs"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def minus(text: str) -> str:
+    """Hyphens as minus signs."""
+    return text.replace("-", "−")

@@ -1,0 +1,145 @@
+"""What a study has found, as its page begins: one sentence with its interval, a few numbers, and what to make of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analysis.compare.collected import collected_designs
+from analysis.compare.compared import DesignTable, compared
+from analysis.errors import ResultsError
+from analysis.laws.held_out import HeldOut
+from analysis.laws.report import FitReport
+from analysis.report.charts import power_law
+from analysis.report.study import Study
+from analysis.report.tables import counted, minus, number
+from analysis.results.tables import correlations
+
+LEVEL = 0.9
+CLEAR = 0.05  # an exponent whose interval begins below says that compute hardly matters
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number and what it is."""
+
+    value: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`headline` may have powers, C^−0.24; `notes` say what the numbers do not."""
+
+    headline: str
+    facts: list[Fact]
+    notes: list[str]
+
+
+def answer(study: Study, law: FitReport | None, why_no_law: str) -> Answer:
+    """By a law where there is one, else by a comparison of designs, else the best model."""
+    metric = study.metric
+    if metric is None:
+        finished = study.tables.runs["state"].tolist().count("finished")
+        return Answer(f"There is no score yet: {finished} of {counted(len(study.tables.runs), 'run')} finished.", [], [])
+    if law is not None and power_law(law):
+        return _of_law(study, metric, law)
+    facts = [_best(study, metric)]
+    if (lines := _of_designs(study, metric)):
+        return Answer(lines[0], facts, lines[1:])
+    models = study.models(metric)
+    best = _ranked(study, metric).iloc[0]
+    of = f"of {counted(len(models), 'model')}" if len(models) > 1 else "the only model"
+    return Answer(
+        f"{best['label']} has {'the best' if len(models) > 1 else 'a'} {study.called(metric)}"
+        f"{' of ' if len(models) == 1 else ', '}{number(best[metric])}, {of}.".replace(", the only model", ""),
+        [],
+        [why_no_law],
+    )
+
+
+def held_out_in_words(test: HeldOut) -> str:
+    """What the prediction of the largest model from the others says of the law, good or bad."""
+    model, truth, runs = test.models[-1], test.truth[-1], test.runs[-1]
+    law, new, error = test.predictions[-1].law, test.predictions[-1].new_run, test.relative_errors[-1]
+    others = len(set(test.fit.observations.models))
+    said = (
+        f"The law of the other {others} models puts {model} at {number(law.estimate)}; it scored {number(truth)}, so the "
+        f"prediction is {abs(error):.0%} too {'high' if error > 0 else 'low'}"
+    )
+    own, wide = (f"{number(each.low)} to {number(each.high)}" for each in (law, new))
+    if law.holds(truth):
+        return f"{said}. That is inside the law's own {law.level:.0%} interval, {own}, at {test.beyond:.3g} times the compute it was fitted to."
+    if any(map(new.holds, runs)):
+        return (
+            f"{said}. That is outside the law's own {law.level:.0%} interval, {own}, and inside a new run's, {wide}: the "
+            "model lies no farther from the law than the others do, but the law is known less well than its interval says."
+        )
+    worse = "worse" if error < 0 else "better"
+    return (
+        f"{said}. That is outside the law's own {law.level:.0%} interval, {own}, and outside a new run's, {wide}. The "
+        f"intervals measure how the smaller models scatter; {model} is {worse} than they foretell, so the line bends or "
+        "splits by patch size there. The law describes these models and should not be extended beyond them."
+    )
+
+
+def _of_law(study: Study, metric: str, law: FitReport) -> Answer:
+    found = power_law(law)
+    assert found
+    alpha, called = law.intervals[found[0]][1]["alpha"], study.called(metric)
+    models = counted(len(set(law.rows.models)), "model")
+    interval = f"({alpha.level:.0%}: −{alpha.high:.2f} to −{alpha.low:.2f})"
+    equation = f"{called} ∝ C^−{alpha.estimate:.2f}"
+    if alpha.low > CLEAR:
+        headline = f"Quality follows compute: {equation} {interval} over {models}."
+    else:
+        headline = f"Compute hardly orders these {models}: {equation} {interval}."
+    factor, low, high = (10 ** -getattr(alpha, end) for end in ("estimate", "high", "low"))
+    facts = [
+        Fact(f"× {factor:.2f}", f"{called} for ten times the compute ({low:.2f} to {high:.2f})"),
+        *_order(study, metric),
+        _best(study, metric),
+    ]
+    tests = [test for test in law.held_out if test.fit.form.name == "power"]
+    notes = []
+    if tests:
+        error = tests[0].relative_errors[-1]
+        inside = tests[0].holds_law
+        where = "inside" if inside else "outside"
+        facts.insert(1, Fact(minus(f"{error:+.0%}"), f"error of predicting {tests[0].models[-1]} from the others, {where} the interval"))
+        notes.append(held_out_in_words(tests[0]))
+    return Answer(headline, facts, notes)
+
+
+def _of_designs(study: Study, metric: str) -> list[str]:
+    """What comparing the block designs says; nothing where there are none to compare."""
+    if study.tables.runs["block"].nunique() < 2:
+        return []
+    try:
+        found = compared(collected_designs({study.source.name: study.tables}, "block", metric), LEVEL)
+    except ResultsError as error:
+        return [f"The block designs cannot be compared: {error}."]
+    if isinstance(found, DesignTable):
+        return [found.headline()[0], "Whether a difference is more than chance, `ditbench compare` says of two designs."]
+    return found.headline()
+
+
+def _order(study: Study, metric: str) -> list[Fact]:
+    """How many neighbours compute orders, at the last step, all seeds together."""
+    found = correlations(study.tables.evals) if metric == "fid" else None
+    if found is None or found.empty:
+        return []
+    last = found.loc[found["step"] == found["step"].max()]
+    right = int(last["patch_pairs_right"].sum() + last["size_pairs_right"].sum())
+    pairs = int(last["patch_pairs"].sum() + last["size_pairs"].sum())
+    if not pairs:
+        return []
+    return [Fact(f"{right} of {pairs}", "pairs of neighbours in which the model with more compute scores better")]
+
+
+def _best(study: Study, metric: str) -> Fact:
+    best = _ranked(study, metric).iloc[0]
+    return Fact(number(best[metric]), f"{study.called(metric)} of {best['label']}, the best model")
+
+
+def _ranked(study: Study, metric: str):
+    return study.models(metric).sort_values(metric, ascending=study.lower_is_better(metric))
