@@ -11,7 +11,7 @@ from analysis.laws.held_out import HeldOut
 from analysis.laws.report import FitReport
 from analysis.report.charts import power_law
 from analysis.report.study import Study
-from analysis.report.tables import counted, minus, number
+from analysis.report.tables import counted, number, percent
 from analysis.results.tables import correlations
 
 LEVEL = 0.9
@@ -35,7 +35,7 @@ class Answer:
     notes: list[str]
 
 
-def answer(study: Study, law: FitReport | None, why_no_law: str) -> Answer:
+def answer(study: Study, law: FitReport | None) -> Answer:
     """By a law where there is one, else by a comparison of designs, else the best model."""
     metric = study.metric
     if metric is None:
@@ -48,13 +48,10 @@ def answer(study: Study, law: FitReport | None, why_no_law: str) -> Answer:
         return Answer(lines[0], facts, lines[1:])
     models = study.models(metric)
     best = _ranked(study, metric).iloc[0]
-    of = f"of {counted(len(models), 'model')}" if len(models) > 1 else "the only model"
-    return Answer(
-        f"{best['label']} has {'the best' if len(models) > 1 else 'a'} {study.called(metric)}"
-        f"{' of ' if len(models) == 1 else ', '}{number(best[metric])}, {of}.".replace(", the only model", ""),
-        [],
-        [why_no_law],
-    )
+    score = f"{study.called(metric)} {number(best[metric])} at step {study.last_step(metric):,}"
+    if len(models) == 1:
+        return Answer(f"{best['label']} reaches a {score}.", [], [])
+    return Answer(f"{best['label']} is the best of {len(models)} models: {score}.", [], [])
 
 
 def held_out_in_words(test: HeldOut) -> str:
@@ -64,21 +61,21 @@ def held_out_in_words(test: HeldOut) -> str:
     others = len(set(test.fit.observations.models))
     said = (
         f"The law of the other {others} models puts {model} at {number(law.estimate)}; it scored {number(truth)}, so the "
-        f"prediction is {abs(error):.0%} too {'high' if error > 0 else 'low'}"
+        f"prediction is {percent(abs(error))} too {'high' if error > 0 else 'low'}"
     )
     own, wide = (f"{number(each.low)} to {number(each.high)}" for each in (law, new))
     if law.holds(truth):
-        return f"{said}. That is inside the law's own {law.level:.0%} interval, {own}, at {test.beyond:.3g} times the compute it was fitted to."
+        return f"{said}. That is inside the law's own {percent(law.level)} interval, {own}, at {test.beyond:.3g} times the compute it was fitted to."
     if any(map(new.holds, runs)):
         return (
-            f"{said}. That is outside the law's own {law.level:.0%} interval, {own}, and inside a new run's, {wide}: the "
+            f"{said}. That is outside the law's own {percent(law.level)} interval, {own}, and inside a new run's, {wide}: the "
             "model lies no farther from the law than the others do, but the law is known less well than its interval says."
         )
     worse = "worse" if error < 0 else "better"
     return (
-        f"{said}. That is outside the law's own {law.level:.0%} interval, {own}, and outside a new run's, {wide}. The "
-        f"intervals measure how the smaller models scatter; {model} is {worse} than they foretell, so the line bends or "
-        "splits by patch size there. The law describes these models and should not be extended beyond them."
+        f"{said}. That is outside the law's own {percent(law.level)} interval, {own}, and outside a new run's, {wide}. The "
+        f"intervals say how the smaller models scatter, and {model} is {worse} than all of that: the scores bend away from "
+        "the line there, or patch sizes follow lines of their own. The law describes the smaller models; do not extend it."
     )
 
 
@@ -87,7 +84,7 @@ def _of_law(study: Study, metric: str, law: FitReport) -> Answer:
     assert found
     alpha, called = law.intervals[found[0]][1]["alpha"], study.called(metric)
     models = counted(len(set(law.rows.models)), "model")
-    interval = f"({alpha.level:.0%}: −{alpha.high:.2f} to −{alpha.low:.2f})"
+    interval = f"({percent(alpha.level)}: −{alpha.high:.2f} to −{alpha.low:.2f})"
     equation = f"{called} ∝ C^−{alpha.estimate:.2f}"
     if alpha.low > CLEAR:
         headline = f"Quality follows compute: {equation} {interval} over {models}."
@@ -95,19 +92,31 @@ def _of_law(study: Study, metric: str, law: FitReport) -> Answer:
         headline = f"Compute hardly orders these {models}: {equation} {interval}."
     factor, low, high = (10 ** -getattr(alpha, end) for end in ("estimate", "high", "low"))
     facts = [
-        Fact(f"× {factor:.2f}", f"{called} for ten times the compute ({low:.2f} to {high:.2f})"),
+        Fact(f"× {factor:.2f}", f"{called} for ten times the compute ({percent(alpha.level)}: {low:.2f} to {high:.2f})"),
         *_order(study, metric),
         _best(study, metric),
     ]
-    tests = [test for test in law.held_out if test.fit.form.name == "power"]
+    tests = [test for test in law.held_out if test.fit.form.name == "power"]  # of all models, then of one patch size
     notes = []
     if tests:
         error = tests[0].relative_errors[-1]
         inside = tests[0].holds_law
         where = "inside" if inside else "outside"
-        facts.insert(1, Fact(minus(f"{error:+.0%}"), f"error of predicting {tests[0].models[-1]} from the others, {where} the interval"))
-        notes.append(held_out_in_words(tests[0]))
+        facts.insert(1, Fact(percent(error, sign=True), f"error of predicting {tests[0].models[-1]} from the others, {where} the interval"))
+        notes.append(held_out_in_words(tests[0]) + _closer(tests, law.held_out))
     return Answer(headline, facts, notes)
+
+
+def _closer(power: list[HeldOut], tests: tuple[HeldOut, ...]) -> str:
+    """What predicts the largest model better than the law of compute alone, where that one fails."""
+    if power[0].holds_law:
+        return ""
+    best = min(tests, key=lambda test: abs(test.relative_errors[-1]))
+    error = best.relative_errors[-1]
+    if abs(error) > 0.5 * abs(power[0].relative_errors[-1]):
+        return ""
+    which = "the law of its patch size alone" if best in power else f"the law with image tokens ({best.fit.form.name})"
+    return f" Closer comes {which}, {percent(abs(error))} too {'high' if error > 0 else 'low'}."
 
 
 def _of_designs(study: Study, metric: str) -> list[str]:

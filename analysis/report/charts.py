@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.figures.scores import over_seeds
-from analysis.figures.sources import Source
+from analysis.figures.scores import over_seeds, scaling_scores
+from analysis.figures.sources import published_source
 from analysis.figures.training_compute import frontier
 from analysis.laws.compute import training_gmacs
 from analysis.laws.report import FitReport
 from analysis.report.chart import Axis, Chart, Curve, Point, Series
 from analysis.report.study import Study
-from analysis.report.tables import number
+from analysis.report.tables import minus, number, percent
 from analysis.results.run_folders import SIZES
 from analysis.results.tables import MIN_MODELS
 
@@ -79,7 +80,7 @@ def compute(study: Study, metric: str, law: FitReport | None) -> Chart:
             )
         ]
         exponent = -law.comparison.fits[place].parameters["alpha"]
-        caption += f" Line: the power law, exponent {_minus(f'{exponent:.2f}')}; band: its {law.level:.0%} interval."
+        caption += f" Line: the power law, exponent {minus(f'{exponent:.2f}')}; band: its {percent(law.level)} interval."
     looks = Looks(models)
     series = [
         looks.series(row, [_point(row, "gmacs", metric, unit, size, called)], label=row["label"])
@@ -91,11 +92,24 @@ def compute(study: Study, metric: str, law: FitReport | None) -> Chart:
         f"{called} against compute",
         f"{_falls(models, metric, called)} {'Bars are the range over seeds.' if several else ''}".strip(),
         Axis(f"{ACROSS} ({unit})", True),
-        Axis(_titled(study, metric), is_log),
+        Axis(study.titles[metric], is_log),
         series,
         looks.legend(),
-        curves if is_log or not curves else curves,
+        curves,
         caption,
+    )
+
+
+def of_paper() -> Chart:
+    """The same picture of the DiT paper's models, at their published 400K steps."""
+    scores = scaling_scores(published_source())
+    tables = replace(scores.source.tables, runs=scores.runs, evals=scores.evals)
+    return replace(
+        compute(Study(tables, replace(scores.source, tables=tables)), "fid", None),
+        name="published-compute",
+        title="The DiT paper's models, for orientation",
+        caption="FID-50K of Table 4, at 400,000 steps on ImageNet: another data set and protocol, so another scale.",
+        **SMALL,
     )
 
 
@@ -132,7 +146,7 @@ def training(study: Study, metric: str) -> Chart:
         f"A line a model over its {points['step'].nunique()} scored steps. {len(best)} of {len(points)} points are on "
         f"the frontier, of the models {', '.join(dict.fromkeys(best['label']))}.",
         Axis("Training compute (GMACs × 3 × batch × steps)", True),
-        Axis(_titled(study, metric), _is_log(points, metric)),
+        Axis(study.titles[metric], _is_log(points, metric)),
         series,
         looks.legend(),
         [Curve(across, up, kind="frontier")],
@@ -155,7 +169,7 @@ def steps(study: Study, metric: str) -> Chart | None:
             f"{called} over the training steps",
             f"A line a model, over {points['step'].nunique()} scored steps.",
             Axis("Training steps", min(points["step"]) > 0 and max(points["step"]) / min(points["step"]) > 10),
-            Axis(_titled(study, metric), _is_log(points, metric)),
+            Axis(study.titles[metric], _is_log(points, metric)),
             [],
             {},
             **SMALL,
@@ -214,7 +228,7 @@ def metrics(study: Study) -> list[Chart]:
                 f"{called} against compute",
                 _falls(models, metric, called),
                 Axis(unit, True),
-                Axis(_titled(study, metric), _is_log(models, metric)),
+                Axis(study.titles[metric], _is_log(models, metric)),
                 series,
                 looks.legend(),
                 **SMALL,
@@ -239,7 +253,7 @@ def residuals(study: Study, metric: str, law: FitReport) -> Chart | None:
                 Point(
                     row["gmacs"] / size,
                     row["ratio"],
-                    f"{row['label']}\n{abs(row['ratio'] - 1):.0%} {'above' if row['ratio'] > 1 else 'below'} the law",
+                    f"{row['label']}\n{percent(abs(row['ratio'] - 1))} {'above' if row['ratio'] > 1 else 'below'} the law",
                 )
             ],
         )
@@ -260,7 +274,6 @@ def residuals(study: Study, metric: str, law: FitReport) -> Chart | None:
         [Curve(ends, [1.0, 1.0], kind="rule"), *joined],
         "Above 1: worse than the law. Thin lines join the models of a patch size: if they lie apart or slope, compute "
         "alone does not order the models.",
-        **SMALL,
     )
 
 
@@ -282,7 +295,7 @@ def seeds(study: Study, metric: str) -> Chart | None:
                 Point(
                     row["gmacs"] / size,
                     row["percent"],
-                    f"{label}, seed {row['seed']}\n{_minus(format(row['percent'], '+.1f'))} % of its mean\n"
+                    f"{label}, seed {row['seed']}\n{minus(format(row['percent'], '+.1f'))} % of its mean\n"
                     f"{study.called(metric)} {number(row[metric])}",
                 )
                 for row in seeds.to_dict("records")
@@ -294,13 +307,13 @@ def seeds(study: Study, metric: str) -> Chart | None:
     return Chart(
         "seeds",
         "Spread over the training seeds",
-        f"From {_minus(f'{min(rows.percent):+.1f}')} % to {_minus(f'{max(rows.percent):+.1f}')} % of the model's mean.",
+        f"From {minus(f'{min(rows.percent):+.1f}')} % to {minus(f'{max(rows.percent):+.1f}')} % of the model's mean.",
         Axis(unit, True),
         Axis("Distance from the model's mean, %"),
         series,
         looks.legend(),
         [Curve(ends, [0.0, 0.0], kind="rule")],
-        **SMALL,
+        "Each seed's score at the last step, above or below the mean of its model's seeds.",
     )
 
 
@@ -314,8 +327,6 @@ def power_law(law: FitReport) -> tuple[int, Any] | None:
 
 def _lines(points: pd.DataFrame, metric: str, called: str, empty: Chart) -> Chart:
     """`empty` with a line a model over its steps."""
-    from dataclasses import replace
-
     looks = Looks(points)
     series = [
         looks.series(
@@ -342,7 +353,7 @@ def _with_range(row: Mapping[Any, Any], metric: str) -> str:
     text = number(row[metric])
     if row["num_seeds"] > 1:
         text += f" ({number(row[f'{metric}_min'])} to {number(row[f'{metric}_max'])}, {row['num_seeds']} seeds)"
-    return _minus(text)
+    return minus(text)
 
 
 def _falls(models: pd.DataFrame, metric: str, called: str) -> str:
@@ -366,10 +377,6 @@ def _is_log(points: pd.DataFrame, metric: str) -> bool:
     return bool(low > 0 and (metric in ("fid", "loss", "kid", "sfid") or high / low > LOG_RATIO))
 
 
-def _titled(study: Study, metric: str) -> str:
-    return study.titles[metric]
-
-
 def _by(points: pd.DataFrame, column: str) -> list[tuple[Any, pd.DataFrame]]:
     return [(value, rows) for value, rows in points.groupby(column, sort=False)]
 
@@ -386,12 +393,3 @@ def _stairs(points: Sequence[tuple[float, float]], end: float) -> tuple[list[flo
         across += [x, x]
         up += [up[-1], y]
     return [*across, end], [*up, up[-1]]
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "−")
-
-
-def published_chart(source: Source, study: Study) -> Chart:
-    """The same picture of the paper's models."""
-    raise NotImplementedError

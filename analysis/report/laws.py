@@ -11,17 +11,18 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import ResultsError
-from analysis.laws.held_out import leave_largest_out
+from analysis.laws.held_out import leave_largest_out, weight_of_evidence
 from analysis.laws.intervals import Interval
 from analysis.laws.observed import METRICS, collected_observations
 from analysis.laws.report import FitReport, fit_report
 from analysis.laws.solver import OBJECTIVES
 from analysis.report.answer import LEVEL, held_out_in_words
 from analysis.report.study import Study
-from analysis.report.tables import brief, number
+from analysis.report.tables import brief, minus, number
 from analysis.results.export_tables import correlations
 from analysis.results.table_formats import Column, Table, count, fixed, signed
 
+GREEK = {"alpha": "α", "beta": "β", "gamma": "γ"}
 LAWS_PREDICTED = ("power",)  # beside the best: a form's own bootstrap takes a second
 
 
@@ -59,7 +60,7 @@ def laws(study: Study, found: FitReport | None, why_none: str) -> dict[str, Any]
         table: Table | str = brief(correlations(study.tables), study.tables)
     except ResultsError as error:
         table = f"Nothing to correlate: {error}."
-    content: dict[str, Any] = {"correlations": table, "refused": why_none, "tables": [], "findings": []}
+    content: dict[str, Any] = {"correlations": table, "refused": why_none, "tables": [], "findings": [], "method": []}
     if found is None:
         return content
     tests = [forms_table(found)]
@@ -69,9 +70,9 @@ def laws(study: Study, found: FitReport | None, why_none: str) -> dict[str, Any]
     how = [f"{law.form.name}: {how.sentence()}" for law, (how, _) in zip(found.comparison.fits, found.intervals, strict=True)]
     return content | {
         "refused": "",
-        "findings": [_minus(line, models) for line in _findings(found)],
+        "findings": [_symbols(line, models) for line in _findings(found, study.called(found.rows.metric))],
         "tables": tests,
-        "method": [_minus(line, models) for line in (_conventions(found), *how)],
+        "method": [_symbols(line, models) for line in (_conventions(found), *how)],
     }
 
 
@@ -84,8 +85,8 @@ def forms_table(found: FitReport) -> Table:
     rows = [
         {
             "form": law.form.name,
-            "formula": _minus(law.form.formula),
-            "parameters": ", ".join(_with_interval(name, each) for name, each in intervals.items()),
+            "formula": _symbols(law.form.formula),
+            "parameters": ", ".join(_with_interval(_symbols(name), each) for name, each in intervals.items()),
             "k": law.num_parameters + 1,
             "loss": law.loss,
             "aicc": law.aicc if np.isfinite(law.aicc) else np.nan,
@@ -128,15 +129,15 @@ def patches_table(found: FitReport) -> Table:
     ]
     return Table(
         "laws-by-patch",
-        "A law for each patch size, A C^−alpha",
+        "A law for each patch size, A C^−α",
         "AICc of all of them together: "
-        + (_minus(f"{found.patches.aicc:.1f}.") if np.isfinite(found.patches.aicc) else "none, the rows are too few."),
+        + (minus(f"{found.patches.aicc:.1f}.") if np.isfinite(found.patches.aicc) else "none, the rows are too few."),
         (
             Column("patch", "Patch size", count),
             Column("models", "Models", count),
             Column("rows", "Rows", count),
             Column("A", "A", number),
-            Column("alpha", "alpha", fixed(3)),
+            Column("alpha", "α", fixed(3)),
             Column("loss", "Loss ↓", number),
             Column("status", "Status"),
         ),
@@ -160,7 +161,7 @@ def held_out_table(found: FitReport) -> Table:
             inside = f"{sum(map(new.holds, runs))} of {len(runs)} in a new run's"
             rows.append(
                 {
-                    "formula": _minus(test.fit.form.formula),
+                    "formula": _symbols(test.fit.form.formula),
                     "fitted": f"{len(models)} models" + (f": {', '.join(models)}" if len(models) < 5 else ""),
                     "model": model,
                     "predicted": law.estimate,
@@ -192,15 +193,24 @@ def held_out_table(found: FitReport) -> Table:
     )
 
 
-def _findings(found: FitReport) -> list[str]:
-    """What to know before the tables are read."""
-    best = found.comparison.fits[0]
-    lines = [found.comparison.sentence(), best.sentence(found.intervals[0][1])]
+def _findings(found: FitReport, called: str) -> list[str]:
+    """What to know before the tables are read; the page has begun with what the law of compute alone foretells."""
+    best, *others = found.comparison.fits
+    equation = best.equation.removeprefix(f"{found.rows.metric} = ")
+    line = f"Of {len(others) + 1} forms, {called} = {equation} describes these scores best"
+    second = next((law for law in others if law.parameters.get("E") != 0), None)  # with a floor of 0, it is another's twin
+    if second and np.isfinite(second.aicc):
+        gap = second.aicc - best.aicc
+        line += f", {weight_of_evidence(gap)} better than {second.form.formula.removeprefix('y = ')} (AICc lower by {gap:.1f})"
+    lines = [f"{line}. C: {found.rows.compute.unit} of a forward pass; T: tokens of an image."]
     if found.patches:
-        lines.append(found.patches.sentence())
-    # The page has begun with what the law of compute alone foretells.
-    tests = [test for test in found.held_out if test.fit.form.name == best.form.name != "power"]
-    lines += [f"{best.form.formula.removeprefix('y = ')}: {held_out_in_words(test)}" for test in tests]
+        said = ", ".join(f"−{law.parameters['alpha']:.2f} (patch {at})" for at, law in found.patches.fits.items())
+        gap = best.aicc - found.patches.aicc
+        better = f"{weight_of_evidence(gap)} better than" if gap > 0 else "no better than"
+        lines.append(f"Fitted for each patch size apart, the exponents of C are {said}: {better} one law of all by AICc.")
+    for test in found.held_out:
+        if test.fit.form.name == best.form.name != "power":
+            lines.append(f"This form, fitted without the largest model: {held_out_in_words(test)}")
     return lines + [f"Not done: {why}." for why in found.refused]
 
 
@@ -220,11 +230,11 @@ def _with_interval(name: str, interval: Interval) -> str:
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def _minus(text: str, names: Iterable[str] = ()) -> str:
-    """With minus signs, at which a browser breaks no line, where a number or an exponent is negative.
+def _symbols(text: str, names: Iterable[str] = ()) -> str:
+    """With Greek letters, and minus signs, at which a browser breaks no line, where a number or an exponent is negative.
 
-    names: of models in the text, whose hyphens stay.
+    names: of models in the text, which stay as they are.
     """
     longest_first = sorted(filter(None, names), key=len, reverse=True)
-    pattern = "|".join([*map(re.escape, longest_first), r"(?P<minus>(?<!\w)-(?=\w))"])
-    return re.sub(pattern, lambda found: "−" if found["minus"] else found[0], text)
+    pattern = "|".join([*map(re.escape, longest_first), rf"(?P<minus>(?<!\w)-(?=\w))|\b(?P<letter>{'|'.join(GREEK)})\b"])
+    return re.sub(pattern, lambda at: "−" if at["minus"] else GREEK[at["letter"]] if at["letter"] else at[0], text)

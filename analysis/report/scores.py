@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from analysis.errors import ResultsError
+from analysis.report.charts import of_paper
 from analysis.report.study import Study
 from analysis.report.tables import brief, counted, names, number, plain_table
-from analysis.results.export_tables import GMACS, RANGE, published, summary
+from analysis.results.export_tables import GMACS, published, summary
 from analysis.results.published import near_misses
 from analysis.results.run_folders import EVALUATION_KEY_TYPES
 from analysis.results.table_formats import Table
@@ -38,7 +40,7 @@ def scores(study: Study) -> dict[str, Any]:
     found: dict[str, Any] = {"summary": "There is no score yet.", "folded": []}
     if not evals.empty:
         try:
-            found["summary"] = brief(summary(tables), tables)
+            found["summary"] = _without_constants(brief(summary(tables), tables))
         except ResultsError as error:
             found["summary"] = f"No table: {error}."
         # Without the key, which is one for all, and without paths.
@@ -50,14 +52,24 @@ def scores(study: Study) -> dict[str, Any]:
     return found
 
 
+def _without_constants(table: Table) -> Table:
+    """Steps and seeds in the caption, where all models have the same."""
+    if any(table.data[name].nunique() > 1 for name in ("step", "num_seeds")):
+        return table
+    step, seeds = (int(table.data[name].iloc[0]) for name in ("step", "num_seeds"))
+    over = f", means over {seeds} seeds; small: the lowest and the highest seed" if seeds > 1 else ""
+    columns = tuple(column for column in table.columns if column.name not in ("step", "num_seeds"))
+    return replace(table, caption=f"Models at step {step:,}{over}", columns=columns)
+
+
 def beside_published(study: Study) -> dict[str, Any]:
     """Published and measured scores, or why none is set beside one."""
     tables, missed = study.tables, near_misses(study.tables)
-    found: dict[str, Any] = {"near_misses": None}
+    found: dict[str, Any] = {"near_misses": None, "charts": [of_paper()]}
     try:
         found["published"] = brief(published(tables), tables)
     except ResultsError as error:
-        found["published"] = f"Not set beside published scores: {error}."
+        found["published"] = f"No published score stands beside one of these: {str(error).partition(': ')[2] or error}."
     if not missed.empty:
         columns = ["label", "seed", "step", "condition", "ours", "published", "source"]
         caption = "Scores of published models that are not compared, and the conditions in which they differ"
@@ -71,7 +83,6 @@ def protocol(tables: Tables) -> dict[str, Any]:
     runs, evals = tables.runs, tables.evals
     known = runs["gmacs"].dropna()
     compute = f"{number(known.min())} to {number(known.max())} GMACs" if len(known) else "not known yet"
-    several = f"{RANGE} " if runs["seed"].nunique() > 1 else ""
     return {
         "about": [
             ("Data", names(runs["data"])),
@@ -82,7 +93,7 @@ def protocol(tables: Tables) -> dict[str, Any]:
             ("Training seeds", names(runs["seed"])),
             ("Scored at the steps", names(evals["step"]) or "none yet"),
         ],
-        "conventions": f"{several}{GMACS} Training compute is GMACs × 3 × batch × steps (DiT paper, Fig. 9); of all "
+        "conventions": f"{GMACS} Training compute is GMACs × 3 × batch × steps (DiT paper, Fig. 9); of all "
         f"runs' recipes together: {_sum(runs['training_gmacs'])}.",
         "words": "" if evals.empty else _in_words(evals.iloc[0].to_dict()),
         "key": [] if evals.empty else _key(evals.iloc[0].to_dict()),
@@ -95,7 +106,7 @@ def _in_words(key: dict[Any, Any]) -> str:
         guidance += f" on {key['guidance_channels']} channels"
     decoder = "" if pd.isna(key["decoder"]) else f", decoded by {_name(key['decoder'])}"
     accuracy = key["extractor_accuracy"]
-    known = f", a network that names {accuracy:.1%} of real test images right" if pd.notna(accuracy) else ""
+    known = f", a network that names {100 * accuracy:.1f}\N{NO-BREAK SPACE}% of real test images right" if pd.notna(accuracy) else ""
     subsets = "" if pd.isna(key["kid_subset_size"]) else f" KID is of subsets of {key['kid_subset_size']:,}."
     return (
         f"A checkpoint's {key['weights']} weights made {key['num_samples']:,} samples with {key['labels']} labels: "

@@ -51,6 +51,21 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
+def percent(share: float, sign: bool = False) -> str:
+    """A share in whole percent: "90 %", or "+11 %"."""
+    return minus(f"{100 * share:{'+' if sign else ''}.0f}\N{NO-BREAK SPACE}%")
+
+
+def duration(hours: float) -> str:
+    """In the unit that people would choose."""
+    seconds = 3600 * hours
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{hours:,.1f} hours" if hours < 100 else f"{hours:,.0f} hours"
+
+
 def minus(text: str) -> str:
     """Hyphens as minus signs."""
     return text.replace("-", "−")

@@ -53,7 +53,7 @@ def report(tables: Tables, histories: Sequence[RunHistory] = (), planned: pd.Dat
         law = fitted(study)
     except ResultsError as error:
         why_none = f"No law was fitted: {error}."
-    found = answer(study, law, why_none)
+    found = answer(study, law)
     shown, undrawn = figures(study, law)
     sections = [
         Section("answer", "The answer", {"facts": found.facts, "notes": found.notes, "charts": shown.first}),
@@ -61,8 +61,8 @@ def report(tables: Tables, histories: Sequence[RunHistory] = (), planned: pd.Dat
         Section("laws", "Scaling laws", laws(study, law, why_none) | {"charts": shown.of_laws}),
         Section("samples", "Samples", dict(zip(("strips", "said"), strips(study), strict=True))),
         Section("figures", "More pictures", {"charts": shown.more, "pictures": shown.pictures}),
-        Section("published", "Beside published scores", beside_published(study)),
-        Section("study", "What was trained, and how it was scored", protocol(study.tables)),
+        Section("published", "Published scores", beside_published(study)),
+        Section("study", "Protocol", protocol(study.tables)),
         Section("recipe", "Recipe", runs.recipe(study.tables, histories)),
         Section("environment", "Runs and machines", runs.environment(study.tables, histories)),
         Section("cost", "Time", runs.cost(study.tables, histories, planned)),

@@ -73,8 +73,10 @@
 
   const label = document.createElement("label"), choice = document.createElement("select");
   label.className = "theme";
-  choice.append(new Option("as the system", ""), new Option("light", "light"), new Option("dark", "dark"));
-  label.append("Colours", choice);
+  choice.append(new Option("automatic", ""), new Option("light", "light"), new Option("dark", "dark"));
+  const word = document.createElement("span");
+  word.textContent = "Colours";
+  label.append(word, choice);
   document.querySelector("nav").append(label);
   const dress = () => {
     if (choice.value) document.documentElement.dataset.theme = choice.value;
