@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis.drawing.picture import Drawn, NothingToDraw, Picture
 from analysis.errors import ResultsError
-from analysis.figures.drawn import Drawn, NothingToDraw
 
 if TYPE_CHECKING:
+    from analysis.drawing.style import Width
+    from analysis.drawing.write import Caption
     from analysis.figures.sources import Source
-    from analysis.figures.style import Width
     from analysis.results.tables import Tables
 
 __all__ = [
     "ALL",
     "CATALOGUE",
-    "check_name",
+    "NothingToDraw",
     "draw",
     "draw_all",
     "draw_available",
     "gflops_vs_score",
+    "named",
+    "picture",
     "sample_grid",
     "training_curves",
 ]
@@ -33,54 +37,83 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Entry:
-    """module: the file of this folder that draws it; shows: one line for people."""
+    """module: the file of this folder that draws it; number: of the paper's figure or table, if it has one; shows: one
+    line for people; needs: what a results folder must have."""
 
     module: str
+    number: str
     shows: str
+    needs: str
 
 
 CATALOGUE = {
-    "bubbles": Entry("bubbles", "FID of the models, area = GMACs, and DiT against ADM and LDM (paper, Fig. 2)"),
-    "blocks": Entry("blocks", "block designs over training (Fig. 5)"),
-    "fid-vs-steps": Entry("curves", "FID over training by patch and by size (Fig. 6)"),
-    "sample-grid": Entry("samples", "samples of all models from the same noise (Fig. 7)"),
-    "gflops-vs-fid": Entry("compute", "GMACs against FID, with the correlation (Fig. 8)"),
-    "training-compute": Entry("training_compute", "training compute against FID, with the frontier (Fig. 9)"),
-    "sampling-compute": Entry("sampling_compute", "sampling compute against FID (Fig. 10)"),
-    "metrics": Entry("metrics", "every metric against GMACs (Fig. 12)"),
-    "loss": Entry("loss", "training loss (Fig. 13)"),
-    "fitted-law": Entry("fitted_law", "power law with its interval, and the largest model predicted from the others"),
-    "residuals": Entry("residuals", "what the power law leaves, by patch size"),
-    "isoflop": Entry("isoflop", "models of several sizes at equal training compute"),
-    "seeds": Entry("seeds", "spread of the scores over training seeds"),
-    "guidance": Entry("guidance", "scores against the guidance scale"),
-    "decoders": Entry("decoders", "scores with different autoencoder decoders (Table 5)"),
+    "bubbles": Entry("bubbles", "Fig. 2", "FID of the models, area = GMACs; DiT against ADM and LDM", "a score"),
+    "blocks": Entry("blocks", "Fig. 5", "block designs over training", "one model in two block designs"),
+    "fid-vs-steps": Entry("curves", "Fig. 6", "FID over training by patch and by size", "a score"),
+    "sample-grid": Entry("samples", "Fig. 7", "samples of all models from the same noise", "samples"),
+    "gflops-vs-fid": Entry("compute", "Fig. 8", "GMACs against FID, with the correlation", "a score"),
+    "training-compute": Entry(
+        "training_compute", "Fig. 9", "training compute against FID, with the frontier", "a score"
+    ),
+    "sampling-compute": Entry("sampling_compute", "Fig. 10", "sampling compute against FID", "several sampling_steps"),
+    "metrics": Entry("metrics", "Fig. 12", "every metric against GMACs", "two metrics"),
+    "loss": Entry("loss", "Fig. 13", "training loss", "a run that has trained"),
+    "decoders": Entry("decoders", "Table 5", "scores with different autoencoder decoders", "two decoders"),
+    "fitted-law": Entry(
+        "fitted_law", "", "power law with its interval, and the largest model predicted from the others", "five models"
+    ),
+    "residuals": Entry("residuals", "", "what the power law leaves, by patch size", "three models"),
+    "isoflop": Entry("isoflop", "", "models of several sizes at equal training compute", "three sizes, equal compute"),
+    "seeds": Entry("seeds", "", "spread of the scores over training seeds", "two seeds of one model"),
+    "guidance": Entry("guidance", "", "scores against the guidance scale", "two guidance scales"),
 }
 
 
-def check_name(name: str) -> None:
-    """Refuse names that neither stand in the `CATALOGUE` nor for all of it.
+def named(text: str) -> str:
+    """The name in the `CATALOGUE` that `text` stands for: gflops-vs-fid, gflops_vs_fid, 8, fig8 or "Fig. 8".
 
     Raises:
         ResultsError: lists the accepted names.
     """
-    if name != ALL and name not in CATALOGUE:
-        raise ResultsError(f"{name}: no such figure; accepted: {ALL}, {', '.join(CATALOGUE)}")
+    plain = _plain(text)
+    for name, entry in CATALOGUE.items():
+        number = _plain(entry.number)
+        if plain in {_plain(name), _plain(entry.module), number, number.removeprefix("fig")} - {""}:
+            return name
+    raise ResultsError(f"{text}: no such figure; accepted: {ALL}, {', '.join(CATALOGUE)}, and the paper's numbers")
 
 
-def draw(name: str, sources: Sequence[Source], out: Path, width: Width = "two") -> Drawn:
-    """Draw the figure `name` of the `CATALOGUE` from `sources` into the folder `out`.
+def _plain(text: str) -> str:
+    """Without case, blanks and punctuation: fig8, gflopsvsfid."""
+    letters = "".join(character for character in text.lower() if character.isalnum())
+    return re.sub("^figure", "fig", letters)
+
+
+def picture(name: str, sources: Sequence[Source], width: Width = "two") -> Picture:
+    """The figure `name` of the `CATALOGUE`, drawn from `sources`.
 
     Raises:
         NothingToDraw: no source has what the figure shows; the message says what would be needed.
         ResultsError: unknown name, scores that are not finite or not comparable.
     """
-    if name not in CATALOGUE:
-        raise ResultsError(f"{name}: no such figure; accepted: {', '.join(CATALOGUE)}")
-    return importlib.import_module(f"analysis.figures.{CATALOGUE[name].module}").draw(sources, out, width)
+    entry = CATALOGUE[named(name)]
+    drawn = importlib.import_module(f"analysis.figures.{entry.module}").draw(sources, width)
+    return replace(drawn, title=entry.shows[0].upper() + entry.shows[1:])
 
 
-def draw_available(sources: Sequence[Source], out: Path, width: Width = "two") -> Drawn:
+def draw(name: str, sources: Sequence[Source], out: Path, width: Width = "two", caption: Caption = "short") -> Drawn:
+    """Write the `picture` into the folder `out`, with `caption` in it.
+
+    Raises:
+        NothingToDraw, ResultsError: see `picture`.
+    """
+    from analysis.drawing import write
+
+    drawn = picture(name, sources, width)
+    return Drawn(write.write_picture(drawn, out, caption), list(drawn.left_out))
+
+
+def draw_available(sources: Sequence[Source], out: Path, width: Width = "two", caption: Caption = "short") -> Drawn:
     """Draw every figure that `sources` have data for; `left_out` says of each other one what it would need.
 
     Raises:
@@ -88,15 +121,17 @@ def draw_available(sources: Sequence[Source], out: Path, width: Width = "two") -
         ResultsError: scores that are not finite or not comparable.
     """
     files: list[Path] = []
-    left_out: list[str] = []
+    without: dict[str, list[str]] = {}
     for name in CATALOGUE:
         try:
-            drawn = draw(name, sources, out, width)
+            drawn = draw(name, sources, out, width, caption)
         except NothingToDraw as error:
-            left_out.append(f"{name} is not drawn: {error}")
+            without.setdefault(f"not drawn: {error}", []).append(name)
         else:
             files += drawn.files
-            left_out += [f"{name} is drawn without {reason}" for reason in drawn.left_out]
+            for reason in drawn.left_out:
+                without.setdefault(f"drawn without {reason}", []).append(name)
+    left_out = [f"{', '.join(names)}: {reason}" for reason, names in without.items()]
     if not files:
         raise NothingToDraw("; ".join(left_out))
     return Drawn(files, left_out)

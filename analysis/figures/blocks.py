@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.figures import marks, style
-from analysis.figures.drawn import Drawn, NothingToDraw
-from analysis.figures.scores import MACS, Scores, checked, names, one_study, over_seeds, protocols
+from analysis.drawing import marks, style
+from analysis.drawing.picture import NothingToDraw, Picture
+from analysis.figures.captions import MACS, in_short, keys, protocols
+from analysis.figures.scores import Scores, checked, names, one_study, over_seeds
 from analysis.figures.sources import Source, from_each
-from analysis.results.files import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,8 +21,8 @@ DESIGNS = ("in-context", "cross-attention", "adaln", "adaln-zero", "adaln-single
 ONLY_400K = "Of the designs the paper prints numbers at 400K steps only; its curves (Fig. 5) are not available as such."
 
 
-def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
-    """Into blocks.png, .pdf and .csv.
+def draw(sources: Sequence[Source], width: style.Width) -> Picture:
+    """The picture blocks.
 
     A panel a source and model: lines over training, means over seeds with bands from the lowest to the highest; or,
     where there is one step only, one row per design. Data columns: source, label, size, patch, block, step, gmacs,
@@ -40,20 +39,19 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
         for scores in found
         for model, points in _points(scores).groupby("label", sort=False)
     ]
-    small_print = f"{MACS}\n{protocols(found)}"
+    caption = f"{MACS}\n{protocols(found)}"
     if any(scores.source.published for scores in found):
-        small_print = f"{small_print.replace('adaln-zero, ', '')}\n{ONLY_400K}"
+        caption = f"{caption.replace('adaln-zero, ', '')}\n{ONLY_400K}"
     with style.look():
         columns = 1 if width == "one" else min(2, len(groups))
-        figure = style.new_figure(width, 2.5 * -(-len(groups) // columns), small_print)
+        figure = style.new_figure(width, 2.5 * -(-len(groups) // columns))
         for axes, (title, points) in zip(style.panels(figure, len(groups), columns), groups, strict=True):
             axes.set_title(title)
             if points["step"].nunique() == 1:
                 _rows(axes, points)
             else:
                 _lines(axes, points)
-        files = style.write_figure(figure, out, "blocks")
-    return Drawn([*files, write_csv(out / "blocks.csv", data)], left_out)
+    return Picture("blocks", figure, data, in_short(found), caption, keys(found), left_out)
 
 
 def _with_designs(source: Source) -> Scores:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.figures import marks, style
-from analysis.figures.drawn import Drawn
-from analysis.figures.scores import MACS, Scores, at_last_shared_step, over_seeds, protocols, scaling_scores
+from analysis.drawing import marks, style
+from analysis.drawing.picture import Picture
+from analysis.figures.captions import MACS, in_short, keys, protocols
+from analysis.figures.scores import Scores, at_last_shared_step, over_seeds, scaling_scores
 from analysis.figures.sources import Source, from_each
-from analysis.results.files import write_csv
 from analysis.results.published import published
 
 if TYPE_CHECKING:
@@ -26,8 +25,8 @@ BASELINES = (
 LARGEST = {"one": 260.0, "two": 420.0}  # square points of the largest bubble
 
 
-def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
-    """Into bubbles.png, .pdf and .csv.
+def draw(sources: Sequence[Source], width: style.Width) -> Picture:
+    """The picture bubbles.
 
     A panel a source: GMACs against the Fréchet distance at its last shared step, mean over seeds, a bubble for each
     model and block design. With the
@@ -42,14 +41,14 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     scores, left_out = from_each(sources, lambda source: at_last_shared_step(scaling_scores(source)), by_design=False)
     data = [_models(one) for one in scores]
     titles = [f"{one.title}, {style.steps_text(int(one.evals['step'].iloc[0]))} steps" for one in scores]
-    small_print = f"{MACS} Areas are in proportion to them.\n{protocols(scores)}"
+    caption = f"{MACS} Areas are in proportion to them.\n{protocols(scores)}"
     if any(one.source.published for one in scores):
         data.append(against_unets())
         titles.append("Published: DiT-XL/2, ADM and LDM")
-        small_print += f"\n{BASELINES}"
+        caption += f"\n{BASELINES}"
     with style.look():
         columns = 1 if width == "one" else min(2, len(data))
-        figure = style.new_figure(width, 2.7 * -(-len(data) // columns), small_print)
+        figure = style.new_figure(width, 2.7 * -(-len(data) // columns))
         axes = style.panels(figure, len(data), columns)
         for panel, points, title in zip(axes, data, titles, strict=True):
             panel.set_title(title)
@@ -59,8 +58,7 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
             unit = marks.compute_unit(points["gmacs"].tolist())[1]
             at, gap = (points["gmacs"] / unit).tolist(), _gap(points, width)
             marks.name_points(panel, at, points, "fid", points["label"].tolist(), gap=gap)
-        files = style.write_figure(figure, out, "bubbles")
-    return Drawn([*files, write_csv(out / "bubbles.csv", pd.concat(data))], left_out)
+    return Picture("bubbles", figure, pd.concat(data), in_short(scores), caption, keys(scores), left_out)
 
 
 def against_unets() -> pd.DataFrame:

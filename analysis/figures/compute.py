@@ -6,21 +6,19 @@ Sources of the same data, evaluation key and step share a panel, others have one
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.figures import marks, style
-from analysis.figures.drawn import Drawn
+from analysis.drawing import marks, style
+from analysis.drawing.picture import Picture
+from analysis.figures.captions import MACS, in_short, keys, protocols
 from analysis.figures.scores import (
-    MACS,
     Scores,
     at_last_shared_step,
     has_line,
     over_seeds,
-    protocols,
     scaling_scores,
     side_by_side,
     sources_of,
@@ -28,7 +26,6 @@ from analysis.figures.scores import (
 )
 from analysis.figures.sources import Source, from_each
 from analysis.laws.power_law import log_linear
-from analysis.results.files import write_csv
 from analysis.results.tables import MIN_MODELS
 
 if TYPE_CHECKING:
@@ -37,8 +34,8 @@ if TYPE_CHECKING:
 MAX_NAMED = 12  # points of several designs, whose names are long
 
 
-def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
-    """Into gflops_vs_fid.png, .pdf and .csv.
+def draw(sources: Sequence[Source], width: style.Width) -> Picture:
+    """The picture gflops_vs_fid.
 
     Scores are of the last step that at least half as many runs have a score at as at any step; markers are
     means over seeds, bars go from the lowest to the highest seed, the line is least squares of the score on
@@ -57,15 +54,22 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     with style.look():
         columns = 1 if width == "one" else 2
         rows = -(-len(groups) // columns)
-        figure = style.new_figure(width, 2.7 * rows, f"{MACS}\n{protocols(scores)}")
+        figure = style.new_figure(width, 2.7 * rows)
         axes = style.panels(figure, len(groups), columns)
         for panel, group in zip(axes, groups, strict=True):
             _panel(panel, group)
         style.lay_out(figure)
         for panel, group in zip(axes, groups, strict=True):
             _name(panel, group)
-        files = style.write_figure(figure, out, "gflops_vs_fid")
-    return Drawn([*files, write_csv(out / "gflops_vs_fid.csv", pd.concat(data))], left_out)
+    return Picture(
+        "gflops_vs_fid",
+        figure,
+        pd.concat(data),
+        in_short(scores),
+        f"{MACS}\n{protocols(scores)}",
+        keys(scores),
+        left_out,
+    )
 
 
 def _points(scores: Scores) -> pd.DataFrame:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.figures import marks, style
-from analysis.figures.drawn import Drawn
-from analysis.figures.scores import Scores, over_seeds, protocols, scaling_scores, side_by_side, sources_of, titles
+from analysis.drawing import marks, style
+from analysis.drawing.picture import Picture
+from analysis.figures.captions import in_short, keys, protocols
+from analysis.figures.scores import Scores, over_seeds, scaling_scores, side_by_side, sources_of, titles
 from analysis.figures.sources import Source, from_each
-from analysis.results.files import write_csv
 from analysis.results.run_folders import SIZES
 
 ONLY_400K = (
@@ -20,8 +19,8 @@ ONLY_400K = (
 )
 
 
-def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
-    """Into fid_vs_steps.png, .pdf and .csv.
+def draw(sources: Sequence[Source], width: style.Width) -> Picture:
+    """The picture fid_vs_steps.
 
     First a panel a patch size with a line a model size, then the other way round. Lines are means over the
     seeds that have reached the step, bands go from the lowest to the highest; block designs are told apart by fill.
@@ -37,7 +36,7 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     note = f"\n{ONLY_400K}" if any(one.source.published for one in scores) else ""
     with style.look():
         rows = 2 if width == "two" else 4
-        figure = style.new_figure(width, 1.9 * rows * len(groups), protocols(scores) + note)
+        figure = style.new_figure(width, 1.9 * rows * len(groups))
         parts: list[Any] = list(figure.subfigures(2 * len(groups), 1, squeeze=False).flat)
         for index, group in enumerate(groups):
             points = pd.concat([_points(one) for one in group])
@@ -45,8 +44,8 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
                 parts[2 * index].suptitle(titles(group), fontsize=9)
             _by_patch(parts[2 * index], points, width, sources_of(group))
             _by_size(parts[2 * index + 1], points, width, sources_of(group))
-        files = style.write_figure(figure, out, "fid_vs_steps")
-    return Drawn([*files, write_csv(out / "fid_vs_steps.csv", data)], left_out)
+    caption = protocols(scores) + note
+    return Picture("fid_vs_steps", figure, data, in_short(scores), caption, keys(scores), left_out)
 
 
 def _points(scores: Scores) -> pd.DataFrame:

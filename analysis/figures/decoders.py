@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.figures import marks, style
-from analysis.figures.drawn import Drawn
-from analysis.figures.scores import Scores, protocol
+from analysis.drawing import marks, style
+from analysis.drawing.picture import Picture
+from analysis.figures.captions import in_short, keys, protocol
+from analysis.figures.scores import Scores
 from analysis.figures.sources import Source, from_each
 from analysis.figures.varied import varied
-from analysis.results.files import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,8 +30,8 @@ PAPER = (
 )
 
 
-def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
-    """Into decoders.png, .pdf and .csv.
+def draw(sources: Sequence[Source], width: style.Width) -> Picture:
+    """The picture decoders.
 
     A row of panels for each model of a source whose scores differ in the decoder only: one panel per metric, one row
     per decoder with its number, mean over seeds. Each panel has a scale of its own that does not begin at zero. Data
@@ -44,22 +43,22 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     """
     found, left_out = from_each(sources, _scores, by_design=False)
     groups = [(scores, points) for of_source in found for scores in of_source for points in _models(scores)]
-    small_print = "\n".join(dict.fromkeys(_conditions(scores) for scores, _ in groups))
-    small_print += "\nScales do not begin at zero."
+    caption = "\n".join(dict.fromkeys(_conditions(scores) for scores, _ in groups))
+    caption += "\nScales do not begin at zero."
     columns = 2 if width == "one" else 5
     metrics = [[name for name in METRICS if not points[name].isna().to_numpy().any()] for _, points in groups]
     rows = [-(-len(names) // columns) for names in metrics]
     heights = [count * (0.6 + 0.2 * len(points)) + 0.35 for count, (_, points) in zip(rows, groups, strict=True)]
     with style.look():
-        figure = style.new_figure(width, sum(heights), small_print)
+        figure = style.new_figure(width, sum(heights))
         parts = figure.subfigures(len(groups), 1, squeeze=False, height_ratios=heights)
         for part, (scores, points), names in zip(parts.flat, groups, metrics, strict=True):
             part.suptitle(f"{scores.title}, {points['label'].iloc[0]}", fontsize=9)
             for index, (axes, metric) in enumerate(zip(style.panels(part, len(names), columns), names, strict=True)):
                 _panel(axes, points, metric, named=index % columns == 0)
-        files = style.write_figure(figure, out, "decoders")
     data = pd.concat([points for _, points in groups])
-    return Drawn([*files, write_csv(out / "decoders.csv", data)], left_out)
+    scores = [one for one, _ in groups]
+    return Picture("decoders", figure, data, in_short(scores, ("decoder",)), caption, keys(scores), left_out)
 
 
 def _scores(source: Source) -> list[Scores]:

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.figures import marks, style
-from analysis.figures.drawn import Drawn, NothingToDraw
-from analysis.figures.scores import (
-    MACS,
-    Scores,
-    at_last_shared_step,
-    for_a_law,
-    over_seeds,
-    protocols,
-    scaling_scores,
-)
+from analysis.drawing import marks, style
+from analysis.drawing.picture import NothingToDraw, Picture
+from analysis.figures.captions import MACS, in_short, keys, protocols
+from analysis.figures.scores import Scores, at_last_shared_step, for_a_law, over_seeds, scaling_scores
 from analysis.figures.sources import Source, from_each
 from analysis.laws.power_law import power_law
-from analysis.results.files import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,8 +38,8 @@ class Band:
     high: NDArray[np.float64]
 
 
-def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
-    """Into fitted_law.png, .pdf and .csv.
+def draw(sources: Sequence[Source], width: style.Width) -> Picture:
+    """The picture fitted_law.
 
     A panel a source, at its last shared step, means over seeds. Data columns: source, label, size, patch, gmacs,
     num_seeds, fid, fid_min, fid_max, held_out, line, low, high (of the law that is fitted without the held-out model).
@@ -61,7 +52,7 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     with style.look():
         columns = 1 if width == "one" else min(2, len(found))
         scores = [one for one, _ in found]
-        figure = style.new_figure(width, 2.9 * -(-len(found) // columns), f"{METHOD}\n{MACS}\n{protocols(scores)}")
+        figure = style.new_figure(width, 2.9 * -(-len(found) // columns))
         axes = style.panels(figure, len(found), columns)
         for panel, (one, points) in zip(axes, found, strict=True):
             _panel(panel, one, points)
@@ -70,9 +61,16 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
             unit = marks.compute_unit(points["gmacs"].tolist())[1]
             at = (points["gmacs"] / unit).tolist()
             marks.name_points(panel, at, points, "fid", one.named(points), _drawn_lines(points, unit))
-        files = style.write_figure(figure, out, "fitted_law")
     data = pd.concat([points for _, points in found])
-    return Drawn([*files, write_csv(out / "fitted_law.csv", data)], left_out)
+    return Picture(
+        "fitted_law",
+        figure,
+        data,
+        f"Fitted without the largest model; band: {LEVEL:.0%} prediction interval. {in_short(scores)}",
+        f"{METHOD}\n{MACS}\n{protocols(scores)}",
+        keys(scores),
+        left_out,
+    )
 
 
 def draw_band(axes: Axes, band: Band) -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from analysis.drawing import marks, style
+from analysis.drawing.picture import Picture
 from analysis.errors import ResultsError
-from analysis.figures import marks, style
-from analysis.figures.drawn import Drawn
-from analysis.figures.scores import Scores, fewer_seeds, protocol
+from analysis.figures.captions import fewer_seeds, in_short, keys, protocol
+from analysis.figures.scores import Scores
 from analysis.figures.sources import Source, from_each
 from analysis.figures.varied import varied
-from analysis.results.files import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,8 +31,8 @@ PAPER = (
 )
 
 
-def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
-    """Into guidance.png, .pdf and .csv.
+def draw(sources: Sequence[Source], width: style.Width) -> Picture:
+    """The picture guidance.
 
     A row of panels for each group of scores that differ in guidance only, a panel a metric; a line a model, mean over
     seeds. Scale 1 is none. Data columns: source, gmacs, label, data, step, guidance_scale, num_seeds, and the metrics.
@@ -44,20 +43,20 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     """
     found, left_out = from_each(sources, _scores, by_design=False)
     groups = [scores for of_source in found for scores in of_source]
-    small_print = "\n".join(dict.fromkeys(_conditions(scores) for scores in groups)) + "\nScale 1: no guidance."
+    caption = "\n".join(dict.fromkeys(_conditions(scores) for scores in groups)) + "\nScale 1: no guidance."
     columns = 2 if width == "one" else 4
     metrics = [_measured(scores) for scores in groups]
     heights = [1.7 * -(-len(names) // columns) + 0.3 for names in metrics]
     with style.look():
-        figure = style.new_figure(width, sum(heights), small_print)
+        figure = style.new_figure(width, sum(heights))
         parts = figure.subfigures(len(groups), 1, squeeze=False, height_ratios=heights)
         for part, scores, names in zip(parts.flat, groups, metrics, strict=True):
             part.suptitle(f"{_title(scores)}", fontsize=9)
             for axes, metric in zip(style.panels(part, len(names), columns), names, strict=True):
                 _panel(axes, _points(scores), metric)
-        files = style.write_figure(figure, out, "guidance")
     data = pd.concat([_points(scores) for scores in groups])
-    return Drawn([*files, write_csv(out / "guidance.csv", data)], left_out)
+    short = in_short(groups, ("guidance_scale",))
+    return Picture("guidance", figure, data, short, caption, keys(groups), left_out)
 
 
 def _scores(source: Source) -> list[Scores]:

@@ -6,18 +6,17 @@ J. Hoffmann et al., "Training Compute-Optimal Large Language Models", 2022, arXi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.figures import marks, style
-from analysis.figures.drawn import Drawn, NothingToDraw
-from analysis.figures.scores import Scores, over_seeds, protocols, scaling_scores
+from analysis.drawing import marks, style
+from analysis.drawing.picture import NothingToDraw, Picture
+from analysis.figures.captions import in_short, keys, protocols
+from analysis.figures.scores import Scores, over_seeds, scaling_scores
 from analysis.figures.sources import Source, from_each
 from analysis.laws.compute import training_gmacs
-from analysis.results.files import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,8 +33,8 @@ RULE = (
 )
 
 
-def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
-    """Into isoflop.png, .pdf and .csv.
+def draw(sources: Sequence[Source], width: style.Width) -> Picture:
+    """The picture isoflop.
 
     A panel a source and patch size: parameters against the mean score over seeds, a curve a compute budget. Data
     columns: source, label, size, patch, step, gmacs, num_seeds, fid, fid_min, fid_max, params, training_gmacs, budget
@@ -49,14 +48,14 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     groups: list[Any] = [(scores, patch, rows) for scores, points in found for patch, rows in points.groupby("patch")]
     with style.look():
         columns = 1 if width == "one" else min(2, len(groups))
-        small_print = f"{RULE}\n{protocols([scores for scores, _ in found])}"
-        figure = style.new_figure(width, 2.8 * -(-len(groups) // columns), small_print)
+        figure = style.new_figure(width, 2.8 * -(-len(groups) // columns))
         for axes, (scores, patch, points) in zip(style.panels(figure, len(groups), columns), groups, strict=True):
             axes.set_title(f"{scores.title}, {f'patch size {patch}' if patch else 'no patches'}")
             _panel(axes, points)
-        files = style.write_figure(figure, out, "isoflop")
     data = pd.concat([points for _, points in found])
-    return Drawn([*files, write_csv(out / "isoflop.csv", data)], left_out)
+    scores = [one for one, _ in found]
+    caption = f"{RULE}\n{protocols(scores)}"
+    return Picture("isoflop", figure, data, in_short(scores), caption, keys(scores), left_out)
 
 
 def _curves(source: Source) -> tuple[Scores, pd.DataFrame]:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.figures import marks, style
-from analysis.figures.drawn import Drawn, NothingToDraw
+from analysis.drawing import marks, style
+from analysis.drawing.picture import NothingToDraw, Picture
 from analysis.figures.scores import names, one_study, over_seeds
 from analysis.figures.sources import Source, from_each
-from analysis.results.files import write_csv
 
 WINDOWS = 200  # a line has at most so many points
 NOT_PRINTED = "the paper prints no number of its losses (Fig. 13); needed: a results folder"
 
 
-def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
-    """Into training_loss.png, .pdf and .csv.
+def draw(sources: Sequence[Source], width: style.Width) -> Picture:
+    """The picture training_loss.
 
     A panel a source and patch size, a line a model size: the loss as logged, or the mean of each of 200 equal windows
     of steps where more were logged; means over seeds, bands from the lowest to the highest. The scale is logarithmic,
@@ -33,10 +31,10 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     found, left_out = from_each(sources, _losses)
     rows = [(source, patch, points) for source, table in found for patch, points in _by_patch(table)]
     columns = 2 if width == "one" else min(3, len(rows))
-    small_print = "\n".join(_conditions(source, table) for source, table in found)
+    caption = "\n".join(_conditions(source, table) for source, table in found)
     looks = style.looks(pd.concat([table for _, table in found])["size"])
     with style.look():
-        figure = style.new_figure(width, 2.1 * -(-len(rows) // columns) + 0.3, small_print)
+        figure = style.new_figure(width, 2.1 * -(-len(rows) // columns) + 0.3)
         part: Any = figure.subfigures(1, 1)
         panels: list[Any] = style.panels(part, len(rows), columns)
         for axes, (source, patch, points) in zip(panels, rows, strict=True):
@@ -54,10 +52,11 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
         panels[0].set_ylabel("Training loss")
         handles = [marks.line_handle(look.colour, look.line) for look in looks.values()]
         marks.below_legend(part, handles, [style.size_text(size) for size in looks])
-        files = style.write_figure(figure, out, "training_loss")
     data = pd.concat([table.assign(source=source.called) for source, table in found])
     columns_of_data = ["source", *(name for name in data.columns if name != "source")]
-    return Drawn([*files, write_csv(out / "training_loss.csv", data.loc[:, columns_of_data])], left_out)
+    seeds = max(int(max(table["num_seeds"])) for _, table in found)
+    short = f"Loss as trained{f', mean and range of {seeds} seeds' if seeds > 1 else ''}."
+    return Picture("training_loss", figure, data.loc[:, columns_of_data], short, caption, "", left_out)
 
 
 def _called(source: Source, found: list[tuple[Source, pd.DataFrame]]) -> str:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis.figures import marks, style
-from analysis.figures.drawn import Drawn, NothingToDraw
+from analysis.drawing import marks, style
+from analysis.drawing.picture import NothingToDraw, Picture
+from analysis.figures.captions import MACS, in_short, keys, protocols
 from analysis.figures.scores import (
-    MACS,
     Scores,
     at_last_shared_step,
     by_study,
     finite,
     has_line,
     over_seeds,
-    protocols,
     scaling_scores,
     side_by_side,
     sources_of,
@@ -26,7 +24,6 @@ from analysis.figures.scores import (
 )
 from analysis.figures.sources import Source, from_each
 from analysis.laws.power_law import log_linear
-from analysis.results.files import write_csv
 from analysis.results.tables import own_metrics
 from analysis.results.visible import visible
 
@@ -43,8 +40,8 @@ METRICS = {
 }
 
 
-def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
-    """Into metrics.png, .pdf and .csv.
+def draw(sources: Sequence[Source], width: style.Width) -> Picture:
+    """The picture metrics.
 
     A row of panels a source, a panel a metric that was measured; means over seeds with bars from the lowest to the
     highest, at the last shared step; block designs of a study as different fills. Data columns: source, label, size,
@@ -61,7 +58,7 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     columns = 2 if width == "one" else 3
     heights = [1.75 * -(-len(metrics) // columns) + 0.5 for metrics in measured]
     with style.look():
-        figure = style.new_figure(width, sum(heights), f"{MACS} ↓: lower is better.\n{protocols(scores)}")
+        figure = style.new_figure(width, sum(heights))
         parts = figure.subfigures(len(groups), 1, squeeze=False, height_ratios=heights)
         for part, group, metrics in zip(parts.flat, groups, measured, strict=True):
             step = style.steps_text(int(group[0].evals["step"].iloc[0]))
@@ -69,8 +66,15 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
             for axes, metric in zip(style.panels(part, len(metrics), columns), metrics, strict=True):
                 _panel(axes, group, metric)
             marks.shape_legend(part, pd.concat([one.evals for one in group]), sources_of(group))
-        files = style.write_figure(figure, out, "metrics")
-    return Drawn([*files, write_csv(out / "metrics.csv", data)], left_out)
+    return Picture(
+        "metrics",
+        figure,
+        data,
+        in_short(scores),
+        f"{MACS} ↓: lower is better.\n{protocols(scores)}",
+        keys(scores),
+        left_out,
+    )
 
 
 def _called(group: Sequence[Scores]) -> dict[str, str]:

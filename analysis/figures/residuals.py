@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis.figures import marks, style
-from analysis.figures.drawn import Drawn, NothingToDraw
-from analysis.figures.scores import (
-    MACS,
-    Scores,
-    at_last_shared_step,
-    for_a_law,
-    over_seeds,
-    protocols,
-    scaling_scores,
-)
+from analysis.drawing import marks, style
+from analysis.drawing.picture import NothingToDraw, Picture
+from analysis.figures.captions import MACS, in_short, keys, protocols
+from analysis.figures.scores import Scores, at_last_shared_step, for_a_law, over_seeds, scaling_scores
 from analysis.figures.sources import Source, from_each
 from analysis.laws.power_law import power_law
-from analysis.results.files import write_csv
 from analysis.results.tables import MIN_MODELS
 
 if TYPE_CHECKING:
@@ -30,8 +21,8 @@ if TYPE_CHECKING:
 METHOD = "Law: FID = a GMACs^b through all models, least squares on logarithms. Above 1: worse than the law."
 
 
-def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
-    """Into residuals.png, .pdf and .csv.
+def draw(sources: Sequence[Source], width: style.Width) -> Picture:
+    """The picture residuals.
 
     A panel a source: the Fréchet distance over the law's, at the last shared step, means over seeds; a line joins the
     models of a patch size. Data columns: source, label, size, patch, gmacs, num_seeds, fid, fid_min, fid_max, law,
@@ -45,13 +36,14 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     scores = [one for one, _ in found]
     with style.look():
         columns = 1 if width == "one" else min(2, len(found))
-        figure = style.new_figure(width, 2.7 * -(-len(found) // columns), f"{METHOD}\n{MACS}\n{protocols(scores)}")
+        figure = style.new_figure(width, 2.7 * -(-len(found) // columns))
         for part, (one, points) in zip(style.parts(figure, len(found), columns), found, strict=True):
             _panel(part.subplots(), one, points)
             marks.shape_legend(part, points)
-        files = style.write_figure(figure, out, "residuals")
     data = pd.concat([points for _, points in found])
-    return Drawn([*files, write_csv(out / "residuals.csv", data)], left_out)
+    return Picture(
+        "residuals", figure, data, in_short(scores), f"{METHOD}\n{MACS}\n{protocols(scores)}", keys(scores), left_out
+    )
 
 
 def _models(source: Source) -> tuple[Scores, pd.DataFrame]:

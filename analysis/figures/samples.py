@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.drawing import style
+from analysis.drawing.picture import NothingToDraw, Picture
 from analysis.errors import ResultsError
-from analysis.figures import style
-from analysis.figures.drawn import Drawn, NothingToDraw
-from analysis.figures.scores import Scores, protocol, scaling_scores
+from analysis.figures.captions import in_short, keys, protocol
+from analysis.figures.scores import Scores, scaling_scores
 from analysis.figures.sources import Source, from_each
-from analysis.results.files import write_arrays
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,8 +23,8 @@ GRID_COLUMNS = 5  # images of a cell
 COLUMNS = 4  # cells side by side that are large enough to see; more patch sizes than that still get a column each
 
 
-def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
-    """Into sample_grid.png, .pdf and .npz, of one source.
+def draw(sources: Sequence[Source], width: style.Width) -> Picture:
+    """The picture sample_grid, of one source.
 
     Rows are sizes, columns patch sizes, coarsest first, and block designs; a cell holds classes 0 to 4 above 5 to 9,
     of the smallest seed at the run's last evaluated step. The .npz maps a label ("S/4") to (10, C, H, W) uint8.
@@ -44,8 +43,15 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     samples = {label: tables.samples[run] for label, run in zip(evals["label"], evals["run"], strict=True)}
     with style.look():
         figure = _grid(scores, samples, width)
-        files = style.write_figure(figure, out, "sample_grid")
-    return Drawn([*files, write_arrays(out / "sample_grid.npz", samples)], left_out)
+    return Picture(
+        "sample_grid",
+        figure,
+        samples,
+        f"The same noise and classes in every cell; {in_short([scores])}",
+        f"The same noise and classes in every cell. {protocol(scores)}",
+        keys([scores]),
+        left_out,
+    )
 
 
 def _with_samples(source: Source) -> Scores:
@@ -66,7 +72,7 @@ def _grid(scores: Scores, samples: dict[str, np.ndarray], width: style.Width) ->
     # Cells are twice as wide as high, 5 by 2 images, under a line of text.
     cell = style.WIDTHS[width] / max(2, columns)
     height = (0.44 * cell + 0.2) * rows
-    figure = style.new_figure(width, height, f"The same noise and classes in every cell. {protocol(scores)}")
+    figure = style.new_figure(width, height)
     engine: Any = figure.get_layout_engine()
     engine.set(wspace=0.04, hspace=0.02)
     grid = figure.subplots(rows, columns, squeeze=False)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.figures import marks, style
-from analysis.figures.drawn import Drawn, NothingToDraw
-from analysis.figures.scores import Scores, over_seeds, protocol
+from analysis.drawing import marks, style
+from analysis.drawing.picture import NothingToDraw, Picture
+from analysis.figures.captions import in_short, keys, protocol
+from analysis.figures.scores import Scores, over_seeds
 from analysis.figures.sources import Source, from_each
 from analysis.figures.varied import varied
-from analysis.results.files import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,8 +26,8 @@ NOT_PRINTED = (
 )
 
 
-def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
-    """Into sampling_compute.png, .pdf and .csv.
+def draw(sources: Sequence[Source], width: style.Width) -> Picture:
+    """The picture sampling_compute.
 
     A panel a source, and a line a model over its numbers of sampling steps; means over seeds. Data columns: source,
     label, size, patch, sampling_steps, gmacs, num_seeds, fid, fid_min, fid_max, step, guidance_scale, num_samples,
@@ -40,16 +39,17 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     """
     found, left_out = from_each(sources, _scores)
     groups = [scores for of_source in found for scores in of_source]
-    small_print = "\n".join([RULE, *(protocol(scores, ("sampling_steps",)) for scores in groups)])
+    caption = "\n".join([RULE, *(protocol(scores, ("sampling_steps",)) for scores in groups)])
     with style.look():
         columns = 1 if width == "one" else min(2, len(groups))
-        figure = style.new_figure(width, 2.9 * -(-len(groups) // columns), small_print)
+        figure = style.new_figure(width, 2.9 * -(-len(groups) // columns))
         for part, scores in zip(style.parts(figure, len(groups), columns), groups, strict=True):
             _panel(part.subplots(), scores)
             marks.shape_legend(part, _points(scores))
-        files = style.write_figure(figure, out, "sampling_compute")
     data = pd.concat([_points(scores) for scores in groups])
-    return Drawn([*files, write_csv(out / "sampling_compute.csv", data)], left_out)
+    return Picture(
+        "sampling_compute", figure, data, in_short(groups, ("sampling_steps",)), caption, keys(groups), left_out
+    )
 
 
 def _scores(source: Source) -> list[Scores]:

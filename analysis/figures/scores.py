@@ -1,32 +1,22 @@
-"""The scores that a figure draws: checked, put side by side only where they may be, and described in small print."""
+"""The scores that a figure draws: checked, and put side by side only where they may be."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.drawing.picture import NothingToDraw
 from analysis.errors import ResultsError
-from analysis.figures.drawn import NothingToDraw
 from analysis.figures.sources import MAX_SOURCES, Source
 from analysis.results.published import EVALUATION
 from analysis.results.tables import MIN_MODELS, comparable, evaluation_keys
 
-MAX_SAID = 6  # runs that the small print names one by one
-
 # What the models of a scaling study have in common, for the published tables: those hold other studies too.
 PUBLISHED_STUDY = {"block": "adaln-zero", "data": "imagenet-256-latents"}
-MACS = (
-    "GMACs (MMACs): billions (millions) of multiply-accumulates of one forward pass of one image; GMACs are the "
-    "paper's 'Gflops', FLOPs are twice as many."
-)
-PAPER = (
-    "Published: Peebles & Xie 2022 (arXiv:2212.09748), Table 4: ImageNet 256 x 256, adaln-zero, batch 256, FID-50K, "
-    "250 DDPM steps, no guidance, EMA weights, ft-MSE decoder, random labels."
-)
 
 
 @dataclass(frozen=True)
@@ -214,89 +204,3 @@ def by_study(scores: Sequence[Scores]) -> list[list[Scores]]:
 
 def names(runs: pd.DataFrame, column: str) -> str:
     return ", ".join(str(value) for value in sorted(set(runs[column])))
-
-
-def protocols(scores: Sequence[Scores], varied: tuple[str, ...] = ()) -> str:
-    """Small print: a line for each source, with the whole key except what the figure varies.
-
-    Designs of one study that were scored alike share a line.
-    """
-    lines: list[str] = []
-    for panel in (panel for study in by_study(scores) for panel in side_by_side(study)):
-        one = _together(panel)
-        lines.append(PAPER if one.source.published else protocol(one, varied))
-        lines += [] if one.source.published or varied else absent(one)
-        lines += fewer_seeds(one, ("step", *varied))
-    return "\n".join(lines)
-
-
-def absent(scores: Scores) -> list[str]:
-    """A line that names the runs of the source that have none of these scores."""
-    runs = scores.source.tables.runs
-    without = runs.loc[~runs["run"].isin(scores.evals["run"])]
-    if without.empty:
-        return []
-    here = " at this step" if len(set(scores.evals["step"])) == 1 else ""
-    named = _some([f"{row['label']} seed {row['seed']}" for row in without.to_dict("records")])
-    return [f"{scores.source.called}: {len(without)} of {len(runs)} runs have no score{here}: {named}."]
-
-
-def fewer_seeds(scores: Scores, by: Sequence[str]) -> list[str]:
-    """A line that names the means over fewer seeds than their model has."""
-    evals = scores.evals
-    all_seeds: Any = evals.groupby("label")["seed"].nunique()
-    found: Any = evals.groupby(["label", *by], dropna=False, as_index=False).agg(seeds=("seed", "nunique"))
-    few = found.loc[found["seeds"] < found["label"].map(all_seeds)]
-    said = [
-        f"{row['label']} at {', '.join(f'{name} {row[name]}' for name in by)} "
-        f"({row['seeds']} of {all_seeds[row['label']]})"
-        for row in few.to_dict("records")
-    ]
-    return [f"{scores.source.called}: means of fewer seeds: {_some(said)}."] if said else []
-
-
-def _some(texts: list[str]) -> str:
-    """The first of `texts`, and how many more there are."""
-    more = len(texts) - MAX_SAID
-    return "; ".join(texts[:MAX_SAID]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _together(designs: Sequence[Scores]) -> Scores:
-    """Scores of one study's designs as one."""
-    if len(designs) == 1:
-        return designs[0]
-    source = designs[0].source
-    runs = pd.concat([one.source.tables.runs for one in designs])
-    whole = replace(source, design="", tables=replace(source.tables, runs=runs))
-    return Scores(whole, pd.concat([one.evals for one in designs]))
-
-
-def protocol(scores: Scores, varied: tuple[str, ...] = ()) -> str:
-    """The conditions of a measurement in one sentence: all of the evaluation's key, and the training."""
-    runs, evals = scores.runs, scores.evals
-    key: dict[str, Any] = evals.iloc[0].to_dict()
-    guidance = f"guidance {key['guidance_scale']:g}"
-    if pd.notna(key["guidance_channels"]):
-        guidance += f" on {key['guidance_channels']} channels"
-    decoder = f"decoder {key['decoder']}" if pd.notna(key["decoder"]) else ""
-    evaluation = {
-        "weights": f"{key['weights']} weights",
-        "sampler": f"{key['sampler']} sampler",
-        "sampling_steps": f"{key['sampling_steps']} steps",
-        "guidance_scale": guidance,
-        "clip_denoised": "denoised images clipped" if key["clip_denoised"] else "denoised images not clipped",
-        "decoder": decoder,
-        "num_samples": f"{key['num_samples']:,} samples with {key['labels']} labels",
-        "reference": f"reference {key['reference']}",
-        "extractor": f"extractor {key['extractor']}",
-    }
-    if pd.notna(key["extractor_accuracy"]):
-        evaluation["extractor"] += f" (accuracy {key['extractor_accuracy']:.3f})"
-    first, last = min(evals["step"]), max(evals["step"])
-    steps = f"{last:,}" if first == last else f"{first:,} to {last:,}"
-    several = len(set(runs["seed"])) > 1
-    seeds = f"seeds {names(runs, 'seed')} (mean and range)" if several else f"seed {names(runs, 'seed')}"
-    return (
-        f"{scores.title}, block {names(runs, 'block')}, {steps} training steps of batch {names(runs, 'batch_size')}, "
-        f"{seeds}; {', '.join(text for name, text in evaluation.items() if text and name not in varied)}."
-    )

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.figures import marks, style
-from analysis.figures.drawn import Drawn, NothingToDraw
-from analysis.figures.scores import Scores, at_last_shared_step, protocols, scaling_scores
+from analysis.drawing import marks, style
+from analysis.drawing.picture import NothingToDraw, Picture
+from analysis.figures.captions import in_short, keys, protocols
+from analysis.figures.scores import Scores, at_last_shared_step, scaling_scores
 from analysis.figures.sources import Source, from_each
-from analysis.results.files import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
-    """Into seeds.png, .pdf and .csv.
+def draw(sources: Sequence[Source], width: style.Width) -> Picture:
+    """The picture seeds.
 
     A panel a source: each seed's Fréchet distance as a percentage above or below the mean of its model's seeds,
     models in the order of compute, at the last shared step. Data columns: source, label, gmacs, seed, step, fid,
@@ -32,13 +31,12 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     found, left_out = from_each(sources, _with_seeds, by_design=False)
     scores = [one for one, _ in found]
     with style.look():
-        figure = style.new_figure(width, 2.4 * len(found), protocols(scores))
+        figure = style.new_figure(width, 2.4 * len(found))
         for axes, (one, points) in zip(style.panels(figure, len(found), 1), found, strict=True):
             axes.set_title(f"{one.title}, {style.steps_text(int(points['step'].iloc[0]))} steps")
             _panel(axes, points, narrow=width == "one")
-        files = style.write_figure(figure, out, "seeds")
     data = pd.concat([points for _, points in found])
-    return Drawn([*files, write_csv(out / "seeds.csv", data)], left_out)
+    return Picture("seeds", figure, data, in_short(scores), protocols(scores), keys(scores), left_out)
 
 
 def _with_seeds(source: Source) -> tuple[Scores, pd.DataFrame]:

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from analysis.drawing.picture import NothingToDraw
 from analysis.errors import ResultsError
-from analysis.figures.drawn import NothingToDraw
 from analysis.results.model_names import designs, model_names
 from analysis.results.published import METRICS, published, published_evaluations
 from analysis.results.run_folders import EVALS_TYPES, TRAIN_TYPES

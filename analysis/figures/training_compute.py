@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.figures import marks, style
-from analysis.figures.drawn import Drawn
-from analysis.figures.scores import Scores, over_seeds, protocols, scaling_scores, side_by_side, sources_of, titles
+from analysis.drawing import marks, style
+from analysis.drawing.picture import Picture
+from analysis.figures.captions import in_short, keys, protocols
+from analysis.figures.scores import Scores, over_seeds, scaling_scores, side_by_side, sources_of, titles
 from analysis.figures.sources import Source, from_each
 from analysis.laws.compute import training_gmacs
-from analysis.results.files import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,8 +24,8 @@ RULE = (
 )
 
 
-def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
-    """Into training_compute.png, .pdf and .csv.
+def draw(sources: Sequence[Source], width: style.Width) -> Picture:
+    """The picture training_compute.
 
     A line a model over its scored steps, means over seeds. Data columns: source, label, size, patch, step, gmacs,
     num_seeds, fid, fid_min, fid_max, training_gmacs, on_frontier (of its source).
@@ -39,14 +38,15 @@ def draw(sources: Sequence[Source], out: Path, width: style.Width) -> Drawn:
     groups = side_by_side(scores)
     with style.look():
         columns = 1 if width == "one" else min(2, len(groups))
-        figure = style.new_figure(width, 3.1 * -(-len(groups) // columns), f"{RULE}\n{protocols(scores)}")
+        figure = style.new_figure(width, 3.1 * -(-len(groups) // columns))
         for part, group in zip(style.parts(figure, len(groups), columns), groups, strict=True):
             _panel(part.subplots(), group)
             designs = sources_of(group) if group[0].source.design else []
             marks.shape_legend(part, pd.concat([_points(scores) for scores in group]), designs)
-        files = style.write_figure(figure, out, "training_compute")
     data = pd.concat([_points(one) for one in scores])
-    return Drawn([*files, write_csv(out / "training_compute.csv", data)], left_out)
+    return Picture(
+        "training_compute", figure, data, in_short(scores), f"{RULE}\n{protocols(scores)}", keys(scores), left_out
+    )
 
 
 def frontier(compute: Sequence[float], score: Sequence[float]) -> list[bool]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.figures.drawn import NothingToDraw
+from analysis.drawing.picture import NothingToDraw
 from analysis.figures.scores import Scores, finite
 from analysis.figures.sources import Source
 from analysis.results.tables import evaluation_keys

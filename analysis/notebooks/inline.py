@@ -13,8 +13,9 @@ from IPython.display import Image, Markdown, display
 from PIL import Image as Picture
 
 from analysis import figures
-from analysis.figures.drawn import NothingToDraw
-from analysis.figures.scores import MACS, at_last_shared_step, protocols, scaling_scores
+from analysis.drawing.picture import NothingToDraw
+from analysis.figures.captions import MACS, protocols
+from analysis.figures.scores import at_last_shared_step, scaling_scores
 from analysis.figures.sources import PUBLISHED, Source, from_each, open_sources
 from analysis.results.csv_text import read_csv
 from analysis.results.table_formats import Table, columns_of, markdown, significant

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from analysis.compare.collected import collected_designs
@@ -9,12 +10,13 @@ from analysis.compare.compared import DesignTable, compared
 from analysis.errors import ResultsError
 from analysis.laws.held_out import HeldOut
 from analysis.laws.report import FitReport
-from analysis.report.charts import power_law
+from analysis.report.charts import power_law, with_range
 from analysis.report.study import Study
-from analysis.report.tables import counted, number, percent
+from analysis.report.tables import counted, minus, number, percent
 from analysis.results.tables import correlations
 
 LEVEL = 0.9
+TOO_NARROW = re.compile(r"With [^.]* too narrow\.|Profile likelihood [^.]*\.")  # of what intervals say
 CLEAR = 0.05  # an exponent whose interval begins below says that compute hardly matters
 
 
@@ -40,17 +42,19 @@ def answer(study: Study, law: FitReport | None) -> Answer:
     metric = study.metric
     if metric is None:
         finished = study.tables.runs["state"].tolist().count("finished")
-        return Answer(f"There is no score yet: {finished} of {counted(len(study.tables.runs), 'run')} finished.", [], [])
+        return Answer(
+            f"There is no score yet: {finished} of {counted(len(study.tables.runs), 'run')} finished.", [], []
+        )
     if law is not None and power_law(law):
         return _of_law(study, metric, law)
     facts = [_best(study, metric)]
-    if (lines := _of_designs(study, metric)):
+    if lines := _of_designs(study, metric):
         return Answer(lines[0], facts, lines[1:])
     models = study.models(metric)
     best = _ranked(study, metric).iloc[0]
-    score = f"{study.called(metric)} {number(best[metric])} at step {study.last_step(metric):,}"
+    score = f"{study.called(metric)} {with_range(best.to_dict(), metric)}, {study.at_last(metric)[1]}"
     if len(models) == 1:
-        return Answer(f"{best['label']} reaches a {score}.", [], [])
+        return Answer(f"{best['label']} reaches {score}.", [], [])
     return Answer(f"{best['label']} is the best of {len(models)} models: {score}.", [], [])
 
 
@@ -92,7 +96,9 @@ def _of_law(study: Study, metric: str, law: FitReport) -> Answer:
         headline = f"Compute hardly orders these {models}: {equation} {interval}."
     factor, low, high = (10 ** -getattr(alpha, end) for end in ("estimate", "high", "low"))
     facts = [
-        Fact(f"× {factor:.2f}", f"{called} for ten times the compute ({percent(alpha.level)}: {low:.2f} to {high:.2f})"),
+        Fact(
+            f"× {factor:.2f}", f"{called} for ten times the compute ({percent(alpha.level)}: {low:.2f} to {high:.2f})"
+        ),
         *_order(study, metric),
         _best(study, metric),
     ]
@@ -102,9 +108,15 @@ def _of_law(study: Study, metric: str, law: FitReport) -> Answer:
         error = tests[0].relative_errors[-1]
         inside = tests[0].holds_law
         where = "inside" if inside else "outside"
-        facts.insert(1, Fact(percent(error, sign=True), f"error of predicting {tests[0].models[-1]} from the others, {where} the interval"))
+        facts.insert(
+            1,
+            Fact(
+                percent(error, sign=True),
+                f"error of predicting {tests[0].models[-1]} from the others, {where} the interval",
+            ),
+        )
         notes.append(held_out_in_words(tests[0]) + _closer(tests, law.held_out))
-    return Answer(headline, facts, notes)
+    return Answer(headline, facts, [*notes, *TOO_NARROW.findall(found[1].sentence())])
 
 
 def _closer(power: list[HeldOut], tests: tuple[HeldOut, ...]) -> str:
@@ -127,9 +139,10 @@ def _of_designs(study: Study, metric: str) -> list[str]:
         found = compared(collected_designs({study.source.name: study.tables}, "block", metric), LEVEL)
     except ResultsError as error:
         return [f"The block designs cannot be compared: {error}."]
+    lines = [re.sub(rf"\b{metric}\b", study.called(metric), line) for line in found.headline()]
     if isinstance(found, DesignTable):
-        return [found.headline()[0], "Whether a difference is more than chance, `ditbench compare` says of two designs."]
-    return found.headline()
+        return [lines[0], "Whether a difference is more than chance, `ditbench compare` says of two designs."]
+    return lines
 
 
 def _order(study: Study, metric: str) -> list[Fact]:
@@ -147,7 +160,7 @@ def _order(study: Study, metric: str) -> list[Fact]:
 
 def _best(study: Study, metric: str) -> Fact:
     best = _ranked(study, metric).iloc[0]
-    return Fact(number(best[metric]), f"{study.called(metric)} of {best['label']}, the best model")
+    return Fact(minus(number(best[metric])), f"{study.called(metric)} of {best['label']}, the best model")
 
 
 def _ranked(study: Study, metric: str):

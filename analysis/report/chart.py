@@ -128,7 +128,7 @@ class Drawing:
         points = [point for series in chart.series for point in series.points]
         across = [point.x for point in points] + [x for curve in chart.curves for x in curve.x]
         up = [y for point in points for y in (point.y, point.low, point.high) if y is not None]
-        up += [y for curve in chart.curves for y in curve.y]
+        up += [y for curve in chart.curves for y in (*curve.y, *curve.low, *curve.high)]
         self.x = Scale(chart.x, across, self.left, self.right)
         self.y = Scale(chart.y, up, self.bottom, self.top)
         self.labels = self._labels()

@@ -18,7 +18,6 @@ from analysis.report.chart import Axis, Chart, Curve, Point, Series
 from analysis.report.study import Study
 from analysis.report.tables import minus, number, percent
 from analysis.results.run_folders import SIZES
-from analysis.results.tables import MIN_MODELS
 
 SMALL = {"width": 340, "height": 250}
 MOST_POINTS = 25  # of a line that can be pointed at: losses are logged often
@@ -62,7 +61,7 @@ def compute(study: Study, metric: str, law: FitReport | None) -> Chart:
     """The models at their last step; with the power law through them, where there is one."""
     models, called = study.models(metric), study.called(metric)
     unit, size = _unit(models["gmacs"])
-    curves, caption = [], f"At step {study.last_step(metric):,}"
+    curves, caption = [], study.at_last(metric)[1].capitalize()
     if several := max(models["num_seeds"]) > 1:
         caption += ", means over the seeds with bars from the lowest to the highest"
     caption += "."
@@ -80,7 +79,9 @@ def compute(study: Study, metric: str, law: FitReport | None) -> Chart:
             )
         ]
         exponent = -law.comparison.fits[place].parameters["alpha"]
-        caption += f" Line: the power law, exponent {minus(f'{exponent:.2f}')}; band: its {percent(law.level)} interval."
+        caption += (
+            f" Line: the power law, exponent {minus(f'{exponent:.2f}')}; band: its {percent(law.level)} interval."
+        )
     looks = Looks(models)
     series = [
         looks.series(row, [_point(row, "gmacs", metric, unit, size, called)], label=row["label"])
@@ -130,7 +131,7 @@ def training(study: Study, metric: str) -> Chart:
                     row["training"],
                     row[metric],
                     f"{label}\nstep {row['step']:,}\n{number(row['training'])} training GMACs\n"
-                    f"{called} {_with_range(row, metric)}",
+                    f"{called} {with_range(row, metric)}",
                 )
                 for row in _thinned(rows).to_dict("records")
             ],
@@ -260,7 +261,8 @@ def residuals(study: Study, metric: str, law: FitReport) -> Chart | None:
         for row in models.to_dict("records")
     ]
     joined = [
-        Curve((rows["gmacs"] / size).tolist(), rows["ratio"].tolist(), kind="joined") for _, rows in _by(models, "patch")
+        Curve((rows["gmacs"] / size).tolist(), rows["ratio"].tolist(), kind="joined")
+        for _, rows in _by(models, "patch")
     ]
     ends = [min(models["gmacs"]) / size, max(models["gmacs"]) / size]
     return Chart(
@@ -279,8 +281,7 @@ def residuals(study: Study, metric: str, law: FitReport) -> Chart | None:
 
 def seeds(study: Study, metric: str) -> Chart | None:
     """Each seed's score against the mean of its model's; None with one seed."""
-    scores = study.scores(metric)
-    scores = scores.loc[scores["step"] == study.last_step(metric)]
+    scores, _ = study.at_last(metric)
     means: Any = scores.groupby("label")[metric].transform("mean")
     count: Any = scores.groupby("label")["seed"].transform("nunique")
     rows = scores.assign(percent=100 * (scores[metric].astype(float) / means - 1)).loc[(count > 1) & (means != 0)]
@@ -332,7 +333,7 @@ def _lines(points: pd.DataFrame, metric: str, called: str, empty: Chart) -> Char
         looks.series(
             rows.iloc[0].to_dict(),
             [
-                Point(row["step"], row[metric], f"{label}\nstep {row['step']:,}\n{called} {_with_range(row, metric)}")
+                Point(row["step"], row[metric], f"{label}\nstep {row['step']:,}\n{called} {with_range(row, metric)}")
                 for row in _thinned(rows).to_dict("records")
             ],
             line=True,
@@ -345,11 +346,12 @@ def _lines(points: pd.DataFrame, metric: str, called: str, empty: Chart) -> Char
 def _point(row: Mapping[Any, Any], x: str, metric: str, unit: str, size: float, called: str) -> Point:
     several = row["num_seeds"] > 1
     low, high = (row[f"{metric}_min"], row[f"{metric}_max"]) if several else (None, None)
-    title = f"{row['label']}\n{number(row[x] / size)} {unit}\n{called} {_with_range(row, metric)}"
+    title = f"{row['label']}\n{number(row[x] / size)} {unit}\n{called} {with_range(row, metric)}"
     return Point(row[x] / size, row[metric], title, low, high)
 
 
-def _with_range(row: Mapping[Any, Any], metric: str) -> str:
+def with_range(row: Mapping[Any, Any], metric: str) -> str:
+    """A model's score, with its range where it is a mean over seeds."""
     text = number(row[metric])
     if row["num_seeds"] > 1:
         text += f" ({number(row[f'{metric}_min'])} to {number(row[f'{metric}_max'])}, {row['num_seeds']} seeds)"
@@ -362,8 +364,8 @@ def _falls(models: pd.DataFrame, metric: str, called: str) -> str:
     if len(models) == 1:
         return f"{low['label']}: {called} {number(low[metric])} at {number(low['gmacs'])} GMACs."
     return (
-        f"{len(models)} models, from {low['label']} with {number(low[metric])} at {number(low['gmacs'])} GMACs to "
-        f"{high['label']} with {number(high[metric])} at {number(high['gmacs'])} GMACs."
+        f"{len(models)} models, from {low['label']} with {minus(number(low[metric]))} at {number(low['gmacs'])} GMACs to "
+        f"{high['label']} with {minus(number(high[metric]))} at {number(high['gmacs'])} GMACs."
     )
 
 

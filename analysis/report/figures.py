@@ -2,40 +2,114 @@
 
 from __future__ import annotations
 
+import io
+import re
 from dataclasses import dataclass, field
 
+import pandas as pd
+from markupsafe import Markup
+
+from analysis.drawing import style
+from analysis.drawing.picture import NothingToDraw, Picture
+from analysis.errors import ResultsError
+from analysis.figures import CATALOGUE, picture
 from analysis.laws.report import FitReport
 from analysis.report import charts
 from analysis.report.chart import Chart
 from analysis.report.study import Study
+from analysis.report.tables import plain_table
+from analysis.results.table_formats import Table
 
-# What the page's own charts, its samples and its tables show of the catalogue.
-SHOWN = ("bubbles", "fid-vs-steps", "sample-grid", "gflops-vs-fid", "training-compute", "metrics", "loss", "fitted-law", "residuals", "seeds")
+# What the page's charts, samples and tables show of the catalogue.
+SHOWN = {
+    *("bubbles", "gflops-vs-fid", "fitted-law", "training-compute", "fid-vs-steps"),
+    *("sample-grid", "metrics", "loss", "residuals", "seeds"),
+}
+# Colours of the figures that a dark page could not show -> the page's own.
+INKS = {"#000000": "currentColor", "#ffffff": "var(--page)", "#dddddd": "var(--line)"}
+INKS |= dict.fromkeys(("#333333", "#555555", "#666666", "#777777", "#999999", "#bbbbbb"), "var(--quiet)")
 
 
 @dataclass(frozen=True)
-class Shown:
-    """first: what answers the question; of_laws; more; pictures: of the catalogue."""
+class Figure:
+    """A figure of the catalogue as SVG: `caption` says its conditions, `numbers` what is plotted, if that is a table."""
+
+    name: str
+    title: str
+    caption: str
+    svg: Markup
+    numbers: Table | None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """first: the charts that answer the question; of_laws, more: beside the laws, and further down; drawn: the catalogue's."""
 
     first: list[Chart] = field(default_factory=list)
     of_laws: list[Chart] = field(default_factory=list)
     more: list[Chart] = field(default_factory=list)
-    pictures: list = field(default_factory=list)
+    drawn: list[Figure] = field(default_factory=list)
 
 
-def figures(study: Study, law: FitReport | None) -> tuple[Shown, list[str]]:
-    """The pictures, and a line for each that could not be drawn."""
-    metric, shown, undrawn = study.metric, Shown(), []
+def pictures(study: Study, law: FitReport | None) -> tuple[Pictures, list[str]]:
+    """All that the study has data for, and a line for what could not be drawn."""
+    metric, found = study.metric, Pictures()
     losses = charts.loss(study)
-    shown.more.extend([losses] if losses else [])
+    found.more.extend([losses] if losses else [])
     if metric is None:
-        return shown, ["No chart of scores: there is none yet."]
+        return found, ["No picture of scores: there is none yet."]
+    undrawn = []
     if study.mixed:
-        return shown, [f"No chart of scores: {study.mixed}."]
-    shown.first.extend([charts.compute(study, metric, law), charts.training(study, metric)])
-    of_laws = [charts.residuals(study, metric, law) if law else None, charts.seeds(study, metric)]
-    shown.of_laws.extend(chart for chart in of_laws if chart)
-    steps = charts.steps(study, metric)
-    shown.more[:0] = [steps] if steps else []
-    shown.more.extend(charts.metrics(study))
-    return shown, undrawn
+        undrawn.append(f"No chart of scores: {study.mixed}.")
+    else:
+        found.first.extend([charts.compute(study, metric, law), charts.training(study, metric)])
+        of_laws = [charts.residuals(study, metric, law) if law else None, charts.seeds(study, metric)]
+        found.of_laws.extend(chart for chart in of_laws if chart)
+        steps = charts.steps(study, metric)
+        found.more[:0] = [steps] if steps else []
+        found.more.extend(charts.metrics(study))
+    missing, refused = [], {}
+    for name in CATALOGUE:
+        if name in SHOWN:
+            continue
+        try:
+            found.drawn.append(_figure(name, picture(name, [study.source])))
+        except NothingToDraw:
+            missing.append(f"{CATALOGUE[name].shows} ({CATALOGUE[name].needs})")
+        except ResultsError as error:
+            reason = str(error).removeprefix(f"{study.source.name}: ")
+            refused.setdefault(reason, []).append(CATALOGUE[name].shows)
+    undrawn += [f"No picture of {'; '.join(shown)}: {reason}." for reason, shown in refused.items()]
+    if missing:
+        undrawn.append(f"The study has no data for these pictures (needed): {', '.join(missing)}.")
+    return found, undrawn
+
+
+def _figure(name: str, drawn: Picture) -> Figure:
+    numbers = None
+    if isinstance(drawn.data, pd.DataFrame):
+        numbers = plain_table(name, f"Numbers of the picture: {drawn.title}", "", drawn.data)
+    return Figure(name, drawn.title, drawn.short, _svg(name, drawn), numbers)
+
+
+def _svg(name: str, drawn: Picture) -> Markup:
+    """The figure with text as text, in the page's colours, and with ids that no other figure has."""
+    with style.look() as _:
+        style.lay_out(drawn.figure)
+        buffer = io.StringIO()
+        import matplotlib
+
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+            metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
+            drawn.figure.savefig(buffer, format="svg", metadata=metadata, transparent=True)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r"<svg [^>]*?viewBox=\"([^\"]+)\"[^>]*>", r'<svg viewBox="\1" aria-hidden="true">', text)
+    return Markup(re.sub(r"<[^>]+>", lambda tag: _tag(tag[0], name), text))
+
+
+def _tag(tag: str, name: str) -> str:
+    tag = re.sub(r'(\bid="|"#|url\(#)', rf"\1{name}-", tag).replace("xlink:href", "href")
+    tag = re.sub(r"(\d\.\d\d)\d+", r"\1", tag)
+    return re.sub("|".join(INKS), lambda found: INKS[found[0]], tag)

@@ -11,16 +11,20 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import ResultsError
+from analysis.laws.choices import Intervals
 from analysis.laws.held_out import leave_largest_out, weight_of_evidence
 from analysis.laws.intervals import Interval
+from analysis.laws.observations import Observations
 from analysis.laws.observed import METRICS, collected_observations
 from analysis.laws.report import FitReport, fit_report
 from analysis.laws.solver import OBJECTIVES
-from analysis.report.answer import LEVEL, held_out_in_words
+from analysis.report.answer import LEVEL, TOO_NARROW, held_out_in_words
 from analysis.report.study import Study
-from analysis.report.tables import brief, minus, number
+from analysis.report.tables import brief, counted, minus, number
 from analysis.results.export_tables import correlations
-from analysis.results.table_formats import Column, Table, count, fixed, signed
+from analysis.results.table_formats import Column, Table, fixed, signed
+from analysis.results.table_formats import count as whole
+from analysis.results.tables import MIN_MODELS
 
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ"}
 LAWS_PREDICTED = ("power",)  # beside the best: a form's own bootstrap takes a second
@@ -38,8 +42,10 @@ def fitted(study: Study) -> FitReport:
     if metric not in METRICS:
         raise ResultsError(f"{study.called(metric)} is no score that falls to a floor; accepted: {', '.join(METRICS)}")
     rows = collected_observations(study.tables, metric)
+    if (count := len(set(rows.models))) < MIN_MODELS:
+        raise ResultsError(f"{counted(count, 'model')} with a score at one step; needed: at least {MIN_MODELS}")
     source = f"{study.source.name}, {rows.names[0].rpartition(' step ')[2]} steps"
-    found = fit_report(rows, source, level=LEVEL)
+    found, method = _fitted(rows, source)
     best = found.comparison.fits[0].form.name
     subsets = [(name, rows) for name in dict.fromkeys([best, *LAWS_PREDICTED])]
     if found.patches and len(found.patches.fits) > 1:
@@ -47,19 +53,30 @@ def fitted(study: Study) -> FitReport:
         subsets.append(("power", rows.at(row for row, patch in enumerate(rows.patches) if patch == largest)))
     tests, refused = [], list(found.refused)
     for name, subset in subsets:
+        if len(set(subset.models)) <= MIN_MODELS:
+            refused.append(f"held out, {name}: {len(set(subset.models))} models; needed: more than {MIN_MODELS}")
+            continue
         try:
-            tests.append(leave_largest_out(subset, name, level=LEVEL))
+            tests.append(leave_largest_out(subset, name, method=method, level=LEVEL))
         except ResultsError as error:
             refused.append(f"held out, {name}: {error}")
     return replace(found, held_out=tuple(tests), refused=tuple(refused))
 
 
+def _fitted(rows: Observations, source: str) -> tuple[FitReport, Intervals]:
+    """All forms, with a bootstrap's intervals; of few models, of which a bootstrap draws too few, with the profile's."""
+    try:
+        return fit_report(rows, source, level=LEVEL), "bootstrap"
+    except ResultsError:
+        return fit_report(rows, source, method="profile", level=LEVEL), "profile"
+
+
 def laws(study: Study, found: FitReport | None, why_none: str) -> dict[str, Any]:
     """Correlations and fits; `why_none` where there is no fit."""
     try:
-        table: Table | str = brief(correlations(study.tables), study.tables)
-    except ResultsError as error:
-        table = f"Nothing to correlate: {error}."
+        table = brief(correlations(study.tables), study.tables)
+    except ResultsError:  # too few models; that there is no law says the same
+        table = None
     content: dict[str, Any] = {"correlations": table, "refused": why_none, "tables": [], "findings": [], "method": []}
     if found is None:
         return content
@@ -67,7 +84,10 @@ def laws(study: Study, found: FitReport | None, why_none: str) -> dict[str, Any]
     tests += [held_out_table(found)] if found.held_out else []
     tests += [patches_table(found)] if found.patches else []
     models = found.rows.models
-    how = [f"{law.form.name}: {how.sentence()}" for law, (how, _) in zip(found.comparison.fits, found.intervals, strict=True)]
+    how = [
+        f"{law.form.name}: {TOO_NARROW.sub('', how.sentence())}"
+        for law, (how, _) in zip(found.comparison.fits, found.intervals, strict=True)
+    ]
     return content | {
         "refused": "",
         "findings": [_symbols(line, models) for line in _findings(found, study.called(found.rows.metric))],
@@ -103,7 +123,7 @@ def forms_table(found: FitReport) -> Table:
             Column("form", "Form"),
             Column("formula", "Law"),
             Column("parameters", f"Parameters, {100 * found.level:g} % intervals"),
-            Column("k", "k", count),
+            Column("k", "k", whole),
             Column("loss", "Loss ↓", number),
             Column("aicc", "AICc ↓", fixed(1)),
             Column("held_out_percent", "Held-out error, %", fixed(1)),
@@ -133,9 +153,9 @@ def patches_table(found: FitReport) -> Table:
         "AICc of all of them together: "
         + (minus(f"{found.patches.aicc:.1f}.") if np.isfinite(found.patches.aicc) else "none, the rows are too few."),
         (
-            Column("patch", "Patch size", count),
-            Column("models", "Models", count),
-            Column("rows", "Rows", count),
+            Column("patch", "Patch size", whole),
+            Column("models", "Models", whole),
+            Column("rows", "Rows", whole),
             Column("A", "A", number),
             Column("alpha", "α", fixed(3)),
             Column("loss", "Loss ↓", number),
@@ -198,7 +218,9 @@ def _findings(found: FitReport, called: str) -> list[str]:
     best, *others = found.comparison.fits
     equation = best.equation.removeprefix(f"{found.rows.metric} = ")
     line = f"Of {len(others) + 1} forms, {called} = {equation} describes these scores best"
-    second = next((law for law in others if law.parameters.get("E") != 0), None)  # with a floor of 0, it is another's twin
+    second = next(
+        (law for law in others if law.parameters.get("E") != 0), None
+    )  # with a floor of 0, it is another's twin
     if second and np.isfinite(second.aicc):
         gap = second.aicc - best.aicc
         line += f", {weight_of_evidence(gap)} better than {second.form.formula.removeprefix('y = ')} (AICc lower by {gap:.1f})"
@@ -207,7 +229,9 @@ def _findings(found: FitReport, called: str) -> list[str]:
         said = ", ".join(f"−{law.parameters['alpha']:.2f} (patch {at})" for at, law in found.patches.fits.items())
         gap = best.aicc - found.patches.aicc
         better = f"{weight_of_evidence(gap)} better than" if gap > 0 else "no better than"
-        lines.append(f"Fitted for each patch size apart, the exponents of C are {said}: {better} one law of all by AICc.")
+        lines.append(
+            f"Fitted for each patch size apart, the exponents of C are {said}: {better} one law of all by AICc."
+        )
     for test in found.held_out:
         if test.fit.form.name == best.form.name != "power":
             lines.append(f"This form, fitted without the largest model: {held_out_in_words(test)}")
@@ -236,5 +260,7 @@ def _symbols(text: str, names: Iterable[str] = ()) -> str:
     names: of models in the text, which stay as they are.
     """
     longest_first = sorted(filter(None, names), key=len, reverse=True)
-    pattern = "|".join([*map(re.escape, longest_first), rf"(?P<minus>(?<!\w)-(?=\w))|\b(?P<letter>{'|'.join(GREEK)})\b"])
+    pattern = "|".join(
+        [*map(re.escape, longest_first), rf"(?P<minus>(?<!\w)-(?=\w))|\b(?P<letter>{'|'.join(GREEK)})\b"]
+    )
     return re.sub(pattern, lambda at: "−" if at["minus"] else GREEK[at["letter"]] if at["letter"] else at[0], text)

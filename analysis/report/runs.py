@@ -55,7 +55,10 @@ def cost(tables: Tables, histories: Sequence[RunHistory], planned: pd.DataFrame 
     kinds = {"training_hours": "Training", "sampling_hours": "Sampling", "training_device_hours": "Training, devices"}
     if planned is not None:
         spent = spent.merge(planned, on="run", how="left")
-        kinds |= {"planned_training_hours": "Planned training, devices", "planned_scoring_hours": "Planned scoring, devices"}
+        kinds |= {
+            "planned_training_hours": "Planned training, devices",
+            "planned_scoring_hours": "Planned scoring, devices",
+        }
     totals = [(title, _total(spent[name])) for name, title in kinds.items()]
     lines = ["No plan was given to set beside them."] if planned is None else _ratio(spent)
     conventions = (

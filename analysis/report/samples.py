@@ -61,7 +61,9 @@ def _image(samples: np.ndarray) -> tuple[str, int, int]:
     strip = np.zeros((height, count * (width + gap) - gap, channels + 1), np.uint8)
     for index, sample in enumerate(samples):
         left = index * (width + gap)
-        strip[:, left : left + width] = np.concatenate([sample, np.full((1, height, width), 255, np.uint8)]).transpose(1, 2, 0)
+        strip[:, left : left + width] = np.concatenate([sample, np.full((1, height, width), 255, np.uint8)]).transpose(
+            1, 2, 0
+        )
     image = Image.fromarray(strip if channels == 3 else strip[..., [0, -1]], "RGBA" if channels == 3 else "LA")
     if height > LARGEST:
         image = image.resize((image.width * LARGEST // height, LARGEST), Image.Resampling.LANCZOS)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from analysis.errors import ResultsError
+from analysis.figures.captions import unhashed
 from analysis.report.charts import of_paper
 from analysis.report.study import Study
 from analysis.report.tables import brief, counted, names, number, plain_table
@@ -17,8 +17,6 @@ from analysis.results.published import near_misses
 from analysis.results.run_folders import EVALUATION_KEY_TYPES
 from analysis.results.table_formats import Table
 from analysis.results.tables import Tables
-
-HASH = re.compile(r"[-@][0-9a-f]{6,64}$")
 
 
 def lead(tables: Tables) -> str:
@@ -104,15 +102,19 @@ def _in_words(key: dict[Any, Any]) -> str:
     guidance = "without guidance" if key["guidance_scale"] == 1 else f"with guidance {key['guidance_scale']:g}"
     if pd.notna(key["guidance_channels"]):
         guidance += f" on {key['guidance_channels']} channels"
-    decoder = "" if pd.isna(key["decoder"]) else f", decoded by {_name(key['decoder'])}"
+    decoder = "" if pd.isna(key["decoder"]) else f", decoded by {unhashed(key['decoder'])}"
     accuracy = key["extractor_accuracy"]
-    known = f", a network that names {100 * accuracy:.1f}\N{NO-BREAK SPACE}% of real test images right" if pd.notna(accuracy) else ""
+    known = (
+        f", a network that names {100 * accuracy:.1f}\N{NO-BREAK SPACE}% of real test images right"
+        if pd.notna(accuracy)
+        else ""
+    )
     subsets = "" if pd.isna(key["kid_subset_size"]) else f" KID is of subsets of {key['kid_subset_size']:,}."
     return (
         f"A checkpoint's {key['weights']} weights made {key['num_samples']:,} samples with {key['labels']} labels: "
         f"{key['sampling_steps']} steps of the {key['sampler']} sampler, {guidance}, denoised images "
-        f"{'clipped' if key['clip_denoised'] else 'not clipped'}{decoder}. Their features, by {_name(key['extractor'])}"
-        f"{known}, were compared with those of {_name(key['reference'])}.{subsets}"
+        f"{'clipped' if key['clip_denoised'] else 'not clipped'}{decoder}. Their features, by {unhashed(key['extractor'])}"
+        f"{known}, were compared with those of {unhashed(key['reference'])}.{subsets}"
     )
 
 
@@ -121,11 +123,6 @@ def _key(key: dict[Any, Any]) -> list[tuple[str, str]]:
     if pd.notna(accuracy := key["extractor_accuracy"]):
         pairs.append(("accuracy of the extractor", f"{accuracy:.4f}"))
     return pairs
-
-
-def _name(text: Any) -> str:
-    """Without the hash at its end, which stands in the key."""
-    return HASH.sub("", str(text))
 
 
 def _sum(gmacs: Any) -> str:

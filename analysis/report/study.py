@@ -56,15 +56,23 @@ class Study:
         evals = self.source.tables.evals
         return evals.loc[_finite(evals[metric]) & _finite(evals["gmacs"])]
 
-    def last_step(self, metric: str) -> int:
-        """The last step that at least half as many runs have a score at as at any."""
-        counts: dict[Any, int] = self.scores(metric)["step"].value_counts().to_dict()
-        return max(int(step) for step, count in counts.items() if 2 * count >= max(counts.values()))
+    def at_last(self, metric: str) -> tuple[pd.DataFrame, str]:
+        """The scores at the last step that at least half as many runs have one at as at any, and "at step 600".
+
+        Where that is fewer than half of the models, as with equal compute, each model's own last step.
+        """
+        scores = self.scores(metric)
+        counts: dict[Any, int] = scores["step"].value_counts().to_dict()
+        step = max(int(step) for step, count in counts.items() if 2 * count >= max(counts.values()))
+        shared = scores.loc[scores["step"] == step]
+        if 2 * shared["label"].nunique() >= scores["label"].nunique():
+            return shared, f"at step {step:,}"
+        own: Any = scores.groupby("label")["step"].transform("max")
+        return scores.loc[scores["step"] == own], "each at its last scored step"
 
     def models(self, metric: str) -> pd.DataFrame:
-        """One row a model at the last step, by compute: label, size, patch, block, gmacs, num_seeds, the metric with its range."""
-        scores = self.scores(metric)
-        return over_seeds(scores.loc[scores["step"] == self.last_step(metric)], ["block"], metric)
+        """A row a model, at its last step, by compute: label, size, patch, block, gmacs, num_seeds, the metric, its range."""
+        return over_seeds(self.at_last(metric)[0], ["block"], metric)
 
     def over_training(self, metric: str) -> pd.DataFrame:
         """One row a model and step, by compute and step, as `models`; batch_size beside."""

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.errors import ResultsError
 from analysis.report import runs
 from analysis.report.answer import answer
-from analysis.report.figures import figures
+from analysis.report.figures import pictures
 from analysis.report.laws import fitted, laws
 from analysis.report.page import Section, page
 from analysis.report.samples import strips
@@ -54,13 +54,13 @@ def report(tables: Tables, histories: Sequence[RunHistory] = (), planned: pd.Dat
     except ResultsError as error:
         why_none = f"No law was fitted: {error}."
     found = answer(study, law)
-    shown, undrawn = figures(study, law)
+    shown, undrawn = pictures(study, law)
     sections = [
         Section("answer", "The answer", {"facts": found.facts, "notes": found.notes, "charts": shown.first}),
         Section("scores", "Models", scores(study)),
         Section("laws", "Scaling laws", laws(study, law, why_none) | {"charts": shown.of_laws}),
         Section("samples", "Samples", dict(zip(("strips", "said"), strips(study), strict=True))),
-        Section("figures", "More pictures", {"charts": shown.more, "pictures": shown.pictures}),
+        Section("figures", "More pictures", {"charts": shown.more, "drawn": shown.drawn}),
         Section("published", "Published scores", beside_published(study)),
         Section("study", "Protocol", protocol(study.tables)),
         Section("recipe", "Recipe", runs.recipe(study.tables, histories)),

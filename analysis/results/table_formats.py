@@ -119,10 +119,10 @@ def latex(table: Table) -> str:
     rows = []
     for row in table.rows():
         cells = zip(row, table.columns, strict=True)
-        rows.append([_latex_number(cell.text) if column.is_number else _latex(cell.text) for cell, column in cells])
+        rows.append([_latex_number(cell.text) if column.is_number else latex_text(cell.text) for cell, column in cells])
         if any(cell.range for cell in row):
             rows.append([rf"\scriptsize {_latex_number(cell.range)}" if cell.range else "" for cell in row])
-    printed = pd.DataFrame(rows, columns=pd.Index([_latex(column.heading) for column in table.columns]))
+    printed = pd.DataFrame(rows, columns=pd.Index([latex_text(column.heading) for column in table.columns]))
     alignment = "".join("r" if column.is_number else "l" for column in table.columns)
     # pandas escapes neither arrows nor < and >, and writes a negative number with a hyphen.
     tabular = printed.to_latex(index=False, escape=False, column_format=alignment)
@@ -132,7 +132,7 @@ def latex(table: Table) -> str:
 \footnotesize
 \setlength{{\belowcaptionskip}}{{6pt}}
 \setlength{{\tabcolsep}}{{4pt}}
-\caption{{{_latex(table.caption)}. {_latex(table.conventions)}}}
+\caption{{{latex_text(table.caption)}. {latex_text(table.conventions)}}}
 \label{{tab:{table.name}}}
 \resizebox{{\ifdim\width>\linewidth\linewidth\else\width\fi}}{{!}}{{%
 {tabular.rstrip()}}}
@@ -167,7 +167,7 @@ def _markdown(text: str) -> str:
     return visible(text).translate({ord(character): f"\\{character}" for character in "\\|*_`<>[]&$~#"})
 
 
-def _latex(text: str) -> str:
+def latex_text(text: str) -> str:
     """`text` with what LaTeX would read as commands escaped, and apart what it would join.
 
     That is a dash of two hyphens, and a line's end with a bracket or star at the next line's begin.
@@ -177,7 +177,7 @@ def _latex(text: str) -> str:
 
 def _latex_number(text: str) -> str:
     """A number's text, its hyphens as minus signs."""
-    return _latex(text).replace("-", "$-$")
+    return latex_text(text).replace("-", "$-$")
 
 
 LATEX = str.maketrans(

@@ -16,7 +16,9 @@ from matplotlib.text import Text
 from run_folders import evaluation
 
 from analysis import figures
-from analysis.figures import CATALOGUE, NothingToDraw, style
+from analysis.drawing import style
+from analysis.drawing.write import DPI, write_picture
+from analysis.figures import CATALOGUE, NothingToDraw
 from analysis.figures.scores import Scores, side_by_side
 from analysis.figures.sources import Source, measured, open_sources, published_source
 from analysis.results.tables import ResultsError
@@ -49,10 +51,10 @@ def everything(tmp_path_factory) -> dict[str, Source]:
 @pytest.mark.slow
 def test_the_papers_tables_are_drawn_and_the_rest_is_said(tmp_path):
     drawn = figures.draw_available([published_source()], tmp_path)
-    reasons = {line.split(" is not drawn: ")[0]: line for line in drawn.left_out}
+    reasons = {name: line for line in drawn.left_out for name in line.split(": not drawn: ")[0].split(", ")}
     assert sorted([*reasons, *PUBLISHED]) == sorted(CATALOGUE)
     assert all("needed: " in reason for reason in reasons.values())
-    assert len(drawn.files) == 3 * len(PUBLISHED)
+    assert len(drawn.files) == 5 * len(PUBLISHED)
     assert all(path.stat().st_size > 0 for path in drawn.files)
 
 
@@ -87,33 +89,55 @@ def test_every_figure_has_its_width_and_readable_embedded_fonts(drawings, name, 
     sizes = [text.get_fontsize() for text in texts_of(figure)]
     assert min(sizes) >= 7 and max(sizes) <= 9
     picture = imread(files[0])[..., :3]
-    assert picture.shape[1] == style.DPI * figure.get_figwidth()
+    assert picture.shape[1] == DPI * figure.get_figwidth()
     assert 0.005 < np.mean(picture.min(axis=-1) < 0.9) < 0.9
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CATALOGUE)
-def test_the_conditions_stand_in_small_print(drawings, name):
-    small_print = drawings[name, "two"][0].get_supxlabel().replace("\n", " ")
+def test_the_conditions_stand_in_the_caption(drawings, name):
+    files = {path.suffix: path for path in drawings[name, "two"][1]}
+    text, tex = files[".txt"].read_text(), files[".tex"].read_text()
     for said in ("batch", "seed") if name == "loss" else ("ema weights", "ddpm sampler", "reference", "samples with"):
-        assert said in small_print
+        assert said in text and said in tex
+    assert f"{{{files['.pdf'].name}}}" in tex
+
+
+def test_hashes_are_beside_the_picture_and_never_in_it(tmp_path, scaling):
+    evals = scaling.tables.evals.assign(reference="digits-1797-b41ca9fd", decoder="vae@0123abcd")
+    picture = figures.picture("seeds", [replace(scaling, tables=replace(scaling.tables, evals=evals))])
+    write_picture(picture, tmp_path)
+    assert "reference digits-1797-b41ca9fd, extractor digits-mlp, decoder vae@0123abcd" in picture.keys
+    assert picture.keys in (tmp_path / "seeds.txt").read_text()
+    shown = picture.short + picture.caption + (tmp_path / "seeds.tex").read_text()
+    assert "reference digits-1797," in shown and "decoder vae," in shown
+    assert "b41ca9fd" not in shown and "0123abcd" not in shown
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", ["one", "two"])
 @pytest.mark.parametrize("name", CATALOGUE)
-def test_no_text_leaves_the_picture_or_runs_into_the_small_print(drawings, name, width):
+def test_no_text_leaves_the_picture(drawings, name, width):
     figure, _ = drawings[name, width]
     with style.look():  # ticks are made anew
         figure.draw_without_rendering()
-    texts = texts_of(figure)
-    boxes = {text.get_text(): text.get_window_extent() for text in texts}
-    small_print = boxes.pop(figure.get_supxlabel())
-    for text, box in {**boxes, "small print": small_print}.items():
+    for text, box in {text.get_text(): text.get_window_extent() for text in texts_of(figure)}.items():
         assert box.x0 >= -2 and box.x1 <= figure.bbox.x1 + 2, text
         assert box.y0 >= -2 and box.y1 <= figure.bbox.y1 + 2, text
-    for text, box in boxes.items():
-        assert box.y0 >= small_print.y1 - 1, text
+
+
+def test_a_caption_makes_the_picture_higher_and_leaves_the_panels_as_they_are(tmp_path, scaling):
+    picture = figures.picture("seeds", [scaling])
+    read = {}
+    for caption in ("none", "short", "full"):
+        write_picture(picture, tmp_path / caption, caption)
+        read[caption] = imread(tmp_path / caption / "seeds.png")
+    heights = [len(image) for image in read.values()]
+    assert heights[0] < heights[1] < heights[2] and heights[0] == round(picture.figure.get_figheight() * DPI)
+    for image in read.values():
+        assert np.array_equal(image[: heights[0]], read["none"])
+        rest = image[heights[0] :]
+        assert not len(rest) or rest.min() < 0.5 < rest.max()
 
 
 @pytest.mark.slow
@@ -144,10 +168,10 @@ def test_the_published_source_is_the_papers_tables():
 
 
 def test_an_unknown_figure_is_refused(tmp_path):
-    with pytest.raises(ResultsError, match="histogram: no such figure; accepted: bubbles, blocks, fid-vs-steps, "):
+    with pytest.raises(ResultsError, match="histogram: no such figure; accepted: all, bubbles, blocks, fid-vs-steps, "):
         figures.draw("histogram", [published_source()], tmp_path)
     with pytest.raises(ResultsError, match="histogram: no such figure; accepted: all, bubbles, "):
-        figures.check_name("histogram")
+        figures.named("histogram")
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from analysis.laws.power_law import log_linear
 from analysis.results.tables import ResultsError
 
 FILES = [
-    *(f"gflops_vs_fid.{kind}" for kind in ("png", "pdf", "csv")),
-    *(f"fid_vs_steps.{kind}" for kind in ("png", "pdf", "csv")),
-    *(f"sample_grid.{kind}" for kind in ("png", "pdf", "npz")),
+    *(f"gflops_vs_fid.{kind}" for kind in ("png", "pdf", "csv", "txt", "tex")),
+    *(f"fid_vs_steps.{kind}" for kind in ("png", "pdf", "csv", "txt", "tex")),
+    *(f"sample_grid.{kind}" for kind in ("png", "pdf", "npz", "txt", "tex")),
 ]
 
 

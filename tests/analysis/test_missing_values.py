@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 import yaml
 from command_line import ditbench
-from drawn_figures import seen
 from run_folders import collect, write_lines, write_run
 
 from analysis import figures
 from analysis.compare.collected import collected_designs
 from analysis.compare.compared import compared
+from analysis.drawing.picture import NothingToDraw
+from analysis.drawing.write import write_picture
 from analysis.errors import ResultsError
-from analysis.figures.drawn import NothingToDraw
 from analysis.figures.sources import measured
 from analysis.laws.observed import collected_observations
 from analysis.report.write import report
@@ -47,13 +47,8 @@ def collected(study: dict[tuple[str, int], Path]) -> Tables:
 
 
 def drawn_text(name: str, tables: Tables, out: Path) -> str:
-    with seen() as drawn:
-        figures.draw(name, [measured(tables, "digits")], out)
-    return (
-        " ".join(drawn[0].texts[0].get_text().split())
-        if drawn[0].texts
-        else " ".join(drawn[0]._supxlabel.get_text().split())
-    )
+    picture = figures.picture(name, [measured(tables, "digits")])
+    return " ".join(write_picture(picture, out)[3].read_text().split())
 
 
 def test_a_loss_that_is_nan_is_shown_as_nan_since_its_step(study: Any) -> None:
@@ -149,9 +144,8 @@ def test_a_loss_that_is_not_finite_keeps_no_other_figure_from_being_drawn(study:
 
 def test_losses_that_are_not_positive_are_drawn_on_a_plain_scale(study: Any, tmp_path: Path) -> None:
     edit(study["S/4", 1], "train.jsonl", lambda row: row | {"loss": row["loss"] - 0.5})
-    with seen() as drawn:
-        figures.draw("loss", [measured(collected(study))], tmp_path)
-    assert {axes.get_yscale() for axes in drawn[0].subfigs[0].axes} == {"linear"}
+    figure = figures.picture("loss", [measured(collected(study))]).figure
+    assert {axes.get_yscale() for axes in figure.subfigs[0].axes} == {"linear"}
 
 
 @pytest.mark.parametrize("score", [0.0, -1.0])
@@ -189,9 +183,9 @@ def test_every_figure_and_the_report_of_a_study_with_a_score_of_0(study: Any, tm
         edit(study["S/4", seed], "evals.jsonl", lambda row: row | {"fid": 0, "kid": 0, "precision": 0})
     collected(study)
     results = tmp_path / "results"
-    ended = ditbench("figure", "all", "--source", results)
+    ended = ditbench("figure", "all", results)
     assert ended.status == 0
-    assert "fitted-law is not drawn: results: fid of S/4 is 0; " in ended.err
+    assert "fitted-law, residuals: not drawn: results: fid of S/4 is 0; " in ended.err
     assert (results / "bubbles.png").is_file()
     assert (results / "training_loss.png").is_file()
     assert ditbench("report", results).status == 0

@@ -176,9 +176,10 @@ def test_every_figure_shows_names_as_they_are(tmp_path: Path, sources: dict[str,
         warnings.simplefilter("error")
         files = figures.draw(figure, [measured(tables, "_folder $\\x$\n")], tmp_path).files
     assert [path.stat().st_size > 0 for path in files] == [True] * len(files)
-    text = texts_of(drawn[0])
+    (caption,) = (path.read_text() for path in files if path.suffix == ".txt")
+    text = texts_of(drawn[0]) + caption
     assert not HIDDEN.search(text.replace("\n", ""))
-    assert visible(data) in text.replace("\n", " ") or visible("_folder $\\x$\n") in text
+    assert visible(data) in text or visible("_folder $\\x$\n") in text
 
 
 @pytest.mark.slow

@@ -10,10 +10,9 @@ from typing import Any
 
 import matplotlib
 import pytest
-from matplotlib import pyplot
 
 from analysis import figures
-from analysis.figures import style
+from analysis.drawing import style
 from analysis.figures.sources import published_source
 
 ROOT = Path(__file__).parents[2]
@@ -114,16 +113,15 @@ def test_broken_settings_neither_end_a_command_nor_change_a_byte(tmp_path: Path,
 
 OWN = """
 import matplotlib.pyplot as plt
-from analysis.figures.drawn import Drawn
+import pandas as pd
+from analysis.drawing.picture import Picture
 
-def draw(sources, out, width):
+def draw(sources, width):
     figure, axes = plt.subplots()
     axes.plot([1, 10, 1000], [1, 2, 3])
     axes.set_xscale("log")
     axes.set_title(r"$\\alpha$")
-    out.mkdir()
-    figure.savefig(out / "own.png")
-    return Drawn([out / "own.png"], [])
+    return Picture("own", figure, pd.DataFrame({"x": [1]}), "", "")
 """
 
 
@@ -132,14 +130,10 @@ def test_a_figure_of_ones_own_is_drawn_without_them_as_well(tmp_path: Path) -> N
     here, variables = hostile(tmp_path)
     (here / "mine.py").write_text(OWN)
     variables["PYTHONPATH"] += os.pathsep + str(here)
-    done = ditbench(here, variables, "figure", "mine:draw", "--out", "out")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "out/own.png\n", "")
-    with style.as_delivered():
-        pyplot.switch_backend("agg")
-        figure, axes = pyplot.subplots()
-        axes.plot([1, 10, 1000], [1, 2, 3])
-        axes.set_xscale("log")
-        axes.set_title(r"$\alpha$")
-        figure.savefig(tmp_path / "own.png")
-        pyplot.close(figure)
-    assert (here / "out" / "own.png").read_bytes() == (tmp_path / "own.png").read_bytes()
+    sound = {**os.environ, "PYTHONPATH": variables["PYTHONPATH"]}
+    for settings, out in ((variables, "theirs"), (sound, "plain")):
+        done = ditbench(
+            tmp_path if out == "plain" else here, settings, "figure", "mine:draw", "--out", str(tmp_path / out)
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    assert same(tmp_path / "theirs", tmp_path / "plain")

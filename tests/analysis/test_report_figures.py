@@ -15,9 +15,10 @@ from PIL import Image
 from report_html import DIGITS, Element, by_id, digits_html, parsed, section
 from run_folders import collect, fid_of, gmacs_of, write_run
 
+from analysis.drawing.style import WIDTHS
+from analysis.drawing.write import DPI
 from analysis.figures import CATALOGUE, draw
 from analysis.figures.sources import Source
-from analysis.figures.style import DPI, WIDTHS
 from analysis.report.figures import figures
 from analysis.report.pictures import PICTURES
 from analysis.results.tables import load

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 import yaml
@@ -121,8 +120,7 @@ def test_a_metric_of_one_s_own_goes_into_the_row_and_its_direction_into_the_fold
     for tables in (collect(home, tmp_path / "results"), load(tmp_path / "results")):
         assert list(zip(tables.evals["coverage"], tables.evals["brightness"], strict=True)) == values
         assert own_metrics(tables.runs) == {"coverage": "Coverage ↑", "brightness": "Difference in brightness ↓"}
-        draw([measured(tables)], tmp_path / "figure", "two")
-        data = pd.read_csv(tmp_path / "figure" / "metrics.csv")
+        data: Any = draw([measured(tables)], "two").data
         assert data["metric"].tolist() == ["fid", "kid", "coverage", "brightness"]
         assert data["mean"].tolist()[2:] == pytest.approx(values[-1])
         assert "Difference in brightness: " in metrics_in_words(data, tables)

@@ -11,7 +11,10 @@ from unittest.mock import patch
 import yaml
 from run_folders import LABELS, STEPS, collect, evaluation, fid_of, gmacs_of, write_lines, write_run
 
-from analysis.figures import CATALOGUE, style
+from analysis.drawing import write
+from analysis.drawing.picture import Picture
+from analysis.drawing.write import Caption, write_picture
+from analysis.figures import CATALOGUE
 from analysis.figures.sources import Source, measured
 
 SAMPLING_STEPS = (16, 32, 64, 128)
@@ -25,13 +28,12 @@ BUDGETS = (16_000, 64_000)  # in steps of S/2
 def seen() -> Iterator[list[Any]]:
     """The matplotlib figures that are written inside the `with` block."""
     drawn: list[Any] = []
-    write = style.write_figure
 
-    def keep(figure: Any, out: Path, name: str) -> list[Path]:
-        drawn.append(figure)
-        return write(figure, out, name)
+    def keep(picture: Picture, out: Path, caption: Caption) -> list[Path]:
+        drawn.append(picture.figure)
+        return write_picture(picture, out, caption)
 
-    with patch.object(style, "write_figure", keep):
+    with patch.object(write, "write_picture", keep):
         yield drawn
 
 

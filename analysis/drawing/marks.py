@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.figures import style
-from analysis.figures.drawn import NothingToDraw
-from analysis.figures.labels import place_labels
+from analysis.drawing import style
+from analysis.drawing.labels import place_labels
+from analysis.drawing.picture import NothingToDraw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,13 +1,11 @@
-"""How a model looks in every figure, and how figures are laid out and written."""
+"""How a model looks in every figure, and how figures are laid out."""
 
 from __future__ import annotations
 
 import importlib
-import io
 import logging
 import os
 import sys
-import textwrap
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import chdir, contextmanager
@@ -16,7 +14,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from analysis.results.files import write_whole
 from analysis.results.run_folders import SIZES
 
 if TYPE_CHECKING:
@@ -56,8 +53,6 @@ SOURCE_FILLS = ("full", "none", "left", "bottom")
 SOURCE_LINES = ("-", "--", "-.", ":")
 
 MOST_TICKS = 100
-DPI = 200
-SMALL_PRINT = 7.0  # points
 SETTINGS: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -180,16 +175,11 @@ def patch_ranks(patches: list[int]) -> dict[int, int]:
     return {patch: rank for rank, patch in enumerate(sorted(set(patches), reverse=True))}
 
 
-def new_figure(width: Width, height: float, small_print: str) -> Figure:
-    """An empty figure: `height` inches of room for panels, and the small print under it, wrapped at its width."""
+def new_figure(width: Width, height: float) -> Figure:
+    """An empty figure, `height` inches high."""
     from matplotlib.figure import Figure
 
-    characters = int(18 * WIDTHS[width])  # of the small print's size in so many inches
-    paragraphs = small_print.splitlines()
-    lines = [line for paragraph in paragraphs for line in textwrap.wrap(paragraph, characters, break_on_hyphens=False)]
-    figure = Figure(figsize=(WIDTHS[width], height + 0.15 * len(lines)), layout="constrained")
-    figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=SMALL_PRINT, color="#333333", linespacing=1.3)
-    return figure
+    return Figure(figsize=(WIDTHS[width], height), layout="constrained")
 
 
 def panels(figure: Any, count: int, columns: int, share: bool = False) -> list[Axes]:
@@ -274,18 +264,3 @@ def lay_out(figure: Figure) -> None:
     for _ in range(2):  # the second knows the ticks that the panels' sizes gave in the first
         engine.execute(figure)
     figure.set_layout_engine("none")
-
-
-def write_figure(figure: Figure, out: Path, name: str) -> list[Path]:
-    """Write `figure` as NAME.png and NAME.pdf into `out`, without dates: same figure, same bytes."""
-    metadata = {
-        "png": {"Software": None},
-        "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
-    }
-    paths = []
-    lay_out(figure)
-    for kind, entries in metadata.items():
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=DPI, metadata=entries)
-        paths.append(write_whole(out / f"{name}.{kind}", buffer.getvalue()))
-    return paths

@@ -1,0 +1,1 @@
+"""How pictures look and are written: style, markers, labels, captions. What they show is in `analysis.figures`."""
