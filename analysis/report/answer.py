@@ -1,4 +1,4 @@
-"""What a study has found, as its page begins: one sentence with its interval, a few numbers, and what to make of them."""
+"""What a study has found, as its page begins: a sentence with its interval, a few numbers, and what they mean."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from analysis.compare.compared import DesignTable, compared
 from analysis.errors import ResultsError
 from analysis.laws.held_out import HeldOut
 from analysis.laws.report import FitReport
-from analysis.report.charts import power_law, with_range
+from analysis.report.charts import power_law
+from analysis.report.looks import with_range
 from analysis.report.study import Study
 from analysis.report.tables import counted, minus, number, percent
 from analysis.results.tables import correlations
@@ -64,22 +65,23 @@ def held_out_in_words(test: HeldOut) -> str:
     law, new, error = test.predictions[-1].law, test.predictions[-1].new_run, test.relative_errors[-1]
     others = len(set(test.fit.observations.models))
     said = (
-        f"The law of the other {others} models puts {model} at {number(law.estimate)}; it scored {number(truth)}, so the "
-        f"prediction is {percent(abs(error))} too {'high' if error > 0 else 'low'}"
+        f"The law of the other {others} models puts {model} at {number(law.estimate)}; it scored {number(truth)}, so "
+        f"the prediction is {percent(abs(error))} too {'high' if error > 0 else 'low'}"
     )
     own, wide = (f"{number(each.low)} to {number(each.high)}" for each in (law, new))
+    interval = f"the law's own {percent(law.level)} interval, {own}"
     if law.holds(truth):
-        return f"{said}. That is inside the law's own {percent(law.level)} interval, {own}, at {test.beyond:.3g} times the compute it was fitted to."
+        return f"{said}. That is inside {interval}, at {test.beyond:.3g} times the compute it was fitted to."
     if any(map(new.holds, runs)):
         return (
-            f"{said}. That is outside the law's own {percent(law.level)} interval, {own}, and inside a new run's, {wide}: the "
-            "model lies no farther from the law than the others do, but the law is known less well than its interval says."
+            f"{said}. That is outside {interval}, and inside a new run's, {wide}: the model lies no farther from the "
+            "law than the others do, but the law is known less well than its interval says."
         )
-    worse = "worse" if error < 0 else "better"
     return (
-        f"{said}. That is outside the law's own {percent(law.level)} interval, {own}, and outside a new run's, {wide}. The "
-        f"intervals say how the smaller models scatter, and {model} is {worse} than all of that: the scores bend away from "
-        "the line there, or patch sizes follow lines of their own. The law describes the smaller models; do not extend it."
+        f"{said}. That is outside {interval}, and outside a new run's, {wide}. The intervals say how the smaller "
+        f"models scatter, and {model} is {'worse' if error < 0 else 'better'} than all of that: the scores bend away "
+        "from the line there, or patch sizes follow lines of their own. The law describes the smaller models; do not "
+        "extend it."
     )
 
 

@@ -72,7 +72,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Chart:
-    """`title` and `description` are read aloud, `caption` stands below. `legend`: group -> its values as sample series."""
+    """`title` and `description` are read aloud, `caption` stands below. `legend`: group -> value -> a sample series."""
 
     name: str
     title: str
@@ -108,10 +108,7 @@ class Scale:
 
     def ticks(self) -> list[tuple[float, str]]:
         """Pixel and text, at round numbers."""
-        if self.is_log:
-            values = _round_logs(self.low, self.high)
-        else:
-            values = _round_numbers(self.low, self.high)
+        values = (_round_logs if self.is_log else _round_numbers)(self.low, self.high)
         return [(self(value), tick_text(value)) for value in values]
 
     def _at(self, value: float) -> float:

@@ -32,7 +32,7 @@ INKS |= dict.fromkeys(("#333333", "#555555", "#666666", "#777777", "#999999", "#
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the catalogue as SVG: `caption` says its conditions, `numbers` what is plotted, if that is a table."""
+    """A figure of the catalogue as SVG; `caption`: its conditions; `numbers`: what is plotted, if that is a table."""
 
     name: str
     title: str
@@ -43,7 +43,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Pictures:
-    """first: the charts that answer the question; of_laws, more: beside the laws, and further down; drawn: the catalogue's."""
+    """first: what answers the question; of_laws: beside the laws; more: further down; drawn: of the catalogue."""
 
     first: list[Chart] = field(default_factory=list)
     of_laws: list[Chart] = field(default_factory=list)
@@ -94,11 +94,11 @@ def _figure(name: str, drawn: Picture) -> Figure:
 
 def _svg(name: str, drawn: Picture) -> Markup:
     """The figure with text as text, in the page's colours, and with ids that no other figure has."""
-    with style.look() as _:
+    import matplotlib
+
+    with style.look():
         style.lay_out(drawn.figure)
         buffer = io.StringIO()
-        import matplotlib
-
         with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
             metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
             drawn.figure.savefig(buffer, format="svg", metadata=metadata, transparent=True)

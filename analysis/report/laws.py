@@ -64,7 +64,7 @@ def fitted(study: Study) -> FitReport:
 
 
 def _fitted(rows: Observations, source: str) -> tuple[FitReport, Intervals]:
-    """All forms, with a bootstrap's intervals; of few models, of which a bootstrap draws too few, with the profile's."""
+    """All forms, with a bootstrap's intervals; where it draws too few of few models, with profiles'."""
     try:
         return fit_report(rows, source, level=LEVEL), "bootstrap"
     except ResultsError:
@@ -222,8 +222,8 @@ def _findings(found: FitReport, called: str) -> list[str]:
         (law for law in others if law.parameters.get("E") != 0), None
     )  # with a floor of 0, it is another's twin
     if second and np.isfinite(second.aicc):
-        gap = second.aicc - best.aicc
-        line += f", {weight_of_evidence(gap)} better than {second.form.formula.removeprefix('y = ')} (AICc lower by {gap:.1f})"
+        gap, other = second.aicc - best.aicc, second.form.formula.removeprefix("y = ")
+        line += f", {weight_of_evidence(gap)} better than {other} (AICc lower by {gap:.1f})"
     lines = [f"{line}. C: {found.rows.compute.unit} of a forward pass; T: tokens of an image."]
     if found.patches:
         said = ", ".join(f"−{law.parameters['alpha']:.2f} (patch {at})" for at, law in found.patches.fits.items())
@@ -255,7 +255,7 @@ def _with_interval(name: str, interval: Interval) -> str:
 
 
 def _symbols(text: str, names: Iterable[str] = ()) -> str:
-    """With Greek letters, and minus signs, at which a browser breaks no line, where a number or an exponent is negative.
+    """With Greek letters, and minus signs, at which a browser breaks no line, before numbers and exponents.
 
     names: of models in the text, which stay as they are.
     """

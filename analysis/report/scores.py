@@ -113,8 +113,8 @@ def _in_words(key: dict[Any, Any]) -> str:
     return (
         f"A checkpoint's {key['weights']} weights made {key['num_samples']:,} samples with {key['labels']} labels: "
         f"{key['sampling_steps']} steps of the {key['sampler']} sampler, {guidance}, denoised images "
-        f"{'clipped' if key['clip_denoised'] else 'not clipped'}{decoder}. Their features, by {unhashed(key['extractor'])}"
-        f"{known}, were compared with those of {unhashed(key['reference'])}.{subsets}"
+        f"{'clipped' if key['clip_denoised'] else 'not clipped'}{decoder}. Their features, by "
+        f"{unhashed(key['extractor'])}{known}, were compared with those of {unhashed(key['reference'])}.{subsets}"
     )
 
 

@@ -41,7 +41,7 @@ class Study:
 
     @cached_property
     def metric(self) -> str | None:
-        """What the page asks about: the Fréchet distance, else the first score of which a law can be; None without any."""
+        """What the page asks about: the Fréchet distance, else the first score with a law; None without any."""
         return next((name for name in self.titles if name in OF_LAWS), next(iter(self.titles), None))
 
     def called(self, metric: str) -> str:
@@ -71,7 +71,7 @@ class Study:
         return scores.loc[scores["step"] == own], "each at its last scored step"
 
     def models(self, metric: str) -> pd.DataFrame:
-        """A row a model, at its last step, by compute: label, size, patch, block, gmacs, num_seeds, the metric, its range."""
+        """A row a model, `at_last`, by compute: label, size, patch, block, gmacs, num_seeds, the metric, its range."""
         return over_seeds(self.at_last(metric)[0], ["block"], metric)
 
     def over_training(self, metric: str) -> pd.DataFrame:
