@@ -141,7 +141,7 @@ def _of_designs(study: Study, metric: str) -> list[str]:
         found = compared(collected_designs({study.source.name: study.tables}, "block", metric), LEVEL)
     except ResultsError as error:
         return [f"The block designs cannot be compared: {error}."]
-    lines = [re.sub(rf"\b{metric}\b", study.called(metric), line) for line in found.headline()]
+    lines = [re.sub(rf"\b{metric}\b", lambda _: study.called(metric), line) for line in found.headline()]
     if isinstance(found, DesignTable):
         return [lines[0], "Whether a difference is more than chance, `ditbench compare` says of two designs."]
     return lines
