@@ -84,15 +84,15 @@ def laws(study: Study, found: FitReport | None, why_none: str) -> dict[str, Any]
     tests += [held_out_table(found)] if found.held_out else []
     tests += [patches_table(found)] if found.patches else []
     models = found.rows.models
-    how = [
-        f"{law.form.name}: {TOO_NARROW.sub('', how.sentence())}"
-        for law, (how, _) in zip(found.comparison.fits, found.intervals, strict=True)
-    ]
+    how: dict[str, list[str]] = {}
+    for law, (method, _) in zip(found.comparison.fits, found.intervals, strict=True):
+        how.setdefault(TOO_NARROW.sub("", method.sentence()), []).append(law.form.name)
+    intervals = [f"Intervals of {', '.join(names)}: {said}" for said, names in how.items()]
     return content | {
         "refused": "",
         "findings": [_symbols(line, models) for line in _findings(found, study.called(found.rows.metric))],
         "tables": tests,
-        "method": [_symbols(line, models) for line in (_conventions(found), *how)],
+        "method": [_symbols(line, models) for line in (_conventions(found), *intervals)],
     }
 
 

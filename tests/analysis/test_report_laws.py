@@ -56,9 +56,7 @@ def test_every_form_is_there_and_the_power_law_is_least_squares_of_the_logs(page
     )
     number = r"[\d.]+"
     interval = rf"\({number} to {number}\)"
-    assert re.fullmatch(rf"A = {np.exp(intercept):.4g} {interval}, α = {-slope:.4g} {interval}", parameters), (
-        parameters
-    )
+    assert re.fullmatch(rf"A = {np.exp(intercept):.4g} {interval}, α = {-slope:.4g} {interval}", parameters), parameters
     left = np.log(evals["fid"]) - slope * np.log(evals["gmacs"]) - intercept
     assert numbers(table, "Loss ↓")[names.index("power")] == pytest.approx(np.sum(left**2))
     assert numbers(table, "AICc ↓") == sorted(numbers(table, "AICc ↓"))
