@@ -252,7 +252,7 @@ def report(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The file to write; default: report.html beside the tables.")] = None,
 ) -> None:
-    """A study as one HTML page to send: figures, tables, fits, recipe, environment, hours, what failed."""
+    """A study as one HTML page to send: its answer, charts, tables, laws, protocol, recipe, hours, what failed."""
     from analysis.report.write import write_report
     from bench.files.run_files import read_records
 

@@ -75,13 +75,13 @@ def pictures(study: Study, law: FitReport | None) -> tuple[Pictures, list[str]]:
         try:
             found.drawn.append(_figure(name, picture(name, [study.source])))
         except NothingToDraw:
-            missing.append(f"{CATALOGUE[name].shows} ({CATALOGUE[name].needs})")
+            missing.append(f"{CATALOGUE[name].shows} (needs {CATALOGUE[name].needs})")
         except ResultsError as error:
             reason = str(error).removeprefix(f"{study.source.name}: ")
             refused.setdefault(reason, []).append(CATALOGUE[name].shows)
     undrawn += [f"No picture of {'; '.join(shown)}: {reason}." for reason, shown in refused.items()]
     if missing:
-        undrawn.append(f"The study has no data for these pictures (needed): {', '.join(missing)}.")
+        undrawn.append(f"Not drawn, for want of data: {'; '.join(missing)}.")
     return found, undrawn
 
 

@@ -149,7 +149,7 @@ def patches_table(found: FitReport) -> Table:
     ]
     return Table(
         "laws-by-patch",
-        "A law for each patch size, A C^−α",
+        "A law of compute for each patch size",
         "AICc of all of them together: "
         + (minus(f"{found.patches.aicc:.1f}.") if np.isfinite(found.patches.aicc) else "none, the rows are too few."),
         (

@@ -52,12 +52,16 @@ def environment(tables: Tables, histories: Sequence[RunHistory]) -> dict[str, An
 def cost(tables: Tables, histories: Sequence[RunHistory], planned: pd.DataFrame | None) -> dict[str, Any]:
     """Hours spent by each run, beside the planned ones if there are any."""
     spent = hours(tables, list(histories))
-    kinds = {"training_hours": "Training", "sampling_hours": "Sampling", "training_device_hours": "Training, devices"}
+    kinds = {
+        "training_hours": "Training",
+        "sampling_hours": "Sampling",
+        "training_device_hours": "Device time of training",
+    }
     if planned is not None:
         spent = spent.merge(planned, on="run", how="left")
         kinds |= {
-            "planned_training_hours": "Planned training, devices",
-            "planned_scoring_hours": "Planned scoring, devices",
+            "planned_training_hours": "Device time planned for training",
+            "planned_scoring_hours": "Device time planned for scoring",
         }
     totals = [(title, _total(spent[name])) for name, title in kinds.items()]
     lines = ["No plan was given to set beside them."] if planned is None else _ratio(spent)

@@ -110,9 +110,10 @@ def _in_words(key: dict[Any, Any]) -> str:
         else ""
     )
     subsets = "" if pd.isna(key["kid_subset_size"]) else f" KID is of subsets of {key['kid_subset_size']:,}."
+    weights = "EMA" if key["weights"] == "ema" else key["weights"]
     return (
-        f"A checkpoint's {key['weights']} weights made {key['num_samples']:,} samples with {key['labels']} labels: "
-        f"{key['sampling_steps']} steps of the {key['sampler']} sampler, {guidance}, denoised images "
+        f"A checkpoint's {weights} weights made {key['num_samples']:,} samples with {key['labels']} labels: "
+        f"{key['sampling_steps']} steps of the {key['sampler'].upper()} sampler, {guidance}, denoised images "
         f"{'clipped' if key['clip_denoised'] else 'not clipped'}{decoder}. Their features, by "
         f"{unhashed(key['extractor'])}{known}, were compared with those of {unhashed(key['reference'])}.{subsets}"
     )
