@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from analysis.commands import advise as advise_command
 from analysis.commands import figure as figure_command
-from analysis.commands.advise import advise
 from analysis.commands.compare import compare
 from analysis.commands.fit import fit
 from analysis.commands.table import table
@@ -59,7 +59,7 @@ for command in (
     figure_command.figure,
     fit,
     compare,
-    advise,
+    advise_command.advise,
     table,
 ):
     app.command()(command)
@@ -86,7 +86,16 @@ def _own_figure(path: str) -> Any:
         raise InputError(str(error)) from None
 
 
+def _training_speed(cluster: str) -> tuple[float, str]:
+    from sweeps.cluster import load_cluster
+    from sweeps.speeds import expected_training_speed
+
+    speed = expected_training_speed(load_cluster(cluster))
+    return 1e12 * speed.tflops, f"{speed.peak_tflops:g} TFLOP/s x {speed.mfu:.3g}: {speed.source}"
+
+
 figure_command.find_own = _own_figure
+advise_command.training_speed = _training_speed
 
 
 @app.command()

@@ -78,6 +78,22 @@ def expected_speeds(
     return result, None
 
 
+def expected_training_speed(profile: ClusterProfile) -> Speed:
+    """What the profile expects of one of its devices in training, at its own precision.
+
+    Raises:
+        InputError: the profile does not say.
+    """
+    peak = profile.peak_tflops()
+    if peak is None or profile.mfu is None:
+        lacks = "mfu" if peak is not None else f"gpu.peak_tflops.{profile.precision}" if profile.gpu else "gpu"
+        raise InputError(
+            f"{profile.where}: {lacks}: missing; GPU-hours need gpu (name, peak_tflops.{profile.precision}) and mfu "
+            "(training, sampling, source), as in sweeps/clusters/slurm-example.yaml"
+        )
+    return Speed(peak, profile.mfu.training, profile.mfu.source)
+
+
 def rate_of(row: dict[str, Any]) -> float | None:
     """Images/s in a row of train.jsonl, if a time can be computed from it."""
     rate = row.get("images_per_s")

@@ -93,20 +93,11 @@ class BackTest:
             "choice": choice,
         }
 
-    def sentence(self) -> str:
-        """How far off it was, and what it would have chosen."""
-        said = (
-            f"{self.law.name}, fitted to the {self.num_fitted} scores of the earlier half of each model's training, "
-            f"predicts {self.num_predicted} later ones {self.bias:+.1%} off, {np.expm1(self.rms):.1%} root mean square"
-        )
-        if self.budget_flops is None:
-            return said
+    def choice(self) -> str:
+        """Which of `models` it would have trained, and whether that was right."""
         chosen, best = self.models[self.chosen], self.models[self.best]
-        verdict = "the best" if chosen == best else f"{self.regret:.1%} worse than the best, {best}"
-        return (
-            f"{said}; for {pf_days(self.budget_flops):.3g} PF-days it would have trained {chosen} of "
-            f"{', '.join(self.models)}, {verdict}"
-        )
+        verdict = "which was the best" if chosen == best else f"{self.regret:.1%} worse than the best, {best}"
+        return f"of {' and '.join(self.models)} it would have chosen {chosen}, {verdict}"
 
 
 def back_test(rows: Observations, name: str, objective: Objective = "logs") -> BackTest:

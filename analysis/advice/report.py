@@ -1,89 +1,76 @@
-"""A training budget's advice as a table and in words."""
+"""A training budget's advice: the answer in three lines, a table, and what else there is to say."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from analysis.advice.advise import REACH, Advice, Choice, best_gmacs
-from analysis.advice.budget import CONVENTION, pf_days
+from analysis.advice.budget import CONVENTION, days, pf_days
 from analysis.laws.bootstrap import METHODS
 from analysis.laws.fit import Fit
+from analysis.laws.held_out import decimals_of
 
-HEADINGS = [
-    "model", "GMACs", "steps", "scored steps", "expected", "law's interval", "single run", "measured", "best in"
-]  # fmt: skip
-
-
-def table(advice: Advice) -> list[list[str]]:
-    """Rows of text under `HEADINGS`."""
-    return [
-        [
-            choice.model,
-            f"{choice.gmacs:.4g}",
-            f"{choice.steps:,}",
-            _beyond(choice.beyond),
-            f"{choice.prediction.law.estimate:.4g}",
-            f"{choice.prediction.law.low:.4g} to {choice.prediction.law.high:.4g}",
-            f"{choice.prediction.new_run.low:.4g} to {choice.prediction.new_run.high:.4g}",
-            "none" if choice.measured is None else f"{choice.measured:.4g}",
-            f"{choice.best_in:.0%}" if choice.within_reach else "out of reach",
-        ]
-        for choice in advice.choices
-    ]
+HEADINGS = ["model", "GMACs", "steps", "scored steps", "expected", "single run", "measured", "best in"]
+LAW_INTERVAL = "law's interval"
 
 
 def headline(advice: Advice) -> list[str]:
-    """The answer in three lines: which model for how long, how sure that is, and how far it is a guess."""
+    """The answer in three lines: which model for how long and what to expect, how sure that is, and how far a guess."""
     best = advice.best
     if best is None:
         low, high = map(pf_days, advice.reach_flops)
         return [
-            f"No advice for {pf_days(advice.budget_flops):.3g} PF-days: it is too far from what these models were "
-            "trained for.",
-            f"Budgets from {low:.3g} to {high:.3g} PF-days train at least one of them for a quarter to {REACH} times as "
-            "long as it was.",
+            f"No advice for {days(pf_days(advice.budget_flops))}: every model would be trained for more than {REACH} "
+            f"times, or less than 1/{REACH} of,",
+            f"the steps that it was scored at. These results reach from {low:.3g} to {high:.3g} PF-days.",
         ]
-    run = best.prediction.new_run
-    return [
-        f"For {pf_days(advice.budget_flops):.3g} PF-days, train {best.model} for {best.steps:,} steps of batch "
-        f"{advice.batch_size}: {advice.metric} {run.estimate:.4g} ({run.level:.0%}: {run.low:.4g} to {run.high:.4g}).",
-        _sure(advice),
-        _guess(advice, best),
-    ]
+    return [f"Train {_expected(advice, best)}.", _sure(advice), _guess(advice, best)]
 
 
-def _sure(advice: Advice) -> str:
-    reached = sum(choice.within_reach for choice in advice.choices)
-    if reached == 1:
-        return f"It is the only model within reach: at most {REACH} times the steps that it was scored at."
-    first, *others = advice.likely
-    if not others:
-        return f"How sure: of the {reached} models within reach, it is the best in {first.best_in:.0%} of the draws."
-    named = ", ".join(f"{choice.model} ({choice.best_in:.0%})" for choice in advice.likely)
-    return f"How sure: not distinguishable which of these is the best: {named}."
+def table(advice: Advice, verbose: bool = False) -> list[list[str]]:
+    """Rows of text, headings first: the models within reach.
+
+    `verbose`: also the law's own interval, and the models out of reach, of which what the law says is in brackets: it is
+    no expectation.
+    """
+    rows = [[*HEADINGS[:5], *([LAW_INTERVAL] if verbose else []), *HEADINGS[5:]]]
+    for choice in advice.choices:
+        law, run = choice.prediction.law, choice.prediction.new_run
+        if not choice.within_reach and not verbose:
+            continue
+        known = [f"{law.low:.4g} to {law.high:.4g}"] * verbose + [f"{run.low:.4g} to {run.high:.4g}"]
+        rows.append(
+            [
+                choice.model,
+                f"{choice.gmacs:.4g}",
+                f"{choice.steps:,}",
+                _beyond(choice.beyond),
+                f"{law.estimate:.4g}" if choice.within_reach else f"({law.estimate:.4g})",
+                *(known if choice.within_reach else [""] * len(known)),
+                "none" if choice.measured is None else f"{choice.measured:.4g}",
+                f"{choice.best_in:.0%}" if choice.within_reach else "out of reach",
+            ]
+        )
+    return rows
 
 
-def _guess(advice: Advice, best: Choice) -> str:
-    tested = advice.tested
-    off = f" Its law was {np.expm1(tested.rms):.0%} off in its test." if tested else " Its law could not be tested."
-    if best.beyond > 1:
-        return f"It is a guess: {best.model} would be trained {best.beyond:.3g} times as long as it ever was.{off}"
-    if best.beyond < 1:
-        return f"It is a guess: {best.model} would stop after {best.beyond:.2g} of its first scored step.{off}"
-    return f"It is no guess: the steps are among those that {best.model} was scored at.{off}"
+def notes(advice: Advice) -> list[str]:
+    """What has to be known beside the answer and the table, a line each."""
+    lines = []
+    if advice.inside is not None and advice.best is not None and advice.inside is not advice.best:
+        lines.append(f"Within the steps that were scored, the best is {_expected(advice, advice.inside)}.")
+    out = [choice.model for choice in advice.choices if not choice.within_reach]
+    if out:
+        lines.append(
+            f"Out of reach, where only trying tells, as they would be trained for over {REACH} times, or under 1/{REACH} "
+            f"of, the steps that they were scored at: {', '.join(out)}."
+        )
+    return lines
 
 
-def sentence(advice: Advice) -> str:
-    """A line a finding."""
-    lines = [_advised(advice)]
-    if advice.best is not None:
-        reached = sum(choice.within_reach for choice in advice.choices)
-        only = f"No other model is within reach: at most {REACH} times the steps it was scored at."
-        lines.append(_which(advice.likely, advice.level) if reached > 1 else only)
-        lines.append(_extrapolation(advice, advice.best))
-        if advice.inside is not None and advice.inside is not advice.best:
-            lines.append(f"Within the steps that were scored, the best is {_expected(advice, advice.inside)}.")
-        lines += _out_of_reach(advice, advice.best)
+def findings(advice: Advice) -> list[str]:
+    """All the rest: the law, its test, the intervals, and what compute means, a line each."""
+    lines = []
     if len(advice.measured) > 1:
         known = advice.measured[0]
         lines.append(
@@ -93,60 +80,69 @@ def sentence(advice: Advice) -> str:
     if advice.law.joint is not None:
         lines.append(_best_size(advice, advice.law.joint))
     lines.append(f"The law: {advice.law.name} ({advice.why}). {advice.law.sentence()}")
-    lines += [f"Tested: {test.sentence()}." for test in advice.tests]
-    lines += [f"Intervals: {_how(advice)}", f"{CONVENTION}."]
-    return "\n".join(lines)
+    lines += _tests(advice)
+    if advice.best is not None and advice.best.beyond != 1:
+        lines.append(
+            "Outside the scored steps, the interval of a single run has the errors in it that the law made in its test, "
+            "up to twice the steps it was fitted to."
+            if advice.tested
+            else "The law was not tested: outside the scored steps, the intervals take its form for granted."
+        )
+    return [*lines, f"Intervals: {_how(advice)}", f"{CONVENTION}."]
 
 
-def _advised(advice: Advice) -> str:
-    budget = f"{pf_days(advice.budget_flops):.4g} PF-days ({advice.budget_flops:.3g} FLOPs)"
-    if advice.best is not None:
-        known = "" if advice.best.measured is None else f" Its own curve was at {advice.best.measured:.4g} there."
-        return f"For {budget}: {_expected(advice, advice.best)}.{known}"
-    low, high = map(pf_days, advice.reach_flops)
-    return (
-        f"For {budget}: no advice. Every model would be trained for more than {REACH} times, or less than "
-        f"1/{REACH} of, the steps it was scored at. These runs reach from {low:.3g} to {high:.3g} PF-days."
-    )
+def sentence(advice: Advice) -> str:
+    """All in words, a line a finding."""
+    return "\n".join([*headline(advice), *notes(advice), *findings(advice)])
 
 
 def _expected(advice: Advice, choice: Choice) -> str:
-    law, new = choice.prediction.law, choice.prediction.new_run
+    run = choice.prediction.new_run
+    said = decimals_of(run.estimate)
     return (
-        f"{choice.model} for {choice.steps:,} steps of batch {advice.batch_size}, {advice.metric} "
-        f"{law.estimate:.4g} ({law.level:.0%}: the law {law.low:.4g} to {law.high:.4g}, a single run {new.low:.4g} "
-        f"to {new.high:.4g})"
+        f"{choice.model} for {choice.steps:,} steps of batch {advice.batch_size}: {advice.metric} {run.estimate:{said}} "
+        f"expected ({run.level:.0%} of runs: {run.low:{said}} to {run.high:{said}})"
     )
 
 
-def _extrapolation(advice: Advice, best: Choice) -> str:
-    parts = []
-    if advice.beyond > 1:
-        parts.append(f"the budget is {advice.beyond:.3g} times the largest training that was scored")
-    if best.beyond > 1:
-        parts.append(f"{best.model} would be trained {best.beyond:.3g} times as long as it ever was")
-    if best.beyond < 1:
-        parts.append(f"{best.model} would stop after {best.beyond:.2g} of the steps at which it was first scored")
-    if not parts:
-        return "It does not extrapolate: the budget and the steps are inside those that were scored."
-    trust = (
-        "The interval of a single run has the errors in it that the law made in its test, up to twice the steps it was "
-        "fitted to."
-        if advice.tested
-        else "The law was not tested: the intervals take its form for granted there."
-    )
-    return f"It extrapolates: {', and '.join(parts)}. {trust}"
+def _sure(advice: Advice) -> str:
+    reached = sum(choice.within_reach for choice in advice.choices)
+    if reached == 1:
+        return "It is the only model within reach: whether another would be better, these results cannot say."
+    first, *others = advice.likely
+    if not others:
+        return f"It is the best of the {reached} models within reach in {first.best_in:.0%} of the draws."
+    named = ", ".join(f"{choice.model} in {choice.best_in:.0%}" for choice in advice.likely)
+    return f"Not distinguishable which of the {reached} within reach is the best: {named} of the draws."
 
 
-def _out_of_reach(advice: Advice, best: Choice) -> list[str]:
-    better = [
-        f"{choice.model} ({choice.prediction.law.estimate:.4g} after {choice.steps:,} steps)"
-        for choice in advice.choices
-        if not choice.within_reach and choice.prediction.law.estimate < best.prediction.law.estimate
-    ]
-    if not better:
+def _guess(advice: Advice, best: Choice) -> str:
+    if best.beyond == 1:
+        known = "" if best.measured is None else f": its own scores on both sides of these steps say {best.measured:.4g}"
+        return f"It does not extrapolate{known}."
+    how = (
+        f"would train {best.beyond:.3g} times as long as it ever did" if best.beyond > 1
+        else f"would stop after {best.beyond:.2g} of the steps at which it was first scored"
+    )  # fmt: skip
+    tested = advice.tested
+    off = f"tested, the law was {np.expm1(tested.rms):.0%} off" if tested else "the law could not be tested"
+    return f"It extrapolates: {best.model} {how}; {off}."
+
+
+def _tests(advice: Advice) -> list[str]:
+    """Of all laws that could be tested, in one sentence, as they were asked the same."""
+    if not advice.tests:
         return []
-    return [f"The law expects better of models out of its reach; only trying tells: {', '.join(better)}."]
+    first, each = advice.tests[0], "; ".join(
+        f"{test.law.name} {np.expm1(test.rms):.1%} off (root mean square; {test.bias:+.1%} on average)"
+        + (f", and {test.choice()}" if test.models else "")
+        for test in advice.tests
+    )  # fmt: skip
+    at = f", and asked which model to train for {days(pf_days(first.budget_flops))}" if first.budget_flops else ""
+    return [
+        f"Tested by the later half of each model's training ({first.num_predicted} scores), predicted from the earlier "
+        f"half ({first.num_fitted}){at}: {each}."
+    ]
 
 
 def _how(advice: Advice) -> str:
@@ -182,11 +178,3 @@ def _best_size(advice: Advice, law: Fit) -> str:
 
 def _beyond(beyond: float) -> str:
     return "inside" if beyond == 1 else f"{beyond:.3g} x the last" if beyond > 1 else f"{beyond:.2g} x the first"
-
-
-def _which(likely: tuple[Choice, ...], level: float) -> str:
-    first, *others = likely
-    if not others:
-        return f"It is the best in {first.best_in:.0%} of the draws."
-    named = ", ".join(f"{choice.model} ({choice.best_in:.0%})" for choice in likely)
-    return f"Not distinguishable which is best: {named}; one of them is in {level:.0%}."

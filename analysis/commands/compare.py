@@ -1,55 +1,110 @@
-"""`ditbench compare`: two designs at equal compute, with intervals."""
+"""`ditbench compare`: two designs at equal compute, or two models at equal steps, with intervals."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from analysis.commands.options import FormatOption, LevelOption, MetricOption, SeedOption, Source, StepOption
+from analysis.commands.options import (
+    FormatOption,
+    LevelOption,
+    MetricOption,
+    OldDataOption,
+    SeedOption,
+    SeveralDataArgument,
+    StepOption,
+    VerboseOption,
+    named_data,
+    print_answer,
+    print_lines,
+)
 from analysis.errors import ResultsError
+from analysis.results.named import ACCEPTED, PUBLISHED, results_folder
 from analysis.results.visible import visible
+
+if TYPE_CHECKING:
+    from analysis.laws.observations import Observations
+
+Pair = tuple[str, str]
 
 
 def compare(
-    results: Annotated[list[Path] | None, typer.Argument(help="Folders that `ditbench collect` made.")] = None,
-    by: Annotated[str, typer.Option(help="The column of runs that tells designs apart, or source: folders.")] = "block",
-    source: Annotated[Source | None, typer.Option(help="Instead of folders: says what the paper lacks.")] = None,
-    between: Annotated[str | None, typer.Option(help="A,B: two designs; else a table of all blocks.")] = None,
+    data: SeveralDataArgument = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="The column of runs that tells designs apart, label (models), or source (folders); default: block "
+            "where there are several, else source, and label where --between names models.",
+        ),
+    ] = None,
+    source: OldDataOption = None,
+    between: Annotated[
+        str | None, typer.Option(help="A,B: two designs, or two models such as B/2,L/4; else a table of all blocks.")
+    ] = None,
     metric: MetricOption = "fid",
     step: StepOption = None,
     level: LevelOption = 0.9,
     seed: SeedOption = 0,
+    verbose: VerboseOption = False,
     format: FormatOption = "table",
 ) -> None:
-    """Compare two designs at equal compute: difference of the scores, and the compute that the better one saves.
+    """Compare two designs at equal compute: better, worse or not distinguishable, and the factor of compute between.
 
-    With fewer than three models of each: at equal steps, over seeds. Of more than two block designs: a table of all.
+    With fewer than three models of each, and of two models: at equal steps, over seeds. Of more than two block designs:
+    a table of all.
     """
     import json
 
-    from analysis.compare.collected import collected_designs, refuse_published
     from analysis.compare.compared import compared
-    from analysis.results.tables import load
 
-    if bool(results) == (source is not None):
-        raise ResultsError("ditbench compare: accepted: either folders of results or --source published")
-    if not results:
-        refuse_published()
-        return
-    if len({path.resolve() for path in results}) < len(results):
-        raise ResultsError("the same folder twice; needed: different ones")
-    pair = tuple(between.split(",")) if between is not None else None
-    if pair is not None and len(pair) != 2:
-        raise ResultsError(f"--between {between}: accepted: two designs, A,B")
-    tables = {str(path): load(path) for path in results}
-    comparison = compared(collected_designs(tables, by, metric, step, pair), level, seed)
+    names = named_data(data, source)
+    if not names:
+        raise ResultsError(f"DATA: missing; accepted: {ACCEPTED}")
+    comparison = compared(_designs(names, by, metric, step, _pair(between)), level, seed)
     if format == "json":
         typer.echo(json.dumps(comparison.to_dict(), indent=1, allow_nan=False))
         return
-    lines = [[visible(cell) for cell in line] for line in comparison.table()]
+    print_answer(comparison.headline())
+    lines = comparison.table()
+    if not verbose:
+        count = len(comparison.left_out)
+        lines[-1:] = [[lines[-1][0], f"{count}, which --verbose names"]] if count else []
+    lines = [[visible(cell) for cell in line] for line in lines]
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         typer.echo(f"{name.ljust(width)}  {value}")
-    typer.echo(f"\n{comparison.convention}.\n\n{comparison.sentence()}")
+    if verbose:
+        typer.echo()
+        print_lines([f"{comparison.convention}."])
+
+
+def _designs(
+    names: list[str], by: str | None, metric: str, step: int | None, between: Pair | None
+) -> dict[str, Observations]:
+    from analysis.compare.collected import collected_designs, published_designs
+    from analysis.results.tables import load
+
+    folders = {str(Path(name)): results_folder(name) for name in names}
+    if None in folders.values():
+        if len(names) > 1:
+            raise ResultsError(
+                f"{PUBLISHED} is compared by itself; `ditbench table published RESULTS` sets measured scores beside it"
+            )
+        if by not in (None, "block", "label") or step not in (None, 400_000):
+            raise ResultsError(f"{PUBLISHED}: has block designs of XL/2, and models, at step 400,000")
+        return published_designs(metric, between)
+    found = {name: folder for name, folder in folders.items() if folder is not None}
+    if len({folder.resolve() for folder in found.values()}) < len(names):
+        raise ResultsError("the same folder twice; needed: different ones")
+    return collected_designs({name: load(folder) for name, folder in found.items()}, by, metric, step, between)
+
+
+def _pair(between: str | None) -> Pair | None:
+    if between is None:
+        return None
+    first, comma, second = (part.strip() for part in between.partition(","))
+    if not (first and comma and second) or "," in second:
+        raise ResultsError(f"--between {between}: accepted: two designs, A,B")
+    return first, second

@@ -1,23 +1,72 @@
-"""Options that the commands of laws share, and how they print what they found."""
+"""Options that the commands of analysis share, and how they print what they found."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated, Any, Literal
 
 import typer
 
+from analysis.errors import ResultsError
+from analysis.results.named import ACCEPTED
 from analysis.results.visible import visible
 
-Source = Literal["published"]
+WIDTH = 100
+RULE = "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * WIDTH
+
+DataArgument = Annotated[
+    str | None, typer.Argument(metavar="DATA", show_default=False, help=f"What to read: {ACCEPTED}.")
+]
+SeveralDataArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="DATA", show_default=False, help=f"What to read, each: {ACCEPTED}.")
+]
+OldDataOption = Annotated[list[str] | None, typer.Option("--source", "--results", hidden=True)]
+"""How data were named before they were arguments."""
 MetricOption = Annotated[str, typer.Option(help="fid, fid_percent, fid_infinity, sfid, kid or loss.")]
-StepOption = Annotated[int | None, typer.Option(min=1, help="Default: the last that most runs share.")]
+StepOption = Annotated[
+    int | None, typer.Option(min=1, show_default=False, help="Default: the last that most runs share.")
+]
 LevelOption = Annotated[float, typer.Option(help="Confidence level.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of what is drawn.")]
 Format = Literal["table", "json"]
 FormatOption = Annotated[Format, typer.Option(help="How to print.")]
 JsonOption = Annotated[Path | None, typer.Option(help="A file for it as JSON, whatever is printed.")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", help="Also how it was computed, what was left out, and every test.")
+]
+
+
+def named_data(data: str | Sequence[str] | None, old: Sequence[str] | None) -> list[str]:
+    """All data that were named, by arguments and by the options of earlier versions."""
+    given = [data] if isinstance(data, str) else data or ()
+    return [*given, *(old or ())]
+
+
+def one_of(data: str | None, old: Sequence[str] | None) -> str:
+    """The one that was named.
+
+    Raises:
+        ResultsError: none, or several.
+    """
+    names = named_data(data, old)
+    if len(names) != 1:
+        raise ResultsError(f"DATA: {' and '.join(names) or 'missing'}; accepted: one of {ACCEPTED}")
+    return names[0]
+
+
+def print_answer(headline: Sequence[str]) -> None:
+    """Print the answer, and a rule between it and all the rest."""
+    for line in headline:
+        typer.echo(visible(line))
+    typer.echo(RULE)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print sentences, each from a line of its own on, no wider than a page."""
+    for line in lines:
+        typer.echo(fill(visible(line), WIDTH, break_long_words=False, break_on_hyphens=False))
 
 
 def print_result(said: dict[str, Any], format: Format, out: Path | None, print_table: Callable[[], None]) -> None:

@@ -29,7 +29,7 @@ class StepsComparison:
         better, worse: the designs' names.
         metric: the score.
         step: the training step, as the rows are named.
-        models: those compared.
+        models: those compared: the same of both designs, or the one of each.
         means: score of each design (better, worse): the mean over models of the mean over seeds.
         gmacs: of a forward pass, of each design (better, worse), the mean over models.
         seeds: of each design (better, worse).
@@ -76,28 +76,29 @@ class StepsComparison:
             "multiplier": None,
             "convention": self.convention,
             "left_out": list(self.left_out),
+            "headline": self.headline(),
             "sentence": self.sentence(),
         }
 
     def headline(self) -> list[str]:
-        """The answer in at most three lines: which is better, by how much, and why no factor of compute is given."""
-        better, worse = self.means
-        gap = f"{self.metric} {better:.4g} against {worse:.4g} at step {int(self.step):,}"
-        none = f"No factor of compute: that takes at least {MIN_MODELS} models of each design."
+        """The answer in three lines: which is better and by how much, at what compute, and why there is no factor."""
+        better, worse = (f"{mean:.4g}" for mean in self.means)
+        gap = f"{self.metric} {better} against {worse} at step {int(self.step):,}"
+        seeds = f"{self.seeds[0]} seed{'' if self.seeds[0] == 1 else 's'}" + (
+            "" if self.seeds[0] == self.seeds[1] else f" and {self.seeds[1]}"
+        )
+        basis = (
+            f"At {self.gmacs[0]:.4g} and {self.gmacs[1]:.4g} GMACs of a forward pass, {seeds}"
+            f"{' in pairs' if self.paired and self.interval else ''}, models: {', '.join(self.models)}."
+        )
+        none = f"No factor of compute: that takes a law through at least {MIN_MODELS} models of each."
         if self.interval is None:
-            return [
-                f"Not known which is better: {self.better} has {gap} of {self.worse}, but a design has one seed only.",
-                none,
-            ]
+            return [f"Not known whether {self.better} is better than {self.worse}: {gap}, one seed.", basis, none]
+        low, high, level = self.interval.low, self.interval.high, self.interval.level
         verdict = f"{self.better} is better than {self.worse}" if self.distinguishable else (
             f"{self.better} and {self.worse} are not distinguishable"
         )  # fmt: skip
-        low, high = self.interval.low, self.interval.high
-        return [
-            f"{verdict}: {gap}.",
-            f"The difference is {self.difference:.3g} ({self.interval.level:.0%}: {low:.3g} to {high:.3g}).",
-            none,
-        ]
+        return [f"{verdict}: {gap}, {self.difference:.3g} apart ({level:.0%}: {low:.3g} to {high:.3g}).", basis, none]
 
     def table(self) -> list[list[str]]:
         """Rows of text: name, value."""
@@ -119,22 +120,8 @@ class StepsComparison:
         ]
 
     def sentence(self) -> str:
-        """The comparison in words."""
-        of = "" if len(self.models) > 1 else f" of {', '.join(self.models)}"
-        gap = f"the {self.metric}{of} with {self.worse} minus that with {self.better} is {self.difference:.3g}"
-        end = f"With fewer than {MIN_MODELS} models no compute multiplier can be given."
-        if self.interval is None:
-            return (
-                f"At step {self.step}, {gap}; a design has one seed only, so the interval is not known, nor whether "
-                f"{self.better} is better. {end}"
-            )
-        said = f"{gap} ({self.interval.level:.0%}: {self.interval.low:.3g} to {self.interval.high:.3g})"
-        if self.distinguishable:
-            return f"{self.better} is better than {self.worse}: at step {self.step}, {said}. {end}"
-        return (
-            f"{self.worse} and {self.better} are not distinguishable: at step {self.step}, {said}, and the interval "
-            f"contains 0. {end}"
-        )
+        """The answer as one text."""
+        return " ".join(self.headline())
 
 
 def compare_at_equal_steps(designs: Mapping[str, Observations], level: float = 0.9) -> StepsComparison:
@@ -148,10 +135,12 @@ def compare_at_equal_steps(designs: Mapping[str, Observations], level: float = 0
     if first.metric != second.metric:
         raise ResultsError(f"{first.metric} and {second.metric}; needed: one metric of both designs")
     models = sorted(set(first.models) & set(second.models))
+    if not models and len(set(first.models)) == len(set(second.models)) == 1:  # one model is compared with another
+        models = [first.models[0], second.models[0]]
     if not models:
         raise ResultsError(
-            f"{' and '.join(designs)} have no model in common ({_all(first)}; {_all(second)}); needed: one, or at "
-            f"least {MIN_MODELS} of each"
+            f"{' and '.join(designs)} have no model in common ({_all(first)}; {_all(second)}); needed: one, one of "
+            f"each, or at least {MIN_MODELS} of each"
         )
     scores = {name: _by_seed(rows, models) for name, rows in designs.items()}
     better, worse = sorted(scores, key=lambda name: float(np.mean(list(scores[name].values()))))
@@ -183,7 +172,8 @@ def compare_at_equal_steps(designs: Mapping[str, Observations], level: float = 0
 
 
 def _by_seed(rows: Observations, models: list[str]) -> dict[str, float]:
-    """The mean score over `models` of each seed that all of them have."""
+    """The mean score over those of `models` that are there, of each seed that all of them have."""
+    models = [model for model in models if model in rows.models]
     found: dict[str, list[float]] = {}
     for model, seed, score in zip(rows.models, rows.seeds, rows.score, strict=True):
         if model in models:

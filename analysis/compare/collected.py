@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from analysis.compare.one_key import of_one_key
 from analysis.errors import ResultsError
 from analysis.laws.observations import Observations
 from analysis.laws.observed import collected_observations
 from analysis.results.model_names import model_names
 from analysis.results.published import published
-from analysis.results.tables import MIN_MODELS, Tables, comparable
+from analysis.results.tables import Tables
+
+
+BLOCK, LABEL, SOURCE = "block", "label", "source"
 
 
 def collected_designs(
     results: Mapping[str, Tables],
-    by: str,
+    by: str | None = None,
     metric: str = "fid",
     step: int | None = None,
     between: tuple[str, str] | None = None,
@@ -28,16 +34,18 @@ def collected_designs(
 
     Args:
         results: name -> tables of a folder that `collect` made.
-        by: a column of the runs tables, whose values are the designs, such as block; or source: the folders are.
+        by: a column of the runs tables, whose values are the designs, such as block; label: models are; or source: the
+            folders are. Default: what `between` names; else block where there are several; else source.
         metric: one of `observed.METRICS`.
         step: default: the last that most runs share, which has to be the same of both designs.
         between: the designs to compare; needed where there are more than two, unless they are blocks.
 
     Raises:
-        ResultsError: an unknown column, not two designs (but blocks), scores that are not `comparable`, designs that
-            differ in data, batch_size or, unless by source, block, or at different steps; and those of
-            `observed.collected_observations`.
+        ResultsError: an unknown column, not two designs (but blocks), scores that are not comparable (`of_one_key`),
+            designs that differ in data, batch_size or, unless it is what they are, block, or at different steps; and
+            those of `observed.collected_observations`.
     """
+    by = by or _usual(results, between)
     parts = _parts(results, by)
     if between is not None:
         unknown = [name for name in between if name not in parts]
@@ -45,70 +53,128 @@ def collected_designs(
             named = f"no design {unknown[0]}" if unknown else f"{between[0]} twice"
             raise ResultsError(f"--between {','.join(between)}: {named}; accepted: two of {', '.join(sorted(parts))}")
         parts = {name: parts[name] for name in between}
-    if len(parts) < 2 or (len(parts) > 2 and by != "block"):
-        hint = "needed: two" if len(parts) < 2 else "choose two: --between A,B"
+    if len(parts) < 2 or (len(parts) > 2 and by != BLOCK):
+        hint = _what_to_compare(results) if len(parts) < 2 else "choose two: --between A,B"
         raise ResultsError(
             f"--by {by}: {len(parts)} design{'' if len(parts) == 1 else 's'} ({', '.join(sorted(parts))}); {hint}"
         )
+    for name in ("data", "batch_size", *(() if by in (BLOCK, LABEL, SOURCE) else (BLOCK,))):
+        values = {design: sorted(set(map(str, tables.runs[name]))) for design, tables in parts.items()}
+        if len(set().union(*values.values())) > 1:
+            said = ", ".join(f"{' and '.join(each)} in {design}" for design, each in values.items())
+            raise ResultsError(
+                f"the designs differ in {name} ({said}), in which they were trained; needed: one value"
+            )
     if metric != "loss":
-        comparable(pd.concat([tables.evals for tables in parts.values()], ignore_index=True))
-    runs = pd.concat([tables.runs for tables in parts.values()], ignore_index=True)
-    for name in ("data", "batch_size", "block"):
-        values = sorted(set(map(str, runs[name])))
-        if len(values) > 1 and not (name == "block" and by in ("block", "source")):
-            raise ResultsError(f"the designs differ in {name} ({', '.join(values)}); needed: one value")
+        parts = of_one_key(parts)
     found = {name: _named(name, tables, metric, step) for name, tables in parts.items()}
     steps = {name: rows.names[0].rpartition(" ")[2] for name, rows in found.items()}
     if len(set(steps.values())) > 1:
         at = ", ".join(f"{name} at {each}" for name, each in steps.items())
-        raise ResultsError(f"the last steps differ ({at}); needed: one that both have, --step N")
+        both = sorted(set.intersection(*(set(tables.evals["step"]) for tables in parts.values())))
+        raise ResultsError(
+            f"the last steps differ ({at}); needed: one that both have, "
+            + (f"--step {both[-1]}" if both else "and there is none: scores of both at one step")
+        )
     return found
+
+
+def published_designs(metric: str = "fid", between: tuple[str, str] | None = None) -> dict[str, Observations]:
+    """The DiT paper's FID-50K at 400K steps: of its block designs of XL/2, or of two of its models (`between`).
+
+    Raises:
+        ResultsError: another metric, or designs that it has no score of.
+    """
+    if metric != "fid":
+        raise ResultsError(f"published: {metric} is not published at 400K steps; accepted: fid")
+    table = published("dit_table4")
+    table = table.loc[(table["image_size"] == 256) & (table["train_steps_k"] == 400)]
+    table = table.assign(label=table["model"].str.removeprefix("DiT-"))
+    blocks = {row["block"]: row for row in table.loc[table["label"] == "XL/2"].to_dict("records")}
+    labels = {row["label"]: row for row in table.loc[table["block"] == "adaln-zero"].to_dict("records")}
+    rows = blocks | labels
+    if between is not None and (unknown := [name for name in between if name not in rows]):
+        raise ResultsError(f"--between {','.join(between)}: no design {unknown[0]}; accepted: two of {', '.join(rows)}")
+    return {name: _published(rows[name]) for name in between or blocks}
+
+
+def _published(row: Mapping[Any, Any]) -> Observations:
+    """One score, of the paper's one unnamed seed."""
+    label = row["label"]
+    return Observations(
+        "FID-50K",
+        np.array([row["fid50k"]]),
+        {"compute": np.array([row["gmacs"]])},
+        (label,),
+        (f"{label} step {1000 * row['train_steps_k']}",),
+        ("published",),
+    )
+
+
+def _usual(results: Mapping[str, Tables], between: tuple[str, str] | None) -> str:
+    """By what designs are told apart, if nobody says."""
+    runs = pd.concat([tables.runs for tables in results.values()], ignore_index=True)
+    blocks = set(runs[BLOCK])
+    if between is not None and not set(between) <= blocks:
+        if set(between) <= set(results):
+            return SOURCE
+        return LABEL
+    return SOURCE if len(blocks) == 1 and len(results) > 1 else BLOCK
+
+
+def _what_to_compare(results: Mapping[str, Tables]) -> str:
+    """Of results with one design."""
+    runs = pd.concat([tables.runs for tables in results.values()], ignore_index=True)
+    labels = list(dict.fromkeys(model_names(runs)["label"]))
+    models = f"two models (--between {','.join(labels[:2])}), " if len(labels) > 1 else ""
+    return f"needed: two; accepted: {models}a column of runs in which they differ (--by COLUMN), or a second folder"
 
 
 def _parts(results: Mapping[str, Tables], by: str) -> dict[str, Tables]:
     """Design -> its runs in all folders; their labels are the names of their models."""
-    names = _network_of_runs(results)
-    if by == "source":
+    names = _names_of_runs(results, "network")
+    if by == SOURCE:
         return {source: _named_models(tables, names) for source, tables in results.items()}
+    labels = _names_of_runs(results, "label")
     parts: dict[str, list[Tables]] = {}
     for source, tables in results.items():
         if by not in tables.runs.columns:
             raise ResultsError(
                 f"{source}: runs have no column {by}; accepted: source, {', '.join(tables.runs.columns)}"
             )
-        for value, runs in tables.runs.groupby(by, dropna=False):
+        values = tables.runs["run"].map(labels) if by == LABEL else tables.runs[by]
+        for value, runs in tables.runs.groupby(values, dropna=False):
             parts.setdefault(str(value), []).append(_of_runs(tables, runs))
     return {name: _named_models(_together(tables), names) for name, tables in parts.items()}
 
 
-def _network_of_runs(results: Mapping[str, Tables]) -> dict[str, str]:
-    """Run id -> the name of its model apart from the block design, the same in all folders."""
+def _names_of_runs(results: Mapping[str, Tables], column: str) -> dict[str, str]:
+    """Run id -> the name of its model, the same in all folders: as `model_names` has it in `column`."""
     runs = pd.concat([tables.runs for tables in results.values()], ignore_index=True)
-    return dict(zip(runs["run"], model_names(runs)["network"], strict=True))
+    return dict(zip(runs["run"], model_names(runs)[column], strict=True))
 
 
 def _named_models(tables: Tables, names: Mapping[str, str]) -> Tables:
     def named(table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(label=[names[run] for run in table["run"]])
 
-    runs, train, evals = map(named, (tables.runs, tables.train, tables.evals))
-    return replace(tables, runs=runs, train=train, evals=evals)
+    runs, train, evals, others = map(named, (tables.runs, tables.train, tables.evals, tables.other_evals))
+    return replace(tables, runs=runs, train=train, evals=evals, other_evals=others)
 
 
 def _of_runs(tables: Tables, runs: pd.DataFrame) -> Tables:
     chosen = list(runs["run"])
-    train, evals = (table.loc[table["run"].isin(chosen)] for table in (tables.train, tables.evals))
-    return replace(tables, runs=runs, train=train, evals=evals)
+    of = {name: getattr(tables, name) for name in ("train", "evals", "other_evals")}
+    return replace(tables, runs=runs, **{name: table.loc[table["run"].isin(chosen)] for name, table in of.items()})
 
 
 def _together(parts: Sequence[Tables]) -> Tables:
-    runs, train, evals = (
-        pd.concat([getattr(tables, name) for tables in parts], ignore_index=True) for name in ("runs", "train", "evals")
-    )
-    repeated = runs.loc[runs["run"].duplicated(), "run"]
+    names = ("runs", "train", "evals", "other_evals")
+    joined = {name: pd.concat([getattr(tables, name) for tables in parts], ignore_index=True) for name in names}
+    repeated = joined["runs"].loc[joined["runs"]["run"].duplicated(), "run"]
     if not repeated.empty:
         raise ResultsError(f"the run {repeated.iloc[0]} is in two folders; needed: one each, or --by source")
-    return replace(parts[0], runs=runs, train=train, evals=evals)
+    return replace(parts[0], **joined)
 
 
 def _named(name: str, tables: Tables, metric: str, step: int | None) -> Observations:
@@ -116,18 +182,3 @@ def _named(name: str, tables: Tables, metric: str, step: int | None) -> Observat
         return collected_observations(tables, metric, step)
     except ResultsError as error:
         raise ResultsError(f"{name}: {error}") from error
-
-
-def refuse_published() -> None:
-    """Say why the paper's block designs cannot be compared in this way, with their plain scores.
-
-    Raises:
-        ResultsError: always.
-    """
-    table = published("dit_table4")
-    blocks = table.loc[(table["model"] == "DiT-XL/2") & (table["image_size"] == 256) & (table["train_steps_k"] == 400)]
-    scores = ", ".join(f"{row['block']} {row['fid50k']:.2f} at {row['gmacs']:.2f}" for row in blocks.to_dict("records"))
-    raise ResultsError(
-        f"--source published: Table 4 has only XL/2 of the other designs; needed: at least {MIN_MODELS} models of each "
-        f"(FID-50K of XL/2 at 400K steps, at GMACs: {scores})"
-    )

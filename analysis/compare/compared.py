@@ -45,6 +45,7 @@ class DesignTable:
             "designs": [vars(row) for row in self.rows],
             "convention": self.convention,
             "left_out": list(self.left_out),
+            "headline": self.headline(),
             "sentence": self.sentence(),
         }
 
@@ -64,16 +65,16 @@ class DesignTable:
         """The answer in two lines: who is lowest, and what says whether that is more than chance."""
         best = {row.model: row for row in reversed(self.rows)}
         said = "; ".join(f"{row.design} for {model} ({row.mean:.4g})" for model, row in sorted(best.items()))
-        return [
-            f"Lowest mean {self.metric} at step {int(self.step):,}: {said}.",
-            "Whether that is more than chance, two at a time say: --between A,B.",
-        ]
+        surely = (
+            "With one seed of each, nothing says whether that is more than chance."
+            if max(row.seeds for row in self.rows) == 1
+            else "Is that more than chance? Choose two: --between A,B."
+        )
+        return [f"Lowest mean {self.metric} at step {int(self.step):,}: {said}.", surely]
 
     def sentence(self) -> str:
-        """Who is lowest, and what says whether that is more than chance."""
-        best = {row.model: row for row in reversed(self.rows)}
-        said = "; ".join(f"{row.design} for {model} ({row.mean:.4g})" for model, row in sorted(best.items()))
-        return f"Lowest mean {self.metric} at step {self.step}: {said}. Is it surely lower? Choose two: --between A,B."
+        """The answer as one text."""
+        return " ".join(self.headline())
 
 
 def compared(

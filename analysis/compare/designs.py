@@ -90,21 +90,26 @@ class DesignComparison:
             "seed": self.seed,
             "undetermined": self.undetermined,
             "left_out": list(self.left_out),
+            "headline": self.headline(),
             "sentence": self.sentence(),
         }
 
     def headline(self) -> list[str]:
-        """The answer in at most three lines: which is better, by what factor of compute, and what that rests on."""
-        gap = f"{self.metric} of {self.worse} minus that of {self.better} at equal compute: {_in_words(self.difference)}."
-        one_seed = ["With one seed, the intervals leave out how seeds differ, and are too narrow."]
-        lines = [gap, *(one_seed if min(self.seeds) == 1 else [])]
+        """The answer in three lines: which is better, by what factor of compute, by how much, and on what basis."""
+        models, seeds = (" and ".join(map(str, dict.fromkeys(each))) for each in (self.models, self.seeds))
+        one_seed = ": the intervals leave out how seeds differ, and are too narrow" if min(self.seeds) == 1 else ""
+        paired = " in pairs" if self.paired else ""
+        rest = [
+            f"{self.metric} of {self.worse} minus that of {self.better} at equal compute: {_in_words(self.difference)}.",
+            f"From {models} models{paired}, seeds: {seeds}{one_seed}.",
+        ]
         if self.multiplier is None:
             low, high = self.exponent.low, self.exponent.high
             why = f"the score does not surely fall with compute (alpha {low:.3g} to {high:.3g})"
-            return [f"Not distinguishable in compute: {why}.", *lines]
+            return [f"Not distinguishable in compute: {why}.", *rest]
         needs = f"{self.worse} needs {_in_words(self.multiplier)} times the compute of {self.better}"
         verdict = f"{self.better} is better" if self.distinguishable else "Not distinguishable"
-        return [f"{verdict}: {needs}.", *lines]
+        return [f"{verdict}: {needs}.", *rest]
 
     def table(self) -> list[list[str]]:
         """Rows of text: name, value."""
@@ -125,24 +130,8 @@ class DesignComparison:
         ]
 
     def sentence(self) -> str:
-        """The comparison in words."""
-        what = f"{self.metric} of {self.worse} minus that of {self.better}"
-        gap = f"At equal compute, {what} is {_in_words(self.difference)}."
-        if min(self.seeds) == 1:
-            gap += " With one seed, the intervals leave out how seeds differ, and are too narrow."
-        if self.multiplier is None:
-            low, high = self.exponent.low, self.exponent.high
-            return (
-                f"{self.worse} and {self.better} are not distinguishable in compute: alpha, {low:.3g} to {high:.3g}, "
-                f"is not surely positive or too close to 0, so there is no multiplier. {gap}"
-            )
-        needs = f"{_in_words(self.multiplier)} times the compute for the same {self.metric}"
-        if self.distinguishable:
-            return f"{self.worse} needs {needs} as {self.better}. {gap}"
-        return (
-            f"{self.worse} and {self.better} are not distinguishable: {self.worse} needs {needs}, and the interval "
-            f"contains 1. {gap}"
-        )
+        """The answer as one text."""
+        return " ".join(self.headline())
 
 
 def compare_designs(designs: Mapping[str, Observations], level: float = 0.9, seed: int = 0) -> DesignComparison:

@@ -69,10 +69,8 @@ class Fit:
 
     @property
     def equation(self) -> str:
-        """The law with its numbers: "FID-50K = 252 C^-0.272 T^-0.192"; a floor of 0 is left out."""
+        """The law with its numbers: "FID-50K = 252 C^-0.272 T^-0.192"."""
         law = self.form.formula.removeprefix("y = ")
-        if self.parameters.get("E") == 0:
-            law = law.removeprefix("E + ")
         for name, value in self.parameters.items():
             law = re.sub(rf"\b{name}\b", f"{value:{'.3g' if name in self.form.exponents else '.4g'}}", law)
         return f"{self.observations.metric} = {law}"

@@ -20,6 +20,17 @@ from analysis.laws.profile_likelihood import Profile
 FEW_NAMES = 4  # so many models are named in a sentence
 
 
+def usual_intervals(rows: Observations, objective: Objective) -> Intervals:
+    """How intervals are made unless somebody says: profile where each model has one score, else bootstrap.
+
+    The profile likelihood counts rows as independent. With one score a model that is what is assumed anyway, and it
+    has Student's t for how few they are, where percentiles of a dozen models are too narrow. Several scores of a model
+    are not independent, nor are those of one seed: only the bootstrap draws models, and seeds across models. It also
+    serves where there is no likelihood (log-huber).
+    """
+    return "profile" if len(set(rows.models)) == len(rows) and objective != "log-huber" else "bootstrap"
+
+
 def intervals_of(law: Fit, method: Intervals, seed: int = 0) -> bootstrap.Bootstrap | Profile:
     """The intervals of `law` by the method of that name."""
     check_known("intervals", method, get_args(Intervals))
@@ -61,15 +72,26 @@ class HeldOut:
 
     def headline(self) -> str:
         """The prediction of the largest model in a line."""
-        prediction, truth, runs = self.predictions[-1], self.truth[-1], self.runs[-1]
-        law, new = prediction.law, prediction.new_run
+        law, new, truth = self.predictions[-1].law, self.predictions[-1].new_run, self.truth[-1]
         said = decimals_of(truth)
         where = "inside" if law.holds(truth) else "outside"
-        both = "" if law.holds(truth) or any(map(new.holds, runs)) else ", and outside a new run's"
+        both = "" if law.holds(truth) or any(map(new.holds, self.runs[-1])) else " and a new run's"
         return (
             f"From the others it predicts {self.models[-1]} at {law.estimate:{said}}; true: {truth:{said}} "
             f"({self.relative_errors[-1]:+.1%}), {where} the law's {law.low:{said}} to {law.high:{said}}{both}."
         )
+
+    def cells(self) -> list[str]:
+        """The same in three cells: the prediction, the law's interval, a new run's; and whether one missed."""
+        law, new, truth = self.predictions[-1].law, self.predictions[-1].new_run, self.truth[-1]
+        said, runs = decimals_of(truth), self.runs[-1]
+        inside = sum(map(new.holds, runs))
+        missed = "" if inside == len(runs) else ", missed" if len(runs) == 1 else f", {inside} of {len(runs)} inside"
+        return [
+            f"{law.estimate:{said}} ({self.relative_errors[-1]:+.1%})",
+            f"{law.low:{said}} to {law.high:{said}}{'' if law.holds(truth) else ', missed'}",
+            f"{new.low:{said}} to {new.high:{said}}{missed}",
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -63,7 +63,7 @@ class PatchLaws:
     def sentence(self) -> str:
         """The exponents."""
         said = [f"{law.parameters['alpha']:.3f} at patch {patch}" for patch, law in self.fits.items()]
-        return f"One law a patch size, y = A C^-alpha: alpha = {', '.join(said)}."
+        return f"One law for each patch size, y = A C^-alpha: alpha = {', '.join(said)}."
 
 
 def laws_by_patch(rows: Observations, objective: Objective = "logs") -> PatchLaws:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,14 @@ import numpy as np
 from analysis.errors import ResultsError
 from analysis.laws.bootstrap import Bootstrap
 from analysis.laws.choices import Intervals, Objective
+from analysis.laws.fit import Fit
 from analysis.laws.held_out import (
     Comparison,
     HeldOut,
     compare,
     intervals_of,
     leave_largest_out,
+    usual_intervals,
     weight_of_evidence,
 )
 from analysis.laws.intervals import Interval, check_level
@@ -26,6 +28,10 @@ from analysis.laws.profile_likelihood import Profile
 
 COMPARED_FORMS = ("power", "power-floor", "tokens", "tokens-floor")
 """The laws of scores at one step."""
+BY_PATCH = "by-patch"
+"""In the place of forms: nothing but a power law for each patch size."""
+UNTESTED = "Not tested: there are too few models to predict the largest from the others."
+WIDTH = 100  # of a terminal
 CLEAR_GAP = 2  # of AICc: more is better than a little (Burnham & Anderson 2002)
 
 
@@ -42,6 +48,7 @@ class FitReport:
         patches: one law per patch size; None where the rows do not allow it.
         held_out: the largest model predicted by the best form; if asked, by each, and then by the law of its patch size.
         refused: what could not be done, and why.
+        alphas: patch size -> the exponent of its law, where laws by patch size are all that was asked for.
     """
 
     source: str
@@ -52,19 +59,49 @@ class FitReport:
     patches: PatchLaws | None
     held_out: tuple[HeldOut, ...]
     refused: tuple[str, ...]
+    alphas: Mapping[int, Interval] = field(default_factory=dict)
 
     def headline(self) -> list[str]:
         """The answer in three lines: the best law, whether it predicts the largest model, and what that means."""
+        if self.alphas:
+            return self._headline_by_patch()
         best, (_, intervals) = self.comparison.fits[0], self.intervals[0]
-        ranges = ", ".join(f"{name} {intervals[name].low:.3g} to {intervals[name].high:.3g}" for name in best.form.exponents)
-        models = len(set(self.rows.models))
-        law = f"{best.equation} ({self.level:.0%}: {ranges}), {models} models."
-        test = next((test for test in self.held_out if test.fit.form is best.form), None)
-        if test is None:
-            return [law, "Not tested: there are too few models to predict the largest from the others.", *self._tenfold()]
-        if test.holds_law:
-            return [law, test.headline(), *self._tenfold()]
-        return [law, test.headline(), f"So do not extrapolate with it{self._why_not()}."]
+        ranges = [f"{name} {intervals[name].low:.3g} to {intervals[name].high:.3g}" for name in best.form.exponents]
+        laws = (
+            f"{best.equation} ({self.level:.0%}: {', '.join(ranges[:count])}), {len(set(self.rows.models))} models."
+            for count in range(len(ranges), 0, -1)
+        )
+        law = next((law for law in laws if len(law) <= WIDTH), best.equation)
+        if self.test is None:
+            return [law, UNTESTED, *self._tenfold()]
+        meaning = self._tenfold() if self.test.holds_law else [f"So do not extrapolate with it{self._why_not()}."]
+        return [law, self.test.headline(), *meaning]
+
+    def _headline_by_patch(self) -> list[str]:
+        alphas = ", ".join(
+            f"{alpha.estimate:.2g} ({alpha.low:.2g} to {alpha.high:.2g}) at /{patch}"
+            for patch, alpha in self.alphas.items()
+        )
+        law = f"{self.rows.metric} = A C^-alpha, alpha {alphas}."
+        test = self.patch_test
+        return [law, UNTESTED if test is None else test.headline(), *self._against_joint()]
+
+    @property
+    def test(self) -> HeldOut | None:
+        """The largest model predicted by the best law of all models."""
+        return self._test_of(self.comparison.fits[0])
+
+    @property
+    def patch_test(self) -> HeldOut | None:
+        """The largest model predicted by the law of its patch size, if there is more than one size."""
+        return next(filter(self._is_of_one_patch, self.held_out), None)
+
+    def _test_of(self, law: Fit) -> HeldOut | None:
+        tests = (test for test in self.held_out if not self._is_of_one_patch(test))
+        return next((test for test in tests if test.fit.form is law.form), None)
+
+    def _is_of_one_patch(self, test: HeldOut) -> bool:
+        return len(set(test.fit.observations.patches)) == 1 < len(set(self.rows.patches))
 
     def _tenfold(self) -> list[str]:
         """What ten times the compute does to the score, if the best law is a power of it."""
@@ -72,7 +109,7 @@ class FitReport:
         if best.form.floor or "compute" not in best.form.variables:
             return []
         estimate, high, low = (10 ** -getattr(intervals["alpha"], end) for end in ("estimate", "low", "high"))
-        return [f"Ten times the compute makes the {self.rows.metric} {estimate:.2g} times ({low:.2g} to {high:.2g})."]
+        return [f"Ten times the compute multiplies the {self.rows.metric} by {estimate:.2g} ({low:.2g} to {high:.2g})."]
 
     def _why_not(self) -> str:
         if self.patches is None or not self.patches.aicc < self.comparison.fits[0].aicc - CLEAR_GAP:
@@ -80,10 +117,20 @@ class FitReport:
         alphas = [law.parameters["alpha"] for law in self.patches.fits.values()]
         return f": patch sizes follow different laws (alpha {min(alphas):.2g} to {max(alphas):.2g})"
 
+    def _against_joint(self) -> list[str]:
+        joint = self.comparison.fits[0].aicc
+        if self.patches is None or not self.patches.aicc < joint:
+            return []
+        return [
+            f"One law for each patch size is {weight_of_evidence(joint - self.patches.aicc)} better than one for all by "
+            f"AICc ({_aicc(self.patches.aicc)} against {_aicc(joint)})."
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "source": self.source,
+            "headline": self.headline(),
             "sentences": self.sentence().splitlines(),
             "level": self.level,
             "fits": [
@@ -96,6 +143,7 @@ class FitReport:
             ],
             "comparison": self.comparison.to_dict(),
             "by_patch": self.patches.to_dict() if self.patches else None,
+            "alphas": {str(patch): alpha.to_dict() for patch, alpha in self.alphas.items()},
             "held_out": [each.to_dict() for each in self.held_out],
             "refused": list(self.refused),
         }
@@ -108,7 +156,7 @@ class FitReport:
                 ", ".join(f"{name} {interval}" for name, interval in found.items()),
                 str(law.num_parameters + 1),
                 f"{law.loss:.4g}",
-                f"{law.aicc:.1f}" if np.isfinite(law.aicc) else "none",
+                _aicc(law.aicc),
                 "none" if np.isnan(error) else f"{error:.1%}",
                 f"{law.agreeing:.0%} of {law.starts}",
                 f"{law.condition:.3g}",
@@ -118,26 +166,52 @@ class FitReport:
             )
         ]
 
+    def predictions(self) -> list[list[str]]:
+        """Rows of text under `PREDICTION_HEADINGS`: what each law says of the largest model, fitted without it."""
+        rows = []
+        if self.alphas and self.patches:
+            of_largest = None if self.patch_test is None else self.patch_test.fit.observations.patches[0]
+            for patch, law in self.patches.fits.items():
+                models = f"{len(set(law.observations.models)) - (patch == of_largest)} of /{patch}"
+                said = self.patch_test.cells() if self.patch_test and patch == of_largest else ["", "", ""]
+                rows.append([law.equation.partition(" = ")[2], _aicc(law.aicc), models, *said])
+        for law, error in zip(self.comparison.fits, self.comparison.held_out_errors, strict=True):
+            test = self._test_of(law)
+            models = str(len(set(self.rows.models)) - 1)
+            unasked = ["none" if np.isnan(error) else f"{error:.1%} off", "", ""]
+            said = [models, *(unasked if test is None else test.cells())]
+            rows.append([law.equation.partition(" = ")[2], _aicc(law.aicc), *said])
+        if (test := self.patch_test) is not None and self.patches is not None and not self.alphas:
+            patch = test.fit.observations.patches[0]
+            models = f"{len(set(test.fit.observations.models))} of /{patch}"
+            rows.append(["a law for each patch size", _aicc(self.patches.aicc), models, *test.cells()])
+        return rows
+
+    def findings(self) -> list[str]:
+        """What the tables do not say, a line each."""
+        lines = [self.comparison.sentence()]
+        if self.patches:
+            lines += [self.patches.sentence(), *self._against_joint()]
+        return [*lines, self.how(), *(f"Not done: {why}" for why in self.refused)]
+
+    def how(self) -> str:
+        """How the intervals were made, in words: of several bootstraps, with what is worst of any."""
+        first, *others = (how for how, _ in self.intervals)
+        if isinstance(first, Bootstrap):
+            every = [first, *(how for how in others if isinstance(how, Bootstrap))]
+            worst = {name: max(getattr(how, name) for how in every) for name in ("failed", "missed")}
+            return f"Intervals: {replace(first, **worst).sentence()}"
+        return f"Intervals: {first.sentence()}"
+
     def sentence(self) -> str:
-        """A line a finding."""
+        """A line a finding: everything in words."""
         fits = zip(self.comparison.fits, self.intervals, strict=True)
         lines = [law.sentence(found) for law, (_, found) in fits]
-        lines.append(self.comparison.sentence())
-        if self.patches:
-            lines.append(self.patches.sentence())
-            gap = self.comparison.fits[0].aicc - self.patches.aicc
-            if gap > 0:
-                lines.append(
-                    f"One law a patch size is {weight_of_evidence(gap)} better than the best joint law by AICc "
-                    f"({self.patches.aicc:.1f} against {self.comparison.fits[0].aicc:.1f})."
-                )
-        lines += [f"Held out: {each.sentence()}" for each in self.held_out]
-        lines += [f"{law.form.name}: {how.sentence()}" for law, (how, _) in zip(
-            self.comparison.fits, self.intervals, strict=True
-        )]  # fmt: skip
-        return "\n".join([*lines, *(f"Not done: {why}" for why in self.refused)])
+        return "\n".join([*lines, *(f"Held out: {each.sentence()}" for each in self.held_out), *self.findings()])
 
 
+PREDICTION_HEADINGS = ["law", "AICc", "models", "predicted", "the law's interval", "a new run's"]
+"""models: those that the prediction of the largest is made from."""
 TABLE_HEADINGS = ["form", "parameters", "k", "loss", "AICc", "held-out error", "starts agree", "condition"]
 
 
@@ -146,7 +220,7 @@ def fit_report(
     source: str,
     forms: Iterable[str] = COMPARED_FORMS,
     objective: Objective = "logs",
-    method: Intervals = "bootstrap",
+    method: Intervals | None = None,
     level: float = 0.9,
     seed: int = 0,
     held_out: bool = False,
@@ -154,25 +228,38 @@ def fit_report(
 ) -> FitReport:
     """Fit the forms, compare them, make intervals, and test the best on the largest model; if `held_out`, all of them.
 
+    Args:
+        forms: names of `FORMS`, or `BY_PATCH` alone.
+        method: of the intervals; default: `usual_intervals`.
+
     Raises:
         ResultsError: no form can be fitted, or see `bootstrap` and `Profile`.
     """
     check_level(level)
-    comparison = compare(rows, forms, objective)
+    method = method or usual_intervals(rows, objective)
+    names = tuple(forms)
+    alone = names == (BY_PATCH,)
+    comparison = compare(rows, ("power",) if alone else names, objective)
     refused = list(comparison.refused)
     intervals = []
     for law in comparison.fits:
         how = intervals_of(law, method, seed)
         intervals.append((how, {name: how.interval(name, level) for name in law.form.parameters}))
-    patches = None
-    if by_patch:
+    patches, alphas = None, {}
+    if by_patch or alone:
         try:
             patches = laws_by_patch(rows, objective)
         except ResultsError as error:
+            if alone:
+                raise
             refused.append(f"by patch: {error}")
+    if alone and patches:
+        alphas = {
+            patch: intervals_of(law, method, seed).interval("alpha", level) for patch, law in patches.fits.items()
+        }
     tests = []
     subsets = [(law.form.name, rows) for law in comparison.fits[: None if held_out else 1]]
-    if held_out and patches and len(patches.fits) > 1:
+    if (held_out or alone) and patches and len(patches.fits) > 1:
         largest = rows.patches[int(np.argmax(rows.variables["compute"]))]
         its = [row for row, patch in enumerate(rows.patches) if patch == largest]
         subsets.append(("power", rows.at(its)))
@@ -181,4 +268,10 @@ def fit_report(
             tests.append(leave_largest_out(subset, name, objective, method, level, seed))
         except ResultsError as error:
             refused.append(f"held out, {name}: {error}")
-    return FitReport(source, rows, comparison, level, tuple(intervals), patches, tuple(tests), tuple(refused))
+    return FitReport(
+        source, rows, comparison, level, tuple(intervals), patches, tuple(tests), tuple(refused), alphas
+    )
+
+
+def _aicc(value: float) -> str:
+    return f"{value:.1f}" if np.isfinite(value) else "none"

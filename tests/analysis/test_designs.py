@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,7 @@ def test_order_does_not_matter_and_names_follow_the_data():
     swapped = compare_designs({"a": bad, "b": good})
     assert (found.better, swapped.better) == ("a", "b")
     assert (swapped.multiplier, swapped.difference) == (found.multiplier, found.difference)
-    assert found.sentence().startswith("b needs ")
+    assert found.headline()[0].startswith("a is better: b needs ")
 
 
 @pytest.mark.parametrize("other_seeds", [(0, 1, 2), (3, 4, 5)])
@@ -120,7 +121,7 @@ def test_a_model_missing_in_one_design_is_left_out_and_named():
 def test_a_score_that_does_not_fall_has_no_multiplier():
     found = compare_designs({"a": rows_of(GMACS, 80 * GMACS**0.2), "b": rows_of(GMACS, 90 * GMACS**0.2)})
     assert found.multiplier is None and not found.distinguishable
-    assert "no multiplier" in found.sentence()
+    assert found.headline()[0].startswith("Not distinguishable in compute")
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["multiplier"] is None
 
 
@@ -183,8 +184,9 @@ def test_command_prints_what_json_holds(results):
     means = [np.exp(np.mean([np.log(fid_of(label, 2000, seed)) for seed in (0, 1)])) for label in LABELS[:6]]
     assert found["difference"]["estimate"] == pytest.approx(0.5 * np.mean(means), rel=1e-9)
     assert found == compare_designs(collected_designs({"r": load(results)}, "block")).to_dict()
-    printed = run(results)
-    assert found["sentence"] in printed and "equal steps and batch" in printed
+    printed = run(results, "--verbose").splitlines()
+    assert printed[: len(found["headline"])] == found["headline"] and len(found["headline"]) <= 3
+    assert f"in-context needs {found['multiplier']['estimate']:.3g} " in printed[0]
 
 
 def test_command_refuses_in_one_line(results, tmp_path):
@@ -193,18 +195,21 @@ def test_command_refuses_in_one_line(results, tmp_path):
     write_design(tmp_path / "nan", "adaln", 1.5, fid=float("nan"), num_samples=7)
     collect(tmp_path / "nan", tmp_path / "nans")
     cases = {
-        "--by block: 1 design .adaln-zero.; needed: two": (DIGITS,),
+        "--by block: 1 design .adaln-zero.; needed: two; accepted: two models .--between S/4,S/2": (DIGITS,),
         r"--by patch: 3 designs .1, 2, 4.; choose two: --between": (DIGITS, "--by", "patch"),
         "no design 8; accepted: two of 1, 2, 4": (DIGITS, "--by", "patch", "--between", "1,8"),
         "no column colour; accepted: source, run": (results, "--by", "colour"),
-        "num_samples: 1000, 7 are not comparable": (results, tmp_path / "other", "--by", "source"),
+        "num_samples: 7 in .*other, 1000 in .*results.*`ditbench evaluate": (results, tmp_path / "other", "--by", "source"),
         "adaln: fid: computed for no row": (tmp_path / "other", tmp_path / "nans"),
-        "designs differ in block .adaln-zero, in-context.": (results, "--by", "patch", "--between", "2,4"),
-        "designs differ in block .adaln, in-context.": (tmp_path / "other", tmp_path / "nans", "--by", "sweep"),
+        "differ in block .adaln-zero and in-context in 2, ": (results, "--by", "patch", "--between", "2,4"),
+        "differ in block .in-context in runs, adaln in nan.": (tmp_path / "other", tmp_path / "nans", "--by", "sweep"),
         "step 77: no score": (results, "--step", 77),
         "the same folder twice": (results, results),
-        "the other designs; needed: at least 3 .*in-context 35.24 at 119.37": ("--source", "published"),
-        "either folders of results or": (),
+        "--between B/2: accepted: two designs": (DIGITS, "--between", "B/2"),
+        "no design B/3; accepted: two of B/1, ": (DIGITS, "--between", "B/2,B/3"),
+        "published is compared by itself": ("published", results),
+        "published: kid is not published": ("published", "--metric", "kid"),
+        "DATA: missing; accepted: published": (),
     }
     for message, arguments in cases.items():
         with pytest.raises(ResultsError, match=message) as caught:
@@ -218,3 +223,101 @@ def test_the_digits_study_on_other_seeds_is_the_same_design():
     found = json.loads(output)
     assert found["models"] == [12, 12] and not found["distinguishable"]
     assert found["multiplier"]["low"] < 1 < found["multiplier"]["high"]
+
+
+def test_two_models_of_one_study_are_compared_over_their_seeds():
+    found = json.loads(run(DIGITS, "--between", "B/2, L/4", "--format", "json"))
+    rows = load(DIGITS).evals.query("step == 600")
+    scores = {label: rows.loc[rows["label"] == label].sort_values("seed") for label in ("B/2", "L/4")}
+    assert found["means"] == pytest.approx([scores[name]["fid"].mean() for name in (found["better"], found["worse"])])
+    assert found["gmacs"] == [scores[name]["gmacs"].iloc[0] for name in (found["better"], found["worse"])]
+    assert (found["seeds"], found["paired"]) == ([3, 3], True)
+    gaps = scores[found["worse"]]["fid"].to_numpy() - scores[found["better"]]["fid"].to_numpy()
+    half = 2.9199856 * np.std(gaps, ddof=1) / np.sqrt(3)  # Student's t of 2 degrees of freedom, 95 %
+    assert found["interval"]["low"] == pytest.approx(np.mean(gaps) - half, rel=1e-6)
+    assert found["distinguishable"] == (found["interval"]["low"] > 0)
+    same = run(DIGITS, "--by", "label", "--between", "B/2,L/4", "--format", "json")
+    assert json.loads(same) == found
+
+
+def test_of_two_studies_of_one_model_each_the_models_are_compared(tmp_path):
+    for label, seeds in (("S/4", (0, 1)), ("B/2", (0, 1, 2))):
+        for seed in seeds:
+            write_run(tmp_path / "runs" / label[0], label, seed)
+        collect(tmp_path / "runs" / label[0], tmp_path / label[0])
+    found = json.loads(run(tmp_path / "S", tmp_path / "B", "--format", "json"))
+    assert (found["better"], found["seeds"], found["paired"]) == (str(tmp_path / "B"), [3, 2], False)
+    assert found["means"] == pytest.approx(
+        [np.mean([fid_of("B/2", 2000, seed) for seed in range(3)]), np.mean([fid_of("S/4", 2000, n) for n in (0, 1)])]
+    )
+
+
+def test_the_papers_designs_have_one_seed_each():
+    table = json.loads(run("published", "--format", "json"))
+    assert {row["design"]: row["mean"] for row in table["designs"]} == {
+        "adaln-zero": 19.47, "adaln": 25.21, "cross-attention": 26.14, "in-context": 35.24
+    }  # fmt: skip
+    two = json.loads(run("published", "--between", "in-context,adaln-zero", "--format", "json"))
+    assert (two["better"], two["interval"], two["distinguishable"]) == ("adaln-zero", None, False)
+    assert two["difference"] == pytest.approx(35.24 - 19.47)
+    models = json.loads(run("--source", "published", "--between", "B/2,L/4", "--format", "json"))
+    assert (models["better"], models["gmacs"]) == ("B/2", [23.01, 19.7])
+
+
+OTHER_NETWORK = {"extractor": "digits-cnn-22222222"}
+
+
+def test_scores_of_another_machines_network_are_comparable_once_they_are_scored_again(tmp_path):
+    """What the refusal asks for: the same samples by the other's network, in other-evals.jsonl."""
+    write_design(tmp_path / "runs" / "a", "adaln-zero", 1.0, extractor="digits-cnn-11111111")
+    write_design(tmp_path / "runs" / "b", "in-context", 1.5, **OTHER_NETWORK)
+    for name in "ab":
+        collect(tmp_path / "runs" / name, tmp_path / name)
+    with pytest.raises(ResultsError) as refusal:
+        run(tmp_path / "a", tmp_path / "b")
+    said = str(refusal.value)
+    assert "extractor: digits-cnn-11111111 in adaln-zero, digits-cnn-22222222 in in-context" in said
+    assert "num_samples" not in said
+    for folder in (tmp_path / "runs" / "b").glob("*/"):
+        lines = [json.loads(line) for line in (folder / "evals.jsonl").read_text().splitlines()]
+        again = [line | {"extractor": "digits-cnn-11111111", "fid": 2 * line["fid"]} for line in lines]
+        write_lines(folder / "other-evals.jsonl", again)
+    collect(tmp_path / "runs" / "b", tmp_path / "b")
+    found = json.loads(run(tmp_path / "a", tmp_path / "b", "--format", "json"))
+    assert (found["better"], found["ratio"]["estimate"]) == ("adaln-zero", pytest.approx(3))
+
+
+@pytest.mark.parametrize(
+    ("there", "needed"),
+    [
+        ({"extractor": "dinov2-vitl14-00000000"}, {"evaluate": ["--extractor digits-mlp"]}),
+        ({"num_samples": 2000}, {"evaluate": ["--num-samples 1000"]}),
+        ({"kid_subset_size": 50}, {"evaluate": ["--kid-subset-size 100"]}),
+        ({"reference": "adm-imagenet-256"}, {"evaluate": ["--reference REFERENCE"]}),
+        ({"num_samples": 500}, {"evaluate": ["--num-samples 500"]}),
+        (
+            {"sampler": "ddim eta=0.5", "sampling_steps": 50, "guidance_scale": 4.0, "clip_denoised": False},
+            {"sample": ["--sampler ddpm", "--sampling-steps 250", "--guidance-scale 1", "--clip-denoised"]},
+        ),
+        ({"labels": "uniform"}, {"sample": ["--labels balanced"], "evaluate": []}),
+    ],
+)
+def test_each_difference_of_a_key_has_its_remedy_in_options_that_exist(tmp_path, there, needed):
+    write_design(tmp_path / "a", "adaln-zero", 1.0, seeds=(0,))
+    write_design(tmp_path / "b", "in-context", 1.5, seeds=(0,), **there)
+    tables = {name: collect(tmp_path / name, tmp_path / f"{name}-results") for name in "ab"}
+    with pytest.raises(ResultsError) as refusal:
+        collected_designs(tables)
+    said = str(refusal.value)
+    assert "\n" not in said
+    for key in there:
+        assert f"{key}: " in said
+    commands = {text.split()[1]: text for text in re.findall(r"`(ditbench [^`]*)`", said)}
+    assert set(commands) == {"evaluate", "collect", *needed}
+    for command, options in needed.items():
+        assert all(f"{option} " in f"{commands[command]} " for option in options)
+    from ditbench import app
+
+    for command, text in commands.items():
+        printed = CliRunner().invoke(app, [command, "--help"]).output
+        assert [word for word in text.split() if word.startswith("--") and word not in printed] == []

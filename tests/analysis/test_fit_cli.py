@@ -17,6 +17,7 @@ from analysis.laws.bootstrap import METHODS
 from analysis.laws.choices import Method, Objective
 from analysis.laws.compute import COMPUTE, Convention, training_gmacs
 from analysis.laws.forms import FORMS
+from analysis.laws.held_out import usual_intervals
 from analysis.laws.observed import collected_observations, published_observations
 from analysis.laws.solver import OBJECTIVES
 from analysis.results.tables import load
@@ -39,12 +40,19 @@ def run(*arguments):
     return result.output
 
 
+def answer(output):
+    """The lines above the rule, and those below."""
+    lines = output.splitlines()
+    rule = next(index for index, line in enumerate(lines) if set(line) == {"\N{BOX DRAWINGS LIGHT HORIZONTAL}"})
+    return lines[:rule], lines[rule + 1 :]
+
+
 @pytest.mark.slow
 def test_published_report_has_prediction_interval_and_truth(tmp_path):
-    arguments = ("--source", "published", "--held-out", "largest")
+    arguments = ("published", "--held-out", "largest")
     printed = run(*arguments, "--format", "json", "--out", tmp_path / "published.json")
     assert (tmp_path / "published.json").read_text() == printed
-    assert run(*arguments, "--format", "json") == printed  # same seed, same numbers
+    assert run("--source", "published", *arguments[1:], "--format", "json") == printed  # as earlier versions had it
     report = json.loads(printed)
     assert [each["form"] for each in report["fits"]] == ["tokens", "power", "tokens-floor", "power-floor"]
     power = report["fits"][1]
@@ -59,13 +67,59 @@ def test_published_report_has_prediction_interval_and_truth(tmp_path):
     assert report["fits"][0]["left_out"][0].startswith("DiT-XL/2 in-context")
 
 
-def test_a_table_says_what_was_fitted():
-    output = run("--source", "published", "--intervals", "profile")
-    assert "FID-50K, 12 rows; loss: sum of squared residuals of log(score)" in output
-    assert (
-        "One law a patch size, y = A C^-alpha: alpha = 0.108 at patch 8, 0.288 at patch 4, 0.427 at patch 2" in output
-    )
-    assert "true FLOPs are 2x" in output
+def test_the_answer_is_in_three_lines_and_below_them_stand_the_numbers_of_the_readme():
+    output = run("published", "--held-out", "largest")
+    headline, rest = answer(output)
+    assert len(headline) <= 3 and max(map(len, headline)) <= 100
+    law = published_law()
+    for number in (*law["alpha"], 25.69, "+32.0%", 19.47, 20.56, "32.10"):
+        assert str(number) in "\n".join(headline[:2])
+    # README, "What a law predicts": predicted, the law's interval, a new run's.
+    rows = [line.split("  ") for line in rest]
+    cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
+    assert ["25.69 (+32.0%)", "20.56 to 32.10, missed", "17.15 to 38.50"] == cells_of("252 C^-0.272 T^-0.192", cells)
+    assert ["26.48 (+36.0%)", "19.68 to 35.62, missed", "15.43 to 45.42"] == cells_of("137.8 C^-0.365", cells)
+    assert ["20.59 (+5.7%)", "11.75 to 36.08", "9.58 to 44.26"] == cells_of("a law for each patch size", cells)
+    lines = [line for line in output.splitlines() if len(line) > 20]
+    assert len(lines) == len(set(lines)), "a line twice"
+
+
+def published_law():
+    """The interval of alpha of the best law, as the committed fit has it."""
+    found = json.loads((DIGITS.parent / "fits" / "published.json").read_text())["fits"][0]
+    alpha = found["intervals"]["parameters"]["alpha"]
+    return {"alpha": (f"{alpha['low']:.3g}", f"{alpha['high']:.3g}")}
+
+
+def cells_of(law, rows):
+    return next(row[-3:] for row in rows if row and row[0] == law)
+
+
+def test_intervals_are_profile_for_one_score_a_model_and_bootstrap_for_several():
+    one = json.loads(run("published", "--form", "power", "--format", "json"))
+    assert one["fits"][0]["intervals"]["method"] == "profile"
+    assert len(one["held_out"]) == 1  # the best law is tested unasked
+    several = json.loads(run(DIGITS, "--form", "power", "--format", "json"))
+    assert several["fits"][0]["intervals"]["method"] == "bootstrap"
+    rows = published_observations()
+    assert usual_intervals(rows, "log-huber") == "bootstrap"
+
+
+def test_laws_by_patch_alone_are_each_given_with_its_interval():
+    found = json.loads(run("published", "--form", "by-patch", "--format", "json"))
+    assert {patch: round(alpha["estimate"], 3) for patch, alpha in found["alphas"].items()} == {
+        "8": 0.108, "4": 0.288, "2": 0.427
+    }  # fmt: skip
+    assert all(alpha["low"] < alpha["estimate"] < alpha["high"] for alpha in found["alphas"].values())
+    assert found["held_out"][-1]["models_fitted"] == ["B/2", "L/2", "S/2"]
+    assert "25.69" not in run("published", "--form", "by-patch")
+
+
+def test_verbose_says_what_was_fitted_and_left_out():
+    output = " ".join(run("published", "--verbose").split())
+    assert "alpha 0.3648 [0.2859, 0.4436]" in output
+    assert "alpha = 0.108 at patch 8, 0.288 at patch 4, 0.427 at patch 2" in output
+    assert "DiT-XL/2 in-context" in output and "DiT-XL/2 in-context" not in run("published")
 
 
 def test_digits_have_three_seeds_of_each_model(digits):
@@ -77,17 +131,16 @@ def test_digits_have_three_seeds_of_each_model(digits):
     assert rows.variables["compute"].tolist() == last["gmacs"].tolist()
     assert set(rows.variables["tokens"]) == {4, 16, 64}
     assert set(rows.variables["images"]) == {19200}
-    output = run(DIGITS, "--held-out", "largest", "--intervals", "profile")
-    assert "3 of 3 runs are inside a new run's" in output
+    found = json.loads(run(DIGITS, "--intervals", "profile", "--form", "tokens", "--format", "json"))
+    assert found["held_out"][0]["models"][0]["truth_inside_new_run"]
 
 
 def test_parameters_and_data_need_one_patch_size(digits):
     rows = collected_observations(digits, all_steps=True, patch=1)
     assert len(rows) == 48
     assert set(rows.variables["images"]) == {4800, 9600, 14400, 19200}
-    assert "y = E + A N^-alpha + B D^-beta" in run(
-        DIGITS, "--form", "chinchilla", "--patch", 1, "--intervals", "profile"
-    )
+    output = run(DIGITS, "--form", "chinchilla", "--patch", 1, "--intervals", "profile")
+    assert " N^-" in output.splitlines()[0] and " D^-" in output.splitlines()[0]
     with pytest.raises(ResultsError, match="no term for tokens; needed: one patch size, --patch N"):
         run(DIGITS, "--form", "chinchilla")
     with pytest.raises(ResultsError, match="patch 8: no such rows; accepted: 1, 2, 4"):
@@ -153,8 +206,8 @@ def test_bad_scores_are_refused(digits, column, value, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "accepted: either a folder of results or --source published"),
-        ((DIGITS, "--source", "published"), "accepted: either a folder of results or --source published"),
+        ((), "DATA: missing; accepted: one of published"),
+        ((DIGITS, "--source", "published"), "DATA: .*digits and published; accepted: one of"),
         ((DIGITS, "--metric", "precision"), "metric precision: no law of this kind; accepted: fid"),
         ((DIGITS, "--metric", "sfid"), "sfid: computed for no row"),
         (("--source", "published", "--metric", "loss"), "loss: not published for the 12 models; accepted: fid"),

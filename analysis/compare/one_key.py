@@ -1,0 +1,162 @@
+"""Scores of designs that may stand side by side: those of one evaluation key, or what differs and how to mend it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from analysis.errors import ResultsError
+from analysis.results.run_folders import EVALUATION_KEY_TYPES
+from analysis.results.tables import Tables
+
+KEY = tuple(EVALUATION_KEY_TYPES)
+OF_SCORING = {
+    "num_samples": "--num-samples",
+    "reference": "--reference",
+    "extractor": "--extractor",
+    "kid_subset_size": "--kid-subset-size",
+}
+"""What `ditbench evaluate` can change for samples that are there: key -> option."""
+OF_SAMPLING = {
+    "sampler": "--sampler",
+    "sampling_steps": "--sampling-steps",
+    "clip_denoised": "--clip-denoised",
+    "guidance_scale": "--guidance-scale",
+    "guidance_channels": "--guidance-channels",
+    "decoder": "--decoder",
+    "labels": "--labels",
+}
+"""What takes new samples, by `ditbench sample`."""
+
+
+def of_one_key(designs: Mapping[str, Tables]) -> dict[str, Tables]:
+    """The designs with only those scores whose evaluation key all of them have; the one of most scores, if several.
+
+    Scores that were added with `ditbench evaluate --run` count (other_evals), so that what is not comparable as it was
+    scored first can be made so.
+
+    Raises:
+        ResultsError: there is no such key: what differs between two designs, and the commands that mend it.
+    """
+    scores = {name: _all_scores(tables) for name, tables in designs.items()}
+    for name, rows in scores.items():
+        if rows.empty:
+            raise ResultsError(f"{name}: no score yet; needed: scored runs, `ditbench collect` again after that")
+    own = {name: _keys(designs[name].evals if len(designs[name].evals) else rows) for name, rows in scores.items()}
+    shared = set.intersection(*(set(_keys(rows)) for rows in scores.values()))
+    if not shared:
+        first, *others = own
+        other = next((name for name in others if not set(_keys(scores[name])) & set(_keys(scores[first]))), others[-1])
+        raise ResultsError(_difference(first, _usual(own[first]), other, _usual(own[other]), designs))
+    # The one that most designs were scored with first; then that of most scores.
+    counts = {key: (sum(key in keys for keys in own.values()), sum(_keys(s).get(key, 0) for s in scores.values())) for key in shared}  # fmt: skip
+    best = max(shared, key=lambda key: (counts[key], str(key)))
+    return {name: replace(designs[name], evals=rows.loc[_key_of(rows) == best]) for name, rows in scores.items()}
+
+
+def _all_scores(tables: Tables) -> pd.DataFrame:
+    others = tables.other_evals
+    if others.empty:
+        return tables.evals
+    columns = [name for name in tables.evals.columns if name in others.columns]
+    rows = pd.concat([tables.evals, others.loc[:, columns]], ignore_index=True)
+    return rows.drop_duplicates(["run", "step", *KEY], ignore_index=True)
+
+
+def _key_of(rows: pd.DataFrame) -> pd.Series:
+    texts = rows.loc[:, [*KEY]].astype("object").where(rows.loc[:, [*KEY]].notna(), None)
+    return pd.Series([tuple(row) for row in texts.itertuples(index=False)], rows.index, dtype="object")
+
+
+def _keys(rows: pd.DataFrame) -> dict[Any, int]:
+    """Key -> how many scores have it."""
+    found: dict[Any, int] = {}
+    for key in _key_of(rows):
+        found[key] = found.get(key, 0) + 1
+    return found
+
+
+def _usual(keys: Mapping[Any, int]) -> dict[str, Any]:
+    return dict(zip(KEY, max(keys, key=lambda key: keys[key]), strict=True))
+
+
+def _difference(
+    first: str, one: dict[str, Any], other: str, two: dict[str, Any], designs: Mapping[str, Tables]
+) -> str:
+    """What differs, and how the scores of `other` are made comparable; or of `first`, if that has more samples."""
+    if one["num_samples"] > two["num_samples"]:  # the first so many of them are there
+        first, one, other, two = other, two, first, one
+    differing = [name for name in KEY if one[name] != two[name]]
+    values = "; ".join(f"{name}: {_said(one[name])} in {first}, {_said(two[name])} in {other}" for name in differing)
+    said = f"{first} and {other} have no comparable scores ({values})"
+    if "weights" in differing:
+        return f"{said}; needed: scores of the same kind of weights"
+    where = _where_features_are(one, two, first)
+    commands = _remedy(differing, one, two, designs[other])
+    return f"{said}; score {other} again like {first}: {commands}{where}"
+
+
+def _remedy(differing: list[str], wanted: dict[str, Any], there: dict[str, Any], again: Tables) -> str:
+    """The commands after which scores as `wanted` are among those of `again`."""
+    step, sweeps = int(again.evals["step"].max()), again.runs["sweep"].dropna().unique()
+    samples, commands = f"RUN/samples/step-{step:08d}.npy", []
+    if set(differing) & set(OF_SAMPLING) or wanted["num_samples"] > there["num_samples"]:
+        samples = "RUN/again.npy"
+        commands.append(f"`ditbench sample RUN --step {step} --out {samples}{_sampling(wanted)}`")
+    options = [_scoring(name, wanted, there) for name in differing if name in OF_SCORING]
+    commands.append(f"`ditbench evaluate {samples} --run RUN{''.join(options)}`")
+    runs = f"runs/{sweeps[0]}" if len(sweeps) == 1 else "runs/SWEEP"
+    return f"for each RUN in {runs}: {', '.join(commands)}; then `ditbench collect {runs}` again"
+
+
+def _sampling(wanted: dict[str, Any]) -> str:
+    options = f" --num-samples {wanted['num_samples']}"
+    for name, option in OF_SAMPLING.items():
+        value = wanted[name]
+        if name == "clip_denoised":
+            options += f" {option}" if value else ""
+        elif name == "sampler":
+            sampler, *chosen = str(value).split(" ")
+            options += f" {option} {sampler}" + "".join(f" --sampler-option {each}" for each in chosen)
+        elif name == "decoder":  # name@hash of its weights
+            options += "" if value in (None, "pixels") else f" {option} {str(value).partition('@')[0]}"
+        elif value is not None:
+            options += f" {option} {_said(value)}"
+    return options
+
+
+def _scoring(name: str, wanted: dict[str, Any], there: dict[str, Any]) -> str:
+    option, value = OF_SCORING[name], _said(wanted[name])
+    if name == "reference":
+        return f" {option} {next((each for each in REFERENCES if value.startswith(each)), 'REFERENCE')}"
+    if name == "extractor":
+        return " --work FEATURES" if _trained_here(wanted, there) else f" {option} {_network(value)}"
+    return f" {option} {value}"
+
+
+def _where_features_are(wanted: dict[str, Any], there: dict[str, Any], first: str) -> str:
+    """A network that the suite trains comes out a little differently on another machine, and `--work` has it."""
+    if not _trained_here(wanted, there):
+        return ""
+    return f" (FEATURES: the folder features beside the runs of {first}, which has {wanted['extractor']})"
+
+
+def _trained_here(wanted: dict[str, Any], there: dict[str, Any]) -> bool:
+    one, two = wanted["extractor"], there["extractor"]
+    return one != two and _network(one) == _network(two)
+
+
+REFERENCES = ("adm-imagenet-256", "adm-imagenet-512")
+
+
+def _network(extractor: str) -> str:
+    """Without the hash of its weights."""
+    return re.sub(r"-[0-9a-f]{8}$", "", extractor)
+
+
+def _said(value: Any) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
