@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from analysis.compare.collected import collected_designs
 from analysis.compare.compared import DesignTable, compared
 from analysis.errors import ResultsError
+from analysis.laws.bootstrap import Bootstrap
 from analysis.laws.held_out import HeldOut
+from analysis.laws.profile_likelihood import Profile
 from analysis.laws.report import FitReport
 from analysis.report.charts import power_law
 from analysis.report.looks import with_range
@@ -17,7 +19,8 @@ from analysis.report.tables import counted, minus, number, percent
 from analysis.results.tables import correlations
 
 LEVEL = 0.9
-TOO_NARROW = re.compile(r"With [^.]* too narrow\.|Profile likelihood [^.]*\.")  # of what intervals say
+POWER = "power"  # the law of compute alone, which a page begins with
+TOO_NARROW = re.compile(r"With [^.]* too narrow\.")  # of what a bootstrap says of itself
 CLEAR = 0.05  # an exponent whose interval begins below says that compute hardly matters
 
 
@@ -104,7 +107,7 @@ def _of_law(study: Study, metric: str, law: FitReport) -> Answer:
         *_order(study, metric),
         _best(study, metric),
     ]
-    tests = [test for test in law.held_out if test.fit.form.name == "power"]  # of all models, then of one patch size
+    tests = [test for test in law.held_out if test.fit.form.name == POWER]  # of all models, then of one patch size
     notes = []
     if tests:
         error = tests[0].relative_errors[-1]
@@ -118,7 +121,16 @@ def _of_law(study: Study, metric: str, law: FitReport) -> Answer:
             ),
         )
         notes.append(held_out_in_words(tests[0]) + _closer(tests, law.held_out))
-    return Answer(headline, facts, [*notes, *TOO_NARROW.findall(found[1].sentence())])
+    return Answer(headline, facts, [*notes, *_doubts(law, found[1])])
+
+
+def _doubts(law: FitReport, how: Bootstrap | Profile) -> list[str]:
+    """What the law's intervals leave out."""
+    if isinstance(how, Bootstrap):
+        return TOO_NARROW.findall(how.sentence())
+    if len(set(law.rows.seeds)) < 2:
+        return ["With one training seed, these intervals leave out how seeds differ."]
+    return ["With so few models, these intervals take the scores of a model's seeds for independent of each other."]
 
 
 def _closer(power: list[HeldOut], tests: tuple[HeldOut, ...]) -> str:

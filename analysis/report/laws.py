@@ -16,9 +16,10 @@ from analysis.laws.held_out import leave_largest_out, weight_of_evidence
 from analysis.laws.intervals import Interval
 from analysis.laws.observations import Observations
 from analysis.laws.observed import METRICS, collected_observations
+from analysis.laws.profile_likelihood import Profile
 from analysis.laws.report import FitReport, fit_report
 from analysis.laws.solver import OBJECTIVES
-from analysis.report.answer import LEVEL, TOO_NARROW, held_out_in_words
+from analysis.report.answer import LEVEL, POWER, TOO_NARROW, held_out_in_words
 from analysis.report.study import Study
 from analysis.report.tables import brief, counted, minus, number
 from analysis.results.export_tables import correlations
@@ -27,7 +28,6 @@ from analysis.results.table_formats import count as whole
 from analysis.results.tables import MIN_MODELS
 
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ"}
-LAWS_PREDICTED = ("power",)  # beside the best: a form's own bootstrap takes a second
 
 
 def fitted(study: Study) -> FitReport:
@@ -45,30 +45,29 @@ def fitted(study: Study) -> FitReport:
     if (count := len(set(rows.models))) < MIN_MODELS:
         raise ResultsError(f"{counted(count, 'model')} with a score at one step; needed: at least {MIN_MODELS}")
     source = f"{study.source.name}, {rows.names[0].rpartition(' step ')[2]} steps"
-    found, method = _fitted(rows, source)
-    best = found.comparison.fits[0].form.name
-    subsets = [(name, rows) for name in dict.fromkeys([best, *LAWS_PREDICTED])]
+    found = _fitted(rows, source)
+    method: Intervals = "profile" if isinstance(found.intervals[0][0], Profile) else "bootstrap"
+    subsets = [(POWER, rows)] if found.comparison.fits[0].form.name != POWER else []  # the best form is tested already
     if found.patches and len(found.patches.fits) > 1:
         largest = rows.patches[int(np.argmax(rows.variables["compute"]))]
-        subsets.append(("power", rows.at(row for row, patch in enumerate(rows.patches) if patch == largest)))
-    tests, refused = [], list(found.refused)
+        subsets.append((POWER, rows.at(row for row, patch in enumerate(rows.patches) if patch == largest)))
+    tests, refused = [*found.held_out], [*found.refused]
     for name, subset in subsets:
-        if len(set(subset.models)) <= MIN_MODELS:
-            refused.append(f"held out, {name}: {len(set(subset.models))} models; needed: more than {MIN_MODELS}")
-            continue
         try:
             tests.append(leave_largest_out(subset, name, method=method, level=LEVEL))
         except ResultsError as error:
             refused.append(f"held out, {name}: {error}")
-    return replace(found, held_out=tuple(tests), refused=tuple(refused))
+    # Two models always have a law; what it foretells of a third says nothing.
+    told = tuple(test for test in tests if len(set(test.fit.observations.models)) >= MIN_MODELS)
+    return replace(found, held_out=told, refused=tuple(refused))
 
 
-def _fitted(rows: Observations, source: str) -> tuple[FitReport, Intervals]:
-    """All forms, with a bootstrap's intervals; where it draws too few of few models, with profiles'."""
+def _fitted(rows: Observations, source: str) -> FitReport:
+    """All forms, with the usual intervals; where a bootstrap draws too few of few models, with profiles'."""
     try:
-        return fit_report(rows, source, level=LEVEL), "bootstrap"
+        return fit_report(rows, source, level=LEVEL)
     except ResultsError:
-        return fit_report(rows, source, method="profile", level=LEVEL), "profile"
+        return fit_report(rows, source, method="profile", level=LEVEL)
 
 
 def laws(study: Study, found: FitReport | None, why_none: str) -> dict[str, Any]:
@@ -84,15 +83,11 @@ def laws(study: Study, found: FitReport | None, why_none: str) -> dict[str, Any]
     tests += [held_out_table(found)] if found.held_out else []
     tests += [patches_table(found)] if found.patches else []
     models = found.rows.models
-    how: dict[str, list[str]] = {}
-    for law, (method, _) in zip(found.comparison.fits, found.intervals, strict=True):
-        how.setdefault(TOO_NARROW.sub("", method.sentence()), []).append(law.form.name)
-    intervals = [f"Intervals of {', '.join(names)}: {said}" for said, names in how.items()]
     return content | {
         "refused": "",
         "findings": [_symbols(line, models) for line in _findings(found, study.called(found.rows.metric))],
         "tables": tests,
-        "method": [_symbols(line, models) for line in (_conventions(found), *intervals)],
+        "method": [_symbols(line, models) for line in (_conventions(found), TOO_NARROW.sub("", found.how()))],
     }
 
 
@@ -233,7 +228,7 @@ def _findings(found: FitReport, called: str) -> list[str]:
             f"Fitted for each patch size apart, the exponents of C are {said}: {better} one law of all by AICc."
         )
     for test in found.held_out:
-        if test.fit.form.name == best.form.name != "power":
+        if test.fit.form.name == best.form.name != POWER:
             lines.append(f"This form, fitted without the largest model: {held_out_in_words(test)}")
     return lines + [f"Not done: {why}." for why in found.refused]
 
