@@ -147,7 +147,7 @@ def _closer(power: list[HeldOut], tests: tuple[HeldOut, ...]) -> str:
 
 def _of_designs(study: Study, metric: str) -> list[str]:
     """What comparing the block designs says; nothing where there are none to compare."""
-    if study.tables.runs["block"].nunique() < 2:
+    if len(set(study.tables.runs["block"])) < 2:
         return []
     try:
         found = compared(collected_designs({study.source.name: study.tables}, "block", metric), LEVEL)

@@ -19,7 +19,7 @@ from analysis.report.looks import Looks, Row, against_compute, by, is_log, unit_
 from analysis.report.study import Study
 from analysis.report.tables import minus, number, percent
 
-SMALL = {"width": 340, "height": 250}
+SMALL: dict[str, Any] = {"width": 340, "height": 250}
 WINDOWS = 100  # a line of losses has at most so many points
 
 
@@ -45,7 +45,7 @@ def compute(study: Study, metric: str, law: FitReport | None) -> Chart:
     )
 
 
-def _law(gmacs: pd.Series, law: FitReport) -> tuple[list[Curve], str]:
+def _law(gmacs: Any, law: FitReport) -> tuple[list[Curve], str]:
     """The power law with its band, and a sentence of it; nothing where it was not fitted."""
     fitted = power_law(law)
     if fitted is None:
@@ -103,7 +103,7 @@ def training(study: Study, metric: str) -> Chart:
 def steps(study: Study, metric: str) -> Chart | None:
     """Each model over the training steps; None where only one step was scored."""
     points, called = study.over_training(metric), study.called(metric)
-    if points["step"].nunique() < 2:
+    if len(set(points["step"])) < 2:
         return None
     first, last = min(points["step"]), max(points["step"])
     across = Axis("Training steps", first > 0 and last / first > 10)
@@ -242,7 +242,7 @@ def _ends(models: pd.DataFrame, metric: str, called: str) -> str:
     return f"{len(models)} models, from {ends[0]}, to {ends[1]}." if len(models) > 1 else f"{ends[0]}."
 
 
-def _rule(across: pd.Series, at: float) -> Curve:
+def _rule(across: Any, at: float) -> Curve:
     """A level line."""
     return Curve([min(across), max(across)], [at, at], kind="rule")
 

@@ -77,8 +77,9 @@ class Study:
     def over_training(self, metric: str) -> pd.DataFrame:
         """One row a model and step, by compute and step, as `models`; batch_size beside."""
         points = over_seeds(self.scores(metric), ["block", "step"], metric)
-        batch = self.source.tables.runs.drop_duplicates("label").set_index("label")["batch_size"]
-        return points.assign(batch_size=points["label"].map(batch))
+        runs = self.source.tables.runs
+        batch = dict(zip(runs["label"], runs["batch_size"], strict=True))
+        return points.assign(batch_size=[batch[label] for label in points["label"]])
 
     @cached_property
     def mixed(self) -> str | None:
@@ -91,5 +92,5 @@ class Study:
         return None
 
 
-def _finite(values: pd.Series) -> Any:
+def _finite(values: Any) -> Any:
     return np.isfinite(values.to_numpy(float, na_value=np.nan))

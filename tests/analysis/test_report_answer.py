@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def found(study: Study) -> Answer:
 def test_the_headline_is_the_power_law_with_its_interval() -> None:
     page = parsed(digits_html())
     (headline,) = [p.text for p in page.all("p") if p.attributes.get("class") == "headline"]
-    evals = load(DIGITS).evals.query("step == 600")
+    evals: Any = load(DIGITS).evals.query("step == 600")
     slope, _ = np.polyfit(np.log(evals["gmacs"]), np.log(evals["fid"]), 1)
     said = re.search(r"∝ C−([\d.]+) \(90 %: −([\d.]+) to −([\d.]+)\) over 12 models", headline.replace("\xa0", " "))
     assert said, headline
