@@ -141,7 +141,11 @@ def _closer(power: list[HeldOut], tests: tuple[HeldOut, ...]) -> str:
     error = best.relative_errors[-1]
     if abs(error) > 0.5 * abs(power[0].relative_errors[-1]):
         return ""
-    which = "the law of its patch size alone" if best in power else f"the law with image tokens ({best.fit.form.name})"
+    which = (
+        "the law of its patch size alone"
+        if best.fit.form.name == POWER
+        else f"the law with image tokens ({best.fit.form.name})"
+    )
     return f" Closer comes {which}, {percent(abs(error))} too {'high' if error > 0 else 'low'}."
 
 

@@ -19,7 +19,10 @@ Row = Mapping[Any, Any]
 
 
 class Looks:
-    """How the models of a table look: colour says the size, shape the patch size, fill the block design."""
+    """How the models of a table look: colour says the size, shape the patch size, fill the block design.
+
+    Of models of one size, colour says the design too.
+    """
 
     def __init__(self, models: pd.DataFrame) -> None:
         sizes = set(models["size"])
@@ -46,7 +49,10 @@ class Looks:
         found = {
             "size": {size: Series([], colour=self._colour(size)) for size in self.sizes},
             "patch": {str(patch): Series([], colour=-1, shape=rank) for rank, patch in enumerate(self.patches)},
-            "design": {block: Series([], colour=-1, fill=rank) for rank, block in enumerate(self.blocks)},
+            "design": {
+                block: Series([], colour=rank if len(self.sizes) == 1 else -1, fill=rank)
+                for rank, block in enumerate(self.blocks)
+            },
         }
         return {group: values for group, values in found.items() if len(values) > 1}
 
@@ -54,7 +60,8 @@ class Looks:
         size, patch, block = model["size"], int(model["patch"]), model["block"]
         groups = {"size": size, "patch": str(patch), "design": block}
         shape, fill = self.patches.index(patch), self.blocks.index(block)
-        return Series(points, groups, self._colour(size), shape, fill, line, label)
+        colour = fill if len(self.sizes) == 1 and len(self.blocks) > 1 else self._colour(size)
+        return Series(points, groups, colour, shape, fill, line, label)
 
     def _colour(self, size: str) -> int:
         others = [other for other in self.sizes if other not in SIZES]

@@ -81,6 +81,17 @@ def test_a_prediction_is_judged_in_words(tmp_path: Path, factor: float, verdict:
     assert said.facts[1].value.startswith("−") or factor == 1
 
 
+def test_a_law_that_comes_closer_is_named() -> None:
+    """Had the largest model scored what the law of its patch size says of it, which the law of all does not allow."""
+    study = Study.of(load(DIGITS))
+    report = fit_report(collected_observations(study.tables), "digits", ("power",), method="profile", held_out=True)
+    truth = report.held_out[-1].predictions[0].law.estimate
+    assert not report.held_out[0].predictions[0].law.holds(truth)
+    tests = tuple(replace(test, truth=(truth,), runs=((truth,),)) for test in report.held_out)
+    (note, *_) = answer(study, replace(report, held_out=tests)).notes
+    assert re.search(r"Closer comes the law of its patch size alone, 0\s% too (high|low)\.", note)
+
+
 def test_a_prediction_between_the_two_intervals_is_neither_good_nor_bad() -> None:
     test = leave_largest_out(collected_observations(load(DIGITS)), "power")
     prediction = test.predictions[0]
