@@ -124,7 +124,8 @@ def loss(study: Study) -> Chart | None:
     points = over_seeds(means, ["block", "step"], "loss")
     across = Axis("Training steps", min(points["step"]) > 0)
     up = Axis("Training loss ↓", is_log(points, "loss"))
-    caption = f"Means over windows of {window} steps and over the seeds." if window > 1 else "As logged."
+    over = " and over the seeds" if max(points["num_seeds"]) > 1 else ""
+    caption = f"Means over windows of {window} steps{over}." if window > 1 else "As logged."
     return _over_steps(points, "loss", "training loss", "Training loss", across, up, caption)
 
 

@@ -184,7 +184,7 @@ def held_out_table(found: FitReport) -> Table:
                     "error_percent": 100 * error,
                     "law": f"{law.low:.4g} to {law.high:.4g}",
                     "new_run": f"{new.low:.4g} to {new.high:.4g}",
-                    "inside": f"{'inside' if law.holds(truth) else 'OUTSIDE'} the law's, {inside}",
+                    "inside": f"{'inside' if law.holds(truth) else 'outside'} the law's, {inside}",
                 }
             )
     beyond = max(test.beyond for test in found.held_out)

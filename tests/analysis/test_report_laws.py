@@ -90,7 +90,7 @@ def test_the_largest_model_is_predicted_by_the_law_of_the_others(page: Element) 
     assert column(table, "Fitted to")[-1].text == "3 models: B/1, L/1, S/1"
     low, high = map(float, column(table, "Law's interval")[row].text.split(" to "))
     inside = low <= truth <= high
-    assert column(table, "The truth is")[row].text.startswith("inside the law's" if inside else "OUTSIDE the law's")
+    assert column(table, "The truth is")[row].text.startswith("inside the law's" if inside else "outside the law's")
 
 
 def test_the_conventions_say_how_the_intervals_were_made(page: Element) -> None:
