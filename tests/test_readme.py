@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def is_printed(line: str, printed: list[str]) -> bool:
 
 def test_there_are_six_tasks() -> None:
     assert len(TASKS) == 6
-    assert all(len(blocks(text, "sh")) == 1 and 1 <= len(blocks(text, "text")) for text in TASKS.values())
+    assert all(len(blocks(text, "sh")) == 1 and len(blocks(text, "text")) >= 1 for text in TASKS.values())
 
 
 def test_what_is_not_printed_is_seen() -> None:
@@ -46,7 +47,8 @@ def test_what_is_not_printed_is_seen() -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_the_task_prints_what_the_page_says(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ROOT / "results", tmp_path / "results")
-    pixels = (load_digits().images[:500, None] * (255 / 16)).round()
+    digits: Any = load_digits()
+    pixels = (digits.images[:500, None] * (255 / 16)).round()
     noise = np.random.default_rng(0).normal(0, 30, pixels.shape)
     np.save(tmp_path / "my-samples.npy", (pixels + noise).clip(0, 255).astype(np.uint8))
     shutil.copytree(ROOT / "sweeps" / "clusters", tmp_path / "sweeps" / "clusters")
