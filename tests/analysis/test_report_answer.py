@@ -45,6 +45,7 @@ def found(study: Study) -> Answer:
     return answer(study, fit_report(rows, "made up", ("power",), held_out=True))
 
 
+@pytest.mark.slow
 def test_the_headline_is_the_power_law_with_its_interval() -> None:
     page = parsed(digits_html())
     (headline,) = [p.text for p in page.all("p") if p.attributes.get("class") == "headline"]

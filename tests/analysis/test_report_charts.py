@@ -197,6 +197,7 @@ def drawn_page(tables: Tables) -> Element:
     return section("figures", {"charts": found.more, "drawn": found.drawn})
 
 
+@pytest.mark.slow
 def test_the_page_has_every_point_with_its_name_and_groups() -> None:
     figure = by_id(parsed(digits_html()), "chart-fid-compute")
     series = [group for group in figure.all("g") if group.attributes.get("class", "").startswith("series")]
@@ -257,5 +258,6 @@ def test_pictures_are_svg_of_the_pages_colours_and_their_numbers_stand_below(tmp
     assert np.isclose(numbers, fid).any()
 
 
+@pytest.mark.slow
 def test_the_page_is_small_enough_to_send() -> None:
     assert len(digits_html().encode()) < 1e6
