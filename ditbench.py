@@ -245,21 +245,30 @@ def _checks(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 @app.command()
 def report(
-    results: Annotated[Path, typer.Argument(help="A folder that `ditbench collect` made.")],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A folder that `ditbench collect` made, or its name in results/.")
+    ],
     runs: Annotated[
         Path | None, typer.Option(help="The folder it was collected from: recipes, versions, hours, failures.")
     ] = None,
     plan: Annotated[
         Path | None, typer.Option(help="What `ditbench sweep plan --json` printed before the first start.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The file to write; default: report.html beside the tables.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file or folder to write to; default: report.html beside the tables.")
+    ] = None,
 ) -> None:
-    """A study as one HTML page to send: figures, tables, fits, recipe, environment, hours, what failed."""
+    """A study as one HTML page to send: its answer, charts, tables, laws, protocol, recipe, hours, what failed."""
     from analysis.report.write import write_report
+    from analysis.results.named import results_folder
     from bench.files.run_files import read_records
 
+    results = results_folder(data)
+    if results is None:
+        raise ResultsError(f"{data}: a page is of runs; accepted: a folder that `ditbench collect` made")
+    out = out or results
     records = read_records(runs) if runs else None
-    typer.echo(write_report(results, out or results / "report.html", records, plan))
+    typer.echo(write_report(results, out / "report.html" if out.is_dir() else out, records, plan))
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -44,7 +45,7 @@ class Form:
         """Names of what is fitted: E if there is one, coefficients, exponents."""
         return (*(("E",) if self.floor else ()), *self.coefficients, *self.exponents)
 
-    @property
+    @cached_property  # a fit asks for it thousands of times
     def exponent_ranges(self) -> tuple[slice, ...]:
         """Of each term, where its exponents are among all."""
         ends = np.cumsum([0, *map(len, self.terms)]).tolist()

@@ -1,93 +1,115 @@
-"""A report's figures: each that the study has data for, for wide pages and for phones, with its numbers."""
+"""A report's pictures: the study's own charts, and those figures of the catalogue that show something else."""
 
 from __future__ import annotations
 
-import base64
 import io
-from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
+import re
+from dataclasses import dataclass, field
 
 import pandas as pd
+from markupsafe import Markup
 
-from analysis.drawing.picture import Drawn, NothingToDraw
-from analysis.drawing.style import Width
+from analysis.drawing import style
+from analysis.drawing.picture import NothingToDraw, Picture
 from analysis.errors import ResultsError
-from analysis.figures import draw
-from analysis.figures.sources import Source, measured, published_source
-from analysis.report.pictures import PICTURES, Picture
-from analysis.report.tables import names, plain_table
-from analysis.results.csv_text import read_csv
-from analysis.results.export_tables import GMACS
+from analysis.figures import CATALOGUE, picture
+from analysis.laws.report import FitReport
+from analysis.report import charts
+from analysis.report.chart import Chart
+from analysis.report.study import Study
+from analysis.report.tables import plain_table
 from analysis.results.table_formats import Table
-from analysis.results.tables import Tables
 
-
-@dataclass(frozen=True)
-class Image:
-    """A picture as a data: URL, and its size in pixels."""
-
-    url: str
-    width: int
-    height: int
+# What the page's charts, samples and tables show of the catalogue.
+SHOWN = {
+    *("bubbles", "gflops-vs-fid", "fitted-law", "training-compute", "fid-vs-steps"),
+    *("sample-grid", "metrics", "loss", "residuals", "seeds"),
+}
+# Colours of the figures that a dark page could not show -> the page's own.
+INKS = {"#000000": "currentColor", "#ffffff": "var(--page)", "#dddddd": "var(--line)"}
+INKS |= dict.fromkeys(("#333333", "#555555", "#666666", "#777777", "#999999", "#bbbbbb"), "var(--quiet)")
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawn figure of the catalogue: `alt` says what both images show; `numbers` is None where there is no table."""
+    """A figure of the catalogue as SVG; `caption`: its conditions; `numbers`: what is plotted, if that is a table."""
 
     name: str
     title: str
-    convention: str
-    alt: str
-    wide: Image
-    narrow: Image
+    caption: str
+    svg: Markup
     numbers: Table | None
 
 
-def figures(tables: Tables) -> tuple[list[Figure], list[str]]:
-    """The figures, and a line for each that could not be drawn."""
-    source = measured(tables, names(tables.runs["sweep"]))
-    drawn, undrawn = [], []
-    for name, picture in PICTURES.items():
+@dataclass(frozen=True)
+class Pictures:
+    """first: what answers the question; of_laws: beside the laws; more: further down; drawn: of the catalogue."""
+
+    first: list[Chart] = field(default_factory=list)
+    of_laws: list[Chart] = field(default_factory=list)
+    more: list[Chart] = field(default_factory=list)
+    drawn: list[Figure] = field(default_factory=list)
+
+
+def pictures(study: Study, law: FitReport | None) -> tuple[Pictures, list[str]]:
+    """All that the study has data for, and a line for what could not be drawn."""
+    metric, found = study.metric, Pictures()
+    losses = charts.loss(study)
+    found.more.extend([losses] if losses else [])
+    if metric is None:
+        return found, ["No picture of scores: there is none yet."]
+    undrawn = []
+    if study.mixed:
+        undrawn.append(f"No chart of scores: {study.mixed}.")
+    else:
+        found.first.extend([charts.compute(study, metric, law), charts.training(study, metric)])
+        of_laws = [charts.residuals(study, metric, law) if law else None, charts.seeds(study, metric)]
+        found.of_laws.extend(chart for chart in of_laws if chart)
+        steps = charts.steps(study, metric)
+        found.more[:0] = [steps] if steps else []
+        found.more.extend(charts.metrics(study))
+    missing, refused = [], {}
+    for name in CATALOGUE:
+        if name in SHOWN:
+            continue
         try:
-            drawn.append(_figure(name, picture, source))
+            found.drawn.append(_figure(name, picture(name, [study.source])))
+        except NothingToDraw:
+            missing.append(f"{CATALOGUE[name].shows} (needs {CATALOGUE[name].needs})")
         except ResultsError as error:
-            undrawn.append(f"Figure not drawn: {picture.title}: {str(error).removeprefix(f'{source.name}: ')}")
-    return drawn, undrawn
+            reason = str(error).removeprefix(f"{study.source.name}: ")
+            refused.setdefault(reason, []).append(CATALOGUE[name].shows)
+    undrawn += [f"No picture of {'; '.join(shown)}: {reason}." for reason, shown in refused.items()]
+    if missing:
+        undrawn.append(f"Not drawn, for want of data: {'; '.join(missing)}.")
+    return found, undrawn
 
 
-def _figure(name: str, picture: Picture, source: Source) -> Figure:
-    """Raises ResultsError where it cannot be drawn."""
-    with TemporaryDirectory() as folder:
-        wide, narrow = (_drawn(name, picture, source, Path(folder) / width, width) for width in ("two", "one"))
-        data, images = _data(wide), (_image(wide), _image(narrow))
-    caption = f"Numbers of the figure: {picture.title}"
-    numbers = None if data is None else plain_table(name, caption, GMACS, data)
-    return Figure(name, picture.title, picture.convention, picture.describe(data, source.tables), *images, numbers)
+def _figure(name: str, drawn: Picture) -> Figure:
+    numbers = None
+    if isinstance(drawn.data, pd.DataFrame):
+        numbers = plain_table(name, f"Numbers of the picture: {drawn.title}", "", drawn.data)
+    return Figure(name, drawn.title, drawn.short, _svg(name, drawn), numbers)
 
 
-def _drawn(name: str, picture: Picture, source: Source, out: Path, width: Width) -> Drawn:
-    drawn = draw(name, [source, published_source()] if picture.published else [source], out, width)
-    own = [reason for reason in drawn.left_out if reason.startswith(f"{source.name}: ")]
-    if own:  # the published scores alone are not the study
-        raise NothingToDraw(own[0])
-    return drawn
+def _svg(name: str, drawn: Picture) -> Markup:
+    """The figure with text as text, in the page's colours, and with ids that no other figure has."""
+    import matplotlib
+
+    with style.look():
+        style.lay_out(drawn.figure)
+        buffer = io.StringIO()
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+            metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
+            drawn.figure.savefig(buffer, format="svg", metadata=metadata, transparent=True)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r"<svg [^>]*?viewBox=\"([^\"]+)\"[^>]*>", r'<svg viewBox="\1" aria-hidden="true">', text)
+    return Markup(re.sub(r"<[^>]+>", lambda tag: _tag(tag[0], name), text))
 
 
-def _data(drawn: Drawn) -> pd.DataFrame | None:
-    """What is plotted; None for a figure whose data are no table."""
-    tables = [path for path in drawn.files if path.suffix == ".csv"]
-    return read_csv(tables[0]) if tables else None
-
-
-def _image(drawn: Drawn) -> Image:
-    """The picture as lossless WebP, a third of the size of the PNG."""
-    from PIL import Image as Picture
-
-    (path,) = (path for path in drawn.files if path.suffix == ".png")
-    with Picture.open(path) as png:
-        rgb = png.convert("RGB")
-    buffer = io.BytesIO()
-    rgb.save(buffer, "WEBP", lossless=True)
-    return Image(f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}", *rgb.size)
+def _tag(tag: str, name: str) -> str:
+    tag = re.sub(r'(\bid="|"#|url\(#)', rf"\1{name}-", tag).replace("xlink:href", "href")
+    tag = re.sub(r"(\d\.\d\d)\d+", r"\1", tag)
+    return re.sub("|".join(INKS), lambda found: INKS[found[0]], tag)

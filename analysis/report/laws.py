@@ -4,68 +4,91 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.errors import ResultsError
+from analysis.laws.choices import Intervals
+from analysis.laws.held_out import leave_largest_out, weight_of_evidence
 from analysis.laws.intervals import Interval
-from analysis.laws.observed import collected_observations
+from analysis.laws.observations import Observations
+from analysis.laws.observed import METRICS, collected_observations
+from analysis.laws.profile_likelihood import Profile
 from analysis.laws.report import FitReport, fit_report
 from analysis.laws.solver import OBJECTIVES
-from analysis.report.tables import names, number, table_or_reason
-from analysis.results.export_tables import correlations, frechet_name
-from analysis.results.table_formats import Column, Table, count, fixed, signed
-from analysis.results.tables import MIN_MODELS, Tables
-from analysis.results.tables import correlations as correlations_of
+from analysis.report.answer import LEVEL, POWER, TOO_NARROW, held_out_in_words
+from analysis.report.study import Study
+from analysis.report.tables import brief, counted, minus, number
+from analysis.results.export_tables import correlations
+from analysis.results.table_formats import Column, Table, fixed, signed
+from analysis.results.table_formats import count as whole
+from analysis.results.tables import MIN_MODELS
 
-LEVEL = 0.9
-
-
-def laws(tables: Tables) -> dict[str, Any]:
-    """Correlations and fits."""
-    lines = correlations_in_words(tables)
-    none = f"Nothing to correlate: no seed and step has {MIN_MODELS} models with a positive, finite distance."
-    table = table_or_reason(correlations, tables) if lines else none
-    content: dict[str, Any] = {"correlations": lines, "correlation_table": table, "refused": None}
-    try:
-        found = fitted(tables)
-    except ResultsError as error:
-        return content | {"refused": f"No law was fitted: {error}."}
-    tests = [forms_table(found)]
-    tests += [patches_table(found)] if found.patches else []
-    tests += [held_out_table(found)] if found.held_out else []
-    models = found.rows.models
-    findings = [_minus(line, models) for line in _findings(found)]
-    return content | {"findings": findings, "tables": tests, "sentences": _minus(found.sentence(), models).split("\n")}
+GREEK = {"alpha": "α", "beta": "β", "gamma": "γ"}
 
 
-def correlations_in_words(tables: Tables) -> list[str]:
-    """A sentence for each seed at the last step that has a correlation, as in `tables.correlations`."""
-    found = correlations_of(tables.evals)
-    if found.empty:
-        return []
-    frechet, last = frechet_name(tables.evals), max(found["step"])
-    return [
-        f"Seed {row['seed']}, step {last:,}, {row['num_models']} models, block {row['block']}: the correlation of "
-        f"log10 GMACs with the {frechet} is {_thousandths(row['r'])}; power law: {frechet} = "
-        f"{number(row['coefficient'])} × GMACs^{_thousandths(row['exponent'])}. "
-        f"More compute scores better in {row['patch_pairs_right']} of {row['patch_pairs']} neighbouring pairs of "
-        f"patch sizes and in {row['size_pairs_right']} of {row['size_pairs']} of sizes."
-        for row in found.loc[found["step"] == last].to_dict("records")
-    ]
-
-
-def fitted(tables: Tables) -> FitReport:
-    """What `ditbench fit --held-out largest` finds: all forms, at the last step that most runs share.
+def fitted(study: Study) -> FitReport:
+    """What `ditbench fit` finds, of all forms at the last step that most runs share, and the largest model predicted.
 
     Raises:
         ResultsError: see `collected_observations` and `fit_report`.
     """
-    rows = collected_observations(tables)
-    source = f"{names(tables.runs['sweep'])}, {rows.names[0].rpartition(' step ')[2]} steps"
-    return fit_report(rows, source, level=LEVEL, held_out=True)
+    metric = study.metric
+    if metric is None:
+        raise ResultsError("no score yet: no run has been evaluated")
+    if metric not in METRICS:
+        raise ResultsError(f"{study.called(metric)} is no score that falls to a floor; accepted: {', '.join(METRICS)}")
+    rows = collected_observations(study.tables, metric)
+    if (count := len(set(rows.models))) < MIN_MODELS:
+        raise ResultsError(f"{counted(count, 'model')} with a score at one step; needed: at least {MIN_MODELS}")
+    source = f"{study.source.name}, {rows.names[0].rpartition(' step ')[2]} steps"
+    found = _fitted(rows, source)
+    method: Intervals = "profile" if isinstance(found.intervals[0][0], Profile) else "bootstrap"
+    subsets = [(POWER, rows)] if found.comparison.fits[0].form.name != POWER else []  # the best form is tested already
+    if found.patches and len(found.patches.fits) > 1:
+        largest = rows.patches[int(np.argmax(rows.variables["compute"]))]
+        subsets.append((POWER, rows.at(row for row, patch in enumerate(rows.patches) if patch == largest)))
+    tests, refused = [*found.held_out], [*found.refused]
+    for name, subset in subsets:
+        try:
+            tests.append(leave_largest_out(subset, name, method=method, level=LEVEL))
+        except ResultsError as error:
+            refused.append(f"held out, {name}: {error}")
+    # Two models always have a law; what it foretells of a third says nothing.
+    told = tuple(test for test in tests if len(set(test.fit.observations.models)) >= MIN_MODELS)
+    return replace(found, held_out=told, refused=tuple(refused))
+
+
+def _fitted(rows: Observations, source: str) -> FitReport:
+    """All forms, with the usual intervals; where a bootstrap draws too few of few models, with profiles'."""
+    try:
+        return fit_report(rows, source, level=LEVEL)
+    except ResultsError:
+        return fit_report(rows, source, method="profile", level=LEVEL)
+
+
+def laws(study: Study, found: FitReport | None, why_none: str) -> dict[str, Any]:
+    """Correlations and fits; `why_none` where there is no fit."""
+    try:
+        table = brief(correlations(study.tables), study.tables)
+    except ResultsError:  # too few models; that there is no law says the same
+        table = None
+    content: dict[str, Any] = {"correlations": table, "refused": why_none, "tables": [], "findings": [], "method": []}
+    if found is None:
+        return content
+    tests = [forms_table(found)]
+    tests += [held_out_table(found)] if found.held_out else []
+    tests += [patches_table(found)] if found.patches else []
+    models = found.rows.models
+    return content | {
+        "refused": "",
+        "findings": [_symbols(line, models) for line in _findings(found, study.called(found.rows.metric))],
+        "tables": tests,
+        "method": [_symbols(line, models) for line in (_conventions(found), TOO_NARROW.sub("", found.how()))],
+    }
 
 
 def forms_table(found: FitReport) -> Table:
@@ -77,8 +100,8 @@ def forms_table(found: FitReport) -> Table:
     rows = [
         {
             "form": law.form.name,
-            "formula": _minus(law.form.formula),
-            "parameters": ", ".join(_with_interval(name, each) for name, each in intervals.items()),
+            "formula": _symbols(law.form.formula),
+            "parameters": ", ".join(_with_interval(_symbols(name), each) for name, each in intervals.items()),
             "k": law.num_parameters + 1,
             "loss": law.loss,
             "aicc": law.aicc if np.isfinite(law.aicc) else np.nan,
@@ -87,24 +110,15 @@ def forms_table(found: FitReport) -> Table:
         }
         for law, error, (_, intervals) in fits
     ]
-    best, (how, _) = found.comparison.fits[0], found.intervals[0]
-    definition = found.rows.compute.definition
-    conventions = (
-        f"{found.source}, {found.rows.metric}, {len(found.rows)} rows; left out: "
-        f"{'; '.join(found.rows.left_out) or 'none'}. C: {definition}. T: image tokens. Loss: "
-        f"{OBJECTIVES[best.objective]}. k: parameters, and one for the variance. AICc: lower is better, between forms "
-        f"of the same rows. Held-out error: |predicted / true − 1| of the model with the most compute, by the law of "
-        f"the others. Intervals: {100 * found.level:g} %; for {best.form.name}, {how.sentence()}"
-    )
     return Table(
         "laws",
-        "Forms of the law, fitted to the same scores",
-        conventions,
+        "Forms of the law, fitted to the same scores, best first",
+        "Lower AICc is better. Held-out error: of the model with the most compute, predicted by the law of the others.",
         (
             Column("form", "Form"),
             Column("formula", "Law"),
             Column("parameters", f"Parameters, {100 * found.level:g} % intervals"),
-            Column("k", "k", count),
+            Column("k", "k", whole),
             Column("loss", "Loss ↓", number),
             Column("aicc", "AICc ↓", fixed(1)),
             Column("held_out_percent", "Held-out error, %", fixed(1)),
@@ -130,15 +144,15 @@ def patches_table(found: FitReport) -> Table:
     ]
     return Table(
         "laws-by-patch",
-        "A law for each patch size, A C^−alpha",
-        "Fitted as above, each to the models of one patch size. AICc of all of them together: "
-        + (_minus(f"{found.patches.aicc:.1f}.") if np.isfinite(found.patches.aicc) else "none, the rows are too few."),
+        "A law of compute for each patch size",
+        "AICc of all of them together: "
+        + (minus(f"{found.patches.aicc:.1f}.") if np.isfinite(found.patches.aicc) else "none, the rows are too few."),
         (
-            Column("patch", "Patch size", count),
-            Column("models", "Models", count),
-            Column("rows", "Rows", count),
+            Column("patch", "Patch size", whole),
+            Column("models", "Models", whole),
+            Column("rows", "Rows", whole),
             Column("A", "A", number),
-            Column("alpha", "alpha", fixed(3)),
+            Column("alpha", "α", fixed(3)),
             Column("loss", "Loss ↓", number),
             Column("status", "Status"),
         ),
@@ -162,7 +176,7 @@ def held_out_table(found: FitReport) -> Table:
             inside = f"{sum(map(new.holds, runs))} of {len(runs)} in a new run's"
             rows.append(
                 {
-                    "formula": _minus(test.fit.form.formula),
+                    "formula": _symbols(test.fit.form.formula),
                     "fitted": f"{len(models)} models" + (f": {', '.join(models)}" if len(models) < 5 else ""),
                     "model": model,
                     "predicted": law.estimate,
@@ -170,15 +184,15 @@ def held_out_table(found: FitReport) -> Table:
                     "error_percent": 100 * error,
                     "law": f"{law.low:.4g} to {law.high:.4g}",
                     "new_run": f"{new.low:.4g} to {new.high:.4g}",
-                    "inside": f"{'inside' if law.holds(truth) else 'OUTSIDE'} the law's, {inside}",
+                    "inside": f"{'inside' if law.holds(truth) else 'outside'} the law's, {inside}",
                 }
             )
     beyond = max(test.beyond for test in found.held_out)
     return Table(
         "held-out",
         "The model with the most compute, predicted by the law of the others",
-        f"{found.rows.metric}. True: mean over the model's runs. Its compute is {beyond:.3g} times the largest fitted. "
-        f"Intervals: {100 * found.level:g} %, of the law itself, and of the score of a new run.",
+        f"True: mean over the model's runs. Its compute is {beyond:.3g} times the largest fitted. Intervals: "
+        f"{100 * found.level:g} %, of the law itself, and of the score of a new run.",
         (
             Column("formula", "Law"),
             Column("fitted", "Fitted to"),
@@ -194,14 +208,39 @@ def held_out_table(found: FitReport) -> Table:
     )
 
 
-def _findings(found: FitReport) -> list[str]:
-    """What to know before the tables are read."""
-    best = found.comparison.fits[0]
-    lines = [found.comparison.sentence(), best.sentence(found.intervals[0][1])]
+def _findings(found: FitReport, called: str) -> list[str]:
+    """What to know before the tables are read; the page has begun with what the law of compute alone foretells."""
+    best, *others = found.comparison.fits
+    equation = best.equation.removeprefix(f"{found.rows.metric} = ")
+    line = f"Of {len(others) + 1} forms, {called} = {equation} describes these scores best"
+    second = next(
+        (law for law in others if law.parameters.get("E") != 0), None
+    )  # with a floor of 0, it is another's twin
+    if second and np.isfinite(second.aicc):
+        gap, other = second.aicc - best.aicc, second.form.formula.removeprefix("y = ")
+        line += f", {weight_of_evidence(gap)} better than {other} (AICc lower by {gap:.1f})"
+    lines = [f"{line}. C: {found.rows.compute.unit} of a forward pass; T: tokens of an image."]
     if found.patches:
-        lines.append(found.patches.sentence())
-    lines += [f"Held out: {test.sentence()}" for test in found.held_out if test.fit.form.name == best.form.name][:1]
-    return lines + [f"Not done: {why}" for why in found.refused]
+        said = ", ".join(f"−{law.parameters['alpha']:.2f} (patch {at})" for at, law in found.patches.fits.items())
+        gap = best.aicc - found.patches.aicc
+        better = f"{weight_of_evidence(gap)} better than" if gap > 0 else "no better than"
+        lines.append(
+            f"Fitted for each patch size apart, the exponents of C are {said}: {better} one law of all by AICc."
+        )
+    for test in found.held_out:
+        if test.fit.form.name == best.form.name != POWER:
+            lines.append(f"This form, fitted without the largest model: {held_out_in_words(test)}")
+    return lines + [f"Not done: {why}." for why in found.refused]
+
+
+def _conventions(found: FitReport) -> str:
+    """What the letters and columns of the tables mean."""
+    best = found.comparison.fits[0]
+    return (
+        f"{len(found.rows)} rows of {found.source}; left out: {'; '.join(found.rows.left_out) or 'none'}. C: "
+        f"{found.rows.compute.definition}. T: image tokens. Loss: {OBJECTIVES[best.objective]}. k: parameters, and one "
+        "for the variance. AICc compares forms that were fitted to the same rows."
+    )
 
 
 def _with_interval(name: str, interval: Interval) -> str:
@@ -210,15 +249,13 @@ def _with_interval(name: str, interval: Interval) -> str:
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def _thousandths(value: Any) -> str:
-    return _minus(f"{value:.3f}")
+def _symbols(text: str, names: Iterable[str] = ()) -> str:
+    """With Greek letters, and minus signs, at which a browser breaks no line, before numbers and exponents.
 
-
-def _minus(text: str, names: Iterable[str] = ()) -> str:
-    """With minus signs, at which a browser breaks no line, where a number or an exponent is negative.
-
-    names: of models in the text, whose hyphens stay.
+    names: of models in the text, which stay as they are.
     """
     longest_first = sorted(filter(None, names), key=len, reverse=True)
-    pattern = "|".join([*map(re.escape, longest_first), r"(?P<minus>(?<!\w)-(?=\w))"])
-    return re.sub(pattern, lambda found: "−" if found["minus"] else found[0], text)
+    pattern = "|".join(
+        [*map(re.escape, longest_first), rf"(?P<minus>(?<!\w)-(?=\w))|\b(?P<letter>{'|'.join(GREEK)})\b"]
+    )
+    return re.sub(pattern, lambda at: "−" if at["minus"] else GREEK[at["letter"]] if at["letter"] else at[0], text)

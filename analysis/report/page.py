@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
+from analysis.report.tables import minus
 from analysis.results.visible import visible_lines
 
 
@@ -25,9 +28,10 @@ class Section:
         return str(getattr(_templates().get_template("sections.html.j2").module, self.id)(self.content))
 
 
-def page(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """The whole page; `lead` is the paragraph under the title."""
-    return _templates().get_template("page.html.j2").render(title=title, lead=lead, sections=sections)
+def page(title: str, headline: str, lead: str, sections: Sequence[Section]) -> str:
+    """The whole page; `headline` is what the study has found, `lead` what it is."""
+    template = _templates().get_template("page.html.j2")
+    return template.render(title=title, headline=headline, lead=lead, sections=sections)
 
 
 @cache
@@ -41,13 +45,15 @@ def _templates() -> Environment:
         keep_trailing_newline=True,
         finalize=lambda shown: visible_lines(shown) if type(shown) is str else shown,  # not of what is HTML already
     )
-    made.filters |= {"exact": _exact, "minus": minus}
+    made.filters |= {"exact": _exact, "minus": minus, "powers": _powers}
     return made
 
 
-def minus(text: str) -> str:
-    """Hyphens as minus signs."""
-    return text.replace("-", "−")
+def _powers(text: str) -> Markup:
+    """With exponents raised: C^−0.24."""
+    parts = re.split(r"\^([−-]?\w+(?:\.\d+)?)", visible_lines(text))
+    raised = [Markup("<sup>{}</sup>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts)]
+    return Markup("").join(raised)
 
 
 def _exact(value: Any) -> str:

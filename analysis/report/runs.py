@@ -8,10 +8,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from analysis.report.tables import names, number, plain_table
+from analysis.report.tables import duration, names, plain_table
 from analysis.results.run_folders import OPTIMISATION_TYPES, SCORE_TYPES
 from analysis.results.run_history import SESSION_FACTS, RunHistory, differing_keys, hours
-from analysis.results.table_formats import heading_of
 from analysis.results.tables import Tables, diverged
 
 # What the tables say of the recipe, where there are no run folders to read it from.
@@ -53,18 +52,25 @@ def environment(tables: Tables, histories: Sequence[RunHistory]) -> dict[str, An
 def cost(tables: Tables, histories: Sequence[RunHistory], planned: pd.DataFrame | None) -> dict[str, Any]:
     """Hours spent by each run, beside the planned ones if there are any."""
     spent = hours(tables, list(histories))
-    kinds = ["training_hours", "sampling_hours", "training_device_hours"]
+    kinds = {
+        "training_hours": "Training",
+        "sampling_hours": "Sampling",
+        "training_device_hours": "Device time of training",
+    }
     if planned is not None:
         spent = spent.merge(planned, on="run", how="left")
-        kinds += ["planned_training_hours", "planned_scoring_hours"]
-    lines = [f"{heading_of(name).capitalize()}, all runs together: {_total(spent[name])}" for name in kinds]
-    lines += ["No plan was given to set beside them."] if planned is None else _ratio(spent)
+        kinds |= {
+            "planned_training_hours": "Device time planned for training",
+            "planned_scoring_hours": "Device time planned for scoring",
+        }
+    totals = [(title, _total(spent[name])) for name, title in kinds.items()]
+    lines = ["No plan was given to set beside them."] if planned is None else _ratio(spent)
     conventions = (
         "From logged speeds: training hours are steps × batch / images per second of each row of the log, sampling "
         "hours samples / images per second of each score; waiting, start-up, repeated steps and the feature network "
         "are in neither. Device-hours: times the devices of the session, from the run folders. Planned: device-hours."
     )
-    return {"lines": lines, "hours": plain_table("hours", "Hours of each run", conventions, spent)}
+    return {"totals": totals, "lines": lines, "hours": plain_table("hours", "Hours of each run", conventions, spent)}
 
 
 def _ratio(spent: pd.DataFrame) -> list[str]:
@@ -126,4 +132,4 @@ def _total(values: Any) -> str:
     if known.empty:
         return "not known"
     share = f" ({len(known)} of {len(values)} runs)" if len(known) < len(values) else ""
-    return f"{number(known.sum())}{share}"
+    return f"{duration(known.sum())}{share}"

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.errors import ResultsError
 from analysis.report import runs
-from analysis.report.figures import figures
-from analysis.report.laws import laws
+from analysis.report.answer import answer
+from analysis.report.figures import pictures
+from analysis.report.laws import fitted, laws
 from analysis.report.page import Section, page
-from analysis.report.scores import lead, scores, study
+from analysis.report.samples import strips
+from analysis.report.scores import beside_published, lead, protocol, scores
+from analysis.report.study import Study
 from analysis.report.tables import names
 from analysis.results.files import write_whole
 from analysis.results.run_history import RunHistory, RunRecord, read_histories, read_plan
@@ -43,17 +47,26 @@ def write_report(results: Path, out: Path, runs: Iterable[RunRecord] | None = No
 def report(tables: Tables, histories: Sequence[RunHistory] = (), planned: pd.DataFrame | None = None) -> str:
     """The page as HTML; `histories` and `planned` as `run_history` reads them. Errors as `write_report`."""
     comparable(tables.evals)
-    tables = visible_names(tables)
-    drawn, undrawn = figures(tables)
+    study = Study.of(visible_names(tables))
+    law, why_none = None, ""
+    try:
+        law = fitted(study)
+    except ResultsError as error:
+        why_none = f"No law was fitted: {error}."
+    found = answer(study, law)
+    shown, undrawn = pictures(study, law)
     sections = [
-        Section("study", "The study", study(tables)),
-        Section("figures", "Figures", {"drawn": drawn}),
-        Section("scores", "Scores", scores(tables)),
-        Section("laws", "How scores follow compute", laws(tables)),
-        Section("recipe", "Recipe", runs.recipe(tables, histories)),
-        Section("environment", "Runs and environment", runs.environment(tables, histories)),
-        Section("cost", "Time, planned and spent", runs.cost(tables, histories, planned)),
-        Section("failures", "What failed, and what is missing", runs.failures(tables, histories, undrawn)),
+        Section("answer", "The answer", {"facts": found.facts, "notes": found.notes, "charts": shown.first}),
+        Section("scores", "Models", scores(study)),
+        Section("laws", "Scaling laws", laws(study, law, why_none) | {"charts": shown.of_laws}),
+        Section("samples", "Samples", dict(zip(("strips", "said"), strips(study), strict=True))),
+        Section("figures", "More pictures", {"charts": shown.more, "drawn": shown.drawn}),
+        Section("published", "Published scores", beside_published(study)),
+        Section("study", "Protocol", protocol(study.tables)),
+        Section("recipe", "Recipe", runs.recipe(study.tables, histories)),
+        Section("environment", "Runs and machines", runs.environment(study.tables, histories)),
+        Section("cost", "Time", runs.cost(study.tables, histories, planned)),
+        Section("failures", "Failures and gaps", runs.failures(study.tables, histories, undrawn)),
     ]
-    title = f"{names(tables.runs['sweep'])}: a scaling study of Diffusion Transformers"
-    return page(title, lead(tables), sections)
+    title = f"{names(study.tables.runs['sweep'])}: a scaling study of Diffusion Transformers"
+    return page(title, found.headline, lead(study.tables), sections)

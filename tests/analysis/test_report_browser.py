@@ -59,7 +59,7 @@ def test_missing_values_stay_last_and_text_is_sorted_as_text(tmp_path: Path) -> 
     small = f'<div><table id="small" class="sortable"><thead>{head}</thead><tbody>{body}</tbody></table></div>'
     html = digits_html()
     start = html.index('<main id="main">') + len('<main id="main">')
-    page = html[:start] + small + html[html.index("</main>") :]
+    page = html[:start] + small + html[start:]
     click = 'document.querySelectorAll("#small thead button")[COLUMN].click();'
     expected = {(1, 1): ["c", "b", "a9", "a10"], (1, 2): ["a9", "b", "c", "a10"], (0, 1): ["a9", "a10", "b", "c"]}
     for (which, clicks), names in expected.items():
@@ -91,28 +91,87 @@ def test_short_tables_are_sorted_and_not_filtered(tmp_path: Path) -> None:
     assert by_id(page, "table-laws-by-patch").all("button")
 
 
-def test_the_console_stays_empty_and_nothing_overflows(tmp_path: Path) -> None:
-    """At the width of a phone and of a desk: only boxes of their own scroll sideways, and pictures fit."""
-    for width in (390, 1280):
-        inner = tmp_path / "inner.html"
-        inner.write_text(digits_html(), encoding="utf-8")
-        facts = (
-            "const page = frame.contentDocument.documentElement;"
-            "document.title = [page.clientWidth, page.scrollWidth, page.querySelectorAll(`th button`).length, "
-            "page.querySelector(`img`).naturalWidth].join(` `);"
-        )
-        outer = tmp_path / "outer.html"
-        outer.write_text(
-            f'<!DOCTYPE html><html><body><iframe id="frame" style="width:{width}px;height:800px;border:0" '
-            f"src=\"inner.html\" onload='{facts}'></iframe></body></html>",
-            encoding="utf-8",
-        )
-        done = browse(outer, "--dump-dom", "--virtual-time-budget=3000", "--allow-file-access-from-files")
-        assert "CONSOLE" not in done.stderr
-        client, scroll, buttons, picture = map(int, parsed(done.stdout).all("title")[0].text.split())
-        assert client == scroll == width
-        assert buttons > 0
-        assert picture == (650 if width == 390 else 1350)  # drawn for one column of a paper, or two
+FRAME = """<!DOCTYPE html><html><body><iframe id="frame" style="width:WIDTHpx;height:900px;border:0" src="inner.html"
+onload="const page = frame.contentDocument, root = page.documentElement;
+document.title = [root.clientWidth, root.scrollWidth, page.querySelectorAll('th button').length,
+[...page.querySelectorAll('main > *, section > *')].filter(
+  (each) => each.getBoundingClientRect().right > root.clientWidth + 1).length].join(' ')"></iframe></body></html>"""
+
+
+@pytest.mark.parametrize("width", [1400, 768, 390])
+def test_the_console_stays_empty_and_nothing_overflows(tmp_path: Path, width: int) -> None:
+    """From a desk to a phone: only boxes of their own scroll sideways."""
+    (tmp_path / "inner.html").write_text(digits_html(), encoding="utf-8")
+    outer = tmp_path / "outer.html"
+    outer.write_text(FRAME.replace("WIDTH", str(width)), encoding="utf-8")
+    done = browse(outer, "--dump-dom", "--virtual-time-budget=3000", "--allow-file-access-from-files")
+    assert "CONSOLE" not in done.stderr
+    client, scroll, buttons, outside = map(int, parsed(done.stdout).all("title")[0].text.split())
+    assert client == scroll
+    assert width - 20 <= client <= width  # a scroll bar
+    assert buttons > 0
+    assert outside == 0
+
+
+def with_class(page: Element, name: str) -> list[Element]:
+    return [element for element in page.all() if name in element.attributes.get("class", "").split()]
+
+
+@pytest.mark.parametrize("event", ["focus", "pointerenter"])
+def test_a_point_says_its_model_and_numbers(tmp_path: Path, event: str) -> None:
+    script = (
+        'const point = document.querySelector("#chart-fid-compute [data-size=XL][data-patch=\\"1\\"] .point");'
+        f"point.dispatchEvent(new Event('{event}'));"
+    )
+    page = driven(digits_html(), script, tmp_path)
+    (tip,) = with_class(page, "tip")
+    data = summary(load(DIGITS)).data.query("label == 'XL/1'")
+    assert tip.text.splitlines()[0] == "XL/1"
+    assert f"Fréchet distance {data['fid'].mean():#.4g} (" in tip.text
+    (point,) = with_class(page, "shown")
+    assert point.attributes["aria-label"] == tip.text.replace("\n", ", ")
+    assert not page.all("title")[1:]  # else the browser would show each a second time
+
+
+def test_arrows_go_along_a_line_and_escape_hides(tmp_path: Path) -> None:
+    script = """
+    const line = document.querySelector("#chart-fid-training .series"), points = [...line.querySelectorAll(".point")];
+    const press = (key) => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+    points.at(-1).focus(); press("ArrowLeft"); press("ArrowLeft");
+    const at = points.indexOf(document.activeElement), shown = document.querySelectorAll(".tip").length;
+    press("Escape");
+    document.title = [points.length, at, shown, document.querySelectorAll(".tip").length,
+      points.map((point) => point.tabIndex).join("")].join();
+    """
+    page = driven(digits_html(), script, tmp_path)
+    assert page.all("title")[0].text == "4,1,1,0,-10-1-1"
+
+
+def test_sizes_and_patches_are_switched_off_in_every_chart(tmp_path: Path) -> None:
+    script = """
+    for (const name of ["size", "patch"])
+      document.querySelector(`.legend input[data-group=${name}][value="${{ size: "XL", patch: "2" }[name]}"]`).click();
+    """
+    page = driven(digits_html(), script, tmp_path)
+    for figure in (by_id(page, name) for name in ("chart-fid-compute", "chart-fid-training", "chart-kid-compute")):
+        series = with_class(figure, "series")
+        off = {(each.attributes["data-size"], each.attributes["data-patch"]) for each in with_class(figure, "off")}
+        models = {(each.attributes["data-size"], each.attributes["data-patch"]) for each in series}
+        assert off == {(size, patch) for size, patch in models if size == "XL" or patch == "2"}
+        assert len(off) == 6
+    assert not with_class(by_id(driven(digits_html(), script * 2, tmp_path), "main"), "off")
+
+
+@pytest.mark.parametrize("theme", ["dark", "light", ""])
+def test_the_page_is_light_or_dark_as_chosen(tmp_path: Path, theme: str) -> None:
+    script = f"""
+    const choice = document.querySelector(".theme select");
+    choice.value = "{theme}"; choice.dispatchEvent(new Event("change"));
+    document.title = getComputedStyle(document.body).backgroundColor;
+    """
+    page = driven(digits_html(), script, tmp_path)
+    expected = {"dark": "rgb(20, 23, 26)", "light": "rgb(255, 255, 255)", "": "rgb(255, 255, 255)"}
+    assert page.all("title")[0].text == expected[theme]
 
 
 def test_it_prints(tmp_path: Path) -> None:

@@ -108,13 +108,11 @@ def test_what_failed_and_what_is_missing(sweep: Path) -> None:
 def test_a_study_without_scores_has_a_report(tmp_path: Path) -> None:
     (write_run(tmp_path / "runs", "S/4") / "evals.jsonl").unlink()
     page = parsed(report(collected(tmp_path / "runs")))
-    assert [image.attributes["alt"].partition(".")[0] for image in page.all("img")] == [
-        "Lines of the training loss over the steps, one panel per patch size"
-    ]
+    charts = [figure.attributes["id"] for figure in page.all("figure")]
+    assert charts == ["chart-loss-steps", "chart-published-compute"]
     assert "There is no score yet." in by_id(page, "scores").text
     assert "No law was fitted: no score yet" in by_id(page, "laws").text
-    missing = [item.text for item in by_id(page, "failures").all("li")]
-    assert sum(line.startswith("Figure not drawn: ") for line in missing) == 14
+    assert any("there is none yet" in item.text for item in by_id(page, "failures").all("li"))
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ from run_folders import collect, evaluation, write_lines, write_run
 from scipy.stats import t as student
 from test_published_scores import run
 
-from analysis.report.scores import scores
+from analysis.report.scores import beside_published, scores
+from analysis.report.study import Study
 from analysis.results.export_tables import published, summary
 from analysis.results.tables import Tables, load
 
@@ -63,15 +64,15 @@ def test_the_whole_evaluation_key_is_there(page: Element) -> None:
 
 
 def test_what_no_paper_has_trained_is_not_compared_and_one_line_says_so(page: Element) -> None:
-    section = by_id(page, "scores")
-    (line,) = (each.text for each in section.all("p") if each.text.startswith("Not set beside published scores: "))
+    section = by_id(page, "published")
+    (line,) = (each.text for each in section.all("p") if each.text.startswith("No published score "))
     assert "none is of a published model, block design and data set" in line
     assert not [table for table in section.all("table") if table.attributes["id"] == "table-published"]
 
 
 def test_published_and_measured_with_difference_and_interval(tmp_path: Path) -> None:
     fids = [18.1, 19.1, 19.3]
-    body = section("scores", scores(xl2(tmp_path, fids)))
+    body = section("published", beside_published(Study.of(xl2(tmp_path, fids))))
     table = by_id(body, "table-published")
     cells = {heading: column(table, heading)[0] for heading in ("Published", "Measured", "Difference", "%", "Seeds")}
     assert cells["Published"].attributes["data-value"] == "19.47"
@@ -92,8 +93,8 @@ def test_one_seed_has_a_difference_and_no_interval(tmp_path: Path) -> None:
 
 
 def test_a_published_model_at_another_step_is_listed_with_what_differs(tmp_path: Path) -> None:
-    body = section("scores", scores(xl2(tmp_path, [18.1], step=300_000)))
-    assert "Not set beside published scores: " in body.text
+    body = section("published", beside_published(Study.of(xl2(tmp_path, [18.1], step=300_000))))
+    assert "No published score stands beside one of these: " in body.text
     table = by_id(body, "table-near-misses")
     assert [cell.text for cell in column(table, "condition")] == ["step"]
     assert [cell.text for cell in column(table, "ours")] == ["300000"]
@@ -103,6 +104,6 @@ def test_a_published_model_at_another_step_is_listed_with_what_differs(tmp_path:
 def test_scores_of_other_settings_stand_apart(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "runs", "S/4")
     write_lines(folder / "other-evals.jsonl", [evaluation("S/4", 2000, guidance_scale=1.5, fid=12.5)])
-    body = section("scores", scores(collect(tmp_path / "runs", tmp_path / "results")))
+    body = section("scores", scores(Study.of(collect(tmp_path / "runs", tmp_path / "results"))))
     assert [cell.attributes["data-value"] for cell in column(by_id(body, "table-other-evals"), "fid")] == ["12.5"]
     assert "12.5" not in by_id(body, "table-evals").text

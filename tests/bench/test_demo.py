@@ -46,7 +46,9 @@ def test_the_demo_ends_with_its_page(runs: Path) -> None:
     assert yaml.safe_load(by_id(content, "recipe").all("pre")[0].text)["train"] == {"steps": 2000, "batch_size": 64}
     assert "No attempt failed." in by_id(content, "failures").text
     assert by_id(content, "table-sessions").all("tr")
-    assert by_id(content, "figure-gflops-vs-fid").all("img")
+    assert len(by_id(content, "chart-fid-compute").all("title")) == 6
+    (headline,) = [text for text in content.all("p") if text.attributes.get("class") == "headline"]
+    assert "over 6 models" in headline.text
 
 
 def test_a_page_that_cannot_be_made_costs_no_figure(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

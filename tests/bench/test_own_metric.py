@@ -15,7 +15,7 @@ from run_folders import collect
 
 from analysis.figures.metrics import draw
 from analysis.figures.sources import measured
-from analysis.report.pictures import metrics as metrics_in_words
+from analysis.report.study import Study
 from analysis.results.tables import load, own_metrics
 from bench.data.digits import DIGITS
 from bench.data.images import ArrayImages
@@ -123,7 +123,7 @@ def test_a_metric_of_one_s_own_goes_into_the_row_and_its_direction_into_the_fold
         data: Any = draw([measured(tables)], "two").data
         assert data["metric"].tolist() == ["fid", "kid", "coverage", "brightness"]
         assert data["mean"].tolist()[2:] == pytest.approx(values[-1])
-        assert "Difference in brightness: " in metrics_in_words(data, tables)
+        assert Study.of(tables).called("brightness") == "Difference in brightness"
     assert described == {
         "fid": {"title": "Fréchet distance", "lower_is_better": True},
         "coverage": {"title": "Coverage", "lower_is_better": False},

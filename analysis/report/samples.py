@@ -1,0 +1,72 @@
+"""Samples of every model from the same noise and labels, each a small image of its own."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.report.study import Study
+from analysis.report.tables import number
+
+LARGEST = 96  # pixels a side; larger samples are shown smaller, so that a page stays one that can be sent
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A model's samples side by side: its name, what is known of it, and the picture as a data: URL."""
+
+    label: str
+    said: str
+    alt: str
+    url: str
+    width: int
+    height: int
+
+
+def strips(study: Study) -> tuple[list[Strip], str]:
+    """Of the smallest seed of each model that has samples, by compute; and in words, what they are."""
+    runs = study.source.tables.runs
+    runs = runs.loc[runs["run"].isin(list(study.tables.samples))].sort_values(["gmacs", "seed"])
+    runs = runs.loc[runs["seed"] == runs["seed"].min()].drop_duplicates("label")
+    found = []
+    for row in runs.to_dict("records"):
+        samples = study.tables.samples[row["run"]]
+        said = _score(study, row["run"])
+        alt = f"{len(samples)} samples of {row['label']}"
+        found.append(Strip(row["label"], said, alt, *_image(samples)))
+    if not found:
+        return [], "No run has samples in the tables."
+    shown = "Not chosen: the first ten classes, from the same noise for every model"
+    seed = f"seed {runs['seed'].iloc[0]}"
+    return found, f"{shown}, at each run's last scored step, {seed}; by compute, least first."
+
+
+def _score(study: Study, run: str) -> str:
+    if study.metric is None:
+        return ""
+    rows = study.scores(study.metric)
+    rows = rows.loc[rows["run"] == run]
+    return f"{study.called(study.metric)} {number(rows[study.metric].iloc[-1])}" if len(rows) else ""
+
+
+def _image(samples: np.ndarray) -> tuple[str, int, int]:
+    """(N, C, H, W) uint8 side by side, a gap between them: a data: URL, its width and height."""
+    from PIL import Image
+
+    count, channels, height, width = samples.shape
+    gap = max(1, width // 16)
+    strip = np.zeros((height, count * (width + gap) - gap, channels + 1), np.uint8)
+    for index, sample in enumerate(samples):
+        left = index * (width + gap)
+        strip[:, left : left + width] = np.concatenate([sample, np.full((1, height, width), 255, np.uint8)]).transpose(
+            1, 2, 0
+        )
+    image = Image.fromarray(strip if channels == 3 else strip[..., [0, -1]], "RGBA" if channels == 3 else "LA")
+    if height > LARGEST:
+        image = image.resize((image.width * LARGEST // height, LARGEST), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", lossless=height <= LARGEST, quality=80)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}", image.width, image.height
