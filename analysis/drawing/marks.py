@@ -5,6 +5,7 @@ The same is said twice wherever colour says it, so that the figures are right in
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,11 @@ from analysis.drawing.picture import NothingToDraw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.legend import Legend
     from matplotlib.lines import Line2D
+
+MOST_IN_A_CELL = 7  # entries of a legend in place of a panel
+LEGEND_FONT = 7  # points
 
 
 def model_mark(look: style.Look, patch_rank: int, source: int, scale: float = 1.0) -> dict[str, Any]:
@@ -85,11 +90,13 @@ def name_points(
     y: str,
     texts: Sequence[str],
     line: NDArray | None = None,
-    gap: Sequence[float] | None = None,
-) -> None:
+    radii: Sequence[float] | None = None,
+    colours: Sequence[str] | None = None,
+) -> list[str]:
     """Write each model's name, of `texts`, beside its marker, clear of the bars and of `line`, (N, 2) in the panel.
 
-    gap: how far each label stays off its marker's centre beyond the usual, in points: a bubble's radius.
+    Returns the names for which there is no room.
+    radii, colours: of the markers, in points; those of `scatter` if not given.
     """
     avoid = [] if line is None else [line]
     if f"{y}_min" in points.columns:
@@ -97,8 +104,12 @@ def name_points(
             np.column_stack([np.full(20, at), np.linspace(low, high, 20)])
             for at, low, high in zip(x, points[f"{y}_min"], points[f"{y}_max"], strict=True)
         ]
+    if radii is None or colours is None:
+        looks = style.looks(points["size"])
+        radii = [looks[size].area ** 0.5 / 2 for size in points["size"]]
+        colours = [looks[size].colour for size in points["size"]]
     far = np.concatenate(avoid) if avoid else np.empty((0, 2))
-    place_labels(axes, list(x), points[y].tolist(), list(texts), far, gap)
+    return place_labels(axes, x, points[y].tolist(), texts, far, radii, colours)
 
 
 def corner_text(axes: Axes, lines: Sequence[str], at_bottom: bool = False) -> None:
@@ -116,16 +127,18 @@ def curve(axes: Axes, points: pd.DataFrame, x: str, y: str, mark: Mapping[str, A
     return line
 
 
-def size_legend(part: Any, looks: Mapping[str, style.Look], sources: Sequence[str] = ()) -> None:
-    """Which line is which size, and which fill which source if there are several, under the panels of `part`."""
+def size_legend(
+    part: Any, looks: Mapping[str, style.Look], sources: Sequence[str] = (), cell: Axes | None = None
+) -> None:
+    """Which line is which size, and which fill which source if there are several: see `line_legend`."""
     handles = [_handle(look.colour, "o", look.line, look.area**0.5) for look in looks.values()]
-    below_legend(part, handles, [style.size_text(size) for size in looks], sources)
+    line_legend(part, handles, [style.size_text(size) for size in looks], sources, cell)
 
 
-def patch_legend(part: Any, ranks: Mapping[int, int], sources: Sequence[str] = ()) -> None:
-    """Which line is which patch size, and which fill which source, under the panels of `part`."""
+def patch_legend(part: Any, ranks: Mapping[int, int], sources: Sequence[str] = (), cell: Axes | None = None) -> None:
+    """Which line is which patch size, and which fill which source: see `line_legend`."""
     handles = [_handle("#777777", style.PATCH_MARKERS[rank], style.PATCH_LINES[rank], 5) for rank in ranks.values()]
-    below_legend(part, handles, [style.patch_text(patch) for patch in ranks], sources)
+    line_legend(part, handles, [style.patch_text(patch) for patch in ranks], sources, cell)
 
 
 def source_legend(axes: Axes, sources: Sequence[str]) -> None:
@@ -135,11 +148,64 @@ def source_legend(axes: Axes, sources: Sequence[str]) -> None:
         axes.legend(handles, list(sources), loc="lower left", handlelength=2.5)
 
 
-def below_legend(part: Any, handles: list[Any], texts: list[str], sources: Sequence[str] = ()) -> None:
-    """A legend under the panels of a figure or a part of it."""
+def line_legend(
+    part: Any, handles: list[Any], texts: list[str], sources: Sequence[str] = (), cell: Axes | None = None
+) -> None:
+    """A legend under the panels of a figure or a part of it, or in a `cell` that no panel needs, if it has room."""
     if len(sources) > 1:
         handles, texts = [*handles, *_fills(len(sources), ["none"] * len(sources))], [*texts, *sources]
-    part.legend(handles, texts, loc="outside lower center", ncols=4, handlelength=3.2, columnspacing=1.5)
+    if cell is not None:
+        cell.axis("off")
+    if cell is not None and len(texts) <= MOST_IN_A_CELL:
+        cell.legend(handles, texts, loc="center", handlelength=3.2)
+    else:
+        below_legend(part, handles, texts, handlelength=3.2)
+
+
+def below_legend(part: Any, handles: list[Any], texts: list[str], handlelength: float = 2.0) -> Legend:
+    """A legend under the panels of a figure or a part of it, in as many columns as there is room for.
+
+    handlelength: of the lines or markers in front of the texts, in their font's size.
+    """
+    look: dict[str, Any] = {"handlelength": handlelength, "columnspacing": 1}
+    width = part.bbox.width / part.dpi
+    columns = _columns(texts, handlelength, width)
+    lines = [textwrap.fill(text, _longest(texts, handlelength, width), break_on_hyphens=False) for text in texts]
+    return part.legend(handles, lines, loc="outside lower center", ncols=columns, **look)
+
+
+def legend_height(texts: Sequence[str], handlelength: float, width: float) -> float:
+    """How high a `below_legend` is under panels `width` inches wide; inches."""
+    rows = -(-len(texts) // _columns(texts, handlelength, width))
+    lines = -(-max(map(len, texts)) // _longest(texts, handlelength, width))
+    return 1.6 * LEGEND_FONT / 72 * rows * lines + 0.1
+
+
+def _columns(texts: Sequence[str], handlelength: float, width: float) -> int:
+    """As many columns as fit in `width`, fewer if the rows stay as many; a legend is filled column by column."""
+    lengths = np.array([_text_width(text) for text in texts])
+    for columns in range(len(texts), 1, -1):
+        longest = [max(column) for column in np.array_split(lengths, columns)]
+        # Beside each handle and text: the space between the two, and that to the next column.
+        if sum(length + handlelength + 1.8 for length in longest) - 0.9 < 72 * width / LEGEND_FONT:
+            return -(-len(texts) // -(-len(texts) // columns))
+    return 1
+
+
+def _longest(texts: Sequence[str], handlelength: float, width: float) -> int:
+    """Characters of the longest line that fits beside its handle."""
+    widest = max(texts, key=_text_width)
+    room = 72 * width / LEGEND_FONT - handlelength - 1.5
+    return max(1, int(len(widest) * min(1, room / _text_width(widest))))
+
+
+def _text_width(text: str) -> float:
+    """In the size of its font."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(family=style.SETTINGS["font.sans-serif"], size=10)
+    return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 10
 
 
 def _fills(count: int, lines: Sequence[Any]) -> list[Any]:
@@ -159,6 +225,14 @@ def line_handle(colour: str, line: Any) -> Any:
     return Line2D([], [], color=colour, linestyle=line)
 
 
+def model_handle(points: pd.DataFrame, model: pd.Series) -> Any:
+    """The marker of one of the models `points`, for a legend."""
+    from matplotlib.lines import Line2D
+
+    rank = style.patch_ranks(points["patch"].tolist())[model["patch"]]
+    return Line2D([], [], linestyle="none", **model_mark(style.looks(points["size"])[model["size"]], rank, 0))
+
+
 def _handle(colour: str, marker: str, line: Any, size: float) -> Any:
     from matplotlib.lines import Line2D
 
@@ -174,9 +248,12 @@ def shape_legend(part: Any, points: pd.DataFrame, sources: Sequence[str] = ()) -
     looks, ranks = style.looks(points["size"]), style.patch_ranks(points["patch"].tolist())
     handles = [_handle(look.colour, "o", "none", look.area**0.5) for look in looks.values()]
     handles += [_handle("#777777", style.PATCH_MARKERS[rank], "none", 5) for rank in ranks.values()]
-    texts = [*looks, *(style.patch_text(patch) for patch in ranks)]
     if len(sources) > 1:
-        handles, texts = [*handles, *_fills(len(sources), ["none"] * len(sources))], [*texts, *sources]
-    short = max(map(len, texts)) <= 10  # sizes and patch sizes: one row
-    columns = len(texts) if short else min(4, len(texts))
-    part.legend(handles, texts, loc="outside lower center", ncols=columns, handlelength=1, columnspacing=1)
+        handles += _fills(len(sources), ["none"] * len(sources))
+    below_legend(part, handles, shape_texts(points, sources), handlelength=1)
+
+
+def shape_texts(points: pd.DataFrame, sources: Sequence[str] = ()) -> list[str]:
+    """The texts of the `shape_legend`."""
+    patches = [style.patch_text(patch) for patch in style.patch_ranks(points["patch"].tolist())]
+    return [*style.looks(points["size"]), *patches, *(sources if len(sources) > 1 else ())]

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.drawing import marks, style
 from analysis.drawing.picture import NothingToDraw, Picture
 from analysis.figures.captions import MACS, in_short, keys, protocols
-from analysis.figures.scores import Scores, at_last_shared_step, for_a_law, over_seeds, scaling_scores
+from analysis.figures.scores import Scores, at_last_shared_step, axis_name, for_a_law, over_seeds, scaling_scores
 from analysis.figures.sources import Source, from_each
 from analysis.laws.power_law import power_law
 from analysis.results.tables import MIN_MODELS
@@ -36,7 +36,10 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     scores = [one for one, _ in found]
     with style.look():
         columns = 1 if width == "one" else min(2, len(found))
-        figure = style.new_figure(width, 2.7 * -(-len(found) // columns))
+        legends = [
+            marks.legend_height(marks.shape_texts(points), 1, style.WIDTHS[width] / columns) for _, points in found
+        ]
+        figure = style.new_figure(width, (2.4 + max(legends)) * -(-len(found) // columns))
         for part, (one, points) in zip(style.parts(figure, len(found), columns), found, strict=True):
             _panel(part.subplots(), one, points)
             marks.shape_legend(part, points)
@@ -61,13 +64,12 @@ def _panel(axes: Axes, scores: Scores, points: pd.DataFrame) -> None:
     unit, size = marks.compute_unit(points["gmacs"].tolist())
     ranks = style.patch_ranks(points["patch"].tolist())
     axes.axhline(1, color="#555555", linewidth=0.8, zorder=1)
-    for patch, rank in ranks.items():
+    for patch, rank in ((patch, rank) for patch, rank in ranks.items() if patch):
         chosen = points.loc[points["patch"] == patch]
         axes.plot(chosen["gmacs"] / size, chosen["ratio"], color="#999999", linestyle=style.PATCH_LINES[rank], zorder=1)
     marks.scatter(axes, points, "gmacs", "ratio", unit=size)
     axes.set_title(f"{scores.title}, {style.steps_text(int(scores.evals['step'].iloc[0]))} steps")
-    axes.set_ylabel("Fréchet distance / law")
+    axes.set_ylabel(f"{axis_name([scores]).removesuffix(' ↓')} / law")
     axes.set_yscale("log")
-    axes.set_ylim(min(0.5, 0.9 * min(points["ratio"])), max(2.0, 1.1 * max(points["ratio"])))
     marks.gmacs_axis(axes, unit)
-    style.plain_ticks(axes.yaxis, (0.25, 0.5, 0.7, 1, 1.4, 2, 4))
+    style.log_ticks(axes.yaxis)
