@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from analysis.figures.scores import Scores, by_study, names, side_by_side
+from analysis.figures.scores import Scores, by_study, names, side_by_side, unhashed
 
 MAX_SAID = 6  # runs that the small print names one by one
 
@@ -56,11 +55,6 @@ def keys(scores: Sequence[Scores]) -> str:
         if not one.source.published
     }
     return "\n".join(f"{name}: {text}." for name, text in lines.items())
-
-
-def unhashed(name: Any) -> str:
-    """A reference's, extractor's or decoder's name without the hash at its end, which is for machines."""
-    return re.sub(r"[-@][0-9a-f]{8}$", "", str(name))
 
 
 def protocols(scores: Sequence[Scores], varied: tuple[str, ...] = ()) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,15 @@ from analysis.drawing.picture import NothingToDraw
 from analysis.errors import ResultsError
 from analysis.figures.sources import MAX_SOURCES, Source
 from analysis.results.published import EVALUATION
-from analysis.results.tables import MIN_MODELS, comparable, evaluation_keys
+from analysis.results.tables import MIN_MODELS, comparable, evaluation_keys, own_metrics
+from analysis.results.visible import visible
 
 # What the models of a scaling study have in common, for the published tables: those hold other studies too.
 PUBLISHED_STUDY = {"block": "adaln-zero", "data": "imagenet-256-latents"}
+
+METRICS = {"sfid": "sFID ↓", "kid": "KID ↓", "inception_score": "Inception Score ↑", "precision": "Precision ↑"}
+METRICS |= {"recall": "Recall ↑"}
+MOST_OF_A_NAME = 24  # characters of an extractor's name on an axis
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,32 @@ class Scores:
     def title(self) -> str:
         """The study, and its block design if it is one of several."""
         return f"{self.study}, {self.source.design}" if self.source.design else self.study
+
+
+def axis_name(group: Sequence[Scores], column: str = "fid") -> str:
+    """What an axis of all figures calls a score of `group`: "FID-50K ↓", "Fréchet distance (digits-cnn) ↓", "KID ↓".
+
+    A distance of other features than Inception's is no FID, and one of fewer samples no FID-50K.
+    """
+    own = {name: visible(title) for one in group for name, title in own_metrics(one.runs).items()}
+    return (own | METRICS | {"fid": f"{_distance(group)} ↓"})[column]
+
+
+def _distance(group: Sequence[Scores]) -> str:
+    extractors = sorted({unhashed(name) for one in group for name in one.evals["extractor"]})
+    if all(name.startswith("inception") for name in extractors):
+        counts = {int(count) for one in group for count in one.evals["num_samples"]}
+        thousands, rest = divmod(counts.pop(), 1000)
+        return "FID" if counts or rest else f"FID-{thousands}K"
+    if len(extractors) > 1:
+        return "Fréchet distance"
+    name = re.split("[:/]", extractors[0])[-1]
+    return f"Fréchet distance ({name if len(name) <= MOST_OF_A_NAME else f'{name[: MOST_OF_A_NAME - 1]}…'})"
+
+
+def unhashed(name: Any) -> str:
+    """A reference's, extractor's or decoder's name without the hash at its end, which is for machines."""
+    return re.sub(r"[-@][0-9a-f]{8}$", "", str(name))
 
 
 def scaling_scores(source: Source) -> Scores:

@@ -136,8 +136,8 @@ def evaluate(
     reference: Annotated[
         str | None,
         typer.Option(
-            help="adm-imagenet-256, adm-imagenet-512, statistics of `ditbench reference`, or a .npz, .npy or folder "
-            "of real images."
+            help="adm-imagenet-256, adm-imagenet-512, digits, statistics of `ditbench reference`, or a .npz, .npy or "
+            "folder of real images."
         ),
     ] = None,
     extractor: Annotated[

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.data import DatasetFacts, PixelDataset
 from bench.data.pixels import PixelExamples
 from bench.errors import InputError
+from models.parts import NoOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,24 +40,17 @@ class Digits(PixelExamples):
         return self.scaled(self._pixels), self._labels
 
 
-@dataclass(frozen=True)
-class DigitsOptions:
-    """There are none: everything is known."""
-
-
 class _DigitsPart(PixelDataset):
-    options = DigitsOptions
-
-    def facts(self, name: str, options: DigitsOptions) -> DatasetFacts:
+    def facts(self, name: str, options: NoOptions) -> DatasetFacts:
         return DatasetFacts(1797, shape=(1, 8, 8), image_shape=(1, 8, 8), num_classes=10)
 
-    def images(self, name: str, options: DigitsOptions) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    def images(self, name: str, options: NoOptions) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         return _images()
 
-    def load(self, name: str, options: DigitsOptions, device: torch.device) -> Digits:
+    def load(self, name: str, options: NoOptions, device: torch.device) -> Digits:
         return Digits(device)
 
-    def check_ready(self, name: str, options: DigitsOptions) -> None:
+    def check_ready(self, name: str, options: NoOptions) -> None:
         """They come with scikit-learn."""
 
 

@@ -12,7 +12,7 @@ from recipes import tiny
 from sklearn.datasets import load_digits
 
 from bench.data import DatasetFacts, data_part
-from bench.data.digits import DIGITS, Digits, DigitsOptions
+from bench.data.digits import DIGITS, Digits
 from bench.data.latent_sets import LatentOptions
 from bench.data.pixels import from_uint8, to_uint8
 
@@ -124,7 +124,7 @@ def test_the_reference_is_the_real_images_and_named_by_their_number_and_content(
     digits: Digits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scores with other references are never compared: any change of the images, or of their order, is another id."""
-    reference, images = DIGITS.reference("digits", DigitsOptions()), digits.images()
+    reference, images = DIGITS.reference("digits", DIGITS.options()), digits.images()
     assert (reference.name, reference.id) == ("digits", "digits-1797-b41ca9fd")
     assert reference.images is not None
     assert np.array_equal(reference.images.pixels(0, 1797), images.numpy())
@@ -136,7 +136,7 @@ def test_the_reference_is_the_real_images_and_named_by_their_number_and_content(
         labels = np.zeros(len(other), dtype=np.int64)
         monkeypatch.setattr(type(DIGITS), "facts", lambda *_, facts=facts: facts)
         monkeypatch.setattr(type(DIGITS), "images", lambda *_, other=other, labels=labels: (other.numpy(), labels))
-        identities.add(DIGITS.reference("digits", DigitsOptions()).id)
+        identities.add(DIGITS.reference("digits", DIGITS.options()).id)
     assert len(identities) == 5
 
 

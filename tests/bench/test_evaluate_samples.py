@@ -18,7 +18,7 @@ from full_path import make_vae
 from recipes import tiny
 from runs import finished
 
-from bench.data.digits import DIGITS, DigitsOptions
+from bench.data.digits import DIGITS
 from bench.data.images import ArrayImages, open_images, write_npz, write_pngs
 from bench.errors import InputError
 from bench.files import jsonl
@@ -31,7 +31,7 @@ from ditbench import main
 from models.assets import MissingAsset
 
 CPU = torch.device("cpu")
-REAL = DIGITS.reference("digits", DigitsOptions()).images
+REAL = DIGITS.reference("digits", DIGITS.options()).images
 assert REAL is not None
 PIXELS = REAL.pixels(0, 1797)
 
@@ -78,6 +78,20 @@ def test_the_same_images_score_the_same_in_every_container(
     name = f"{expected['samples_id']}-200-{expected['extractor']}-{expected['reference']}.json"
     written = json.loads((features / name).read_text())
     assert {key: written[key] for key in row} == row
+
+
+def test_a_data_set_of_images_is_a_reference_by_its_name(
+    score: Callable[..., dict[str, Any]], samples: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    by_name, by_file = score(samples, "digits"), score(samples)
+    assert by_name.pop("reference").startswith("digits-1797-")
+    assert {key: by_file[key] for key in ("fid", "kid", "precision")} == {
+        key: by_name[key] for key in ("fid", "kid", "precision")
+    }
+    for name in ("image-folder", "latents"):
+        with pytest.raises((InputError, MissingAsset)):
+            score(samples, name)
 
 
 def test_what_lies_beside_samples_fills_no_metric(

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
-from bench.data.digits import DIGITS, DigitsOptions
+from bench.data.digits import DIGITS
 from bench.data.images import ArrayImages
 from bench.errors import InputError
 from bench.files import checkpoint
@@ -26,7 +26,7 @@ from bench.score.reference import Reference
 from bench.stopping import StopRequest
 
 CPU = torch.device("cpu")
-REFERENCE = DIGITS.reference("digits", DigitsOptions())
+REFERENCE = DIGITS.reference("digits", DIGITS.options())
 assert REFERENCE.images is not None
 REAL = REFERENCE.images.batch(0, 1797)
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from photos import PATHS, make_images
 
-from bench.data.digits import DIGITS, DigitsOptions
+from bench.data.digits import DIGITS
 from bench.data.image_folder import read_image
 from bench.data.images import ArrayImages, open_images, write_pngs
 from bench.errors import InputError, RunError
@@ -28,7 +28,7 @@ from bench.stopping import Stopped, StopRequest
 from ditbench import main
 
 CPU = torch.device("cpu")
-REAL = DIGITS.reference("digits", DigitsOptions())
+REAL = DIGITS.reference("digits", DIGITS.options())
 assert REAL.images is not None
 PIXELS = REAL.images.pixels(0, 1797)
 SAMPLES = ArrayImages((255 - PIXELS[::9].astype(np.int64) // 2).astype(np.uint8))

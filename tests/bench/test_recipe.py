@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from recipes import LATENTS, TINY, dotted_keys, recipe
 
 import sweeps
-from bench.data.digits import DIGITS, DigitsOptions
+from bench.data.digits import DIGITS
 from bench.errors import InputError
 from bench.files.run_folder import read_config, write_config
 from bench.objectives.iddpm import IDDPM
@@ -104,7 +104,7 @@ def test_every_key_is_known_to_bear_on_the_result_or_not() -> None:
 def test_id_depends_on_every_key_that_decides_the_result(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     beside = NEEDED_BESIDE.get(key, {})
     before = recipe(beside).id
-    facts = DIGITS.facts("digits", DigitsOptions())._replace(**FITTING_FACTS.get(key, {}))
+    facts = DIGITS.facts("digits", DIGITS.options())._replace(**FITTING_FACTS.get(key, {}))
     monkeypatch.setattr(type(DIGITS), "facts", lambda self, name, options: facts)
     assert recipe({**beside, key: CHANGES[key]}).id != before
 

@@ -20,7 +20,7 @@ from runs import finished
 from torch import nn
 
 from bench.data.decoders import Pixels
-from bench.data.digits import DIGITS, DigitsOptions
+from bench.data.digits import DIGITS
 from bench.data.images import open_images
 from bench.errors import InputError
 from bench.parallel import SINGLE, Ranks
@@ -103,7 +103,7 @@ def test_unfinished_batches_of_other_samples_are_refused(tmp_path: Path) -> None
 
 
 def _extracted(ranks: Ranks, folder: Path, weights: Path) -> list[object]:
-    images = DIGITS.reference("digits", DigitsOptions()).images
+    images = DIGITS.reference("digits", DIGITS.options()).images
     assert images is not None
     network = load_extractor("digits-cnn", weights, offline=True)
     features = extract(images, network.network, folder, CPU, ranks, StopRequest())
@@ -124,7 +124,7 @@ def test_killed_at_any_moment_the_same_command_continues(study: Callable[[str], 
     """`ditbench sample`, then `ditbench evaluate`, each killed once its first piece is on disk."""
     run = finished(tiny(train={"checkpoint_steps": []}, evaluation={"num_samples": 20}), study("a"))
     real = tmp_path / "digits.npy"
-    reference = DIGITS.reference("digits", DigitsOptions()).images
+    reference = DIGITS.reference("digits", DIGITS.options()).images
     assert reference is not None
     np.save(real, reference.pixels(0, 1797))
 
