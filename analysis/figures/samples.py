@@ -14,7 +14,7 @@ from analysis.drawing.picture import NothingToDraw, Picture
 from analysis.drawing.write import DPI
 from analysis.errors import ResultsError
 from analysis.figures.captions import in_short, keys, protocol
-from analysis.figures.scores import Scores, scaling_scores
+from analysis.figures.scores import Scores, axis_name, scaling_scores
 from analysis.figures.sources import Source, from_each
 
 if TYPE_CHECKING:
@@ -61,28 +61,29 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
         raise ResultsError(f"samples of {named}: one grid shows one source; accepted: one of them")
     (scores,) = found
     last = scores.evals.drop_duplicates("run", keep="last")
-    final = Scores(scores.source, last)
-    samples = scores.source.tables.samples
-    data = {label: samples[run] for label, run in zip(last["label"], last["run"], strict=True)}
-    sections = [_section(_title(last), last, samples, len(set(last["step"])) > 1)]
-    over_training = _over_training(scores, MOST_ROWS[width] - len(last))
-    for rows in over_training:
-        steps = {**scores.source.tables.earlier_samples[rows["run"].iloc[0]], rows["step"].max(): data[rows["label"].iloc[0]]}
-        data |= {f"{rows['label'].iloc[0]}@{step}": steps[step] for step in rows["step"]}
-        sections.append(_steps_section(rows, steps))
+    tables, final = scores.source.tables, Scores(scores.source, last)
+    data = {label: tables.samples[run] for label, run in zip(last["label"], last["run"], strict=True)}
+    sections = [_models(last, tables.samples)]
+    for rows in _over_training(scores, MOST_ROWS[width] - len(last)):
+        label, run = rows.iloc[0][["label", "run"]]
+        steps = {**tables.earlier_samples[run], rows["step"].max(): tables.samples[run]}
+        data |= {f"{label}@{step}": steps[step] for step in rows["step"]}
+        sections.append(_steps(rows, steps))
     real, classes = _real(scores, data)
-    data |= {"real": real} if real is not None else {}
+    data |= {} if real is None else {"real": real}
     balanced = set(last["labels"]) == {"balanced"}
-    names = [str(index % classes) for index in range(len(next(iter(data.values()))))] if balanced else []
+    names = [str(index % classes) for index in range(len(tables.samples[last["run"].iloc[0]]))] if balanced else []
+    score = axis_name([final]).split(" (")[0].removesuffix(" ↓")
     with style.look():
         figure = _sheet(sections, real, names, width)
-    same = f"The same noise{' and classes' if balanced else ', labels drawn at random,'} in every row"
+    same = f"Every row from the same noise{' and classes' if balanced else ', with labels drawn at random'}"
+    beside = f"at the right, the {score}"
     return Picture(
         "sample_grid",
         figure,
         data,
-        f"{same}; FD: Fréchet distance. {in_short([final])}",
-        f"{same}, seed {last['seed'].iloc[0]}. FD: Fréchet distance of all samples of that run. {protocol(final)}",
+        f"{same}; {beside}: {in_short([final])}",
+        f"{same}, of seed {last['seed'].iloc[0]}; {beside} of all samples of the run. {protocol(final)}",
         keys([final]),
         left_out,
     )
@@ -100,32 +101,34 @@ def _with_samples(source: Source) -> Scores:
     return Scores(source, evals.loc[evals["seed"] == evals["seed"].min()])
 
 
-def _title(last: pd.DataFrame) -> str:
+def _models(last: pd.DataFrame, samples: Mapping[str, np.ndarray]) -> _Section:
+    """A row for each model at its last step."""
     steps = sorted(set(last["step"]))
-    return f"After {steps[0]:,} training steps" if len(steps) == 1 else "After each model's last training step"
+    title = f"After {steps[0]:,} training steps" if len(steps) == 1 else "At each model's last training step"
+    rows = last.to_dict("records")
+    labels = [row["label"] if len(steps) == 1 else f"{row['label']}, {row['step']:,}" for row in rows]
+    return _section(title, rows, labels, [samples[row["run"]] for row in rows])
 
 
-def _section(title: str, rows: pd.DataFrame, samples: Mapping[str, np.ndarray], with_step: bool) -> _Section:
-    """Each model's row."""
-    return _Section(
-        title,
-        tuple(
-            _Row(f"{row['label']}, {row['step']:,}" if with_step else row["label"], f"{row['fid']:.3g}", samples[row["run"]])
-            for row in rows.to_dict("records")
-        ),
-    )
-
-
-def _steps_section(rows: pd.DataFrame, samples: Mapping[int, np.ndarray]) -> _Section:
+def _steps(evals: pd.DataFrame, samples: Mapping[int, np.ndarray]) -> _Section:
     """A row for each step of one model."""
-    return _Section(
-        f"{rows['label'].iloc[0]} over training steps",
-        tuple(_Row(f"{row['step']:,}", f"{row['fid']:.3g}", samples[row["step"]]) for row in rows.to_dict("records")),
-    )
+    rows = evals.to_dict("records")
+    labels = [f"{row['step']:,}" for row in rows]
+    title = f"{_shortened(evals['label'].iloc[0])} over training steps"
+    return _section(title, rows, labels, [samples[row["step"]] for row in rows])
+
+
+def _section(title: str, rows: list[Any], labels: list[str], images: list[np.ndarray]) -> _Section:
+    texts = [(_shortened(label), f"{row['fid']:.3g}") for label, row in zip(labels, rows, strict=True)]
+    return _Section(title, tuple(_Row(*text, its) for text, its in zip(texts, images, strict=True)))
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
 
 
 def _over_training(scores: Scores, most_rows: int) -> list[pd.DataFrame]:
-    """The evaluations of the models over training whose samples there is room for: from the least to the most compute."""
+    """Evaluations of the models over training that there is room for, from the least to the most compute."""
     earlier = scores.source.tables.earlier_samples
     found: list[pd.DataFrame] = []
     for run, evals in scores.evals.groupby("run", sort=False):
@@ -157,7 +160,7 @@ def _sheet(sections: list[_Section], real: np.ndarray | None, names: list[str], 
     whole = round(style.WIDTHS[width] * DPI)
     column = (whole - BETWEEN * (columns - 1)) // columns
     rows = [row for section in sections for row in section.rows]
-    left = CHARACTER * (2 + max(min(LONGEST_LABEL, len(row.label)) for row in rows))
+    left = CHARACTER * (2 + max(len(row.label) for row in rows))
     right = CHARACTER * (2 + max(len(row.score) for row in rows))
     place = (column - left - right) // number  # of an image and the gap after it
     gap = max(2, place // 12)
@@ -182,7 +185,7 @@ def _sheet(sections: list[_Section], real: np.ndarray | None, names: list[str], 
             top += size[0] + 2 * gap
         top += gap
         for section in its:
-            sheet.title(start, top, section.title, "FD")
+            sheet.text(start + left, top + LINE / 2, section.title, "left", fontsize=8)
             sheet.rows(start, top + LINE + gap, section.rows)
             top += LINE + gap + len(section.rows) * (size[0] + gap)
     return figure
@@ -227,10 +230,6 @@ class _Drawing:
             at = start + self.left + index * self.place + self.size[1] / 2
             self.text(at, top + LINE / 2, name, "center", fontsize=7.5)
 
-    def title(self, start: int, top: int, title: str, score: str) -> None:
-        self.text(start + self.left, top + LINE / 2, title, "left", fontsize=8)
-        self.text(self.width if start else start, 0, "", "left")
-
     def rows(self, start: int, top: int, rows: Sequence[_Row]) -> None:
         """The images of all rows as one picture, between what is said of them."""
         montage = _montage([row.images for row in rows], self.size, self.gap)
@@ -247,6 +246,25 @@ class _Drawing:
         axes.imshow(montage, cmap="gray", vmin=0, vmax=255, interpolation="none", aspect="auto")
         for index, row in enumerate(rows):
             middle = top + index * (self.size[0] + self.gap) + self.size[0] / 2
-            label = row.label if len(row.label) <= LONGEST_LABEL else f"{row.label[: LONGEST_LABEL - 1]}…"
-            self.text(start + self.left - CHARACTER, middle, label, "right", fontsize=7.5)
+            self.text(start + self.left - CHARACTER, middle, row.label, "right", fontsize=7.5)
             self.text(start + self.left + width + CHARACTER, middle, row.score, "left", fontsize=7, color="#555555")
+
+
+def _montage(rows: Sequence[np.ndarray], size: tuple[int, int], gap: int) -> np.ndarray:
+    """Rows of images (N, C, H, W) with white gaps, each image of `size`: (rows, columns, 3)."""
+    height, width = size
+    number = max(map(len, rows))
+    picture = np.full((len(rows) * (height + gap) - gap, number * (width + gap) - gap, 3), 255, np.uint8)
+    for row, images in enumerate(rows):
+        for column, image in enumerate(images):
+            top, left = row * (height + gap), column * (width + gap)
+            picture[top : top + height, left : left + width] = _resized(image, size)
+    return picture
+
+
+def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(C, H, W) -> (height, width, 3): each pixel repeated, or means of pixels."""
+    from PIL import Image
+
+    colours = np.broadcast_to(image.transpose(1, 2, 0), (*image.shape[1:], 3))
+    return np.asarray(Image.fromarray(np.ascontiguousarray(colours)).resize(size[::-1], Image.Resampling.BOX))
