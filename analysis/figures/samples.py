@@ -160,7 +160,7 @@ def _sheet(sections: list[_Section], real: np.ndarray | None, names: list[str], 
     whole = round(style.WIDTHS[width] * DPI)
     column = (whole - BETWEEN * (columns - 1)) // columns
     rows = [row for section in sections for row in section.rows]
-    left = CHARACTER * (2 + max(len(row.label) for row in rows))
+    left = CHARACTER * (2 + max(len("class"), *(len(row.label) for row in rows)))
     right = CHARACTER * (2 + max(len(row.score) for row in rows))
     place = (column - left - right) // number  # of an image and the gap after it
     gap = max(2, place // 12)

@@ -167,11 +167,15 @@ def first_of_classes(labels: Sequence[int], wanted: Sequence[int]) -> list[int]:
     Raises:
         InputError: a class has too few.
     """
-    places = {label: (place for place, its in enumerate(labels) if its == label) for label in set(wanted)}
-    found = [next(places[label], None) for label in wanted]
-    if None in found:
-        raise InputError(f"class {wanted[found.index(None)]}: too few images of it; needed: {len(found)} in all")
-    return [place for place in found if place is not None]
+    places: dict[int, list[int]] = {label: [] for label in wanted}
+    for place, label in enumerate(labels):
+        if label in places:
+            places[label].append(place)
+    try:
+        taken = {label: iter(its) for label, its in places.items()}
+        return [next(taken[label]) for label in wanted]
+    except StopIteration:
+        raise InputError(f"too few images of a class; needed: {len(wanted)} of {sorted(places)}") from None
 
 
 DATA = Seam(
