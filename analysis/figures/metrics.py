@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from analysis.drawing import marks, style
@@ -13,6 +15,7 @@ from analysis.figures.captions import MACS, in_short, keys, protocols
 from analysis.figures.scores import (
     Scores,
     at_last_shared_step,
+    axis_name,
     by_study,
     finite,
     has_line,
@@ -38,6 +41,10 @@ METRICS = {
     "precision": "Precision ↑",
     "recall": "Recall ↑",
 }
+
+
+SMALL = 0.1  # scores below are named by their thousandths
+LINE = 24  # characters of an axis's name
 
 
 def draw(sources: Sequence[Source], width: style.Width) -> Picture:
@@ -111,7 +118,7 @@ def _panel(axes: Axes, group: list[Scores], metric: str) -> None:
     for index, scores in enumerate(group):
         if metric in _measured(scores):
             marks.scatter(axes, over_seeds(scores.evals, metric=metric), "gmacs", metric, index, size)
-    axes.set_ylabel(_called(group)[metric])
+    _name(axes, axis_name(group, metric), [scores.evals[metric] for scores in group if metric in _measured(scores)])
     marks.gmacs_axis(axes, unit)
     axes.set_xlabel(unit)
     low, high = sorted(axes.get_xlim())
@@ -119,3 +126,15 @@ def _panel(axes: Axes, group: list[Scores], metric: str) -> None:
     points = over_seeds(group[0].evals, metric=metric)
     if len(group) == 1 and has_line(points):
         axes.set_title(f"r = {log_linear(points['gmacs'], points[metric]).r:.3f}".replace("-", "−"), fontsize=7.5)
+
+
+def _name(axes: Axes, name: str, values: Sequence[pd.Series]) -> None:
+    """Name the axis, with the power of a thousand that its numbers leave out: KID (× 10⁻³)."""
+    largest = max(float(np.max(np.abs(one.astype(float)))) for one in values)
+    if largest >= 1000 or 0 < largest < SMALL:
+        power = 3 * int(np.floor(np.log10(largest) / 3))
+        superscript = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        title, _, arrow = name.rpartition(" ")
+        name = f"{title} (× 10{superscript}) {arrow}"
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value / 10**power:g}")
+    axes.set_ylabel("\n".join(wrap(name, LINE)))
