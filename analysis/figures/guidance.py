@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-METRICS = ("fid", "sfid", "inception_score", "precision", "recall")
+METRICS = ("fid", "inception_score", "precision", "recall")
 MOST_TICKS = 6  # scales that are marked one by one
 PAPER = (
     "Published: Peebles & Xie 2022 (arXiv:2212.09748), Tables 2 and 3: DiT-XL/2 at 7M steps (256 x 256) and 3M "
@@ -46,7 +46,7 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     )
     metrics = [_measured(scores) for scores in groups]
     columns = 2 if width == "one" else max(map(len, metrics))
-    heights = [1.7 * -(-len(names) // columns) + 0.3 for names in metrics]
+    heights = [1.55 * -(-len(names) // columns) + 0.3 for names in metrics]
     with style.look():
         figure = style.new_figure(width, sum(heights))
         parts = figure.subfigures(len(groups), 1, squeeze=False, height_ratios=heights)
@@ -106,14 +106,13 @@ def _panel(axes: Axes, scores: Scores, metric: str) -> None:
             best = line.loc[line["fid"].idxmin()]
             at = (best["guidance_scale"], best["fid"])
             axes.plot(*at, marker="o", markersize=9, markerfacecolor="none", markeredgecolor=look["color"])
-            offset = (0, 8) if at[0] < max(line["guidance_scale"]) else (-2, 8)
-            align = "center" if at[0] < max(line["guidance_scale"]) else "right"
-            axes.annotate(f"{at[1]:.3g}", at, offset, textcoords="offset points", ha=align, fontsize=7)
+            below: Any = {"textcoords": "offset points", "ha": "center", "va": "top", "fontsize": 7}
+            axes.annotate(f"{at[1]:.3g}", at, (0, -6), **below)
     axes.set_xlabel("Guidance scale")
     axes.set_ylabel("\n".join(wrap(axis_name([scores], metric), 24)))
     scales = sorted(set(points["guidance_scale"]))
     if len(scales) <= MOST_TICKS:
         axes.set_xticks(scales, [f"{scale:g}" for scale in scales])
-    axes.margins(0.14)
+    axes.margins(0.14, 0.25)
     if metric == "fid" and len(lines) > 1:
         axes.legend(list(lines.values()), list(lines))  # given, as labels with an underscore first are left out

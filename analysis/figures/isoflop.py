@@ -29,8 +29,7 @@ TOLERANCE = 0.02  # budgets that differ by less count as one: steps are whole nu
 MIN_SIZES = 3  # a parabola goes through three
 BETWEEN = 4  # budgets that are drawn of models which share none, but were scored on both sides of some
 NEEDED = (
-    f"needed: models of at least {MIN_SIZES} sizes and one patch size, scored at the same training compute or on both "
-    "sides of it"
+    f"needed: models of at least {MIN_SIZES} sizes and one patch size, scored at equal training compute or around it"
 )
 RULE = (
     f"Training compute = GMACs x 3 x batch x steps, equal within {TOLERANCE:.0%} on a line. Full markers: measured, "
@@ -61,7 +60,7 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
         panels += [(pool, rows) for _, rows in points.groupby("patch")]
         if points.empty:
             named = " and ".join(one.source.called for one in pool)
-            left_out.append(f"{named}: no training compute at which {MIN_SIZES} sizes were scored; {NEEDED}")
+            left_out.append(f"{named}: no training compute for which {MIN_SIZES} sizes have a score; {NEEDED}")
     if not panels:
         raise NothingToDraw("; ".join(left_out))
     named = len({id(pool) for pool, _ in panels}) > 1 or len(panels) == 1

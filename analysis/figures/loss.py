@@ -54,6 +54,8 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
                 style.log_ticks(axes.yaxis)
             style.step_ticks(axes)
         panels[0].set_ylabel("Training loss")
+        if len({source.name for source, _ in found}) == 1:
+            part.suptitle(f"Measured: {found[0][0].name}", fontsize=9)
         handles = [marks.line_handle(look.colour, look.line) for look in looks.values()]
         marks.below_legend(part, handles, [style.size_text(size) for size in looks])
     data = pd.concat([table.assign(source=source.called) for source, table in found])

@@ -43,6 +43,7 @@ METRICS = {
 }
 
 
+NOT_PRINTED = "the paper prints no number of its Fig. 12; needed: a results folder with two metrics"
 SMALL = 0.1  # scores below are named by their thousandths
 LINE = 24  # characters of an axis's name
 
@@ -96,10 +97,12 @@ def _measured(scores: Scores) -> list[str]:
 
 
 def _with_metrics(source: Source) -> Scores:
+    if source.published:
+        raise NothingToDraw(NOT_PRINTED)
     scores = at_last_shared_step(scaling_scores(source))
     metrics = _measured(scores)
     if len(metrics) < 2:
-        raise NothingToDraw(f"of its models only {', '.join(metrics)} is known; needed: a second metric")
+        raise NothingToDraw(f"its models have {', '.join(metrics)} alone; needed: a second metric")
     for name in metrics:
         finite(scores.evals, name)
     return scores

@@ -91,10 +91,12 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
 
 def _with_samples(source: Source) -> Scores:
     """The evaluations of the runs of the smallest seed that have samples."""
+    if source.published:
+        raise NothingToDraw("no samples to draw: the paper's are not in its tables; needed: a results folder")
     evals = scaling_scores(source).evals
     evals = evals.loc[evals["run"].isin(list(source.tables.samples))]
     if evals.empty:
-        raise NothingToDraw("no samples; needed: runs that were scored, with their samples/")
+        raise NothingToDraw("no samples to draw; needed: runs that were scored, with their samples/")
     channels = {images.shape[1] for images in source.tables.samples.values()}
     if not channels <= {1, 3}:
         raise NothingToDraw(f"samples of {max(channels)} channels; needed: grey or colour images")

@@ -50,7 +50,8 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     data = pd.concat([_points(one) for one in scores])
     note = f"{PUBLISHED}\n" if any(one.source.published for one in scores) else ""
     caption = f"{RULE}\n{note}{protocols(scores)}"
-    short = f"{SAID} {in_short(scores)}"
+    printed = " Printed: 400K steps, XL/2 also 2,352K and 7M." if note else ""
+    short = f"{SAID} {in_short(scores)}{printed}"
     return Picture("training_compute", figure, data, short, caption, keys(scores), left_out)
 
 

@@ -161,10 +161,10 @@ def isoflop(data: pd.DataFrame, tables: Tables) -> str:
     """Of isoflop.csv: the best model at each budget."""
     parts = [f"The {frechet_name(tables.evals)} against parameters, one curve per budget of training compute."]
     for _, points in data.groupby(["patch", "budget"], sort=True):
-        best = points.loc[points["fid"].idxmin()]
+        best = points.loc[points["score"].idxmin()]
         parts.append(
             f"Patch size {best['patch']}, {number(best['budget'])} GMACs: of {len(points)} models {best['label']} is "
-            f"the best with {number(best['fid'])}."
+            f"the best with {number(best['score'])}."
         )
     return " ".join(parts)
 
