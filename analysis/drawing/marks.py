@@ -18,7 +18,11 @@ from analysis.drawing.picture import NothingToDraw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.legend import Legend
     from matplotlib.lines import Line2D
+
+MOST_IN_A_CELL = 7  # entries of a legend in place of a panel
+LEGEND_FONT = 7  # points
 
 
 def model_mark(look: style.Look, patch_rank: int, source: int, scale: float = 1.0) -> dict[str, Any]:
@@ -85,11 +89,12 @@ def name_points(
     y: str,
     texts: Sequence[str],
     line: NDArray | None = None,
-    gap: Sequence[float] | None = None,
+    radii: Sequence[float] | None = None,
+    colours: Sequence[str] | None = None,
 ) -> None:
     """Write each model's name, of `texts`, beside its marker, clear of the bars and of `line`, (N, 2) in the panel.
 
-    gap: how far each label stays off its marker's centre beyond the usual, in points: a bubble's radius.
+    radii, colours: of the markers, in points; those of `scatter` if not given.
     """
     avoid = [] if line is None else [line]
     if f"{y}_min" in points.columns:
@@ -97,8 +102,12 @@ def name_points(
             np.column_stack([np.full(20, at), np.linspace(low, high, 20)])
             for at, low, high in zip(x, points[f"{y}_min"], points[f"{y}_max"], strict=True)
         ]
+    if radii is None or colours is None:
+        looks = style.looks(points["size"])
+        radii = [looks[size].area ** 0.5 / 2 for size in points["size"]]
+        colours = [looks[size].colour for size in points["size"]]
     far = np.concatenate(avoid) if avoid else np.empty((0, 2))
-    place_labels(axes, list(x), points[y].tolist(), list(texts), far, gap)
+    place_labels(axes, x, points[y].tolist(), texts, far, radii, colours)
 
 
 def corner_text(axes: Axes, lines: Sequence[str], at_bottom: bool = False) -> None:
@@ -116,16 +125,18 @@ def curve(axes: Axes, points: pd.DataFrame, x: str, y: str, mark: Mapping[str, A
     return line
 
 
-def size_legend(part: Any, looks: Mapping[str, style.Look], sources: Sequence[str] = ()) -> None:
-    """Which line is which size, and which fill which source if there are several, under the panels of `part`."""
+def size_legend(
+    part: Any, looks: Mapping[str, style.Look], sources: Sequence[str] = (), cell: Axes | None = None
+) -> None:
+    """Which line is which size, and which fill which source if there are several: see `line_legend`."""
     handles = [_handle(look.colour, "o", look.line, look.area**0.5) for look in looks.values()]
-    below_legend(part, handles, [style.size_text(size) for size in looks], sources)
+    line_legend(part, handles, [style.size_text(size) for size in looks], sources, cell)
 
 
-def patch_legend(part: Any, ranks: Mapping[int, int], sources: Sequence[str] = ()) -> None:
-    """Which line is which patch size, and which fill which source, under the panels of `part`."""
+def patch_legend(part: Any, ranks: Mapping[int, int], sources: Sequence[str] = (), cell: Axes | None = None) -> None:
+    """Which line is which patch size, and which fill which source: see `line_legend`."""
     handles = [_handle("#777777", style.PATCH_MARKERS[rank], style.PATCH_LINES[rank], 5) for rank in ranks.values()]
-    below_legend(part, handles, [style.patch_text(patch) for patch in ranks], sources)
+    line_legend(part, handles, [style.patch_text(patch) for patch in ranks], sources, cell)
 
 
 def source_legend(axes: Axes, sources: Sequence[str]) -> None:
@@ -135,11 +146,38 @@ def source_legend(axes: Axes, sources: Sequence[str]) -> None:
         axes.legend(handles, list(sources), loc="lower left", handlelength=2.5)
 
 
-def below_legend(part: Any, handles: list[Any], texts: list[str], sources: Sequence[str] = ()) -> None:
-    """A legend under the panels of a figure or a part of it."""
+def line_legend(
+    part: Any, handles: list[Any], texts: list[str], sources: Sequence[str] = (), cell: Axes | None = None
+) -> None:
+    """A legend under the panels of a figure or a part of it, or in a `cell` that no panel needs, if it has room."""
     if len(sources) > 1:
         handles, texts = [*handles, *_fills(len(sources), ["none"] * len(sources))], [*texts, *sources]
-    part.legend(handles, texts, loc="outside lower center", ncols=4, handlelength=3.2, columnspacing=1.5)
+    if cell is not None:
+        cell.axis("off")
+    if cell is not None and len(texts) <= MOST_IN_A_CELL:
+        cell.legend(handles, texts, loc="center", handlelength=3.2)
+    else:
+        below_legend(part, handles, texts, handlelength=3.2)
+
+
+def below_legend(part: Any, handles: list[Any], texts: list[str], handlelength: float = 2.0) -> Legend:
+    """A legend under the panels of a figure or a part of it, in as many columns as there is room for.
+
+    handlelength: of the lines or markers in front of the texts, in their font's size.
+    """
+    look: dict[str, Any] = {"handlelength": handlelength, "columnspacing": 1}
+    columns = _columns(texts, handlelength, 72 * part.bbox.width / part.dpi)
+    return part.legend(handles, texts, loc="outside lower center", ncols=columns, **look)
+
+
+def _columns(texts: Sequence[str], handlelength: float, room: float) -> int:
+    """As many columns as fit in `room` points, fewer if the rows stay as many; a legend is filled column by column."""
+    for columns in range(len(texts), 1, -1):
+        longest = [max(map(len, column)) for column in np.array_split(np.array(texts, dtype=object), columns)]
+        # Beside each handle and text: the space between the two, and that to the next column.
+        if LEGEND_FONT * (sum(0.55 * length + handlelength + 1.8 for length in longest) - 1) < room:
+            return -(-len(texts) // -(-len(texts) // columns))
+    return 1
 
 
 def _fills(count: int, lines: Sequence[Any]) -> list[Any]:
@@ -157,6 +195,14 @@ def line_handle(colour: str, line: Any) -> Any:
     from matplotlib.lines import Line2D
 
     return Line2D([], [], color=colour, linestyle=line)
+
+
+def model_handle(points: pd.DataFrame, model: pd.Series) -> Any:
+    """The marker of one of the models `points`, for a legend."""
+    from matplotlib.lines import Line2D
+
+    rank = style.patch_ranks(points["patch"].tolist())[model["patch"]]
+    return Line2D([], [], linestyle="none", **model_mark(style.looks(points["size"])[model["size"]], rank, 0))
 
 
 def _handle(colour: str, marker: str, line: Any, size: float) -> Any:
@@ -177,6 +223,4 @@ def shape_legend(part: Any, points: pd.DataFrame, sources: Sequence[str] = ()) -
     texts = [*looks, *(style.patch_text(patch) for patch in ranks)]
     if len(sources) > 1:
         handles, texts = [*handles, *_fills(len(sources), ["none"] * len(sources))], [*texts, *sources]
-    short = max(map(len, texts)) <= 10  # sizes and patch sizes: one row
-    columns = len(texts) if short else min(4, len(texts))
-    part.legend(handles, texts, loc="outside lower center", ncols=columns, handlelength=1, columnspacing=1)
+    below_legend(part, handles, texts, handlelength=1)

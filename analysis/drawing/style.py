@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import chdir, contextmanager
@@ -198,31 +199,30 @@ def parts(figure: Any, count: int, columns: int) -> list[Any]:
     return list(grid.flat)[:count]
 
 
-def log_ticks(axis: Any, in_decade: tuple[int, ...] = (1, 2, 5)) -> None:
-    """Plain numbers at `in_decade` of each decade of a logarithmic axis; at its decades if these are some more."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+def log_ticks(axis: Any, in_decade: tuple[float, ...] = (1, 2, 5)) -> None:
+    """Plain numbers at `in_decade` of each decade of a logarithmic axis: at more if these are under three, or fewer."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     low, high = sorted(axis.get_view_interval())
-    if high / low < 2e4:
-        axis.set_major_locator(LogLocator(subs=in_decade if high / low < 2e3 else (1,)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_locator(NullLocator())
-
-
-def plain_ticks(axis: Any, places: tuple[float, ...]) -> None:
-    """Plain numbers at those of `places` that are in view, on a logarithmic axis."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    axis.set_major_locator(FixedLocator(places))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    if high / low >= 2e4:
+        return
+    for places in (in_decade if high / low < 2e3 else (1,), (1, 1.5, 2, 3, 4, 5, 7), (1, 1.2, 1.4, 1.6, *range(2, 10))):
+        axis.set_major_locator(LogLocator(subs=places))
+        if sum(low <= place <= high for place in axis.get_majorticklocs()) >= 3:
+            break
+    else:
+        axis.set_major_locator(MaxNLocator(4))  # a scale of less than a tenth of a decade is nearly even
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
     axis.set_minor_locator(NullLocator())
 
 
 def step_ticks(axes: Axes) -> None:
-    """Training steps as 600, 400K, 7M; logarithmic where they span more than a decade."""
+    """Training steps as 600, 400K, 7M; logarithmic where those of the panels that share them span over a decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-    low, high = axes.dataLim.intervalx
+    together: list[Any] = axes.get_shared_x_axes().get_siblings(axes)
+    low = min(one.dataLim.x0 for one in together)
+    high = max(one.dataLim.x1 for one in together)
     axes.set_xlabel("Training steps")
     if low > 0 and high / low > 10:
         axes.set_xscale("log")
@@ -261,6 +261,22 @@ def lay_out(figure: Figure) -> None:
     engine = figure.get_layout_engine()
     if engine is None:
         return
-    for _ in range(2):  # the second knows the ticks that the panels' sizes gave in the first
+    for _ in range(2):  # the second knows the ticks that the panels' sizes gave in the first, and the lines of texts
         engine.execute(figure)
+        _wrap(figure)
+    engine.execute(figure)
     figure.set_layout_engine("none")
+
+
+def _wrap(figure: Figure) -> None:
+    """Break titles and names of axes that are longer than their panel, before what is in brackets or at blanks."""
+    for axes in figure.axes:
+        width, height = axes.bbox.size
+        for text, room in ((axes.title, width), (axes.xaxis.label, width), (axes.yaxis.label, height)):
+            extent = text.get_window_extent()
+            length = extent.height if text is axes.yaxis.label else extent.width
+            if length > 1.02 * room > 0:
+                longest = max(map(len, text.get_text().splitlines()))
+                most = max(8, int(longest * room / length))  # characters
+                lines = text.get_text().replace(" (", "\n(", 1).splitlines()
+                text.set_text("\n".join(textwrap.fill(line, most, break_long_words=False) for line in lines))

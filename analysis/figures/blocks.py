@@ -10,48 +10,54 @@ import pandas as pd
 from analysis.drawing import marks, style
 from analysis.drawing.picture import NothingToDraw, Picture
 from analysis.figures.captions import MACS, in_short, keys, protocols
-from analysis.figures.scores import Scores, checked, names, one_study, over_seeds
+from analysis.figures.scores import Scores, axis_name, checked, names, one_study, over_seeds
 from analysis.figures.sources import Source, from_each
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
+# As in the legend of the paper's figure, from the highest curve to the lowest, and ours.
 DESIGNS = ("in-context", "cross-attention", "adaln", "adaln-zero", "adaln-single")
-ONLY_400K = "Of the designs the paper prints numbers at 400K steps only; its curves (Fig. 5) are not available as such."
+NOT_PRINTED = (
+    "The paper prints the designs' numbers at 400K steps, where the curves of its Fig. 5 end; the curves themselves "
+    "are not available as numbers."
+)
 
 
 def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """The picture blocks.
 
     A panel a source and model: lines over training, means over seeds with bands from the lowest to the highest; or,
-    where there is one step only, one row per design. Data columns: source, label, size, patch, block, step, gmacs,
-    num_seeds, fid, fid_min, fid_max.
+    where there is one step only, a row a design with its score, and in a second panel its compute. Data columns:
+    source, label, size, patch, block, step, gmacs, num_seeds, fid, fid_min, fid_max.
 
     Raises:
         NothingToDraw: no source has two designs of one model.
         ResultsError: scores that are not finite or not comparable.
     """
     found, left_out = from_each(sources, _with_designs, by_design=False)
-    data = pd.concat([_points(scores) for scores in found])
     groups: list[Any] = [
-        (f"{scores.title}, {model}", points)
+        (scores, f"{scores.title}, {model}", points)
         for scores in found
         for model, points in _points(scores).groupby("label", sort=False)
     ]
-    caption = f"{MACS}\n{protocols(found)}"
-    if any(scores.source.published for scores in found):
-        caption = f"{caption.replace('adaln-zero, ', '')}\n{ONLY_400K}"
+    columns = 1 if width == "one" or any(_at_one_step(points) for *_, points in groups) else min(2, len(groups))
+    heights = [
+        max(_height(points) for *_, points in groups[row : row + columns]) for row in range(0, len(groups), columns)
+    ]
     with style.look():
-        columns = 1 if width == "one" else min(2, len(groups))
-        figure = style.new_figure(width, 2.5 * -(-len(groups) // columns))
-        for axes, (title, points) in zip(style.panels(figure, len(groups), columns), groups, strict=True):
-            axes.set_title(title)
-            if points["step"].nunique() == 1:
-                _rows(axes, points)
-            else:
-                _lines(axes, points)
-    return Picture("blocks", figure, data, in_short(found), caption, keys(found), left_out)
+        figure = style.new_figure(width, sum(heights))
+        grid = figure.subfigures(len(heights), columns, squeeze=False, height_ratios=heights)
+        parts: list[Any] = list(grid.flat)
+        for part, (scores, title, points) in zip(parts, groups, strict=False):
+            (_rows if _at_one_step(points) else _lines)(part, title, points, axis_name([scores]))
+    short, caption = in_short(found), f"{MACS}\n{protocols(found)}"
+    if any(scores.source.published for scores in found):
+        short += " The paper's curves are not published as numbers."
+        caption = f"{caption.replace('adaln-zero, ', '')}\n{NOT_PRINTED}"
+    data = pd.concat([_points(scores) for scores in found])
+    return Picture("blocks", figure, data, short, caption, keys(found), left_out)
 
 
 def _with_designs(source: Source) -> Scores:
@@ -83,33 +89,48 @@ def _designs(points: pd.DataFrame) -> list[str]:
     return sorted(present, key=lambda name: (DESIGNS.index(name) if name in DESIGNS else len(DESIGNS), name))
 
 
-def _lines(axes: Axes, points: pd.DataFrame) -> None:
+def _at_one_step(points: pd.DataFrame) -> bool:
+    return points["step"].nunique() == 1
+
+
+def _height(points: pd.DataFrame) -> float:
+    return 0.75 + 0.23 * points["block"].nunique() if _at_one_step(points) else 2.5
+
+
+def _lines(part: Any, title: str, points: pd.DataFrame, name: str) -> None:
+    axes: Axes = part.subplots()
     lines: dict[str, Line2D] = {}
     for index, design in enumerate(_designs(points)):
         chosen = points.loc[points["block"] == design]
         unit, size = marks.compute_unit(chosen["gmacs"].tolist())
         label = f"{design} ({chosen['gmacs'].iloc[0] / size:.4g} {unit})"
         lines[label] = marks.curve(axes, chosen, "step", "fid", marks.series_mark(index))
-    axes.set_ylabel("Fréchet distance")
+    axes.set_title(title)
+    axes.set_ylabel(name)
     style.step_ticks(axes)
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high + 0.1 * len(_designs(points)) * (high - low))  # room for the legend above the lines
-    axes.legend(list(lines.values()), list(lines), loc="upper right")
+    if min(points["fid_min"]) > 0:
+        axes.set_yscale("log")
+        style.log_ticks(axes.yaxis)
+    marks.below_legend(part, list(lines.values()), list(lines), handlelength=3.2)
 
 
-def _rows(axes: Axes, points: pd.DataFrame) -> None:
-    """One row a design: its marker at its score, with the number."""
+def _rows(part: Any, title: str, points: pd.DataFrame, name: str) -> None:
+    """A row a design: its marker at its score, and in a second panel its compute, both with their numbers."""
     designs = _designs(points)
-    for index, design in enumerate(designs):
-        row = points.loc[points["block"] == design].iloc[0]
-        axes.plot([0, row["fid"]], [index, index], color="#bbbbbb", linewidth=0.8, zorder=1)
-        axes.plot(row["fid"], index, **marks.series_mark(index))
-        axes.annotate(f"{row['fid']:.2f}", (row["fid"], index), (6, 0), textcoords="offset points", va="center")
     unit, size = marks.compute_unit(points["gmacs"].tolist())
-    compute = points.set_index("block")["gmacs"] / size
-    axes.set_yticks(range(len(designs)), [f"{design}\n{compute[design]:.2f} {unit}" for design in designs])
-    axes.grid(False, axis="y")
-    axes.set_xlim(0, 1.2 * max(points["fid"]))
-    axes.margins(y=0.15)
-    axes.invert_yaxis()
-    axes.set_xlabel(f"Fréchet distance at {style.steps_text(points['step'].iloc[0])} steps")
+    part.suptitle(f"{title}, {style.steps_text(points['step'].iloc[0])} steps", fontsize=8.5)
+    left, right = part.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    rows = [points.loc[points["block"] == design].iloc[0] for design in designs]
+    for axes, label, values in (
+        (left, name, [row["fid"] for row in rows]),
+        (right, unit, [row["gmacs"] / size for row in rows]),
+    ):
+        for index, value in enumerate(values):
+            axes.plot([0, value], [index, index], color="#bbbbbb", linewidth=0.8, zorder=1)
+            axes.plot(value, index, **marks.series_mark(index))
+            axes.annotate(f"{value:.2f}", (value, index), (6, 0), textcoords="offset points", va="center")
+        axes.grid(False, axis="y")
+        axes.set_xlim(0, 1.35 * max(values))
+        axes.set_xlabel(label)
+    left.set_yticks(range(len(designs)), designs)
+    left.set_ylim(len(designs) - 0.5, -0.5)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.drawing import marks, style
 from analysis.drawing.picture import Picture
 from analysis.figures.captions import MACS, in_short, keys, protocols
-from analysis.figures.scores import Scores, at_last_shared_step, over_seeds, scaling_scores
+from analysis.figures.scores import Scores, at_last_shared_step, axis_name, over_seeds, scaling_scores
 from analysis.figures.sources import Source, from_each
 from analysis.results.published import published
 
@@ -19,46 +20,53 @@ if TYPE_CHECKING:
 
 BASELINES = (
     "DiT, ADM and LDM: its Table 2 (ImageNet 256 x 256, FID-50K; DiT at 7M steps, ft-EMA decoder) and Table 6 (GMACs; "
-    "ADM-U: base and upsampler; guidance, which needs two passes, and autoencoders are not counted). Filled: guided, "
-    "at the scale with the lower FID; hollow: not."
+    "ADM-U: base and upsampler; guidance, which needs two passes, and autoencoders are not counted). With guidance: at "
+    "the scale with the lower FID."
 )
 LARGEST = {"one": 260.0, "two": 420.0}  # square points of the largest bubble
+SMALLEST = 8.0  # of one whose shape and colour can be seen
 
 
 def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """The picture bubbles.
 
     A panel a source: GMACs against the Fréchet distance at its last shared step, mean over seeds, a bubble for each
-    model and block design. With the
-    published source also DiT-XL/2 against ADM and LDM, hollow without guidance, filled with it. Areas are in
-    proportion to GMACs within a panel. Data columns: panel (a source's name, or baselines), label, size,
-    patch, family, guided, gmacs, fid.
+    model and block design. With the published source also DiT-XL/2 against ADM and LDM, hollow without guidance,
+    filled with it. Areas are in proportion to GMACs within a panel, but for bubbles too small to be seen. Data columns:
+    panel (a source's name, or baselines), label, size, patch, family, guided, gmacs, fid.
 
     Raises:
         NothingToDraw: no score yet, or runs that differ in more than size, patch size and seed.
         ResultsError: scores that are not finite or not comparable.
     """
     scores, left_out = from_each(sources, lambda source: at_last_shared_step(scaling_scores(source)), by_design=False)
-    data = [_models(one) for one in scores]
-    titles = [f"{one.title}, {style.steps_text(int(one.evals['step'].iloc[0]))} steps" for one in scores]
-    caption = f"{MACS} Areas are in proportion to them.\n{protocols(scores)}"
-    if any(one.source.published for one in scores):
-        data.append(against_unets())
-        titles.append("Published: DiT-XL/2, ADM and LDM")
+    panels = [
+        (f"{one.title}, {style.steps_text(int(one.evals['step'].iloc[0]))} steps", axis_name([one]), _models(one))
+        for one in scores
+    ]
+    short = in_short(scores)
+    caption = f"{MACS} Areas are in proportion to them, but for the smallest.\n{protocols(scores)}"
+    paper = [one for one in scores if one.source.published]
+    if paper:
+        panels.append(("Published: DiT-XL/2, ADM and LDM", axis_name(paper), against_unets()))
+        short = f"{short[:-1]}; DiT-XL/2, ADM and LDM: with guidance where filled."
         caption += f"\n{BASELINES}"
     with style.look():
-        columns = 1 if width == "one" else min(2, len(data))
-        figure = style.new_figure(width, 2.7 * -(-len(data) // columns))
-        axes = style.panels(figure, len(data), columns)
-        for panel, points, title in zip(axes, data, titles, strict=True):
+        columns = 1 if width == "one" else min(2, len(panels))
+        figure = style.new_figure(width, 2.7 * -(-len(panels) // columns))
+        axes = style.panels(figure, len(panels), columns)
+        for panel, (title, name, points) in zip(axes, panels, strict=True):
             panel.set_title(title)
+            panel.set_ylabel(name)
             _bubbles(panel, points, width)
         style.lay_out(figure)
-        for panel, points in zip(axes, data, strict=True):
-            unit = marks.compute_unit(points["gmacs"].tolist())[1]
-            at, gap = (points["gmacs"] / unit).tolist(), _gap(points, width)
-            marks.name_points(panel, at, points, "fid", points["label"].tolist(), gap=gap)
-    return Picture("bubbles", figure, pd.concat(data), in_short(scores), caption, keys(scores), left_out)
+        for panel, (_, _, points) in zip(axes, panels, strict=True):
+            at = (points["gmacs"] / marks.compute_unit(points["gmacs"].tolist())[1]).tolist()
+            radii = [area**0.5 / 2 for area in _areas(points, width)]
+            colours = [_colour_and_marker(model, points)[0] for model in points.to_dict("records")]
+            marks.name_points(panel, at, points, "fid", points["label"].tolist(), radii=radii, colours=colours)
+    data = pd.concat([points for *_, points in panels])
+    return Picture("bubbles", figure, data, short, caption, keys(scores), left_out)
 
 
 def against_unets() -> pd.DataFrame:
@@ -91,31 +99,30 @@ def _models(scores: Scores) -> pd.DataFrame:
 
 
 def _areas(points: pd.DataFrame, width: style.Width) -> list[float]:
-    return (LARGEST[width] * points["gmacs"] / max(points["gmacs"])).tolist()
-
-
-def _gap(points: pd.DataFrame, width: style.Width) -> list[float]:
-    """The bubbles' radii in points: labels start outside."""
-    return [area**0.5 / 2 for area in _areas(points, width)]
+    return np.maximum(SMALLEST, LARGEST[width] * points["gmacs"] / max(points["gmacs"])).tolist()
 
 
 def _bubbles(axes: Axes, points: pd.DataFrame, width: style.Width) -> None:
     unit, size = marks.compute_unit(points["gmacs"].tolist())
     for model, area in zip(points.to_dict("records"), _areas(points, width), strict=True):
-        look = _look(model, points)
-        axes.scatter(model["gmacs"] / size, model["fid"], s=area, zorder=3 - area / 1000, **look)
-    axes.set_ylabel("FID-50K" if set(points["panel"]) <= {"published", "baselines"} else "Fréchet distance")
+        colour, marker = _colour_and_marker(model, points)
+        of_family = not isinstance(model.get("size"), str)
+        look: dict[str, Any] = {
+            "facecolors": "none" if of_family and not model["guided"] else colour,
+            "edgecolors": colour if of_family else "black",
+            "linewidths": 1.2 if of_family else 0.6,
+        }
+        axes.scatter(model["gmacs"] / size, model["fid"], s=area, marker=marker, zorder=3 - area / 1000, **look)
+    axes.set_yscale("log" if min(points["fid"]) > 0 else "linear")
     marks.gmacs_axis(axes, unit)
     axes.margins(0.16)
-    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+    if min(points["fid"]) > 0:
+        style.log_ticks(axes.yaxis)
 
 
-def _look(model: dict[Any, Any], points: pd.DataFrame) -> dict[str, Any]:
-    """Sizes by colour and patch sizes by shape, as everywhere; families by both; hollow without guidance."""
-    if "size" in model and isinstance(model["size"], str):
+def _colour_and_marker(model: dict[Any, Any], points: pd.DataFrame) -> tuple[str, str]:
+    """Sizes by colour and patch sizes by shape, as everywhere; families by both."""
+    if isinstance(model.get("size"), str):
         rank = style.patch_ranks(points["patch"].tolist())[model["patch"]]
-        colour, marker = style.looks(points["size"])[model["size"]].colour, style.PATCH_MARKERS[rank]
-        return {"marker": marker, "facecolors": colour, "edgecolors": "black", "linewidths": 0.6, "alpha": 0.9}
-    colour, marker, _ = style.SERIES[("ADM", "DiT", "LDM").index(model["family"])]
-    face = colour if model["guided"] else "none"
-    return {"marker": marker, "facecolors": face, "edgecolors": colour, "linewidths": 1.2, "alpha": 0.9}
+        return style.looks(points["size"])[model["size"]].colour, style.PATCH_MARKERS[rank]
+    return style.SERIES[("ADM", "DiT", "LDM").index(model["family"])][:2]

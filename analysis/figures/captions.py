@@ -24,23 +24,30 @@ PAPER = (
 
 
 def in_short(scores: Sequence[Scores], varied: tuple[str, ...] = ()) -> str:
-    """The conditions in a line: "250 samples, 25 DDPM steps, no guidance"; said once where all sources agree."""
+    """The conditions in a sentence: "Scores of 250 samples, drawn in 25 DDPM steps, without guidance."
+
+    Said once where all sources agree, else of each; without what the figure has `varied`.
+    """
     told = {"published" if one.source.published else one.source.name: _short(one, varied) for one in scores}
     if len(set(told.values())) == 1:
-        return f"{next(iter(told.values()))}."
-    return "; ".join(f"{name}: {text}" for name, text in told.items()) + "."
+        return f"Scores of {next(iter(told.values()))}."
+    return f"Scores of {'; '.join(f'{name}: {text}' for name, text in told.items())}."
 
 
 def _short(scores: Scores, varied: tuple[str, ...]) -> str:
     key: dict[str, Any] = scores.evals.iloc[0].to_dict()
-    scale, seeds = key["guidance_scale"], len(set(scores.runs["seed"]))
+    sampler = str(key["sampler"]).rpartition(":")[2] if ":" in key["sampler"] else str(key["sampler"]).upper()
     said = {
         "num_samples": f"{key['num_samples']:,} samples",
-        "sampling_steps": f"{key['sampling_steps']} {key['sampler'].upper()} steps",
-        "guidance_scale": "no guidance" if scale == 1 else f"guidance {scale:g}",
+        "sampling_steps": f"drawn in {key['sampling_steps']} {sampler} steps",
+        "guidance_scale": "without guidance"
+        if key["guidance_scale"] == 1
+        else f"with guidance {key['guidance_scale']:g}",
     }
-    parts = [text for name, text in said.items() if name not in varied]
-    return ", ".join([*parts, *([f"mean and range of {seeds} seeds"] if seeds > 1 else [])])
+    seeds: Any = scores.evals.groupby("label")["seed"].nunique()
+    most, same = max(seeds), min(seeds) == max(seeds)
+    over = [f"mean and range of {'' if same else 'up to '}{most} seeds"] if most > 1 else []
+    return ", ".join([*(text for name, text in said.items() if name not in varied), *over])
 
 
 def keys(scores: Sequence[Scores]) -> str:

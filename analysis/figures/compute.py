@@ -17,6 +17,7 @@ from analysis.figures.captions import MACS, in_short, keys, protocols
 from analysis.figures.scores import (
     Scores,
     at_last_shared_step,
+    axis_name,
     has_line,
     over_seeds,
     scaling_scores,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_NAMED = 12  # points of several designs, whose names are long
+MAX_SEEDS = 3  # whose correlations are all written in a panel
 
 
 def draw(sources: Sequence[Source], width: style.Width) -> Picture:
@@ -94,7 +96,7 @@ def _panel(axes: Axes, group: list[Scores]) -> None:
         texts += [] if too_few else [f"{prefix}{text}" for text in _correlations(scores, points)]
     step = style.steps_text(int(group[0].evals["step"].iloc[0]))
     axes.set_title(f"{titles(group)}, {step} steps")
-    axes.set_ylabel("FID-50K" if any(scores.source.published for scores in group) else "Fréchet distance")
+    axes.set_ylabel(axis_name(group))
     marks.gmacs_axis(axes, unit)
     marks.corner_text(axes, ["too few models for a line"] if too_few else texts)
     if not _few_designs(group):
@@ -108,13 +110,19 @@ def _few_designs(group: list[Scores]) -> bool:
 
 
 def _correlations(scores: Scores, points: pd.DataFrame) -> list[str]:
-    seeds: list[Any] = [(f"seed {seed}: ", models) for seed, models in scores.evals.groupby("seed")]
-    found = [
-        f"{prefix}r = {log_linear(models['gmacs'], models['fid']).r:.3f}, {len(models)} models".replace("-", "−")
-        for prefix, models in (seeds if len(seeds) > 1 else [("", points)])
-        if has_line(models)
-    ]
-    return found or [f"{len(points)} model{'s' if len(points) > 1 else ''}: too few for a line"]
+    """r of the models, or of each seed's; of many seeds the lowest and the highest."""
+    seeds: list[Any] = [models for _, models in scores.evals.groupby("seed")]
+    trends = [models for models in (seeds if len(seeds) > 1 else [points]) if has_line(models)]
+    found = [f"{log_linear(models['gmacs'], models['fid']).r:.3f}".replace("-", "−") for models in trends]
+    counts = sorted({len(models) for models in trends})
+    if not found:
+        return [f"{len(points)} model{'s' if len(points) > 1 else ''}: too few for a line"]
+    of = f"{' to '.join(dict.fromkeys(map(str, (counts[0], counts[-1]))))} models"
+    if len(seeds) == 1:
+        return [f"r = {found[0]}, {of}"]
+    if len(found) > MAX_SEEDS:
+        return [f"r from {min(found)} to {max(found)}", f"over {len(found)} seeds, {of}"]
+    return [f"r of each seed: {', '.join(found)}", of]
 
 
 def _name(axes: Axes, group: list[Scores]) -> None:

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from analysis.drawing import marks, style
 from analysis.drawing.picture import Picture
 from analysis.figures.captions import in_short, keys, protocols
-from analysis.figures.scores import Scores, over_seeds, scaling_scores, side_by_side, sources_of, titles
+from analysis.figures.scores import (
+    Scores,
+    at_last_shared_step,
+    axis_name,
+    over_seeds,
+    scaling_scores,
+    side_by_side,
+    sources_of,
+    titles,
+)
 from analysis.figures.sources import Source, from_each
 from analysis.results.run_folders import SIZES
 
-ONLY_400K = (
-    "The paper prints numbers at 400K steps, and of XL/2 at 2352K and 7M; its curves between are not available as such."
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NOT_PRINTED = (
+    "The paper prints numbers at 400K steps, and of XL/2 at 2352K and 7M; the curves of its Fig. 6 are not available "
+    "as numbers."
 )
+MAX_NUMBERS = 6  # scores of a panel that are written beside their markers
+MAX_CHARACTERS = 24  # below a panel, from left to right
 
 
 def draw(sources: Sequence[Source], width: style.Width) -> Picture:
@@ -24,7 +39,9 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
 
     First a panel a patch size with a line a model size, then the other way round. Lines are means over the
     seeds that have reached the step, bands go from the lowest to the highest; block designs are told apart by fill.
-    Data columns: source, label, size, patch, step, gmacs, num_seeds, fid, fid_min, fid_max.
+    Where most models were scored once, as in the paper's tables, their scores stand side by side in place of curves,
+    and beside them the curves of the others. Data columns: source, label, size, patch, step, gmacs, num_seeds, fid,
+    fid_min, fid_max.
 
     Raises:
         NothingToDraw: no score yet, or runs that differ in more than size, patch size and seed.
@@ -32,20 +49,21 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """
     scores, left_out = from_each(sources, scaling_scores)
     groups = side_by_side(scores)
-    data = pd.concat([_points(one) for one in scores])
-    note = f"\n{ONLY_400K}" if any(one.source.published for one in scores) else ""
+    data = [pd.concat([_points(one) for one in group]) for group in groups]
+    heights = [_height(points, width) for points in data]
     with style.look():
-        rows = 2 if width == "two" else 4
-        figure = style.new_figure(width, 1.9 * rows * len(groups))
-        parts: list[Any] = list(figure.subfigures(2 * len(groups), 1, squeeze=False).flat)
-        for index, group in enumerate(groups):
-            points = pd.concat([_points(one) for one in group])
-            if len(groups) > 1:
-                parts[2 * index].suptitle(titles(group), fontsize=9)
-            _by_patch(parts[2 * index], points, width, sources_of(group))
-            _by_size(parts[2 * index + 1], points, width, sources_of(group))
-    caption = protocols(scores) + note
-    return Picture("fid_vs_steps", figure, data, in_short(scores), caption, keys(scores), left_out)
+        figure = style.new_figure(width, sum(heights))
+        parts: list[Any] = list(figure.subfigures(len(groups), 1, squeeze=False, height_ratios=heights).flat)
+        for part, group, points in zip(parts, groups, data, strict=True):
+            part.suptitle(titles(group), fontsize=9)
+            if _are_mostly_single(points):
+                _at_one_step(part, group, width)
+            else:
+                _over_steps(part, group, points, width)
+    paper = any(one.source.published for one in scores)
+    short = in_short(scores) + (" The paper's curves are not published as numbers." if paper else "")
+    caption = protocols(scores) + (f"\n{NOT_PRINTED}" if paper else "")
+    return Picture("fid_vs_steps", figure, pd.concat(data), short, caption, keys(scores), left_out)
 
 
 def _points(scores: Scores) -> pd.DataFrame:
@@ -54,42 +72,163 @@ def _points(scores: Scores) -> pd.DataFrame:
     return points
 
 
-def _by_patch(part: Any, points: pd.DataFrame, width: style.Width, sources: list[str]) -> None:
-    ranks, sizes = _patches_and_sizes(points)
-    axes = _panels(part, len(ranks), width)
-    for panel, patch in zip(axes, ranks, strict=True):
-        panel.set_title(f"Patch size {patch}" if patch else "No patches")
-        for size, look in sizes.items():
-            _lines(panel, points, size, patch, look.line)
-        style.step_ticks(panel)
-    marks.size_legend(part, sizes, sources)
+def _are_mostly_single(points: pd.DataFrame) -> bool:
+    """Whether most models were scored once: their curves would be dots."""
+    counts: Any = points.groupby(["source", "label"])["step"].nunique()
+    return bool((counts == 1).mean() > 0.5)
 
 
-def _by_size(part: Any, points: pd.DataFrame, width: style.Width, sources: list[str]) -> None:
-    ranks, sizes = _patches_and_sizes(points)
-    axes = _panels(part, len(sizes), width)
-    for panel, size in zip(axes, sizes, strict=True):
-        panel.set_title(f"Size {size}" if size in SIZES else size)
-        for patch, rank in ranks.items():
-            _lines(panel, points, size, patch, style.PATCH_LINES[rank])
-        style.step_ticks(panel)
-    marks.patch_legend(part, ranks, sources)
+def _height(points: pd.DataFrame, width: style.Width) -> float:
+    if _are_mostly_single(points):
+        return 2.6 if width == "two" else 4.1
+    return 0.25 + sum(_strip_height(len(panels), width) for panels in _strips(points).values())
 
 
-def _patches_and_sizes(points: pd.DataFrame) -> tuple[dict[int, int], dict[str, style.Look]]:
-    return style.patch_ranks(points["patch"].tolist()), style.looks(points["size"])
+# Curves: a strip of panels by patch size, and one by model size
 
 
-def _panels(part: Any, count: int, width: style.Width) -> list[Any]:
-    axes = style.panels(part, count, count if width == "two" else 2, share=True)
-    axes[0].set_ylabel("Fréchet distance")
-    return axes
+def _strips(points: pd.DataFrame) -> dict[str, dict[Any, pd.DataFrame]]:
+    """The panels by "patch" and by "size": those sizes that have several patch sizes."""
+    patches = style.patch_ranks(points["patch"].tolist())
+    sizes: dict[Any, Any] = {size: points.loc[points["size"] == size] for size in style.looks(points["size"])}
+    several = {size: rows for size, rows in sizes.items() if rows["patch"].nunique() > 1}
+    by_patch = {"patch": {patch: points.loc[points["patch"] == patch] for patch in patches}}
+    return by_patch | ({"size": several} if several else {})
 
 
-def _lines(axes: Any, points: pd.DataFrame, size: str, patch: int, line: Any) -> None:
-    ranks, sizes = _patches_and_sizes(points)
-    for index, source in enumerate(points["source"].unique()):
-        chosen: Any = points["source"].eq(source) & points["size"].eq(size) & points["patch"].eq(patch)
-        for _, model in points.loc[chosen].groupby("label"):
-            mark = marks.model_mark(sizes[size], ranks[patch], index, scale=0.7) | {"linestyle": line}
-            marks.curve(axes, model, "step", "fid", mark)
+def _columns(count: int, width: style.Width) -> int:
+    return min(count, 4 if width == "two" else 2)
+
+
+def _strip_height(count: int, width: style.Width) -> float:
+    return 1.4 * -(-count // _columns(count, width)) + (0.65 if width == "two" else 0.5)
+
+
+def _over_steps(part: Any, group: list[Scores], points: pd.DataFrame, width: style.Width) -> None:
+    strips = _strips(points)
+    heights = [_strip_height(len(panels), width) for panels in strips.values()]
+    ranks, looks = style.patch_ranks(points["patch"].tolist()), style.looks(points["size"])
+    for strip, (by, panels) in zip(
+        part.subfigures(len(strips), 1, squeeze=False, height_ratios=heights).flat, strips.items(), strict=True
+    ):
+        columns = _columns(len(panels), width)
+        free = -len(panels) % columns  # cells of the last row
+        axes = style.panels(strip, len(panels) + min(free, 1), columns, share=True)
+        for panel, (value, rows) in zip(axes, panels.items(), strict=False):
+            panel.set_title(_title(by, value))
+            _lines(panel, rows, by, ranks, looks, list(points["source"].unique()))
+        for index, panel in enumerate(axes[: len(panels)]):
+            style.step_ticks(panel)
+            if index + columns < len(panels):
+                panel.set_xlabel("")
+            else:
+                panel.tick_params(labelbottom=True)
+            if min(points["fid_min"]) > 0:
+                panel.set_yscale("log")
+                style.log_ticks(panel.yaxis)
+            panel.set_ylabel(axis_name(group) if index % columns == 0 else "")
+        cell = axes[-1] if free else None
+        if by == "patch":
+            marks.size_legend(strip, looks, sources_of(group), cell)
+        else:
+            marks.patch_legend(strip, ranks, sources_of(group), cell)
+
+
+def _title(by: str, value: Any) -> str:
+    if by == "patch":
+        return f"Patch size {value}" if value else "No patches"
+    return f"Size {value}" if value in SIZES else value
+
+
+def _lines(
+    axes: Axes,
+    points: pd.DataFrame,
+    by: str,
+    ranks: dict[int, int],
+    looks: dict[str, style.Look],
+    sources: list[str],
+) -> None:
+    """A line a model; the small markers, which the large ones would hide, are drawn last."""
+    models: list[Any] = list(points.groupby(["size", "patch", "source", "label"], sort=False))
+    for (size, patch, source, _), model in sorted(models, key=lambda named: -looks[named[0][0]].area):
+        line = looks[size].line if by == "patch" else style.PATCH_LINES[ranks[patch]]
+        mark = marks.model_mark(looks[size], ranks[patch], sources.index(source), scale=0.6) | {"linestyle": line}
+        marks.curve(axes, model, "step", "fid", mark)
+
+
+# Scores at one step, side by side, and the curves of the models that have one
+
+
+def _at_one_step(part: Any, group: list[Scores], width: style.Width) -> None:
+    ends = [at_last_shared_step(one) for one in group]
+    points = pd.concat([_points(one) for one in ends])
+    every = pd.concat([_points(one) for one in group])
+    several: Any = every.groupby(["source", "label"])["step"].transform("nunique") > 1
+    left_out = ~every["label"].isin(points["label"])
+    curves = every.loc[several | left_out]
+    panels = ["size", *(["patch"] if points["patch"].nunique() > 1 else []), *(["step"] if len(curves) else [])]
+    rows = [panels] if width == "two" or len(panels) < 2 else [panels[:2], *([["step"] * 2] if len(panels) > 2 else [])]
+    axes: dict[str, Axes] = part.subplot_mosaic(rows)
+    ranks, looks = style.patch_ranks(every["patch"].tolist()), style.looks(every["size"])
+    sources = list(every["source"].unique())
+    steps = " and ".join(style.steps_text(step) for step in sorted(set(points["step"])))
+    _categories(axes["size"], points, "size", list(looks), ranks, looks, sources)
+    axes["size"].set_title(f"{steps} steps, by model size")
+    axes["size"].set_xlabel("Model size" if set(looks) <= set(SIZES) else "Model")
+    if "patch" in axes:
+        _categories(axes["patch"], points, "patch", list(ranks), ranks, looks, sources)
+        axes["patch"].set_title(f"{steps} steps, by patch size")
+        axes["patch"].set_xlabel("Patch size")
+        axes["patch"].sharey(axes["size"])
+    if "step" in axes:
+        _lines(axes["step"], curves, "size", ranks, looks, sources)
+        _numbers(axes["step"], curves)
+        axes["step"].set_title(f"{_some(curves['label'].unique().tolist())} over training")
+        style.step_ticks(axes["step"])
+    for panel in axes.values():
+        if min(every["fid_min"]) > 0:
+            panel.set_yscale("log")
+        panel.margins(0.2 if panel is axes.get("step") else 0.12)
+        if min(every["fid_min"]) > 0:
+            style.log_ticks(panel.yaxis)
+    axes["size"].set_ylabel(axis_name(group))
+    if width == "one" and "step" in axes:
+        axes["step"].set_ylabel(axis_name(group))
+    marks.shape_legend(part, every, sources_of(group))
+
+
+def _categories(
+    axes: Axes,
+    points: pd.DataFrame,
+    by: str,
+    values: list[Any],
+    ranks: dict[int, int],
+    looks: dict[str, style.Look],
+    sources: list[str],
+) -> None:
+    """A place for each of `values` of the column `by`, and lines between the models that differ in it only."""
+    other = "patch" if by == "size" else "size"
+    for (value, source), rows in points.groupby([other, "source"], sort=False):
+        rows = rows.sort_values(by, key=lambda column: column.map(values.index), kind="stable")
+        line = style.PATCH_LINES[ranks[value]] if by == "size" else looks[value].line
+        colour = "#999999" if by == "size" else looks[value].colour
+        places = [values.index(here) for here in rows[by]]
+        axes.plot(places, rows["fid"], linestyle=line, color=colour, linewidth=1, zorder=1)
+        for place, model in zip(places, rows.to_dict("records"), strict=True):
+            look = looks[model["size"]]
+            mark = marks.model_mark(look, ranks[model["patch"]], sources.index(source), scale=0.8)
+            axes.plot(place, model["fid"], linestyle="none", zorder=3 - look.area / 100, **mark)
+    axes.set_xticks(range(len(values)), [str(value) if value else "none" for value in values])
+    if sum(len(str(value)) + 1 for value in values) > MAX_CHARACTERS:
+        axes.tick_params(axis="x", labelrotation=90)
+
+
+def _numbers(axes: Axes, points: pd.DataFrame) -> None:
+    """The scores beside their markers, where they are few."""
+    if len(points) <= MAX_NUMBERS:
+        for row in points.to_dict("records"):
+            axes.annotate(f"{row['fid']:.4g}", (row["step"], row["fid"]), (3, 4), textcoords="offset points")
+
+
+def _some(labels: list[str]) -> str:
+    return " and ".join(labels) if len(labels) <= 2 else f"{len(labels)} models"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.drawing import marks, style
+from analysis.drawing.labels import BAND
 from analysis.drawing.picture import NothingToDraw, Picture
 from analysis.figures.captions import MACS, in_short, keys, protocols
-from analysis.figures.scores import Scores, at_last_shared_step, for_a_law, over_seeds, scaling_scores
+from analysis.figures.scores import Scores, at_last_shared_step, axis_name, for_a_law, over_seeds, scaling_scores
 from analysis.figures.sources import Source, from_each
 from analysis.laws.power_law import power_law
 
@@ -52,10 +53,11 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     with style.look():
         columns = 1 if width == "one" else min(2, len(found))
         scores = [one for one, _ in found]
-        figure = style.new_figure(width, 2.9 * -(-len(found) // columns))
-        axes = style.panels(figure, len(found), columns)
-        for panel, (one, points) in zip(axes, found, strict=True):
-            _panel(panel, one, points)
+        figure = style.new_figure(width, (3.5 if width == "one" else 3.0) * -(-len(found) // columns))
+        parts = style.parts(figure, len(found), columns)
+        axes: list[Axes] = [part.subplots() for part in parts]
+        for part, panel, (one, points) in zip(parts, axes, found, strict=True):
+            _panel(part, panel, one, points)
         style.lay_out(figure)
         for panel, (one, points) in zip(axes, found, strict=True):
             unit = marks.compute_unit(points["gmacs"].tolist())[1]
@@ -66,17 +68,18 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
         "fitted_law",
         figure,
         data,
-        f"Fitted without the largest model; band: {LEVEL:.0%} prediction interval. {in_short(scores)}",
+        f"The law is fitted without the largest model, which it predicts. {in_short(scores)}",
         f"{METHOD}\n{MACS}\n{protocols(scores)}",
         keys(scores),
         left_out,
     )
 
 
-def draw_band(axes: Axes, band: Band) -> None:
-    """A law in a panel: its line over a grey band. For the law of any fit."""
-    axes.fill_between(band.x, band.low, band.high, color="#dddddd", linewidth=0, zorder=0)
-    axes.plot(band.x, band.line, color="#555555", linewidth=1, zorder=1)
+def draw_band(axes: Axes, band: Band) -> tuple[Any, Any]:
+    """A law in a panel: its line over a grey band, which are returned. For the law of any fit."""
+    area = axes.fill_between(band.x, band.low, band.high, color=BAND, linewidth=0, zorder=0)
+    (line,) = axes.plot(band.x, band.line, color="#555555", linewidth=1, zorder=1)
+    return line, area
 
 
 def power_law_band(gmacs: ArrayLike, fid: ArrayLike, at: ArrayLike, level: float = LEVEL) -> Band:
@@ -119,25 +122,29 @@ def _drawn_lines(points: pd.DataFrame, unit: float) -> NDArray[np.float64]:
     return np.concatenate([law, np.column_stack([np.full(40, largest["gmacs"] / unit), interval])])
 
 
-def _panel(axes: Axes, scores: Scores, points: pd.DataFrame) -> None:
+def _panel(part: Any, axes: Axes, scores: Scores, points: pd.DataFrame) -> None:
     unit, size = marks.compute_unit(points["gmacs"].tolist())
     rest, largest = points.iloc[:-1], points.iloc[-1]
     grid = np.geomspace(min(points["gmacs"]) / 1.3, largest["gmacs"] * 1.3, 100)
     band = power_law_band(rest["gmacs"], rest["fid"], grid)
-    draw_band(axes, Band(band.x / size, band.line, band.low, band.high))
+    line, area = draw_band(axes, Band(band.x / size, band.line, band.low, band.high))
     marks.scatter(axes, points, "gmacs", "fid", unit=size)
     at = largest["gmacs"] / size
     bar = ([largest["line"] - largest["low"]], [largest["high"] - largest["line"]])
-    axes.errorbar(at, largest["line"], bar, fmt="x", color="black", capsize=3, markersize=6, zorder=4)
+    look: dict[str, Any] = {"fmt": "D", "color": "black", "markerfacecolor": "white", "markersize": 4.5, "capsize": 3}
+    predicted = axes.errorbar(at, largest["line"], bar, zorder=4, **look)
     axes.set_title(f"{scores.title}, {style.steps_text(int(scores.evals['step'].iloc[0]))} steps")
     axes.set_yscale("log")
-    axes.set_ylabel("Fréchet distance")
+    axes.set_ylabel(axis_name([scores]))
     marks.gmacs_axis(axes, unit)
     style.log_ticks(axes.yaxis)
-    law = power_law(rest["gmacs"] / size, rest["fid"])
-    lines = [
-        f"{law.coefficient:.4g} × {unit}^{law.exponent:.3f}, {len(rest)} models".replace("^-", "^−"),
-        f"{scores.named(points)[-1]}: predicted {largest['line']:.1f}",
-        f"[{largest['low']:.1f}, {largest['high']:.1f}], true {largest['fid']:.1f}",
+    law, name = power_law(rest["gmacs"] / size, rest["fid"]), scores.named(points)[-1]
+    texts = [
+        f"{law.coefficient:.4g} {unit}$^{{{law.exponent:.3f}}}$, fitted to {len(rest)} models",
+        f"{LEVEL:.0%} interval for one more model",
+        f"{name} predicted: {largest['line']:.1f} ({largest['low']:.1f} to {largest['high']:.1f})",
+        f"{name} true: {largest['fid']:.1f}",
     ]
-    marks.corner_text(axes, lines)
+    true = marks.model_handle(points, largest)
+    legend = marks.below_legend(part, [line, area, predicted, true], texts)
+    legend.get_texts()[0].set_parse_math(True)

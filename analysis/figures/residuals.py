@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.drawing import marks, style
 from analysis.drawing.picture import NothingToDraw, Picture
 from analysis.figures.captions import MACS, in_short, keys, protocols
-from analysis.figures.scores import Scores, at_last_shared_step, for_a_law, over_seeds, scaling_scores
+from analysis.figures.scores import Scores, at_last_shared_step, axis_name, for_a_law, over_seeds, scaling_scores
 from analysis.figures.sources import Source, from_each
 from analysis.laws.power_law import power_law
 from analysis.results.tables import MIN_MODELS
@@ -66,8 +66,7 @@ def _panel(axes: Axes, scores: Scores, points: pd.DataFrame) -> None:
         axes.plot(chosen["gmacs"] / size, chosen["ratio"], color="#999999", linestyle=style.PATCH_LINES[rank], zorder=1)
     marks.scatter(axes, points, "gmacs", "ratio", unit=size)
     axes.set_title(f"{scores.title}, {style.steps_text(int(scores.evals['step'].iloc[0]))} steps")
-    axes.set_ylabel("Fréchet distance / law")
+    axes.set_ylabel(f"{axis_name([scores]).removesuffix(' ↓')} / law")
     axes.set_yscale("log")
-    axes.set_ylim(min(0.5, 0.9 * min(points["ratio"])), max(2.0, 1.1 * max(points["ratio"])))
     marks.gmacs_axis(axes, unit)
-    style.plain_ticks(axes.yaxis, (0.25, 0.5, 0.7, 1, 1.4, 2, 4))
+    style.log_ticks(axes.yaxis)
