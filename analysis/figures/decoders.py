@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -51,7 +50,7 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
             part.suptitle(f"{scores.title}, {points['label'].iloc[0]}", fontsize=9)
             for index, (axes, metric) in enumerate(zip(style.panels(part, len(names), columns), names, strict=True)):
                 _panel(axes, points, metric, named=index % columns == 0)
-                axes.set_xlabel("\n".join(wrap(axis_name([scores], metric), 22)))
+                axes.set_xlabel(axis_name([scores], metric))
     data = pd.concat([points for _, points in groups])
     scores = [one for one, _ in groups]
     return Picture("decoders", figure, data, in_short(scores, ("decoder",)), caption, keys(scores), left_out)

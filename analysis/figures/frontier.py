@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SAID = "Grey: the frontier, the lowest mean score of at most so much compute."
-MARKER = 0.55  # of the usual size: lines of many markers, of which none may hide another
+MARKER, SMALLEST = 0.6, 2.8  # of the usual size, and points: of many markers none may hide another
 
 
 def frontier(compute: Sequence[float], score: Sequence[float]) -> list[bool]:
@@ -32,6 +32,7 @@ def models_and_frontier(axes: Axes, points: pd.DataFrame, x: str, source: int) -
     lines: list[Any] = list(points.groupby(["size", "patch", "label"]))
     for (size, patch, _), line in lines:
         mark = marks.model_mark(looks[size], ranks[patch], source, MARKER)
+        mark["markersize"] = max(SMALLEST, mark["markersize"])
         dashes = {"linestyle": style.PATCH_LINES[ranks[patch]], "linewidth": 1.0}
         marks.curve(axes, line, x, "fid", mark | dashes | {"zorder": 3 - list(looks).index(size) / 10})
     axes.set_xscale("log")

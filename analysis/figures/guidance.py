@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -109,7 +108,7 @@ def _panel(axes: Axes, scores: Scores, metric: str) -> None:
             below: Any = {"textcoords": "offset points", "ha": "center", "va": "top", "fontsize": 7}
             axes.annotate(f"{at[1]:.3g}", at, (0, -6), **below)
     axes.set_xlabel("Guidance scale")
-    axes.set_ylabel("\n".join(wrap(axis_name([scores], metric), 24)))
+    axes.set_ylabel(axis_name([scores], metric))
     scales = sorted(set(points["guidance_scale"]))
     if len(scales) <= MOST_TICKS:
         axes.set_xticks(scales, [f"{scale:g}" for scale in scales])

@@ -65,7 +65,7 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
         raise NothingToDraw("; ".join(left_out))
     named = len({id(pool) for pool, _ in panels}) > 1 or len(panels) == 1
     with style.look():
-        columns = 1 if width == "one" else 3 if len(panels) == 3 else min(2, len(panels))
+        columns = 1 if width == "one" else min(2, len(panels))
         figure = style.new_figure(width, 2.8 * -(-len(panels) // columns))
         if not named:
             figure.suptitle("\n".join(wrap(titles(panels[0][0]), 15 * int(style.WIDTHS[width]))), fontsize=9)
@@ -212,7 +212,10 @@ def _panel(axes: Axes, points: pd.DataFrame) -> None:
     style.log_ticks(axes.xaxis)
     axes.xaxis.set_major_formatter(lambda value, _: style.steps_text(value))
     axes.set_xlabel("Parameters")
-    axes.legend(title="Training compute", title_fontsize=7, alignment="left", loc="upper left", handlelength=2.8)
+    legend = axes.legend(
+        title="Training compute", title_fontsize=7, alignment="left", loc="upper left", handlelength=2.8
+    )
+    legend.set_in_layout(False)  # in a narrow panel it may reach out of it
     _leave_room(axes, points)
     style.log_ticks(axes.yaxis)
 

@@ -38,8 +38,9 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     with style.look():
         figure = style.new_figure(width, 2.1 * -(-len(rows) // columns) + 0.3)
         part: Any = figure.subfigures(1, 1)
-        panels: list[Any] = style.panels(part, len(rows), columns)
-        for axes, (source, patch, points) in zip(panels, rows, strict=True):
+        free = len(rows) % columns > 0 and len(rows) > columns  # a cell for the legend
+        panels: list[Any] = style.panels(part, len(rows) + free, columns)
+        for axes, (source, patch, points) in zip(panels, rows, strict=False):
             for size, look in looks.items():
                 for _, line in points.loc[points["size"] == size].groupby("label"):
                     steps = line["step"].astype(float)
@@ -57,7 +58,7 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
         if len({source.name for source, _ in found}) == 1:
             part.suptitle(f"Measured: {found[0][0].name}", fontsize=9)
         handles = [marks.line_handle(look.colour, look.line) for look in looks.values()]
-        marks.below_legend(part, handles, [style.size_text(size) for size in looks])
+        marks.line_legend(part, handles, [style.size_text(size) for size in looks], (), panels[-1] if free else None)
     data = pd.concat([table.assign(source=source.called) for source, table in found])
     columns_of_data = ["source", *(name for name in data.columns if name != "source")]
     seeds = max(int(max(table["num_seeds"])) for _, table in found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,7 +44,6 @@ METRICS = {
 
 NOT_PRINTED = "the paper prints no number of its Fig. 12; needed: a results folder with two metrics"
 SMALL = 0.1  # scores below are named by their thousandths
-LINE = 24  # characters of an axis's name
 
 
 def draw(sources: Sequence[Source], width: style.Width) -> Picture:
@@ -71,9 +69,12 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
         for part, group, metrics in zip(parts.flat, groups, measured, strict=True):
             step = style.steps_text(int(group[0].evals["step"].iloc[0]))
             part.suptitle(f"{titles(group)}, {step} steps", fontsize=9)
-            for axes, metric in zip(style.panels(part, len(metrics), columns), metrics, strict=True):
+            free = len(metrics) % columns > 0 and len(metrics) > columns  # a cell for the legend
+            panels = style.panels(part, len(metrics) + free, columns)
+            for axes, metric in zip(panels, metrics, strict=False):
                 _panel(axes, group, metric)
-            marks.shape_legend(part, pd.concat([one.evals for one in group]), sources_of(group))
+            evals = pd.concat([one.evals for one in group])
+            marks.shape_legend(part, evals, sources_of(group), panels[-1] if free else None)
     return Picture(
         "metrics",
         figure,
@@ -140,4 +141,4 @@ def _name(axes: Axes, name: str, values: Sequence[pd.Series]) -> None:
         title, _, arrow = name.rpartition(" ")
         name = f"{title} (× 10{superscript}) {arrow}"
         axes.yaxis.set_major_formatter(lambda value, _: f"{value / 10**power:g}")
-    axes.set_ylabel("\n".join(wrap(name, LINE)))
+    axes.set_ylabel(name)

@@ -26,7 +26,7 @@ MOST_OVER_TRAINING = 3
 SMALL = 16  # pixels: rows of images no larger stand side by side in two columns
 LONGEST_LABEL = 16  # characters
 # Pixels of the written picture, so that each of an image's pixels is a square of whole ones.
-CHARACTER, LINE, BETWEEN = 11, 26, 40
+CHARACTER, LINE, BETWEEN = 11, 28, 40
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     with style.look():
         figure = _sheet(sections, real, names, width)
     same = f"Every row from the same noise{' and classes' if balanced else ', with labels drawn at random'}"
-    beside = f"at the right, the {score}"
+    beside = f"At the right, the {score}"
     return Picture(
         "sample_grid",
         figure,
         data,
-        f"{same}; {beside}: {in_short([final])}",
-        f"{same}, of seed {last['seed'].iloc[0]}; {beside} of all samples of the run. {protocol(final)}",
+        f"{same}. {beside}. {in_short([final])}",
+        f"{same}, of seed {last['seed'].iloc[0]}. {beside} of all samples of the run. {protocol(final)}",
         keys([final]),
         left_out,
     )
