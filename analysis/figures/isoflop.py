@@ -221,10 +221,15 @@ def _panel(axes: Axes, points: pd.DataFrame) -> None:
 
 
 def _leave_room(axes: Axes, points: pd.DataFrame) -> None:
-    """Raise the upper end of the scale until no point of the left two thirds is as high as the legend there."""
+    """Raise the upper end of the scale until no line's left two thirds reach up to the legend there."""
     low, high = np.log(axes.get_ylim())
-    params = np.log(points["params"].to_numpy(float))
-    on_the_left = params < min(params) + 0.67 * (max(params) - min(params))
-    below = 1 - 0.075 * (1.5 + points["budget"].nunique())  # the share of the height that the legend leaves
-    highest = np.log(max(points["score"].where(on_the_left).max(), points["fid_max"].where(on_the_left).max()))
+    params: NDArray = np.log(points["params"].to_numpy(float))
+    left = np.linspace(min(params), min(params) + 0.67 * (max(params) - min(params)))
+    lines = [
+        np.interp(left, np.log(rows["params"].to_numpy(float)), np.log(rows["score"].to_numpy(float)), right=-np.inf)
+        for _, rows in points.groupby("budget")
+    ]
+    bars = np.log(points["fid_max"].dropna().to_numpy(float)[params[points["fid_max"].notna()] <= left[-1]])
+    below = 1 - 0.075 * (1.5 + len(lines))  # the share of the height that the legend leaves
+    highest = max(np.max(lines), np.max(bars, initial=-np.inf))
     axes.set_ylim(np.exp(low), np.exp(max(high, low + (highest - low) / below)))
