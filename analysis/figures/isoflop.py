@@ -98,7 +98,7 @@ def _points(pool: Sequence[Scores]) -> pd.DataFrame:
     evals, runs = (pd.concat(tables) for tables in zip(*((one.evals, one.runs) for one in pool), strict=True))
     for row in evals.loc[evals["fid"] <= 0].to_dict("records")[:1]:
         raise NothingToDraw(f"fid of {row['label']} is {row['fid']:g}; a logarithmic scale needs positive scores")
-    logs: Any = np.log(evals["fid"].astype(float)).groupby([evals["label"], evals["step"]]).mean()
+    logs: Any = evals.assign(log=np.log(evals["fid"].to_numpy(float))).groupby(["label", "step"])["log"].mean()
     params: Any = runs.drop_duplicates("label").set_index("label")["params"]
     means = over_seeds(evals, ["step"])
     means = means.assign(
@@ -127,7 +127,7 @@ def _at_budgets(rows: pd.DataFrame) -> list[pd.DataFrame]:
             between = np.geomspace(min(reached), max(reached), BETWEEN).tolist()
             wanted += [budget for budget in between if all(abs(np.log(budget / one)) > 0.2 for one in wanted)]
     curves = [pd.DataFrame(_curve(models, budget)) for budget in sorted(wanted)]
-    return [curve.sort_values("params") for curve in curves if not curve.empty and curve["size"].nunique() >= MIN_SIZES]
+    return [curve.sort_values("params") for curve in curves if not curve.empty and len(set(curve["size"])) >= MIN_SIZES]
 
 
 def _curve(models: Sequence[pd.DataFrame], budget: float) -> list[dict[str, Any]]:
@@ -187,7 +187,7 @@ def parabola(params: ArrayLike, score: ArrayLike) -> Parabola:
 
 
 def _panel(axes: Axes, points: pd.DataFrame) -> None:
-    for index, (budget, rows) in enumerate(points.groupby("budget")):
+    for index, (_, rows) in enumerate(points.groupby("budget")):
         look = marks.series_mark(index)
         line: dict[str, Any] = {"color": look["color"], "linestyle": look["linestyle"], "linewidth": 1}
         x, y = rows["params"].to_numpy(float), rows["score"].to_numpy(float)
@@ -205,6 +205,7 @@ def _panel(axes: Axes, points: pd.DataFrame) -> None:
         axes.plot(x[measured], y[measured], **dots)
         hollow = {"markerfacecolor": "white", "markeredgecolor": look["color"], "markeredgewidth": 1}
         axes.plot(x[~measured], y[~measured], **(dots | hollow))
+        budget = float(rows["budget"].iloc[0])
         days = pf_days(budget * FLOPS_PER_GMAC)
         axes.plot([], [], **look, label=f"{budget:.3g} GMACs, {days:.2g} PF-days")
     axes.set_xscale("log")

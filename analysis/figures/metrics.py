@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -132,7 +132,7 @@ def _panel(axes: Axes, group: list[Scores], metric: str) -> None:
         axes.set_title(f"r = {log_linear(points['gmacs'], points[metric]).r:.3f}".replace("-", "−"), fontsize=7.5)
 
 
-def _name(axes: Axes, name: str, values: Sequence[pd.Series]) -> None:
+def _name(axes: Axes, name: str, values: Sequence[Any]) -> None:
     """Name the axis, with the power of a thousand that its numbers leave out: KID (× 10⁻³)."""
     largest = max(float(np.max(np.abs(one.astype(float)))) for one in values)
     if largest >= 1000 or 0 < largest < SMALL:

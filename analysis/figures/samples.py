@@ -26,7 +26,7 @@ MOST_OVER_TRAINING = 3
 SMALL = 16  # pixels: rows of images no larger stand side by side in two columns
 LONGEST_LABEL = 16  # characters
 # Pixels of the written picture, so that each of an image's pixels is a square of whole ones.
-CHARACTER, LINE, BETWEEN = 11, 28, 40
+CHARACTER, PAD, LINE, BETWEEN = 11, 8, 28, 40
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     data = {label: tables.samples[run] for label, run in zip(last["label"], last["run"], strict=True)}
     sections = [_models(last, tables.samples)]
     for rows in _over_training(scores, MOST_ROWS[width] - len(last)):
-        label, run = rows.iloc[0][["label", "run"]]
-        steps = {**tables.earlier_samples[run], rows["step"].max(): tables.samples[run]}
+        label, run = str(rows["label"].iloc[0]), str(rows["run"].iloc[0])
+        steps = {**tables.earlier_samples[run], int(max(rows["step"])): tables.samples[run]}
         data |= {f"{label}@{step}": steps[step] for step in rows["step"]}
         sections.append(_steps(rows, steps))
     real, classes = _real(scores, data)
@@ -134,7 +134,7 @@ def _over_training(scores: Scores, most_rows: int) -> list[pd.DataFrame]:
     earlier = scores.source.tables.earlier_samples
     found: list[pd.DataFrame] = []
     for run, evals in scores.evals.groupby("run", sort=False):
-        steps = {*earlier.get(str(run), {}), evals["step"].max()}
+        steps = [*earlier.get(str(run), {}), int(max(evals["step"]))]
         if len(steps) > 1:
             found.append(evals.loc[evals["step"].isin(steps)].drop_duplicates("step"))
     longest = max(map(len, found), default=1)
@@ -162,8 +162,8 @@ def _sheet(sections: list[_Section], real: np.ndarray | None, names: list[str], 
     whole = round(style.WIDTHS[width] * DPI)
     column = (whole - BETWEEN * (columns - 1)) // columns
     rows = [row for section in sections for row in section.rows]
-    left = CHARACTER * (2 + max(len("class"), *(len(row.label) for row in rows)))
-    right = CHARACTER * (2 + max(len(row.score) for row in rows))
+    left = CHARACTER * max(len("class"), *(len(row.label) for row in rows)) + 2 * PAD
+    right = CHARACTER * max(len(row.score) for row in rows) + 2 * PAD
     place = (column - left - right) // number  # of an image and the gap after it
     gap = max(2, place // 12)
     scale = (place - gap) / side
@@ -227,7 +227,7 @@ class _Drawing:
         self.figure.text(x / self.width, 1 - y / self.height, text, ha=align, va="center_baseline", **look)
 
     def classes(self, start: int, top: int, names: list[str]) -> None:
-        self.text(start + self.left - CHARACTER, top + LINE / 2, "class", "right", fontsize=7, color="#555555")
+        self.text(start + self.left - PAD, top + LINE / 2, "class", "right", fontsize=7, color="#555555")
         for index, name in enumerate(names):
             at = start + self.left + index * self.place + self.size[1] / 2
             self.text(at, top + LINE / 2, name, "center", fontsize=7.5)
@@ -248,8 +248,8 @@ class _Drawing:
         axes.imshow(montage, cmap="gray", vmin=0, vmax=255, interpolation="none", aspect="auto")
         for index, row in enumerate(rows):
             middle = top + index * (self.size[0] + self.gap) + self.size[0] / 2
-            self.text(start + self.left - CHARACTER, middle, row.label, "right", fontsize=7.5)
-            self.text(start + self.left + width + CHARACTER, middle, row.score, "left", fontsize=7, color="#555555")
+            self.text(start + self.left - PAD, middle, row.label, "right", fontsize=7.5)
+            self.text(start + self.left + width + PAD, middle, row.score, "left", fontsize=7, color="#555555")
 
 
 def _montage(rows: Sequence[np.ndarray], size: tuple[int, int], gap: int) -> np.ndarray:
@@ -269,4 +269,4 @@ def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     from PIL import Image
 
     colours = np.broadcast_to(image.transpose(1, 2, 0), (*image.shape[1:], 3))
-    return np.asarray(Image.fromarray(np.ascontiguousarray(colours)).resize(size[::-1], Image.Resampling.BOX))
+    return np.asarray(Image.fromarray(np.ascontiguousarray(colours)).resize((size[1], size[0]), Image.Resampling.BOX))

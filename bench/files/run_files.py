@@ -205,7 +205,7 @@ def _record(folder: Path) -> RunRecord:
 def _real_images(data: str, number: int) -> tuple[np.ndarray, int] | None:
     """As `RunRecord.real_images`, of a recipe's section `data`, which the runs of a sweep have in common."""
     given = json.loads(data)
-    name = given.pop("name", None) if isinstance(given, dict) else None
+    name: str = given.pop("name", "") if isinstance(given, dict) else ""
     part = DATA.find(name) if name in DATA.builtin else None  # no code of one's own is run for a look at its runs
     if not isinstance(part, PixelDataset):
         return None
