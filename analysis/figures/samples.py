@@ -26,7 +26,7 @@ MOST_OVER_TRAINING = 3
 SMALL = 16  # pixels: rows of images no larger stand side by side in two columns
 LONGEST_LABEL = 16  # characters
 # Pixels of the written picture, so that each of an image's pixels is a square of whole ones.
-CHARACTER, PAD, LINE, BETWEEN = 11, 8, 28, 40
+CHARACTER, PAD, LINE, BETWEEN = 12, 6, 28, 40
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _sheet(sections: list[_Section], real: np.ndarray | None, names: list[str], 
     column = (whole - BETWEEN * (columns - 1)) // columns
     rows = [row for section in sections for row in section.rows]
     left = CHARACTER * max(len("class"), *(len(row.label) for row in rows)) + 2 * PAD
-    right = CHARACTER * max(len(row.score) for row in rows) + 2 * PAD
+    right = CHARACTER * max(len(row.score) for row in rows) + PAD
     place = (column - left - right) // number  # of an image and the gap after it
     gap = max(2, place // 12)
     scale = (place - gap) / side
