@@ -173,15 +173,14 @@ def evaluate(
     from bench.files.run_folder import read_config
     from bench.parallel import joined, prepare_device
     from bench.recipe import EvaluationConfig
-    from bench.score.evaluate import reference_of
+    from bench.score.evaluate import named_reference, reference_of
     from bench.score.evaluate_samples import add_to_run, evaluate_samples
     from bench.score.fidelity import OF_THE_FILE
-    from bench.score.reference import find_reference
 
     recipe = None if run is None else read_config(run)
     own = EvaluationConfig() if recipe is None else recipe.evaluation
     if reference is not None:
-        real = find_reference(reference, offline)
+        real = named_reference(reference, offline)
     else:
         assert recipe is not None  # one of the two was given
         real = reference_of(recipe, offline)

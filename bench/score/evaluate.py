@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import models
-from bench.data import data_part
+from bench.data import DATA, PixelDataset, data_part
 from bench.data.decoders import load_decoder
 from bench.data.images import open_images
 from bench.data.latent_index import data_root, read_index
@@ -25,6 +25,7 @@ from bench.sample import Sampling, features_folder, make_samples
 from bench.score.extractors import load_extractor
 from bench.score.fidelity import Scorer, usable_metrics
 from bench.score.reference import Reference, find_reference
+from models.parts import NoOptions
 from models.tensor_files import check_finite
 
 
@@ -93,6 +94,19 @@ def samples_path(folder: Path, step: int) -> Path:
     return folder / "samples" / f"step-{step:08d}.npy"
 
 
+def named_reference(name: str, offline: bool) -> Reference:
+    """The images of a built-in data set of images by its name, or what `find_reference` finds.
+
+    Raises:
+        InputError, MissingAsset: see `find_reference`.
+    """
+    if name in DATA.builtin and not Path(name).exists():
+        part = data_part(name)
+        if isinstance(part, PixelDataset) and part.options is NoOptions:
+            return part.reference(name, part.options())
+    return find_reference(name, offline)
+
+
 def reference_of(recipe: Recipe, offline: bool) -> Reference:
     """What a recipe's samples are compared with: the data set's own images, or what the recipe names for latents.
 
@@ -103,7 +117,7 @@ def reference_of(recipe: Recipe, offline: bool) -> Reference:
     if name is None:
         reference = data_part(data.name).reference(data.name, data.options)
     else:
-        reference = find_reference(name, offline)
+        reference = named_reference(name, offline)
     if reference.images is not None and tuple(reference.images.shape[1:]) != data.facts.image_shape:
         raise InputError(
             f"{reference.name}: its images are {tuple(reference.images.shape[1:])}, samples of {data.name} are "

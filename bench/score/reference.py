@@ -9,14 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.data import DATA, PixelDataset, data_part
 from bench.data.images import Images, NpzArray, npz_arrays, npz_images, open_images
 from bench.errors import InputError
 from bench.files.atomic import replace
 from bench.files.names import shown
 from bench.score.frechet import Gaussian
 from models.assets import ASSETS, locate
-from models.parts import NoOptions
 
 # layer -> names of mean and covariance in ADM's reference files, and the size of the feature: Inception's pool (FID)
 # and the first 7 channels of mixed_6 at 17 x 17 positions (sFID). openai/guided-diffusion, evaluations.
@@ -79,7 +77,7 @@ def open_reference(path: Path, name: str | None = None) -> Reference:
 
 
 def find_reference(name: str, offline: bool) -> Reference:
-    """The reference of a name of `models.assets.ASSETS`, a path, a data set of images, or a name of the cache's.
+    """The reference of a name of `models.assets.ASSETS`, of a path, or of a name of the cache's references.
 
     Raises:
         InputError: it is none.
@@ -88,8 +86,6 @@ def find_reference(name: str, offline: bool) -> Reference:
     path = Path(name)
     if name not in ASSETS and path.exists():
         return open_reference(path)
-    if name in DATA.builtin and isinstance(part := data_part(name), PixelDataset) and part.options is NoOptions:
-        return part.reference(name, part.options())
     return open_reference(locate(name, offline), name)
 
 

@@ -15,6 +15,7 @@ from drawn_figures import seen, sources_of
 from hostile_names import NAMES, names
 from hypothesis import example, given, settings
 from markdown_it import MarkdownIt
+from matplotlib.legend import Legend
 from matplotlib.text import Text
 from report_html import parsed, section
 from run_folders import collect, write_run
@@ -201,8 +202,7 @@ def test_a_name_that_begins_with_an_underscore_stays_in_the_legend(tmp_path: Pat
     tables = renamed(source.tables, {"adaln": "_mine $\\x$"}, "block")
     with seen() as drawn:
         figures.draw("blocks", [measured(tables)], tmp_path)
-    (axes,) = drawn[0].axes
-    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    legend = [text.get_text() for legend in drawn[0].findobj(Legend) for text in legend.get_texts()]
     assert [text.rpartition(" (")[0] for text in legend] == ["in-context", "adaln-zero", "_mine $\\x$"]
 
 

@@ -1,6 +1,6 @@
 """Every shipped study in small: from its recipes to tables, figures, its verdict and its report.
 
-The networks are as in the study; their runs are made up, but for README's own example, which is trained.
+The networks are as in the study; their runs are made up, but for the example of docs/runs.md, which is trained.
 """
 
 from __future__ import annotations
@@ -194,8 +194,8 @@ def test_the_readmes_block_example_from_submit_to_its_verdict(
     tmp_path: Path, features: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its own text, with fewer steps and smaller networks; really trained."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (example,) = (part for part in readme.split("```yaml\n")[1:] if "model.block: [adaln-zero, adaln" in part)
+    page = (ROOT / "docs" / "runs.md").read_text(encoding="utf-8")
+    (example,) = (part for part in page.split("```yaml\n")[1:] if "model.block: [adaln-zero, adaln" in part)
     content = yaml.safe_load(example.partition("```")[0])
     content["extends"] = str(SHIPPED / content["extends"])
     content["base"] = {

@@ -23,8 +23,8 @@ from bench.data.images import ArrayImages, open_images, write_npz, write_pngs
 from bench.errors import InputError
 from bench.files import jsonl
 from bench.parallel import SINGLE
+from bench.score.evaluate import named_reference
 from bench.score.evaluate_samples import add_to_run, evaluate_samples
-from bench.score.reference import find_reference
 from bench.stopping import StopRequest
 from bench.weights import load_weights_of
 from ditbench import main
@@ -55,7 +55,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def score(features: Path, real: Path) -> Callable[..., dict[str, Any]]:
     def score(path: Path, reference: Path | str = real, num_samples: int | None = None) -> dict[str, Any]:
-        how = (find_reference(str(reference), offline=True), "digits-cnn", num_samples, 20, features)
+        how = (named_reference(str(reference), offline=True), "digits-cnn", num_samples, 20, features)
         return evaluate_samples(path, *how, CPU, SINGLE, StopRequest(), offline=True)  # pyright: ignore[reportArgumentType]
 
     return score
@@ -174,7 +174,7 @@ def test_samples_and_references_that_do_not_fit_are_refused(
 def test_too_few_samples_for_a_score_are_refused_in_one_line(samples: Path, real: Path, features: Path) -> None:
     """Ten splits of three samples: some are empty."""
     with pytest.raises(InputError, match=r"somebodys\.npy: 3 samples cannot be scored \(inception_score: not finite"):
-        how = (find_reference(str(real), offline=True), "digits-cnn", 3, 2, features)
+        how = (named_reference(str(real), offline=True), "digits-cnn", 3, 2, features)
         evaluate_samples(samples, *how, CPU, SINGLE, StopRequest(), offline=True)
 
 
