@@ -154,12 +154,16 @@ def line_legend(
     """A legend under the panels of a figure or a part of it, or in a `cell` that no panel needs, if it has room."""
     if len(sources) > 1:
         handles, texts = [*handles, *_fills(len(sources), ["none"] * len(sources))], [*texts, *sources]
+    _place_legend(part, handles, texts, 3.2, cell)
+
+
+def _place_legend(part: Any, handles: list[Any], texts: list[str], handlelength: float, cell: Axes | None) -> None:
     if cell is not None:
         cell.axis("off")
     if cell is not None and len(texts) <= MOST_IN_A_CELL:
-        cell.legend(handles, texts, loc="center", handlelength=3.2)
+        cell.legend(handles, texts, loc="center", handlelength=handlelength)
     else:
-        below_legend(part, handles, texts, handlelength=3.2)
+        below_legend(part, handles, texts, handlelength)
 
 
 def below_legend(part: Any, handles: list[Any], texts: list[str], handlelength: float = 2.0) -> Legend:
@@ -240,17 +244,17 @@ def _handle(colour: str, marker: str, line: Any, size: float) -> Any:
     return Line2D([], [], markeredgecolor="black", markeredgewidth=0.6, **look)
 
 
-def shape_legend(part: Any, points: pd.DataFrame, sources: Sequence[str] = ()) -> None:
+def shape_legend(part: Any, points: pd.DataFrame, sources: Sequence[str] = (), cell: Axes | None = None) -> None:
     """What area, colour and shape of the markers say, under the panels of `part`, which show the models `points`.
 
-    sources: what the fills say, if they say anything.
+    sources: what the fills say, if they say anything; cell: as of `line_legend`.
     """
     looks, ranks = style.looks(points["size"]), style.patch_ranks(points["patch"].tolist())
     handles = [_handle(look.colour, "o", "none", look.area**0.5) for look in looks.values()]
     handles += [_handle("#777777", style.PATCH_MARKERS[rank], "none", 5) for rank in ranks.values()]
     if len(sources) > 1:
         handles += _fills(len(sources), ["none"] * len(sources))
-    below_legend(part, handles, shape_texts(points, sources), handlelength=1)
+    _place_legend(part, handles, shape_texts(points, sources), 1, cell)
 
 
 def shape_texts(points: pd.DataFrame, sources: Sequence[str] = ()) -> list[str]:

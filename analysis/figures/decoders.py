@@ -10,20 +10,14 @@ import pandas as pd
 from analysis.drawing import marks, style
 from analysis.drawing.picture import Picture
 from analysis.figures.captions import in_short, keys, protocol
-from analysis.figures.scores import Scores
+from analysis.figures.scores import Scores, axis_name
 from analysis.figures.sources import Source, from_each
 from analysis.figures.varied import varied
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-METRICS = {
-    "fid": "Fréchet distance ↓",
-    "sfid": "sFID ↓",
-    "inception_score": "Inception Score ↑",
-    "precision": "Precision ↑",
-    "recall": "Recall ↑",
-}
+METRICS = ("fid", "sfid", "inception_score", "precision", "recall")
 PAPER = (
     "Published: Peebles & Xie 2022 (arXiv:2212.09748), Table 5: DiT-XL/2 at 7M steps, ImageNet 256 x 256, 50,000 "
     "samples, 250 DDPM steps, EMA weights, guidance 1.5 on 3 of 4 channels."
@@ -56,6 +50,7 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
             part.suptitle(f"{scores.title}, {points['label'].iloc[0]}", fontsize=9)
             for index, (axes, metric) in enumerate(zip(style.panels(part, len(names), columns), names, strict=True)):
                 _panel(axes, points, metric, named=index % columns == 0)
+                axes.set_xlabel(axis_name([scores], metric))
     data = pd.concat([points for _, points in groups])
     scores = [one for one, _ in groups]
     return Picture("decoders", figure, data, in_short(scores, ("decoder",)), caption, keys(scores), left_out)
@@ -91,4 +86,3 @@ def _panel(axes: Axes, points: pd.DataFrame, metric: str, named: bool) -> None:
     axes.set_ylim(len(points) - 0.5, -0.8)
     axes.margins(x=0.3)
     axes.set_xticks([])
-    axes.set_xlabel(METRICS[metric])

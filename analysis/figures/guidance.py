@@ -11,7 +11,7 @@ from analysis.drawing import marks, style
 from analysis.drawing.picture import Picture
 from analysis.errors import ResultsError
 from analysis.figures.captions import fewer_seeds, in_short, keys, protocol
-from analysis.figures.scores import Scores
+from analysis.figures.scores import Scores, axis_name
 from analysis.figures.sources import Source, from_each
 from analysis.figures.varied import varied
 
@@ -19,12 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-METRICS = {
-    "fid": "Fréchet distance ↓",
-    "inception_score": "Inception Score ↑",
-    "precision": "Precision ↑",
-    "recall": "Recall ↑",
-}
+METRICS = ("fid", "inception_score", "precision", "recall")
+MOST_TICKS = 6  # scales that are marked one by one
 PAPER = (
     "Published: Peebles & Xie 2022 (arXiv:2212.09748), Tables 2 and 3: DiT-XL/2 at 7M steps (256 x 256) and 3M "
     "(512 x 512), 50,000 samples, 250 DDPM steps, EMA weights, ft-EMA decoder, guidance on 3 of 4 channels."
@@ -43,17 +39,20 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """
     found, left_out = from_each(sources, _scores, by_design=False)
     groups = [scores for of_source in found for scores in of_source]
-    caption = "\n".join(dict.fromkeys(_conditions(scores) for scores in groups)) + "\nScale 1: no guidance."
-    columns = 2 if width == "one" else 4
+    caption = (
+        "\n".join(dict.fromkeys(_conditions(scores) for scores in groups))
+        + "\nScale 1: no guidance. Ringed: the lowest of the scales that were scored."
+    )
     metrics = [_measured(scores) for scores in groups]
-    heights = [1.7 * -(-len(names) // columns) + 0.3 for names in metrics]
+    columns = 2 if width == "one" else max(map(len, metrics))
+    heights = [1.55 * -(-len(names) // columns) + 0.3 for names in metrics]
     with style.look():
         figure = style.new_figure(width, sum(heights))
         parts = figure.subfigures(len(groups), 1, squeeze=False, height_ratios=heights)
         for part, scores, names in zip(parts.flat, groups, metrics, strict=True):
-            part.suptitle(f"{_title(scores)}", fontsize=9)
+            part.suptitle(_title(scores), fontsize=9)
             for axes, metric in zip(style.panels(part, len(names), columns), names, strict=True):
-                _panel(axes, _points(scores), metric)
+                _panel(axes, scores, metric)
     data = pd.concat([_points(scores) for scores in groups])
     short = in_short(groups, ("guidance_scale",))
     return Picture("guidance", figure, data, short, caption, keys(groups), left_out)
@@ -84,7 +83,10 @@ def _points(scores: Scores) -> pd.DataFrame:
 
 
 def _title(scores: Scores) -> str:
-    return scores.title.replace("imagenet-512-latents", "ImageNet 512 x 512")
+    """The study, and the model if there is one alone."""
+    labels = scores.evals["label"].unique()
+    title = scores.title.replace("imagenet-512-latents", "ImageNet 512 x 512")
+    return f"{title}, {labels[0]}" if len(labels) == 1 else title
 
 
 def _conditions(scores: Scores) -> str:
@@ -93,12 +95,23 @@ def _conditions(scores: Scores) -> str:
     return " ".join([protocol(scores, ("guidance_scale",)), *fewer_seeds(scores, ("guidance_scale",))])
 
 
-def _panel(axes: Axes, points: pd.DataFrame, metric: str) -> None:
+def _panel(axes: Axes, scores: Scores, metric: str) -> None:
+    points = _points(scores)
     lines: dict[str, Line2D] = {}
     for index, (label, line) in enumerate(points.groupby("label", sort=False)):
-        (lines[str(label)],) = axes.plot(line["guidance_scale"], line[metric], **marks.series_mark(index))
+        look = marks.series_mark(index)
+        (lines[str(label)],) = axes.plot(line["guidance_scale"], line[metric], **look)
+        if metric == "fid":
+            best = line.loc[line["fid"].idxmin()]
+            at = (best["guidance_scale"], best["fid"])
+            axes.plot(*at, marker="o", markersize=9, markerfacecolor="none", markeredgecolor=look["color"])
+            below: Any = {"textcoords": "offset points", "ha": "center", "va": "top", "fontsize": 7}
+            axes.annotate(f"{at[1]:.3g}", at, (0, -6), **below)
     axes.set_xlabel("Guidance scale")
-    axes.set_ylabel(METRICS[metric])
-    axes.margins(0.12)
-    if metric == "fid":
+    axes.set_ylabel(axis_name([scores], metric))
+    scales = sorted(set(points["guidance_scale"]))
+    if len(scales) <= MOST_TICKS:
+        axes.set_xticks(scales, [f"{scale:g}" for scale in scales])
+    axes.margins(0.14, 0.25)
+    if metric == "fid" and len(lines) > 1:
         axes.legend(list(lines.values()), list(lines))  # given, as labels with an underscore first are left out

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.drawing import marks, style
@@ -13,6 +14,7 @@ from analysis.figures.captions import MACS, in_short, keys, protocols
 from analysis.figures.scores import (
     Scores,
     at_last_shared_step,
+    axis_name,
     by_study,
     finite,
     has_line,
@@ -40,6 +42,10 @@ METRICS = {
 }
 
 
+NOT_PRINTED = "the paper prints no number of its Fig. 12; needed: a results folder with two metrics"
+SMALL = 0.1  # scores below are named by their thousandths
+
+
 def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """The picture metrics.
 
@@ -63,9 +69,12 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
         for part, group, metrics in zip(parts.flat, groups, measured, strict=True):
             step = style.steps_text(int(group[0].evals["step"].iloc[0]))
             part.suptitle(f"{titles(group)}, {step} steps", fontsize=9)
-            for axes, metric in zip(style.panels(part, len(metrics), columns), metrics, strict=True):
+            free = len(metrics) % columns > 0 and len(metrics) > columns  # a cell for the legend
+            panels = style.panels(part, len(metrics) + free, columns)
+            for axes, metric in zip(panels, metrics, strict=False):
                 _panel(axes, group, metric)
-            marks.shape_legend(part, pd.concat([one.evals for one in group]), sources_of(group))
+            evals = pd.concat([one.evals for one in group])
+            marks.shape_legend(part, evals, sources_of(group), panels[-1] if free else None)
     return Picture(
         "metrics",
         figure,
@@ -89,10 +98,12 @@ def _measured(scores: Scores) -> list[str]:
 
 
 def _with_metrics(source: Source) -> Scores:
+    if source.published:
+        raise NothingToDraw(NOT_PRINTED)
     scores = at_last_shared_step(scaling_scores(source))
     metrics = _measured(scores)
     if len(metrics) < 2:
-        raise NothingToDraw(f"of its models only {', '.join(metrics)} is known; needed: a second metric")
+        raise NothingToDraw(f"its models have {', '.join(metrics)} alone; needed: a second metric")
     for name in metrics:
         finite(scores.evals, name)
     return scores
@@ -111,7 +122,7 @@ def _panel(axes: Axes, group: list[Scores], metric: str) -> None:
     for index, scores in enumerate(group):
         if metric in _measured(scores):
             marks.scatter(axes, over_seeds(scores.evals, metric=metric), "gmacs", metric, index, size)
-    axes.set_ylabel(_called(group)[metric])
+    _name(axes, axis_name(group, metric), [scores.evals[metric] for scores in group if metric in _measured(scores)])
     marks.gmacs_axis(axes, unit)
     axes.set_xlabel(unit)
     low, high = sorted(axes.get_xlim())
@@ -119,3 +130,15 @@ def _panel(axes: Axes, group: list[Scores], metric: str) -> None:
     points = over_seeds(group[0].evals, metric=metric)
     if len(group) == 1 and has_line(points):
         axes.set_title(f"r = {log_linear(points['gmacs'], points[metric]).r:.3f}".replace("-", "−"), fontsize=7.5)
+
+
+def _name(axes: Axes, name: str, values: Sequence[Any]) -> None:
+    """Name the axis, with the power of a thousand that its numbers leave out: KID (× 10⁻³)."""
+    largest = max(float(np.max(np.abs(one.astype(float)))) for one in values)
+    if largest >= 1000 or 0 < largest < SMALL:
+        power = 3 * int(np.floor(np.log10(largest) / 3))
+        superscript = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        title, _, arrow = name.rpartition(" ")
+        name = f"{title} (× 10{superscript}) {arrow}"
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value / 10**power:g}")
+    axes.set_ylabel(name)

@@ -1,8 +1,9 @@
-"""Samples of all models from the same noise and classes (DiT paper, Fig. 7)."""
+"""Samples of all models from the same noise and classes, and of some over training (DiT paper, Fig. 7)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,24 +11,45 @@ import pandas as pd
 
 from analysis.drawing import style
 from analysis.drawing.picture import NothingToDraw, Picture
+from analysis.drawing.write import DPI
 from analysis.errors import ResultsError
 from analysis.figures.captions import in_short, keys, protocol
-from analysis.figures.scores import Scores, scaling_scores
+from analysis.figures.scores import Scores, axis_name, scaling_scores
 from analysis.figures.sources import Source, from_each
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GRID_COLUMNS = 5  # images of a cell
-COLUMNS = 4  # cells side by side that are large enough to see; more patch sizes than that still get a column each
+# Of the picture's height: rows, and models over training, at most.
+MOST_ROWS: dict[style.Width, int] = {"one": 18, "two": 26}
+MOST_OVER_TRAINING = 3
+SMALL = 16  # pixels: rows of images no larger stand side by side in two columns
+LONGEST_LABEL = 16  # characters
+# Pixels of the written picture, so that each of an image's pixels is a square of whole ones.
+CHARACTER, PAD, LINE, BETWEEN = 12, 6, 28, 40
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Images (N, C, H, W), what stands left of them and their score."""
+
+    label: str
+    score: str
+    images: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Section:
+    title: str
+    rows: tuple[_Row, ...]
 
 
 def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """The picture sample_grid, of one source.
 
-    Rows are sizes, columns patch sizes, coarsest first, and block designs; a cell holds classes 0 to 4 above 5 to 9,
-    of the smallest seed at the run's last evaluated step. The .npz maps a label ("S/4") to (10, C, H, W) uint8.
+    A row of classes for each model at its last evaluated step, by compute, and then for some of them over training;
+    of the smallest seed, each with its Fréchet distance. Real images stand above, where the tables have them. The .npz
+    maps a label ("S/4"), a label and a step ("S/4@150"), and "real" to (10, C, H, W) uint8.
 
     Raises:
         NothingToDraw: no samples yet, or runs that differ in more than size, patch size and seed.
@@ -38,95 +60,213 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
         named = ", ".join(scores.source.name for scores in found)
         raise ResultsError(f"samples of {named}: one grid shows one source; accepted: one of them")
     (scores,) = found
-    evals = scores.evals
-    tables = scores.source.tables
-    samples = {label: tables.samples[run] for label, run in zip(evals["label"], evals["run"], strict=True)}
+    last = scores.evals.drop_duplicates("run", keep="last")
+    tables, final = scores.source.tables, Scores(scores.source, last)
+    data = {label: tables.samples[run] for label, run in zip(last["label"], last["run"], strict=True)}
+    sections = [_models(last, tables.samples)]
+    for rows in _over_training(scores, MOST_ROWS[width] - len(last)):
+        label, run = str(rows["label"].iloc[0]), str(rows["run"].iloc[0])
+        steps = {**tables.earlier_samples[run], int(max(rows["step"])): tables.samples[run]}
+        data |= {f"{label}@{step}": steps[step] for step in rows["step"]}
+        sections.append(_steps(rows, steps))
+    real, classes = _real(scores, data)
+    data |= {} if real is None else {"real": real}
+    balanced = set(last["labels"]) == {"balanced"}
+    names = [str(index % classes) for index in range(len(tables.samples[last["run"].iloc[0]]))] if balanced else []
+    score = axis_name([final]).split(" (")[0].removesuffix(" ↓")
     with style.look():
-        figure = _grid(scores, samples, width)
+        figure = _sheet(sections, real, names, width)
+    same = f"Every row from the same noise{' and classes' if balanced else ', with labels drawn at random'}"
+    beside = f"At the right, the {score}"
     return Picture(
         "sample_grid",
         figure,
-        samples,
-        f"The same noise and classes in every cell; {in_short([scores])}",
-        f"The same noise and classes in every cell. {protocol(scores)}",
-        keys([scores]),
+        data,
+        f"{same}. {beside}. {in_short([final])}",
+        f"{same}, of seed {last['seed'].iloc[0]}. {beside} of all samples of the run. {protocol(final)}",
+        keys([final]),
         left_out,
     )
 
 
 def _with_samples(source: Source) -> Scores:
-    """The last evaluation of each run that has samples, of the smallest seed."""
+    """The evaluations of the runs of the smallest seed that have samples."""
+    if source.published:
+        raise NothingToDraw("no samples to draw: the paper's are not in its tables; needed: a results folder")
     evals = scaling_scores(source).evals
     evals = evals.loc[evals["run"].isin(list(source.tables.samples))]
     if evals.empty:
-        raise NothingToDraw("no samples to draw: no evaluated run has its sample file; needed: runs with samples/")
-    smallest = evals["seed"] == evals["seed"].min()
-    return Scores(source, evals.loc[smallest].drop_duplicates("run", keep="last"))
+        raise NothingToDraw("no samples to draw; needed: runs that were scored, with their samples/")
+    channels = {images.shape[1] for images in source.tables.samples.values()}
+    if not channels <= {1, 3}:
+        raise NothingToDraw(f"samples of {max(channels)} channels; needed: grey or colour images")
+    return Scores(source, evals.loc[evals["seed"] == evals["seed"].min()])
 
 
-def _grid(scores: Scores, samples: dict[str, np.ndarray], width: style.Width) -> Figure:
-    evals: pd.DataFrame = scores.evals
-    steps = dict(zip(evals["label"], evals["step"], strict=True))
-    cells = _places(evals)
-    rows, columns = len(cells), len(cells[0])
-    # Cells are twice as wide as high, 5 by 2 images, under a line of text.
-    cell = style.WIDTHS[width] / max(2, columns)
-    height = (0.44 * cell + 0.2) * rows
-    figure = style.new_figure(width, height)
-    engine: Any = figure.get_layout_engine()
-    engine.set(wspace=0.04, hspace=0.02)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    # An empty cell is a white one of the same shape, so that the rows stay aligned.
-    blank = np.full_like(next(iter(samples.values())), 255)
-    for axes, label in zip(grid.flat, (label for row in cells for label in row), strict=True):
-        if label not in samples:
-            _cell(axes, blank, label)
-        elif len(set(steps.values())) > 1:
-            _cell(axes, samples[label], f"{label}, step {steps[label]:,}")
-        else:
-            _cell(axes, samples[label], label)
+def _models(last: pd.DataFrame, samples: Mapping[str, np.ndarray]) -> _Section:
+    """A row for each model at its last step."""
+    steps = sorted(set(last["step"]))
+    title = f"After {steps[0]:,} training steps" if len(steps) == 1 else "At each model's last training step"
+    rows = last.to_dict("records")
+    labels = [row["label"] if len(steps) == 1 else f"{row['label']}, {row['step']:,}" for row in rows]
+    return _section(title, rows, labels, [samples[row["run"]] for row in rows])
+
+
+def _steps(evals: pd.DataFrame, samples: Mapping[int, np.ndarray]) -> _Section:
+    """A row for each step of one model."""
+    rows = evals.to_dict("records")
+    labels = [f"{row['step']:,}" for row in rows]
+    title = f"{_shortened(evals['label'].iloc[0])} over training steps"
+    return _section(title, rows, labels, [samples[row["step"]] for row in rows])
+
+
+def _section(title: str, rows: list[Any], labels: list[str], images: list[np.ndarray]) -> _Section:
+    texts = [(_shortened(label), f"{row['fid']:.3g}") for label, row in zip(labels, rows, strict=True)]
+    return _Section(title, tuple(_Row(*text, its) for text, its in zip(texts, images, strict=True)))
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
+
+
+def _over_training(scores: Scores, most_rows: int) -> list[pd.DataFrame]:
+    """Evaluations of the models over training that there is room for, from the least to the most compute."""
+    earlier = scores.source.tables.earlier_samples
+    found: list[pd.DataFrame] = []
+    for run, evals in scores.evals.groupby("run", sort=False):
+        steps = [*earlier.get(str(run), {}), int(max(evals["step"]))]
+        if len(steps) > 1:
+            found.append(evals.loc[evals["step"].isin(steps)].drop_duplicates("step"))
+    longest = max(map(len, found), default=1)
+    count = min(MOST_OVER_TRAINING, len(found), most_rows // longest)
+    if count < 1:
+        return []
+    # One alone: the best.
+    chosen = [min(range(len(found)), key=lambda index: found[index]["fid"].iloc[-1])]
+    if count > 1:
+        chosen = [round(place) for place in np.linspace(0, len(found) - 1, count)]
+    return [found[index] for index in chosen]
+
+
+def _real(scores: Scores, data: Mapping[str, np.ndarray]) -> tuple[np.ndarray | None, int]:
+    """Real images of the data, if the tables have any of the samples' shape, and the number of classes."""
+    shape = next(iter(data.values())).shape
+    real, classes = scores.source.tables.real.get(scores.runs["data"].iloc[0], (None, shape[0]))
+    return (real[: shape[0]], classes) if real is not None and real.shape[1:] == shape[1:] else (None, classes)
+
+
+def _sheet(sections: list[_Section], real: np.ndarray | None, names: list[str], width: style.Width) -> Figure:
+    number, _, height, side = sections[0].rows[0].images.shape
+    columns = 2 if width == "two" and max(height, side) <= SMALL else 1
+    flowing = _in_columns(sections, columns)
+    whole = round(style.WIDTHS[width] * DPI)
+    column = (whole - BETWEEN * (columns - 1)) // columns
+    rows = [row for section in sections for row in section.rows]
+    left = CHARACTER * max(len("class"), *(len(row.label) for row in rows)) + 2 * PAD
+    right = CHARACTER * max(len(row.score) for row in rows) + PAD
+    place = (column - left - right) // number  # of an image and the gap after it
+    gap = max(2, place // 12)
+    scale = (place - gap) / side
+    size = (round(scale * height), round(scale * side))
+    if scale >= 1:  # whole pixels, so that they stay sharp
+        scale = int(scale)
+        size = (scale * height, scale * side)
+    head = (LINE if names else 0) + (0 if real is None else size[0] + 2 * gap) + gap
+    heights = [sum(LINE + gap + len(section.rows) * (size[0] + gap) for section in its) for its in flowing]
+    total = head + max(heights) + gap
+    figure = style.new_figure(width, total / DPI)
+    figure.set_layout_engine("none")
+    sheet = _Drawing(figure, whole, total, left, right, gap, size, place=size[1] + gap)
+    for index, its in enumerate(flowing):
+        start, top = index * (column + BETWEEN), 0
+        if names:
+            sheet.classes(start, top, names)
+            top += LINE
+        if real is not None:
+            sheet.rows(start, top, [_Row("real", "", real)])
+            top += size[0] + 2 * gap
+        top += gap
+        for section in its:
+            sheet.text(start + left, top + LINE / 2, section.title, "left", fontsize=8)
+            sheet.rows(start, top + LINE + gap, section.rows)
+            top += LINE + gap + len(section.rows) * (size[0] + gap)
     return figure
 
 
-def _places(evals: pd.DataFrame) -> list[list[str]]:
-    """The label of each row's cells, or what an empty one says: one row per size, one column per patch size.
+def _in_columns(sections: list[_Section], columns: int) -> list[list[_Section]]:
+    """The sections one after the other, cut into columns of about the same height."""
+    if columns == 1:
+        return [sections]
+    if len(sections) == 1:
+        (whole,) = sections
+        half = -(-len(whole.rows) // 2)
+        parts = (whole.rows[:half], whole.rows[half:])
+        return [[_Section(whole.title if index == 0 else "", part)] for index, part in enumerate(parts) if part]
 
-    Of several designs each has its own rows, or its own columns if these are few. Where two models have one size,
-    patch size and design, they stand side by side as they come.
-    """
-    sizes = list(style.looks(evals["size"]))
-    patches = list(style.patch_ranks(evals["patch"].tolist()))
-    designs = evals["block"].drop_duplicates().tolist()
-    models = evals.drop_duplicates("label")
-    if models.duplicated(["block", "size", "patch"]).any():
-        labels = models["label"].tolist()
-        labels += [""] * (-len(labels) % COLUMNS)
-        return [labels[start : start + COLUMNS] for start in range(0, len(labels), COLUMNS)]
-    at = models.set_index(["block", "size", "patch"])["label"].to_dict()
+    def tallest(cut: int) -> int:
+        return max(sum(len(section.rows) + 1 for section in part) for part in (sections[:cut], sections[cut:]))
 
-    def text(block: str, size: str, patch: int) -> str:
-        wanted = f"{size}/{patch}" if patch else size
-        missing = f"{wanted}, {block}: no samples" if len(designs) > 1 else f"{wanted}: no samples"
-        return at.get((block, size, patch), missing)
-
-    if len(designs) * len(patches) <= COLUMNS:
-        return [[text(block, size, patch) for block in designs for patch in patches] for size in sizes]
-    return [[text(block, size, patch) for patch in patches] for block in designs for size in sizes]
+    cut = min(range(1, len(sections)), key=tallest)
+    return [sections[:cut], sections[cut:]]
 
 
-def _cell(axes: Axes, samples: np.ndarray, title: str) -> None:
-    axes.set_axis_off()
-    axes.set_title(title, fontsize=8, pad=2)
-    axes.imshow(_montage(samples), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+@dataclass(frozen=True)
+class _Drawing:
+    """A sheet of so many pixels: places are pixels from its upper left corner."""
+
+    figure: Figure
+    width: int
+    height: int
+    left: int
+    right: int
+    gap: int
+    size: tuple[int, int]  # of an image: height, width
+    place: int  # from one image to the next
+
+    def text(self, x: float, y: float, text: str, align: Any, **look: Any) -> None:
+        self.figure.text(x / self.width, 1 - y / self.height, text, ha=align, va="center_baseline", **look)
+
+    def classes(self, start: int, top: int, names: list[str]) -> None:
+        self.text(start + self.left - PAD, top + LINE / 2, "class", "right", fontsize=7, color="#555555")
+        for index, name in enumerate(names):
+            at = start + self.left + index * self.place + self.size[1] / 2
+            self.text(at, top + LINE / 2, name, "center", fontsize=7.5)
+
+    def rows(self, start: int, top: int, rows: Sequence[_Row]) -> None:
+        """The images of all rows as one picture, between what is said of them."""
+        montage = _montage([row.images for row in rows], self.size, self.gap)
+        height, width = montage.shape[:2]
+        axes = self.figure.add_axes(
+            (
+                (start + self.left) / self.width,
+                1 - (top + height) / self.height,
+                width / self.width,
+                height / self.height,
+            )
+        )
+        axes.set_axis_off()
+        axes.imshow(montage, cmap="gray", vmin=0, vmax=255, interpolation="none", aspect="auto")
+        for index, row in enumerate(rows):
+            middle = top + index * (self.size[0] + self.gap) + self.size[0] / 2
+            self.text(start + self.left - PAD, middle, row.label, "right", fontsize=7.5)
+            self.text(start + self.left + width + PAD, middle, row.score, "left", fontsize=7, color="#555555")
 
 
-def _montage(samples: np.ndarray) -> np.ndarray:
-    """(N, C, H, W) samples side by side with white gaps: (rows, columns) grey or (rows, columns, 3)."""
-    num, channels, height, width = samples.shape
-    rows, gap = -(-num // GRID_COLUMNS), max(1, width // 16)
-    shape = (rows * (height + gap) - gap, GRID_COLUMNS * (width + gap) - gap, channels)
-    picture = np.full(shape, 255, np.uint8)
-    for index, sample in enumerate(samples):
-        top, left = index // GRID_COLUMNS * (height + gap), index % GRID_COLUMNS * (width + gap)
-        picture[top : top + height, left : left + width] = sample.transpose(1, 2, 0)
-    return picture[..., 0] if channels == 1 else picture
+def _montage(rows: Sequence[np.ndarray], size: tuple[int, int], gap: int) -> np.ndarray:
+    """Rows of images (N, C, H, W) with white gaps, each image of `size`: (rows, columns, 3)."""
+    height, width = size
+    number = max(map(len, rows))
+    picture = np.full((len(rows) * (height + gap) - gap, number * (width + gap) - gap, 3), 255, np.uint8)
+    for row, images in enumerate(rows):
+        for column, image in enumerate(images):
+            top, left = row * (height + gap), column * (width + gap)
+            picture[top : top + height, left : left + width] = _resized(image, size)
+    return picture
+
+
+def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(C, H, W) -> (height, width, 3): each pixel repeated, or means of pixels."""
+    from PIL import Image
+
+    colours = np.broadcast_to(image.transpose(1, 2, 0), (*image.shape[1:], 3))
+    return np.asarray(Image.fromarray(np.ascontiguousarray(colours)).resize((size[1], size[0]), Image.Resampling.BOX))

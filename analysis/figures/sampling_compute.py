@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from analysis.drawing import marks, style
 from analysis.drawing.picture import NothingToDraw, Picture
 from analysis.figures.captions import in_short, keys, protocol
-from analysis.figures.scores import Scores, over_seeds
+from analysis.figures.frontier import SAID, frontier, models_and_frontier
+from analysis.figures.scores import Scores, axis_name, over_seeds
 from analysis.figures.sources import Source, from_each
 from analysis.figures.varied import varied
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 RULE = (
     "Sampling compute of one image = GMACs of one forward pass x sampling steps (one network call each), twice "
-    "that with guidance, in billions of multiply-accumulates; FLOPs are twice as many; the decoder is not counted."
+    "that with guidance, in billions of multiply-accumulates; FLOPs are twice as many; the decoder is not counted. "
+    + SAID
 )
 NOT_PRINTED = (
     "the paper prints no number of its Fig. 10; needed: a results folder with scores at several sampling_steps"
@@ -31,7 +33,7 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
 
     A panel a source, and a line a model over its numbers of sampling steps; means over seeds. Data columns: source,
     label, size, patch, sampling_steps, gmacs, num_seeds, fid, fid_min, fid_max, step, guidance_scale, num_samples,
-    sampling_gmacs (of one image), all_samples_gmacs (of all num_samples).
+    sampling_gmacs (of one image), all_samples_gmacs (of all num_samples), on_frontier (of its panel).
 
     Raises:
         NothingToDraw: no model was scored with several numbers of sampling steps.
@@ -47,9 +49,8 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
             _panel(part.subplots(), scores)
             marks.shape_legend(part, _points(scores))
     data = pd.concat([_points(scores) for scores in groups])
-    return Picture(
-        "sampling_compute", figure, data, in_short(groups, ("sampling_steps",)), caption, keys(groups), left_out
-    )
+    short = f"{SAID} {in_short(groups, ('sampling_steps',))}"
+    return Picture("sampling_compute", figure, data, short, caption, keys(groups), left_out)
 
 
 def _scores(source: Source) -> list[Scores]:
@@ -69,19 +70,16 @@ def _points(scores: Scores) -> pd.DataFrame:
     calls = points["sampling_steps"].astype(float) * (1 if first["guidance_scale"] == 1 else 2)
     one_image = points["gmacs"] * calls
     same = {name: first[name] for name in ("step", "guidance_scale", "num_samples")}
-    return points.assign(**same, sampling_gmacs=one_image, all_samples_gmacs=one_image * int(first["num_samples"]))
+    points = points.assign(**same, sampling_gmacs=one_image, all_samples_gmacs=one_image * int(first["num_samples"]))
+    return points.assign(on_frontier=frontier(one_image.tolist(), points["fid"].tolist()))
 
 
 def _panel(axes: Axes, scores: Scores) -> None:
     points = _points(scores)
-    ranks, looks = style.patch_ranks(points["patch"].tolist()), style.looks(points["size"])
     unit, size_of_unit = marks.compute_unit(points["sampling_gmacs"].tolist())
-    lines: list[Any] = list(points.groupby(["size", "patch", "label"]))
-    for (size, patch, _), line in lines:
-        look = marks.model_mark(looks[size], ranks[patch], 0) | {"linestyle": style.PATCH_LINES[ranks[patch]]}
-        marks.curve(axes, line.assign(x=line["sampling_gmacs"] / size_of_unit), "x", "fid", look)
+    models_and_frontier(axes, points.assign(x=points["sampling_gmacs"] / size_of_unit), "x", 0)
     axes.set_title(f"{scores.title}, {style.steps_text(int(scores.evals['step'].iloc[0]))} training steps")
-    axes.set_xscale("log")
     axes.set_xlabel(f"Sampling compute of one image ({unit})")
-    axes.set_ylabel(f"Fréchet distance, {int(scores.evals['num_samples'].iloc[0]):,} samples")
+    axes.set_ylabel(axis_name([scores]))
     style.log_ticks(axes.xaxis)
+    style.log_ticks(axes.yaxis)

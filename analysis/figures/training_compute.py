@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from analysis.drawing import marks, style
 from analysis.drawing.picture import Picture
 from analysis.figures.captions import in_short, keys, protocols
-from analysis.figures.scores import Scores, over_seeds, scaling_scores, side_by_side, sources_of, titles
+from analysis.figures.frontier import SAID, frontier, models_and_frontier
+from analysis.figures.scores import Scores, axis_name, over_seeds, scaling_scores, side_by_side, sources_of, titles
 from analysis.figures.sources import Source, from_each
 from analysis.laws.compute import training_gmacs
 
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 RULE = (
     "Training compute = GMACs of one forward pass x 3 x batch x steps, in billions of multiply-accumulates (the "
-    "paper's Fig. 9); FLOPs are twice that. Grey: the frontier, the lowest mean score of at most so much compute."
+    "paper's Fig. 9); FLOPs are twice that. " + SAID
+)
+PUBLISHED = (
+    "The paper prints scores at 400K steps, and of XL/2 also at 2,352K and 7M; of the other steps in its Fig. 9 it "
+    "prints none."
 )
 
 
@@ -44,15 +48,11 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
             designs = sources_of(group) if group[0].source.design else []
             marks.shape_legend(part, pd.concat([_points(scores) for scores in group]), designs)
     data = pd.concat([_points(one) for one in scores])
-    return Picture(
-        "training_compute", figure, data, in_short(scores), f"{RULE}\n{protocols(scores)}", keys(scores), left_out
-    )
-
-
-def frontier(compute: Sequence[float], score: Sequence[float]) -> list[bool]:
-    """Whether each point has a lower score than every point of less or equal compute."""
-    x, y = np.asarray(compute, dtype=float), np.asarray(score, dtype=float)
-    return [not np.any((x <= x[i]) & (y <= y[i]) & (np.arange(len(x)) != i)) for i in range(len(x))]
+    note = f"{PUBLISHED}\n" if any(one.source.published for one in scores) else ""
+    caption = f"{RULE}\n{note}{protocols(scores)}"
+    printed = " Printed: 400K steps, XL/2 also 2,352K and 7M." if note else ""
+    short = f"{SAID} {in_short(scores)}{printed}"
+    return Picture("training_compute", figure, data, short, caption, keys(scores), left_out)
 
 
 def _points(scores: Scores) -> pd.DataFrame:
@@ -65,20 +65,10 @@ def _points(scores: Scores) -> pd.DataFrame:
 
 def _panel(axes: Axes, group: list[Scores]) -> None:
     for index, scores in enumerate(group):
-        points = _points(scores)
-        best = points.loc[points["on_frontier"]].sort_values("training_gmacs")
-        end = pd.concat([best, best.tail(1).assign(training_gmacs=max(points["training_gmacs"]))])
-        axes.step(end["training_gmacs"], end["fid"], where="post", color="#bbbbbb", linewidth=4, zorder=1)
-        ranks, looks = style.patch_ranks(points["patch"].tolist()), style.looks(points["size"])
-        for size, look in looks.items():
-            for patch, rank in ranks.items():
-                for _, model in points.loc[points["size"].eq(size) & points["patch"].eq(patch)].groupby("label"):
-                    line = {"linestyle": style.PATCH_LINES[rank], "linewidth": 0.9}
-                    mark: dict[str, Any] = marks.model_mark(look, rank, index, scale=0.8) | line
-                    axes.plot(model["training_gmacs"], model["fid"], **mark)
+        models_and_frontier(axes, _points(scores), "training_gmacs", index)
     axes.set_title(titles(group))
-    axes.set_xscale("log")
     axes.set_xlabel("Training compute (GMACs)")
-    axes.set_ylabel("FID-50K" if any(scores.source.published for scores in group) else "Fréchet distance")
+    axes.set_ylabel(axis_name(group))
+    style.log_ticks(axes.yaxis)
     if not group[0].source.design:
         marks.source_legend(axes, sources_of(group))

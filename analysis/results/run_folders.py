@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 
 from analysis.errors import ResultsError
 from analysis.laws.compute import training_gmacs
 from analysis.results import typed
 from analysis.results.typed import ACCEPTED
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # The one family and the one objective of earlier versions, whose run folders and tables do not name them.
 DIT, IDDPM = "DiT", "iddpm"
@@ -113,6 +111,9 @@ TRAIN, EVALS, OTHER_EVALS = "train.jsonl", "evals.jsonl", "other-evals.jsonl"
 
 # Sample i has class i modulo the number of classes, so these are one each of the classes 0 to 9.
 GRID_SAMPLES = 10
+# Samples of earlier steps are kept, too, of so many steps at most, if an image is no larger than 32 x 32 in colour.
+SAMPLED_STEPS = 6
+MOST_BYTES_A_STEP = GRID_SAMPLES * 3 * 32 * 32
 
 
 class RunRecord(Protocol):
@@ -137,19 +138,24 @@ class RunRecord(Protocol):
 
     def samples(self, name: str, number: int) -> np.ndarray | None: ...
 
+    def real_images(self, number: int) -> tuple[np.ndarray, int] | None: ...
+
 
 @dataclass(frozen=True)
 class Run:
-    """One run: `row` of the runs table, its `train` and `evals` lines, samples (N, C, H, W) uint8.
+    """One run: `row` of the runs table, its `train` and `evals` lines.
 
-    `other_evals`: scores of samples that were made with other settings than the recipe's (`ditbench evaluate --run`).
+    samples: step -> (N, C, H, W) uint8, the last evaluated step with them or none at all. real: as
+    `RunRecord.real_images`. other_evals: scores of samples that were made with other settings than the recipe's
+    (`ditbench evaluate --run`).
     """
 
     folder: Path
     row: dict[str, Any]
     train: pd.DataFrame
     evals: pd.DataFrame
-    samples: np.ndarray | None
+    samples: dict[int, np.ndarray]
+    real: tuple[np.ndarray, int] | None
     other_evals: pd.DataFrame
 
 
@@ -161,7 +167,9 @@ def read_run(record: RunRecord) -> Run:
     """
     evals = _evals(record, EVALS)
     others = _evals(record, OTHER_EVALS)
-    return Run(record.folder, _row(record), _train(record), evals, _last_samples(record, evals), others)
+    samples = _samples(record, evals)
+    real = record.real_images(GRID_SAMPLES) if samples else None
+    return Run(record.folder, _row(record), _train(record), evals, samples, real, others)
 
 
 def table_of_lines(record: RunRecord, name: str, types: dict[str, str], required: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -245,11 +253,22 @@ def _evals(record: RunRecord, name: str) -> pd.DataFrame:
     return evals
 
 
-def _last_samples(record: RunRecord, evals: pd.DataFrame) -> np.ndarray | None:
-    """The first samples of the last evaluated step; None if the file has been cleared away."""
-    if evals.empty:
-        return None
-    name = evals.loc[evals["step"] == evals["step"].max(), "samples"].iloc[0]
+def _samples(record: RunRecord, evals: pd.DataFrame) -> dict[int, np.ndarray]:
+    """The first samples of the last evaluated step, none if its file has been cleared away, and of some before it."""
+    files = dict(zip(evals["step"].tolist(), evals["samples"].tolist(), strict=True))
+    steps = sorted(files)
+    last = _read_samples(record, files[steps[-1]]) if steps else None
+    if last is None:
+        return {}
+    earlier: list[int] = []
+    if last.nbytes <= MOST_BYTES_A_STEP and len(steps) > 1:
+        places = np.linspace(0, len(steps) - 1, min(SAMPLED_STEPS, len(steps)))  # as its author spread them
+        earlier = [steps[round(place)] for place in places[:-1]]
+    found = {step: _read_samples(record, files[step]) for step in earlier} | {steps[-1]: last}
+    return {step: samples for step, samples in found.items() if samples is not None}
+
+
+def _read_samples(record: RunRecord, name: Any) -> np.ndarray | None:
     return record.samples(name, GRID_SAMPLES) if isinstance(name, str) else None
 
 

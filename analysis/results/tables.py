@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import zipfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,7 @@ import pandas as pd
 
 from analysis.laws.power_law import log_linear, power_law
 from analysis.results.csv_text import csv_text, read_csv
-from analysis.results.files import npz_bytes, write_set
-from analysis.results.npz import read_npz
+from analysis.results.files import write_set
 from analysis.results.parquet import parquet_bytes, read_parquet
 from analysis.results.published import compared, published
 from analysis.results.run_folders import (
@@ -40,6 +37,7 @@ from analysis.results.run_folders import (
     described_metrics,
     read_run,
 )
+from analysis.results.sample_file import SampleFile, of_collection, read_samples
 from analysis.results.typed import ACCEPTED
 
 __all__ = [
@@ -100,7 +98,10 @@ class Tables:
         fid_percent (of the trace of the real features' covariance), fid_infinity, sfid (these two empty where they
         were not computed), kid, kid_std, inception_score, inception_score_std, precision, recall, samples (a path
         inside the run folder), and metrics of one's own.
-    samples: run id -> (10, C, H, W) uint8, the classes 0 to 9 once each, at the last evaluated step.
+    samples: run id -> (10, C, H, W) uint8 at the last evaluated step; with balanced labels, sample i is of class i
+        modulo the number of classes.
+    earlier_samples: run id -> step -> the same, of the runs of the smallest seed, if images are small.
+    real: data -> (10, C, H, W) uint8, real images of the classes of such samples, and the number of classes.
     other_evals: as evals, of samples that were made with other settings than the recipe's, such as guidance.
 
     gmacs are 10^9 multiply-accumulates of one forward pass of one image, which the DiT paper calls Gflops.
@@ -112,6 +113,8 @@ class Tables:
     evals: pd.DataFrame
     samples: dict[str, np.ndarray]
     other_evals: pd.DataFrame
+    earlier_samples: Mapping[str, Mapping[int, np.ndarray]] = field(default_factory=dict)
+    real: Mapping[str, tuple[np.ndarray, int]] = field(default_factory=dict)
 
 
 def collect(records: Iterable[RunRecord], out: Path) -> Tables:
@@ -137,12 +140,20 @@ def collect(records: Iterable[RunRecord], out: Path) -> Tables:
             both = f"{folders[run].name} and {folder.name}"
             raise ResultsError(f"{folder.parent}: two folders hold the run {run}, {both}; accepted: one each")
         folders[run] = folder
+    first_seed = min((run.row["seed"] for run in runs), default=0)
     tables = Tables(
         runs=_runs_table(runs),
         train=_joined(runs, [run.train for run in runs], TRAIN_TYPES, TRAIN),
         evals=_joined(runs, [run.evals for run in runs], EVALS_TYPES, EVALS),
-        samples={run.row["run"]: run.samples for run in runs if run.samples is not None},
+        samples={run.row["run"]: run.samples[max(run.samples)] for run in runs if run.samples},
         other_evals=_joined(runs, [run.other_evals for run in runs], EVALS_TYPES, OTHER_EVALS),
+        earlier_samples={
+            run.row["run"]: earlier
+            for run in runs
+            if run.row["seed"] == first_seed
+            and (earlier := {step: run.samples[step] for step in sorted(run.samples)[:-1]})
+        },
+        real={run.row["data"]: run.real for run in runs if run.real is not None},
     )
     _write(tables, out)
     return tables
@@ -154,13 +165,13 @@ def _write(tables: Tables, out: Path) -> None:
         "correlations.csv": csv_text(correlations(tables.evals)).encode(),
         **{f"{name}.csv": None if table.empty else csv_text(table).encode() for name, table in found.items()},
         **{f"{name}.csv": csv_text(getattr(tables, name)).encode() for name in WHOLE},
-        "samples.npz": npz_bytes(tables.samples),
+        "samples.npz": SampleFile(tables.samples, tables.earlier_samples, tables.real).to_bytes(),
     }
     digest = hashlib.sha256()
     for name, content in contents.items():
         digest.update(f"{name} {len(content or b'')}\n".encode() + (content or b""))
     collection = digest.hexdigest()[:16]
-    contents["samples.npz"] = _of_collection(contents["samples.npz"] or b"", collection)
+    contents["samples.npz"] = of_collection(contents["samples.npz"] or b"", collection)
     contents |= {f"{name}.parquet": parquet_bytes(getattr(tables, name), collection) for name in WHOLE}
     write_set(out, contents)
 
@@ -188,7 +199,7 @@ def load(results: Path) -> Tables:
         table, collections[f"{name}.parquet"] = read_parquet(paths[name], IDENTITY_TYPES | types, later)
         of_runs[name] = _of_runs(table, runs)
         _check(of_runs[name], name, paths[name], runs)
-    samples, collections["samples.npz"] = _samples(_existing(results / "samples.npz"))
+    samples, collections["samples.npz"] = read_samples(_existing(results / "samples.npz"))
     known = {name: collection for name, collection in collections.items() if collection is not None}
     for name, collection in known.items():
         first = next(iter(known))
@@ -197,8 +208,16 @@ def load(results: Path) -> Tables:
                 f"{results}: {first} and {name} are of different collections; `ditbench collect RUNS/SWEEP --out "
                 f"{results}` makes them anew"
             )
-    samples = {run: images for run, images in samples.items() if run in set(runs["run"])}
-    return Tables(runs, of_runs["train"], of_runs["evals"], samples, _other_evals(results / "other_evals.csv", runs))
+    ids = set(runs["run"])
+    return Tables(
+        runs,
+        of_runs["train"],
+        of_runs["evals"],
+        {run: images for run, images in samples.last.items() if run in ids},
+        _other_evals(results / "other_evals.csv", runs),
+        {run: steps for run, steps in samples.earlier.items() if run in ids},
+        samples.real,
+    )
 
 
 def comparable(evals: pd.DataFrame) -> None:
@@ -364,27 +383,6 @@ def _check(table: pd.DataFrame, name: str, path: Path, runs: pd.DataFrame) -> No
                 )
     for row in np.flatnonzero(~table["run"].isin(runs["run"]))[:1]:
         raise ResultsError(f"{path}: row {row + 1} is of the run {table['run'].iloc[row]}, which the runs table lacks")
-
-
-def _of_collection(npz: bytes, collection: str) -> bytes:
-    """A .npz that says of which collection it is, in its comment."""
-    buffer = io.BytesIO(npz)
-    with zipfile.ZipFile(buffer, "a") as archive:
-        archive.comment = collection.encode()
-    return buffer.getvalue()
-
-
-def _samples(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
-    """Run id -> images, and the collection that they are of, None of an earlier version."""
-    try:
-        samples, collection = read_npz(path)
-    except ValueError as error:
-        raise ResultsError(f"{path}: {error}; collect the sweep again") from error
-    for run, images in samples.items():
-        if images.ndim != 4 or images.dtype != np.uint8:
-            found = f"shape {images.shape} of {images.dtype}"
-            raise ResultsError(f"{path}: samples of {run}: {found}; accepted: (N, C, H, W) of uint8")
-    return samples, collection or None
 
 
 def _runs_table(runs: list[Run]) -> pd.DataFrame:

@@ -8,6 +8,7 @@ this package imports no torch.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from bench.errors import InputError
@@ -115,6 +116,15 @@ class PixelDataset:
         digest = hashlib.sha256(pixels.data).hexdigest()[:8]
         return Reference(title, f"{title}-{len(pixels)}-{digest}", ArrayImages(pixels), {})
 
+    def of_classes(self, name: str, options: Any, wanted: Sequence[int]) -> NDArray[np.uint8]:
+        """(N, C, H, W): an image of each class `wanted`, the first of it, the second where it comes again, and so on.
+
+        Raises:
+            InputError: a class has too few, or the images cannot be read.
+        """
+        pixels, labels = self.checked_images(name, options)
+        return pixels[first_of_classes(labels.tolist(), wanted)]
+
     def check_ready(self, name: str, options: Any) -> None:
         self.checked_images(name, options)
 
@@ -149,6 +159,23 @@ class PixelDataset:
                 f"{facts.num_classes - 1}, by its facts"
             )
         return np.ascontiguousarray(pixels), labels.astype(np.int64)
+
+
+def first_of_classes(labels: Sequence[int], wanted: Sequence[int]) -> list[int]:
+    """Positions in `labels` of the classes `wanted`, each the first that is not taken yet.
+
+    Raises:
+        InputError: a class has too few.
+    """
+    places: dict[int, list[int]] = {label: [] for label in wanted}
+    for place, label in enumerate(labels):
+        if label in places:
+            places[label].append(place)
+    try:
+        taken = {label: iter(its) for label, its in places.items()}
+        return [next(taken[label]) for label in wanted]
+    except StopIteration:
+        raise InputError(f"too few images of a class; needed: {len(wanted)} of {sorted(places)}") from None
 
 
 DATA = Seam(

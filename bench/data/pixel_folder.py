@@ -7,13 +7,14 @@ mirror: true, content: "1a2b3c4d"}`. The images are held in memory; their identi
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.data import DatasetFacts, PixelDataset
+from bench.data import DatasetFacts, PixelDataset, first_of_classes
 from bench.data.latent_index import data_root
 from bench.data.walk import stamp, tell
 from bench.errors import InputError
@@ -81,6 +82,15 @@ class _ImageFolder(PixelDataset):
 
         pixels, labels = self.checked_images(name, options)
         return PixelExamples(pixels, labels, self.facts(name, options).num_classes, device, options.mirror)
+
+    def of_classes(self, name: str, options: ImageFolderOptions, wanted: Sequence[int]) -> NDArray[np.uint8]:
+        import numpy as np
+
+        from bench.data.image_folder import list_images
+
+        images = list_images(_find(options.folder), _tell_once)  # to look at a few, not all are decoded
+        paths = [images.root / images.paths[place] for place in first_of_classes(images.labels, wanted)]
+        return np.stack([_decode(path, options.image_size, options.channels) for path in paths])
 
     def title(self, name: str, options: ImageFolderOptions) -> str:
         return shown(Path(options.folder).resolve().name)

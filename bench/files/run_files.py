@@ -11,13 +11,16 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.data import DATA, PixelDataset
 from bench.errors import InputError
 from bench.files import jsonl
 from bench.files.run_folder import PHASES, Phase, is_finished, is_trained, phase_file, read_content, read_error
 from bench.recipe import Recipe
+from bench.schema import check_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -166,6 +169,12 @@ class RunRecord:
             raise InputError(f"{path}: {found}; accepted: (N, C, H, W) of uint8")
         return np.array(samples[:number])
 
+    def real_images(self, number: int) -> tuple[np.ndarray, int] | None:
+        """Real images (number, C, H, W) uint8 of the run's data, image i of class i modulo the number of classes, and
+        that number; None where there are none to show: latents, data of one's own, or data not on this machine.
+        """
+        return _real_images(json.dumps(self.config["recipe"].get("data")), number)
+
 
 def read_records(sweep_folder: Path) -> Iterator[RunRecord]:
     """The run folders in `sweep_folder`, those with a config.yaml, by name, as far as their runs have come.
@@ -190,6 +199,22 @@ def _record(folder: Path) -> RunRecord:
         finished=str(finished["time"]) if finished is not None else None,
         is_failed=phase_file(folder, "error.json", "training").is_file(),
     )
+
+
+@cache
+def _real_images(data: str, number: int) -> tuple[np.ndarray, int] | None:
+    """As `RunRecord.real_images`, of a recipe's section `data`, which the runs of a sweep have in common."""
+    given = json.loads(data)
+    name: str = given.pop("name", "") if isinstance(given, dict) else ""
+    part = DATA.find(name) if name in DATA.builtin else None  # no code of one's own is run for a look at its runs
+    if not isinstance(part, PixelDataset):
+        return None
+    try:
+        options = check_options(part.options, given)
+        classes = part.facts(name, options).num_classes
+        return part.of_classes(name, options, [index % classes for index in range(number)]), classes
+    except (ValueError, InputError):
+        return None
 
 
 def _document(path: Path) -> dict[str, Any] | None:

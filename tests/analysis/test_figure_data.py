@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,20 @@ from matplotlib.legend import Legend
 from run_folders import LABELS, STEPS, fid_of, gmacs_of
 
 from analysis import figures
+from analysis.advice.curves import measured_curves
+from analysis.drawing import style
 from analysis.figures import bubbles
 from analysis.figures.fitted_law import power_law_band
-from analysis.figures.isoflop import budgets
-from analysis.figures.sources import Source, published_source
-from analysis.figures.training_compute import frontier
+from analysis.figures.frontier import frontier
+from analysis.figures.isoflop import budgets, parabola
+from analysis.figures.loss import smoothed
+from analysis.figures.sources import Source, measured, published_source
+from analysis.laws.compute import FLOPS_PER_GMAC
+from analysis.laws.observed import collected_observations
 from analysis.laws.power_law import power_law
-from analysis.results.tables import ResultsError, published
+from analysis.results.tables import ResultsError, load, published
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +274,22 @@ def test_metrics_are_means_over_seeds_at_the_last_step(tmp_path, scaling):
         assert rows.loc[("inception_score", label), ["min", "max"]].tolist() == pytest.approx(
             [min(inception), max(inception)], rel=1e-12
         )
-    assert {axes.get_xscale() for axes in figure.axes} == {"log"}
+    *panels, legend = figure.axes  # which stands where a sixth panel would
+    assert {axes.get_xscale() for axes in panels} == {"log"}
+    assert len(panels) == 5 and not legend.axison and legend.get_legend() is not None
+
+
+@pytest.mark.parametrize(("factor", "said"), [(1, "KID ↓"), (1e-2, "KID (× 10⁻³) ↓"), (1e5, "KID (× 10³) ↓")])
+def test_the_axis_of_very_small_or_large_scores_names_their_power(tmp_path, scaling, factor, said):
+    evals = scaling.tables.evals.assign(kid=scaling.tables.evals["fid"] * factor / 100)
+    figure, _ = drawn_data("metrics", replace(scaling, tables=replace(scaling.tables, evals=evals)), tmp_path)
+    (axes,) = [axes for axes in figure.axes if "KID" in axes.get_ylabel()]
+    assert axes.get_ylabel().replace("\n", " ") == said
+    with style.look():
+        figure.draw_without_rendering()
+    power = {1: 1, 1e-2: 1e-3, 1e5: 1e3}[factor]
+    shown = {tick.label1.get_text(): tick.get_loc() for tick in axes.yaxis.get_major_ticks()}
+    assert all(float(text.replace("−", "-")) * power == pytest.approx(at) for text, at in shown.items() if text)
 
 
 def test_losses_are_drawn_as_logged(tmp_path, scaling):
@@ -274,8 +297,26 @@ def test_losses_are_drawn_as_logged(tmp_path, scaling):
     assert len(data) == 12 * 20
     assert data["loss"].to_numpy() == pytest.approx(1.1 / data["step"] ** 0.25, rel=1e-12)
     assert {axes.get_yscale() for axes in figure.axes} == {"log"}
+    assert data["smoothed"].to_numpy() == pytest.approx(data["loss"].to_numpy(), rel=1e-9)  # a power law stays itself
     for axes in figure.axes:
-        assert len({line.get_linestyle() for line in axes.lines}) == len(axes.lines) == 4
+        raw = [line for line in axes.lines if line.get_alpha()]
+        assert len({line.get_linestyle() for line in axes.lines if line not in raw}) == len(raw) == 4
+
+
+@given(st.lists(st.floats(0.5, 2), min_size=1, max_size=30))
+def test_a_smoothed_loss_stays_near_what_was_logged(noise):
+    steps = 25 * np.arange(1, len(noise) + 1)
+    found = smoothed(pd.DataFrame({"step": steps, "loss": np.array(noise) * steps**-0.5}))
+    assert np.isfinite(found).all() and (found > 0).all()
+    early = steps <= 50  # alone on this scale: nothing to smooth with
+    assert found[early] == pytest.approx((np.array(noise) * steps**-0.5)[early], rel=0.02)
+
+
+def test_a_smoothed_loss_varies_less():
+    noise = np.random.default_rng(0).normal(scale=0.1, size=200)
+    steps = np.arange(10, 2010, 10)
+    found = smoothed(pd.DataFrame({"step": steps, "loss": steps**-0.3 * np.exp(noise)}))
+    assert np.std(np.log(found[20:] / steps[20:] ** -0.3)) < 0.35 * np.std(noise)
 
 
 def test_long_logs_are_means_of_windows(tmp_path, scaling):
@@ -348,6 +389,54 @@ def test_isoflop_curves_are_budgets_of_four_sizes(tmp_path):
     for budget, expected in zip(sorted(data["budget"].unique()), BUDGETS, strict=True):
         assert budget == pytest.approx(3 * 64 * gmacs_of("S/2") * expected, rel=0.02)
     assert len(figure.axes[0].get_legend().get_texts()) == 2
+    assert figure.axes[0].get_yscale() == "log"
+    assert data["score"].to_numpy() == pytest.approx(data["fid"].to_numpy(), rel=1e-12)  # of one seed
+
+
+def test_budgets_that_no_two_models_share_are_interpolated_where_three_reach_them(tmp_path, scaling):
+    """By equal steps, models of one patch size have no compute in common; a law that all follow comes out itself."""
+    steps = scaling.tables.evals["step"].map({500: 100, 1000: 1000, 1500: 10_000, 2000: 100_000}).astype("Int64")
+    evals = scaling.tables.evals.assign(step=steps)
+    evals["fid"] = 1e3 * evals["gmacs"] ** -0.2 * steps.astype(float) ** -0.5
+    source = replace(scaling, tables=replace(scaling.tables, evals=evals))
+    _, data = drawn_data("isoflop", source, tmp_path)
+    between = data[data["fid"].isna()]
+    assert set(data["patch"]) == {1, 2, 4} and len(between) > 20
+    steps = between["budget"] / (between["gmacs"] * 3 * 64)
+    assert between["score"].to_numpy() == pytest.approx(1e3 * between["gmacs"] ** -0.2 * steps**-0.5, rel=1e-9)
+
+
+def test_isoflop_scores_are_what_advise_calls_measured(tmp_path):
+    """Its other numbers are predictions by a law; and where the smallest is best, no minimum is drawn beside it."""
+    tables = load(RESULTS / "digits-advice")
+    figure, data = drawn_data("isoflop", measured(tables, "digits-advice"), tmp_path)
+    curves = measured_curves(collected_observations(tables, all_steps=True))
+    expected = [
+        curves.score(label, FLOPS_PER_GMAC * spent)
+        for label, spent in zip(data["label"], data["training_gmacs"], strict=True)
+    ]
+    assert data["score"].to_numpy() == pytest.approx(expected, rel=1e-9)
+    assert data.loc[data["score"].idxmin(), "label"] == "S/1" == data.loc[data["params"].idxmin(), "label"]
+    assert not [line for line in figure.axes[0].lines if line.get_marker() == "*"]
+
+
+@pytest.mark.parametrize(("best", "marked"), [(0.5, False), (1.0, False), (3.0, True), (9.0, False), (20.0, False)])
+def test_a_minimum_is_marked_only_where_the_data_bracket_it(best, marked):
+    params = np.array([1.0, 2.0, 4.0, 8.0])
+    fit = parabola(params, np.exp(np.log(params / best) ** 2))
+    assert (fit.minimum is not None) == marked
+    if fit.minimum is not None:
+        assert fit.minimum == pytest.approx((best, 1.0))
+
+
+def test_a_dip_of_the_curve_that_no_point_shows_is_no_minimum():
+    """Of results/digits-advice, in raw scores: the smallest is the best, and the parabola has its minimum inside."""
+    params, scores = [37_442, 140_546, 469_826, 686_882], [7.3, 19.2, 83.8, 140.3]
+    raw = np.polyfit(np.log(params), scores, 2)
+    assert np.log(params[0]) < -raw[1] / (2 * raw[0]) < np.log(params[1])
+    fit = parabola(params, np.exp(scores))  # as if they were logs
+    assert fit.minimum is None and not fit.agrees
+    assert parabola(params, scores).agrees
 
 
 @given(st.lists(st.floats(1, 1e6), min_size=1, max_size=20))

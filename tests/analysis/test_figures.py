@@ -6,7 +6,8 @@ import pytest
 from matplotlib.image import imread
 from run_folders import LABELS, STEPS, collect, evaluation, fid_of, gmacs_of, write_lines, write_run
 
-from analysis.figures import draw_all, gflops_vs_score, sample_grid, training_curves
+from analysis.figures import draw, draw_all, gflops_vs_score, sample_grid, training_curves
+from analysis.figures.sources import measured as measured_source
 from analysis.laws.power_law import log_linear
 from analysis.results.tables import ResultsError
 
@@ -92,13 +93,40 @@ def test_curve_data_are_the_scores_over_training(tmp_path):
     assert list(data[["label", "step", "fid"]].itertuples(index=False, name=None)) == expected
 
 
-def test_the_grid_holds_the_samples_of_the_smallest_seed(tmp_path):
+def test_the_grid_holds_the_samples_of_the_smallest_seed_over_training_and_real_ones(tmp_path):
     tables = collected(tmp_path, ["S/4", "B/2"], (1, 2))
     sample_grid(tables, tmp_path)
     with np.load(tmp_path / "sample_grid.npz") as cells:
-        assert sorted(cells) == ["B/2", "S/4"]
+        steps = [f"{label}@{step}" for label in ("B/2", "S/4") for step in STEPS]
+        assert sorted(cells) == sorted(["B/2", "S/4", "real", *steps])
         assert np.array_equal(cells["S/4"], tables.samples["s41"])
-        assert np.array_equal(cells["B/2"], tables.samples["b21"])
+        assert np.array_equal(cells["B/2@2000"], tables.samples["b21"])
+        assert np.array_equal(cells["B/2@500"], np.load(next(tmp_path.glob("digits/*b21/samples/500.npy")))[:10])
+        assert np.array_equal(cells["real"], tables.real["digits"][0])
+
+
+@pytest.mark.parametrize("width", ["one", "two"])
+def test_a_pixel_of_a_sample_is_a_square_of_whole_pixels(tmp_path, width):
+    """In the picture as written: each of the 64 pixels of a sample is k x k pixels of one colour."""
+    tables = collected(tmp_path, ["S/4"])
+    draw("sample-grid", [measured_source(tables)], tmp_path, width)
+    picture = np.rint(255 * imread(tmp_path / "sample_grid.png")[..., 0]).astype(np.uint8)
+    for image in (tables.samples["s40"][3], tables.real["digits"][0][4], tables.earlier_samples["s40"][500][9]):
+        wanted = [np.kron(image[0], np.ones((k, k), np.uint8)) for k in range(2, 12)]
+        assert any(contains(picture, each) for each in wanted)
+
+
+def contains(picture, block):
+    windows = np.lib.stride_tricks.sliding_window_view(picture, block.shape)
+    starts = np.argwhere(np.all(windows[:, :, [0, -1], :][..., [0, -1]] == block[[0, -1]][:, [0, -1]], axis=(2, 3)))
+    return any(np.array_equal(windows[row, column], block) for row, column in starts)
+
+
+def test_old_tables_have_the_last_samples_alone(tmp_path):
+    tables = replace(collected(tmp_path, ["S/4", "B/2"]), earlier_samples={}, real={})
+    sample_grid(tables, tmp_path)
+    with np.load(tmp_path / "sample_grid.npz") as cells:
+        assert sorted(cells) == ["B/2", "S/4"]
 
 
 def test_the_grid_needs_samples(tmp_path):
@@ -111,9 +139,9 @@ def test_scores_that_are_not_comparable_are_not_drawn(tmp_path):
     folder = write_run(tmp_path / "digits", "S/2")
     write_lines(folder / "evals.jsonl", [evaluation("S/2", step, sampling_steps=50) for step in STEPS])
     tables = collect(tmp_path / "digits", tmp_path / "results")
-    for draw in (gflops_vs_score, training_curves, sample_grid):
+    for drawing in (gflops_vs_score, training_curves, sample_grid):
         with pytest.raises(ResultsError, match="differ in sampling_steps: 250, 50"):
-            draw(tables, tmp_path / "figures")
+            drawing(tables, tmp_path / "figures")
     assert not (tmp_path / "figures").exists()
 
 

@@ -34,6 +34,7 @@ PICTURE = {
     "digits-advice-again": "training-compute",
     "digits-advice-confirm": "training-compute",
     "digits-held-out": "gflops-vs-fid",
+    "digits-longer": "training-compute",
     "digits-quick": "gflops-vs-fid",
     "digits-seeds": "seeds",
     "digits-timestep-init": "loss",

@@ -91,6 +91,50 @@ def test_samples_are_the_first_ten_of_the_last_step(sweep, tmp_path):
     assert np.array_equal(samples, np.load(folder / "samples" / "2000.npy")[:10])
 
 
+def test_samples_of_earlier_steps_are_of_the_smallest_seed_and_of_small_images(sweep, tmp_path):
+    folder = write_run(sweep, "S/4", seed=1)
+    write_run(sweep, "S/4", seed=2)
+    large = write_run(sweep, "B/4", seed=1)
+    for step in STEPS:
+        np.save(large / "samples" / f"{step}.npy", np.zeros((10, 3, 64, 64), np.uint8))
+    (folder / "samples" / "1000.npy").unlink()
+    for tables in (collect(sweep, tmp_path), load(tmp_path)):
+        assert {run: sorted(steps) for run, steps in tables.earlier_samples.items()} == {"s41": [500, 1500]}
+        assert np.array_equal(tables.earlier_samples["s41"][500], np.load(folder / "samples" / "500.npy")[:10])
+        assert sorted(tables.samples) == ["b41", "s41", "s42"]
+
+
+def test_no_more_than_six_steps_of_a_run_are_kept(sweep, tmp_path):
+    write_run(sweep, "S/4", steps=tuple(range(100, 2100, 100)))
+    steps = sorted(collect(sweep, tmp_path).earlier_samples["s40"])
+    assert len(steps) == 5 and steps[0] == 100 and steps[-1] < 2000
+
+
+def test_real_images_are_of_the_classes_of_the_samples(sweep, tmp_path):
+    from sklearn.datasets import load_digits
+
+    write_run(sweep, "S/4")
+    levels, labels = load_digits(return_X_y=True)
+    for tables in (collect(sweep, tmp_path), load(tmp_path)):
+        images, classes = tables.real["digits"]
+        assert classes == 10 and images.shape == (10, 1, 8, 8)
+        for label, image in enumerate(images):
+            first = levels[list(labels).index(label)].reshape(8, 8)
+            assert np.array_equal(image[0], np.rint(first * 255 / 16).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    "data", [{"name": "imagenet-256-latents"}, {"name": "my_file:Mine"}, {"name": "digits", "no": 1}]
+)
+def test_data_without_images_at_hand_have_no_real_ones(sweep, tmp_path, data):
+    folder = write_run(sweep, "S/4")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["recipe"]["data"] = data
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    tables = collect(sweep, tmp_path)
+    assert tables.real == {} and list(tables.samples) == ["s40"]
+
+
 def test_samples_that_were_cleared_away_are_left_out(sweep, tmp_path):
     folder = write_run(sweep, "S/4")
     (folder / "samples" / "2000.npy").unlink()

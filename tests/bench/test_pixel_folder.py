@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bench.data import Dataset
 from bench.data.image_folder import list_images, read_image
+from bench.data.pixel_folder import IMAGE_FOLDER, ImageFolderOptions
 from bench.data.pixels import from_uint8
 from bench.errors import InputError
 from bench.files import jsonl
@@ -343,3 +344,14 @@ def test_a_run_is_scored_against_its_own_images_and_resumes_bit_for_bit(squares:
     plain = start(of(squares), tmp_path / "plain")
     run(plain, tmp_path / "plain")
     assert results(plain)["train.jsonl"] != results(whole)["train.jsonl"]
+
+
+def test_images_of_wanted_classes_are_the_first_ones_and_the_others_stay_unread(tmp_path: Path) -> None:
+    folder = make_squares(tmp_path / "squares")
+    options = ImageFolderOptions(str(folder), SIDE, length=NUMBER, num_classes=CLASSES, content="1a2b3c4d")
+    pixels = IMAGE_FOLDER.of_classes("image-folder", options, [2, 0, 2])
+    images = list_images(folder)
+    wanted = [images.labels.index(2), images.labels.index(0), images.labels.index(2) + 1]
+    assert np.array_equal(pixels, np.stack([read_image(folder / images.paths[place], SIDE) for place in wanted]))
+    with pytest.raises(InputError, match="too few images of a class"):
+        IMAGE_FOLDER.of_classes("image-folder", options, [1] * (EACH + 1))
