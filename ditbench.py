@@ -109,7 +109,7 @@ def _own_figure(path: str) -> Any:
 
 def _training_speed(cluster: str) -> tuple[float, str]:
     from sweeps.cluster import load_cluster
-    from sweeps.speeds import expected_training_speed
+    from sweeps.planning.speeds import expected_training_speed
 
     speed = expected_training_speed(load_cluster(cluster))
     return 1e12 * speed.tflops, f"{speed.peak_tflops:g} TFLOP/s x {speed.mfu:.3g}: {speed.source}"

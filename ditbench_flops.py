@@ -243,7 +243,7 @@ def _row(variant: Variant, variants: list[Variant]) -> dict[str, Any]:
 def _gpu_hours(variants: list[Variant], cluster: str, mfu: float | None) -> tuple[list[dict[str, Any]], list[str]]:
     """The columns that say how long training takes, and what they rest on."""
     from sweeps.cluster import load_cluster
-    from sweeps.training_hours import training_hours
+    from sweeps.planning.training_hours import training_hours
 
     if any(variant.batch_size is None for variant in variants):
         raise InputError("--cluster: GPU-hours need --batch-size and --steps, where no recipe says them")

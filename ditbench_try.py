@@ -19,8 +19,8 @@ from sweeps.options import RunsOption
 if TYPE_CHECKING:
     from analysis.compare.designs import DesignComparison
     from analysis.results.tables import Tables
-    from sweeps.own_part import OwnPart
-    from sweeps.own_study import OwnStudy
+    from sweeps.own.part import OwnPart
+    from sweeps.own.study import OwnStudy
 
 
 def try_part(
@@ -41,9 +41,9 @@ def try_part(
     Three sizes, three seeds. Interrupted, it continues when the same command runs again; what it trained of the
     built-in serves the next part too.
     """
-    from sweeps.own_part import keep_part
-    from sweeps.own_study import check_compute, own_study
-    from sweeps.rehearsal import explained
+    from sweeps.own.part import keep_part
+    from sweeps.own.rehearsal import explained
+    from sweeps.own.study import check_compute, own_study
 
     own = keep_part(part, name, kind, runs / "try" / "parts")
     study = explained(own, lambda: own_study(own, seeds))
@@ -83,8 +83,8 @@ def _rehearse(study: OwnStudy, own: OwnPart, runs: Path) -> bool:
     from bench.files.run_folder import is_finished
     from sweeps.expand import run_folders
     from sweeps.groups import local_slots
-    from sweeps.own_study import BUILT_IN
-    from sweeps.rehearsal import counted, rehearse
+    from sweeps.own.rehearsal import counted, rehearse
+    from sweeps.own.study import BUILT_IN
 
     rows: list[list[str]] = []
     step_s: dict[str, float] = {}
@@ -124,7 +124,7 @@ def _run(study: OwnStudy, own: OwnPart, runs: Path) -> None:
     """
     from sweeps.cluster import ClusterProfile
     from sweeps.expand import run_folders
-    from sweeps.own_study import BUILT_IN
+    from sweeps.own.study import BUILT_IN
     from sweeps.watch.status import run_status
 
     try:
@@ -159,7 +159,7 @@ def _report(study: OwnStudy, own: OwnPart, runs: Path, out: Path) -> None:
     from bench.files.atomic import write_json
     from bench.files.run_files import read_records
     from sweeps.expand import run_folders
-    from sweeps.own_study import BUILT_IN
+    from sweeps.own.study import BUILT_IN
 
     folders = set(run_folders(study.sweep, runs).values())
     collected = tables.collect([each for each in read_records(runs / study.sweep.name) if each.folder in folders], out)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sweeps.cluster import ClusterProfile
     from sweeps.expand import Sweep
-    from sweeps.plan import Plan
+    from sweeps.planning.plan import Plan
     from sweeps.slurm.planned import Planned
     from sweeps.watch.status import RunStatus
 
@@ -85,9 +85,9 @@ def plan(
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """What a sweep will cost: GPU-hours, wall time and storage of what is left of it. Nothing is submitted."""
-    from sweeps import plan_report
     from sweeps.expand import load_sweep
-    from sweeps.plan import check_budget, check_time_known
+    from sweeps.planning import report as plan_report
+    from sweeps.planning.plan import check_budget, check_time_known
 
     profile = _profile(cluster, device, precision, evaluate)
     made = _plan(load_sweep(sweep), profile, runs, mfu)
@@ -131,14 +131,14 @@ def submit(
     check_installed(trackers)
     made = _plan(loaded, profile, runs, mfu)
     if budget is not None:
-        from sweeps.plan import check_budget
+        from sweeps.planning.plan import check_budget
 
         check_budget(made, budget)
     if profile.executor == "slurm":
         _submit_to_slurm(loaded, sweep, profile, runs, made, trackers, dry_run)
         return
     if dry_run:
-        from sweeps.plan_report import print_plan
+        from sweeps.planning.report import print_plan
 
         print_plan(made)
         return
@@ -183,7 +183,7 @@ def _submit_to_slurm(
     import shutil
 
     from sweeps.cluster import cluster_name
-    from sweeps.plan import check_time_limits
+    from sweeps.planning.plan import check_time_limits
     from sweeps.slurm import client, launch, submissions
     from sweeps.slurm.batch_script import check_folder
     from sweeps.slurm.ending import ending_jobs, settled_jobs
@@ -192,7 +192,7 @@ def _submit_to_slurm(
     check_folder(runs / sweep.name)
     check_time_limits(made, profile)
     if dry_run:
-        from sweeps.plan_report import print_plan
+        from sweeps.planning.report import print_plan
 
         print_plan(made)
         if shutil.which("squeue"):
@@ -254,7 +254,7 @@ def _labels(tasks: list[list[Any]]) -> str:
 def _plan(sweep: Sweep, profile: ClusterProfile, runs: Path, mfu: float | None) -> Plan:
     from sweeps.cluster import cluster_name
     from sweeps.expand import run_folders
-    from sweeps.plan import plan as make_plan
+    from sweeps.planning.plan import plan as make_plan
 
     return make_plan(sweep, profile, cluster_name(profile.where), run_folders(sweep, runs), mfu, runs_folder=runs)
 

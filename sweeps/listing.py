@@ -9,7 +9,7 @@ from bench.commands.quantities import figure, time_text
 from sweeps import shipped
 from sweeps.cluster import cluster_name, load_cluster
 from sweeps.expand import Sweep, load_sweep, run_folders
-from sweeps.plan import plan
+from sweeps.planning.plan import plan
 
 # The profile whose speed is published.
 REFERENCE = "slurm-example"

@@ -24,7 +24,7 @@ def paper(
     Where pdflatex is installed, paper.tex is compiled too.
     """
     from analysis.figures.sources import open_sources
-    from analysis.paper import compile_page, write_paper
+    from analysis.paper.write import compile_page, write_paper
 
     written = write_paper(open_sources(data or [PUBLISHED]), out, width)
     for path in written.files:

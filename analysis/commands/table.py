@@ -30,14 +30,16 @@ def table(
 ) -> None:
     """A study's table for a paper: its models, published scores beside ours, or correlations with compute."""
     from analysis.figures.sources import published_source, scaling_study
-    from analysis.results import export_tables, table_formats, tables
+    from analysis.paper import table_formats
+    from analysis.paper import tables as paper_tables
+    from analysis.results import tables
     from analysis.results.files import write_whole
 
     folder = results_folder(one_of(data, source) if named_data(data, source) else DEFAULT)
     if folder is None and name == "published":
         raise ResultsError("published beside published says nothing; accepted: a results folder")
     text = table_formats.FORMATS[format](
-        export_tables.TABLES[name](tables.load(folder) if folder else scaling_study(published_source()))
+        paper_tables.TABLES[name](tables.load(folder) if folder else scaling_study(published_source()))
     )
     if out is None:
         typer.echo(text, nl=False)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from analysis.drawing import style
 from analysis.drawing.picture import Picture
-from analysis.latex import latex_prose
+from analysis.paper.latex import latex_prose
 from analysis.results.files import write_arrays, write_csv, write_whole
 
 Caption = Literal["none", "short", "full"]

@@ -17,8 +17,8 @@ from analysis.drawing.write import rendered
 from analysis.figures.captions import MACS, protocols
 from analysis.figures.scores import at_last_shared_step, scaling_scores
 from analysis.figures.sources import Source, from_each, open_sources
+from analysis.paper.table_formats import Table, columns_of, markdown, significant
 from analysis.results.named import PUBLISHED
-from analysis.results.table_formats import Table, columns_of, markdown, significant
 
 RESULTS = Path(__file__).parents[2] / "results"
 COLOURS = 256  # of a committed picture: a third of the bytes, and no marker changes its colour visibly

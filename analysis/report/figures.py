@@ -14,11 +14,11 @@ from analysis.drawing.picture import NothingToDraw, Picture
 from analysis.errors import ResultsError
 from analysis.figures import CATALOGUE, picture
 from analysis.laws.report import FitReport
+from analysis.paper.table_formats import Table
 from analysis.report import charts
 from analysis.report.chart import Chart
 from analysis.report.study import Study
 from analysis.report.tables import plain_table
-from analysis.results.table_formats import Table
 
 # What the page's charts, samples and tables show of the catalogue.
 SHOWN = {

@@ -19,12 +19,12 @@ from analysis.laws.observed import METRICS, collected_observations
 from analysis.laws.profile_likelihood import Profile
 from analysis.laws.report import FitReport, fit_report
 from analysis.laws.solver import OBJECTIVES
+from analysis.paper.table_formats import Column, Table, fixed, signed
+from analysis.paper.table_formats import count as whole
+from analysis.paper.tables import correlations
 from analysis.report.answer import LEVEL, POWER, TOO_NARROW, held_out_in_words
 from analysis.report.study import Study
 from analysis.report.tables import brief, counted, minus, number
-from analysis.results.export_tables import correlations
-from analysis.results.table_formats import Column, Table, fixed, signed
-from analysis.results.table_formats import count as whole
 from analysis.results.tables import MIN_MODELS
 
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ"}

@@ -9,13 +9,13 @@ import pandas as pd
 
 from analysis.errors import ResultsError
 from analysis.figures.captions import unhashed
+from analysis.paper.table_formats import Table
+from analysis.paper.tables import GMACS, published, summary
 from analysis.report.charts import of_paper
 from analysis.report.study import Study
 from analysis.report.tables import brief, counted, names, number, plain_table
-from analysis.results.export_tables import GMACS, published, summary
 from analysis.results.published import near_misses
 from analysis.results.run_folders import EVALUATION_KEY_TYPES
-from analysis.results.table_formats import Table
 from analysis.results.tables import Tables
 
 

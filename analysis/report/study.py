@@ -14,8 +14,8 @@ from analysis.figures.metrics import METRICS
 from analysis.figures.scores import one_study, over_seeds
 from analysis.figures.sources import Source, measured
 from analysis.laws.observed import METRICS as OF_LAWS
+from analysis.paper.tables import frechet_name
 from analysis.report.tables import names
-from analysis.results.export_tables import frechet_name
 from analysis.results.tables import Tables, own_metrics
 
 

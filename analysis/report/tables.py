@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.errors import ResultsError
-from analysis.results.export_tables import GMACS, RANGE, protocol
-from analysis.results.table_formats import Table, columns_of, significant
+from analysis.paper.table_formats import Table, columns_of, significant
+from analysis.paper.tables import GMACS, RANGE, protocol
 from analysis.results.tables import Tables
 
 number = significant(4)

@@ -12,7 +12,7 @@ from bench.files.run_files import RunFiles, read_ends
 from bench.files.run_folder import is_locked, lock_path
 from bench.flops import forward_gmacs, training_gmacs
 from bench.recipe import Recipe
-from sweeps.measured import FLOPS_PER_MAC, rate_of
+from sweeps.planning.measured import FLOPS_PER_MAC, rate_of
 from sweeps.slurm.client import HELD
 from sweeps.slurm.submissions import Kind
 from sweeps.watch.jobs import RunJob

@@ -21,8 +21,8 @@ from test_published_scores import PAPERS_EVALUATION, run
 from typer.testing import CliRunner
 
 from analysis.commands import table as table_command
-from analysis.results.export_tables import correlations, frechet_name, published, summary
-from analysis.results.table_formats import FORMATS, Column, Table, csv, fixed, latex, markdown, significant
+from analysis.paper.table_formats import FORMATS, Column, Table, csv, fixed, latex, markdown, significant
+from analysis.paper.tables import correlations, frechet_name, published, summary
 from analysis.results.tables import ResultsError, Tables, load
 
 DIGITS = Path(__file__).parents[2] / "results" / "digits"
@@ -299,7 +299,7 @@ def test_the_command_prints_or_writes_the_table(app: typer.Typer, tmp_path: Path
 
 
 def test_the_command_offers_every_table_and_every_format() -> None:
-    from analysis.results.export_tables import TABLES
+    from analysis.paper.tables import TABLES
 
     assert list(get_args(table_command.TableName)) == list(TABLES)
     assert list(get_args(table_command.TableFormat)) == list(FORMATS)

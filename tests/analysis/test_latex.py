@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.latex import SIGNS, latex_prose, latex_text
-from analysis.paper import PAGE
+from analysis.paper.latex import SIGNS, latex_prose, latex_text
+from analysis.paper.write import PAGE
 
 LETTERS = [sign for sign in map(chr, range(sys.maxunicode)) if unicodedata.category(sign) not in {"Cs", "Co", "Cn"}]
 

@@ -22,10 +22,10 @@ from analysis.drawing.write import write_picture
 from analysis.errors import ResultsError
 from analysis.figures.sources import measured
 from analysis.laws.observed import collected_observations
+from analysis.paper import tables as export_tables
+from analysis.paper.table_formats import csv, markdown
 from analysis.report.figures import Pictures
 from analysis.report.write import report
-from analysis.results import export_tables
-from analysis.results.table_formats import csv, markdown
 from analysis.results.tables import Tables, correlations, diverged, load, summary
 
 LABELS = ("S/4", "S/2", "B/4", "B/2", "L/2", "XL/2")

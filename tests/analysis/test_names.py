@@ -22,11 +22,11 @@ from run_folders import collect, write_run
 
 from analysis import figures
 from analysis.figures.sources import Source, measured
-from analysis.latex import SIGNS
+from analysis.paper.latex import SIGNS
+from analysis.paper.table_formats import Column, Table, latex, markdown
 from analysis.report.laws import _symbols
 from analysis.report.write import report
 from analysis.results.files import write_arrays
-from analysis.results.table_formats import Column, Table, latex, markdown
 from analysis.results.tables import Tables, load
 from analysis.results.visible import HIDDEN, visible, visible_names
 

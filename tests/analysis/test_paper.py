@@ -18,7 +18,7 @@ from analysis import figures
 from analysis.commands.paper import paper
 from analysis.errors import ResultsError
 from analysis.figures.sources import Source, published_source
-from analysis.paper import compile_page, write_paper
+from analysis.paper.write import compile_page, write_paper
 
 LABELS = {"S/4": r"50 % #1_{a} \b $x$ ~^", "B/2": "Müller's 模 Ελ – ×", "XL/1": '[0pt] <i>"&|`--'}
 STUDY = "Größe 模 #1 {a}_b%"

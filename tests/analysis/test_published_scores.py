@@ -35,8 +35,8 @@ from bench.flops import forward_gmacs
 from bench.recipe import Recipe
 from sweeps.cluster import load_cluster
 from sweeps.expand import load_sweep
-from sweeps.plan import plan
-from sweeps.plan_report import as_json
+from sweeps.planning.plan import plan
+from sweeps.planning.report import as_json
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = Path(sweeps.__file__).parent / "studies"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from report_html import DIGITS, Element, by_id, column, digits_html, parsed
 
-from analysis.results.export_tables import summary
+from analysis.paper.tables import summary
 from analysis.results.tables import load
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

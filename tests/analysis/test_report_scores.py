@@ -12,9 +12,9 @@ from run_folders import collect, evaluation, write_lines, write_run
 from scipy.stats import t as student
 from test_published_scores import run
 
+from analysis.paper.tables import published, summary
 from analysis.report.scores import beside_published, scores
 from analysis.report.study import Study
-from analysis.results.export_tables import published, summary
 from analysis.results.tables import Tables, load
 
 pytestmark = pytest.mark.slow

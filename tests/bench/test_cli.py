@@ -93,7 +93,7 @@ socket.socket.__init__ = refuse
 import models, bench, sweeps, analysis
 import ditbench, bench.data, bench.files.jsonl, bench.objectives, bench.ready, bench.recipe, bench.samplers
 import bench.provenance, bench.files.run_folder
-import sweeps.commands, sweeps.expand, sweeps.local, sweeps.plan, sweeps.slurm.after, sweeps.slurm.client
+import sweeps.commands, sweeps.expand, sweeps.local, sweeps.planning.plan, sweeps.slurm.after, sweeps.slurm.client
 import sweeps.slurm.job, sweeps.slurm.launch, sweeps.slurm.submissions, sweeps.watch.status
 models.list_models()
 print(sorted({"torch", "submitit", "pandas", "matplotlib"} & set(sys.modules)))

@@ -78,7 +78,7 @@ def _import_everything() -> None:
         "ditbench", "analysis.results.tables", "bench.data.encode", "bench.data.vae",
         "bench.export.pipeline", "bench.run", "bench.score.extractors.digits_cnn", "bench.trackers", "bench.weights",
         "PIL.Image", "pyarrow.parquet", "rich.progress", "scipy.linalg", "sklearn.datasets", "submitit", "sweeps.local",
-        "sweeps.plan_report", "sweeps.slurm.launch", "sweeps.watch.progress", "test_vae",
+        "sweeps.planning.report", "sweeps.slurm.launch", "sweeps.watch.progress", "test_vae",
     ):  # fmt: skip
         importlib.import_module(name)
     import torch

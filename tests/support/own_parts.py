@@ -8,7 +8,7 @@ import pytest
 import yaml
 from recipes import TINY
 
-from sweeps import own_study
+from sweeps.own import study as own_study
 
 BLOCK = """\
 import torch

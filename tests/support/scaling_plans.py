@@ -1,4 +1,4 @@
-"""Plans of the paper's scaling study on profiles of A100s, for the tests of `sweeps.plan`."""
+"""Plans of the paper's scaling study on profiles of A100s, for the tests of `sweeps.planning.plan`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import sweeps
 from sweeps.cluster import ClusterProfile
 from sweeps.expand import Sweep, load_sweep
-from sweeps.plan import Plan, RunPlan, plan
+from sweeps.planning.plan import Plan, RunPlan, plan
 
 SCALING = load_sweep(Path(sweeps.__file__).parent / "studies" / "scaling.yaml")
 A100 = {"name": "A100", "peak_tflops": {"fp32": 19.5, "tf32": 156.0, "bf16": 312.0}}

@@ -13,7 +13,7 @@ from bench.parallel import Parallel, Ranks
 from bench.recipe import Recipe
 from bench.run import build_trainer
 from sweeps.expand import load_sweep
-from sweeps.speeds import CALL_KERNELS_PER_BLOCK, STEP_KERNELS, STEP_KERNELS_PER_BLOCK
+from sweeps.planning.speeds import CALL_KERNELS_PER_BLOCK, STEP_KERNELS, STEP_KERNELS_PER_BLOCK
 
 # They give a tensor another shape, or memory, and start no kernel.
 NONE = {

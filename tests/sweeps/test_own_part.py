@@ -10,7 +10,7 @@ from command_line import ditbench
 
 from bench.errors import InputError
 from models.parts import FORBIDDEN
-from sweeps.own_part import OwnPart, keep_part
+from sweeps.own.part import OwnPart, keep_part
 
 BLOCK = """
 from models.designs import ADALN, BlockDesign

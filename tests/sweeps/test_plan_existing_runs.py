@@ -13,10 +13,10 @@ from scaling_plans import A100, equal_runs, local, only, planned, profile, rows
 from bench.files import checkpoint
 from bench.files.run_folder import weights_path, write_config
 from bench.run import run
-from sweeps import plan as plan_module
 from sweeps.expand import Sweep
-from sweeps.plan import check_budget, plan
-from sweeps.plan_report import print_plan
+from sweeps.planning import plan as plan_module
+from sweeps.planning.plan import check_budget, plan
+from sweeps.planning.report import print_plan
 
 
 def test_storage_equals_the_files_of_a_run(study: Callable[[str], Path]) -> None:

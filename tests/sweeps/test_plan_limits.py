@@ -7,7 +7,7 @@ from scaling_plans import only, planned, profile
 
 from bench.errors import InputError
 from sweeps.expand import Sweep
-from sweeps.plan import check_budget, check_time_limits
+from sweeps.planning.plan import check_budget, check_time_limits
 
 
 def test_budget() -> None:

@@ -11,8 +11,8 @@ import pytest
 from scaling_plans import SCALING
 
 from sweeps.cluster import load_cluster
-from sweeps.plan import plan
-from sweeps.plan_report import as_json, print_explanation, print_plan
+from sweeps.planning.plan import plan
+from sweeps.planning.report import as_json, print_explanation, print_plan
 
 
 def test_the_table_and_the_arithmetic(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,5 +42,5 @@ def test_the_table_and_the_arithmetic(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_planning_loads_no_torch() -> None:
-    script = "import sys, sweeps.plan_report, sweeps.plan; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    script = "import sys, sweeps.planning.report; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

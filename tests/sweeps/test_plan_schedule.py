@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scaling_plans import equal_runs, planned, profile
 
-from sweeps.plan import end_times
+from sweeps.planning.plan import end_times
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ from bench.recipe import Recipe
 from sweeps.cluster import load_cluster
 from sweeps.expand import Sweep, load_sweep
 from sweeps.groups import step_work
-from sweeps.plan import check_budget, check_time_known, check_time_limits
-from sweeps.plan_report import as_json, print_explanation, print_plan
-from sweeps.speeds import score_floor_s
+from sweeps.planning.plan import check_budget, check_time_known, check_time_limits
+from sweeps.planning.report import as_json, print_explanation, print_plan
+from sweeps.planning.speeds import score_floor_s
 
 
 def started(folder: Path, recipe: Recipe, images_per_s: float, **session: Any) -> None:

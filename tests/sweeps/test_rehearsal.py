@@ -8,9 +8,9 @@ import pytest
 from own_parts import BLOCK, FAMILY, OBJECTIVE, small_study
 
 from bench.errors import InputError
-from sweeps.own_part import keep_part
-from sweeps.own_study import check_compute, own_study
-from sweeps.rehearsal import counted, explained, rehearse
+from sweeps.own.part import keep_part
+from sweeps.own.rehearsal import counted, explained, rehearse
+from sweeps.own.study import check_compute, own_study
 
 TEXTS = {"block": BLOCK, "objective": OBJECTIVE, "family": FAMILY}
 

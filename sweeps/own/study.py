@@ -17,8 +17,9 @@ from bench.flops import forward_gmacs
 from bench.objectives import OBJECTIVES
 from bench.recipe import ModelConfig, Recipe
 from bench.schema import check_options, dump_yaml, load_yaml
-from sweeps.expand import STUDIES, Sweep, load_sweep
-from sweeps.own_part import OwnPart
+from sweeps.expand import Sweep, load_sweep
+from sweeps.own.part import OwnPart
+from sweeps.shipped import STUDIES
 
 TEMPLATE = STUDIES / "try.yaml"
 BUILT_IN = {"block": "adaln-zero", "family": "DiT", "objective": "iddpm"}

@@ -1,8 +1,8 @@
 """What a sweep will cost, before anything is submitted: GPU-hours, wall time and storage of every run.
 
-Compute is exact (`bench.flops.cost_of`); time is compute over a speed (`sweeps.speeds`), and no shorter than starting
-kernels and jobs takes. Runs that exist cost what is left of them. Nothing here imports torch, asks SLURM, or changes a
-file.
+Compute is exact (`bench.flops.cost_of`); time is compute over a speed (`sweeps.planning.speeds`), and no shorter than
+starting kernels and jobs takes. Runs that exist cost what is left of them. Nothing here imports torch, asks SLURM, or
+changes a file.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from bench.samplers import forward_passes
 from sweeps.cluster import ClusterProfile, Evaluate, Precision, Resources
 from sweeps.expand import Sweep
 from sweeps.groups import Group, Kind, groups, scores_in_training, training_resources
-from sweeps.measured import FLOPS_PER_MAC
-from sweeps.speeds import JOB_START_S, Speed, expected_speeds, score_floor_s, step_floor_s
+from sweeps.planning.measured import FLOPS_PER_MAC
+from sweeps.planning.speeds import JOB_START_S, Speed, expected_speeds, score_floor_s, step_floor_s
 
 State = Literal["new", "started", "finished", "failed"]
 

@@ -21,7 +21,7 @@ from bench.flops import cost_of, count
 from bench.recipe import Recipe
 from models.parts import line_of
 from models.registry import Count
-from sweeps.own_part import OwnPart
+from sweeps.own.part import OwnPart
 
 STEPS = 5
 TIMED = 3

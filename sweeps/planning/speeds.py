@@ -19,7 +19,7 @@ from sweeps import shipped
 from sweeps.cluster import LEAST_SHARE, ClusterProfile, Precision
 from sweeps.expand import Sweep, load_sweep
 from sweeps.groups import step_work
-from sweeps.measured import Measured, Where, like_it, measured_run, step_tflop
+from sweeps.planning.measured import Measured, Where, like_it, measured_run, step_tflop
 
 # PyTorch starts a kernel no faster, on any device: 5 microseconds is what CUDA's launches take one after the other.
 LAUNCH_S = 5e-6

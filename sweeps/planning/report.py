@@ -8,8 +8,8 @@ from typing import Any
 from bench.commands.quantities import figure, flop_text, macs_text, short_time, size_text, time_text
 from bench.commands.text_table import print_table
 from bench.files.names import visible
-from sweeps.plan import BYTES_PER_WEIGHT, COPIES_IN_STATE, Plan, RunPlan
-from sweeps.speeds import (
+from sweeps.planning.plan import BYTES_PER_WEIGHT, COPIES_IN_STATE, Plan, RunPlan
+from sweeps.planning.speeds import (
     CALL_KERNELS,
     CALL_KERNELS_PER_BLOCK,
     JOB_START_S,

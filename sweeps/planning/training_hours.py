@@ -15,8 +15,8 @@ from bench.recipe import DataConfig, DiffusionConfig, EvaluationConfig, Recipe, 
 from models.registry import configure, list_models
 from sweeps.cluster import ClusterProfile
 from sweeps.expand import Sweep
-from sweeps.plan import plan
-from sweeps.speeds import Speed
+from sweeps.planning.plan import plan
+from sweeps.planning.speeds import Speed
 
 
 class TrainingHours(NamedTuple):

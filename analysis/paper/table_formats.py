@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.latex import latex_prose, latex_text
+from analysis.paper.latex import latex_prose, latex_text
 from analysis.results.csv_text import csv_text
 from analysis.results.visible import visible
 

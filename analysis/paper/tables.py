@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.paper.table_formats import Column, Table, count, fixed, signed, significant
 from analysis.results.published import compared, near_misses
 from analysis.results.run_folders import EVALUATION_KEY_TYPES, OPTIMISATION_TYPES, SIZES
-from analysis.results.table_formats import Column, Table, count, fixed, signed, significant
 from analysis.results.tables import ResultsError, Tables, comparable, diverged
 from analysis.results.tables import correlations as correlations_of
 

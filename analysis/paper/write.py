@@ -17,9 +17,9 @@ from analysis.drawing.write import latex_figure, rendered
 from analysis.errors import ResultsError
 from analysis.figures import CATALOGUE, available
 from analysis.figures.sources import Source, scaling_study
-from analysis.results.export_tables import TABLES
+from analysis.paper.table_formats import Table, latex
+from analysis.paper.tables import TABLES
 from analysis.results.files import write_whole
-from analysis.results.table_formats import Table, latex
 
 SECONDS = 300  # for pdflatex, which may have to make its fonts first
 # Two columns, as wide as the figures are drawn. Without dates and names of files: the same page is the same bytes.
