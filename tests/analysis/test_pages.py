@@ -158,8 +158,8 @@ def test_commands_and_their_options_exist() -> None:
         assert [word for word in words if word.startswith("--") and word not in result.output] == [], line
 
 
-def test_the_readmes_sweep_expands(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", TEXTS["README.md"], re.S)
+def test_the_example_of_a_sweep_expands(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", TEXTS["docs/runs.md"], re.S)
     (tmp_path / "digits.yaml").write_text((ROOT / "sweeps" / "studies" / "digits.yaml").read_text())
     (tmp_path / "mine.yaml").write_text(example)
     labels = [recipe.label for recipe in load_sweep(tmp_path / "mine.yaml").recipes]
