@@ -105,10 +105,11 @@ def readable(colour: str) -> str:
     """`colour`, darkened until text in it can be read on white and on a grey band."""
     from matplotlib.colors import to_hex, to_rgb
 
-    red_green_blue = np.array(to_rgb(colour))
-    while contrast(to_hex(red_green_blue), BAND) < READABLE:
-        red_green_blue *= 0.97
-    return to_hex(red_green_blue)
+    channels = to_rgb(colour)
+    while contrast(to_hex(channels), BAND) < READABLE:
+        red, green, blue = channels
+        channels = (0.97 * red, 0.97 * green, 0.97 * blue)
+    return to_hex(channels)
 
 
 def contrast(colour: str, other: str) -> float:
@@ -165,8 +166,11 @@ def _costs(boxes: Array, leaders: Array, markers: Array, rims: Array, lines: Arr
 def _chosen(costs: Array, boxes: Array, leaders: Array) -> list[int]:
     """A place for each name."""
     chosen = costs.argmin(axis=1)
-    clashes = {pair: _clashes(*pair, boxes, leaders) for pair in combinations(range(len(costs)), 2)}
-    clashes = {pair: NAME_COST * clash for pair, clash in clashes.items() if clash.any()}
+    clashes: dict[tuple[int, int], Array] = {}
+    for pair in combinations(range(len(costs)), 2):
+        clash = _clashes(*pair, boxes, leaders)
+        if clash.any():
+            clashes[pair] = np.where(clash, NAME_COST, 0.0)
     for _ in range(SWEEPS):
         before = chosen.copy()
         for (one, other), clash in clashes.items():
