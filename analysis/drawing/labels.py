@@ -1,8 +1,8 @@
 """Names beside the points of a panel: off markers, lines and each other, in their markers' colours, with leader lines.
 
 Every name has the same places around its marker; the names go where together they cost least, two at a time until no
-two would rather be elsewhere. adjustText, whose forces stop where they balance, leaves names on lines and nearer to
-another marker than to their own.
+two would rather be elsewhere. Not adjustText: its forces stop where they balance, which left names on lines, on markers
+and nearest to another model's marker, in the paper's figures too.
 """
 
 from __future__ import annotations
