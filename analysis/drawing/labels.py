@@ -7,6 +7,7 @@ another marker than to their own.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -34,6 +35,8 @@ DISTANCE_COST = 0.6  # a point
 CHEAPEST = 40  # places of a name that are tried together with those of others
 SWEEPS = 10
 FONT_SIZE = 7
+WIDEST = 0.5  # of the panel, before a name is broken into lines
+MANY = 20  # names; fewer in one line each are all written, if need be over each other
 READABLE = 4.5  # contrast of a name: WCAG 2.2, 1.4.3
 BAND = "#e4e4e4"  # the darkest that a name stands on
 
@@ -46,9 +49,10 @@ def place_labels(
     avoid: Array,
     radii: Sequence[float],
     colours: Sequence[str],
-) -> None:
+) -> list[str]:
     """Write `texts` beside the points (x, y), whose markers have these radii, in points, and colours.
 
+    Of many, or of long ones, those that would be on others are left out, and returned.
     avoid: (M, 2), further points in data coordinates that names keep off, such as those of lines.
     The figure has to be laid out already: moving the axes afterwards moves the points under the names.
     """
@@ -65,6 +69,11 @@ def place_labels(
         for text, at, colour in zip(texts, zip(x, y, strict=True), colours, strict=True)
     ]  # fmt: skip
     markers, rims = axes.transData.transform(np.column_stack([x, y])), np.array(radii) * point
+    room = axes.get_window_extent().width * WIDEST
+    wide = [name for name in names if name.get_window_extent().width > room]
+    for name in wide:
+        lines, text = int(np.ceil(name.get_window_extent().width / room)), name.get_text()
+        name.set_text(textwrap.fill(text, -(-len(text) // lines), break_on_hyphens=False))
     extents = [name.get_window_extent() for name in names]
     halves = np.array([(extent.width / 2 + point, extent.height / 2) for extent in extents])  # a space between two
     boxes, leaders = _places(markers, rims, halves, point)
@@ -76,12 +85,20 @@ def place_labels(
         np.take_along_axis(of, cheapest.reshape(*cheapest.shape, *[1] * (of.ndim - 2)), axis=1)
         for of in (costs, boxes, leaders)
     )
-    for index, place in enumerate(_chosen(costs, boxes, leaders)):
+    chosen = _chosen(costs, boxes, leaders)
+    left_out: list[int] = []
+    for index, place in enumerate(chosen):
         box, line = boxes[index, place], leaders[index, place]
+        earlier = [boxes[other, chosen[other]] for other in range(index) if other not in left_out]
+        if (len(texts) > MANY or wide) and any(_overlap(box, other) for other in earlier):
+            names[index].remove()
+            left_out.append(index)
+            continue
         names[index].set_position(tuple(((box[:2] + box[2:]) / 2 - markers[index]) / point))
         if np.linalg.norm(line[-1] - line[0]) > LEADER * point:
             ends = axes.transData.inverted().transform(line[[0, -1]])
             axes.plot(*ends.T, color=readable(colours[index]), linewidth=0.5, zorder=2, scalex=False, scaley=False)
+    return [texts[index] for index in left_out]
 
 
 def readable(colour: str) -> str:

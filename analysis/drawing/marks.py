@@ -5,6 +5,7 @@ The same is said twice wherever colour says it, so that the figures are right in
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -91,9 +92,10 @@ def name_points(
     line: NDArray | None = None,
     radii: Sequence[float] | None = None,
     colours: Sequence[str] | None = None,
-) -> None:
+) -> list[str]:
     """Write each model's name, of `texts`, beside its marker, clear of the bars and of `line`, (N, 2) in the panel.
 
+    Returns the names for which there is no room.
     radii, colours: of the markers, in points; those of `scatter` if not given.
     """
     avoid = [] if line is None else [line]
@@ -107,7 +109,7 @@ def name_points(
         radii = [looks[size].area ** 0.5 / 2 for size in points["size"]]
         colours = [looks[size].colour for size in points["size"]]
     far = np.concatenate(avoid) if avoid else np.empty((0, 2))
-    place_labels(axes, x, points[y].tolist(), texts, far, radii, colours)
+    return place_labels(axes, x, points[y].tolist(), texts, far, radii, colours)
 
 
 def corner_text(axes: Axes, lines: Sequence[str], at_bottom: bool = False) -> None:
@@ -170,18 +172,44 @@ def below_legend(part: Any, handles: list[Any], texts: list[str], handlelength: 
     handlelength: of the lines or markers in front of the texts, in their font's size.
     """
     look: dict[str, Any] = {"handlelength": handlelength, "columnspacing": 1}
-    columns = _columns(texts, handlelength, 72 * part.bbox.width / part.dpi)
-    return part.legend(handles, texts, loc="outside lower center", ncols=columns, **look)
+    width = part.bbox.width / part.dpi
+    columns = _columns(texts, handlelength, width)
+    lines = [textwrap.fill(text, _longest(texts, handlelength, width), break_on_hyphens=False) for text in texts]
+    return part.legend(handles, lines, loc="outside lower center", ncols=columns, **look)
 
 
-def _columns(texts: Sequence[str], handlelength: float, room: float) -> int:
-    """As many columns as fit in `room` points, fewer if the rows stay as many; a legend is filled column by column."""
+def legend_height(texts: Sequence[str], handlelength: float, width: float) -> float:
+    """How high a `below_legend` is under panels `width` inches wide; inches."""
+    rows = -(-len(texts) // _columns(texts, handlelength, width))
+    lines = -(-max(map(len, texts)) // _longest(texts, handlelength, width))
+    return 1.6 * LEGEND_FONT / 72 * rows * lines + 0.1
+
+
+def _columns(texts: Sequence[str], handlelength: float, width: float) -> int:
+    """As many columns as fit in `width`, fewer if the rows stay as many; a legend is filled column by column."""
+    lengths = np.array([_text_width(text) for text in texts])
     for columns in range(len(texts), 1, -1):
-        longest = [max(map(len, column)) for column in np.array_split(np.array(texts, dtype=object), columns)]
+        longest = [max(column) for column in np.array_split(lengths, columns)]
         # Beside each handle and text: the space between the two, and that to the next column.
-        if LEGEND_FONT * (sum(0.55 * length + handlelength + 1.8 for length in longest) - 1) < room:
+        if sum(length + handlelength + 1.8 for length in longest) - 0.9 < 72 * width / LEGEND_FONT:
             return -(-len(texts) // -(-len(texts) // columns))
     return 1
+
+
+def _longest(texts: Sequence[str], handlelength: float, width: float) -> int:
+    """Characters of the longest line that fits beside its handle."""
+    widest = max(texts, key=_text_width)
+    room = 72 * width / LEGEND_FONT - handlelength - 1.5
+    return max(1, int(len(widest) * min(1, room / _text_width(widest))))
+
+
+def _text_width(text: str) -> float:
+    """In the size of its font."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(family=style.SETTINGS["font.sans-serif"], size=10)
+    return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 10
 
 
 def _fills(count: int, lines: Sequence[Any]) -> list[Any]:
@@ -224,7 +252,12 @@ def shape_legend(part: Any, points: pd.DataFrame, sources: Sequence[str] = (), c
     looks, ranks = style.looks(points["size"]), style.patch_ranks(points["patch"].tolist())
     handles = [_handle(look.colour, "o", "none", look.area**0.5) for look in looks.values()]
     handles += [_handle("#777777", style.PATCH_MARKERS[rank], "none", 5) for rank in ranks.values()]
-    texts = [*looks, *(style.patch_text(patch) for patch in ranks)]
     if len(sources) > 1:
-        handles, texts = [*handles, *_fills(len(sources), ["none"] * len(sources))], [*texts, *sources]
-    _place_legend(part, handles, texts, 1, cell)
+        handles += _fills(len(sources), ["none"] * len(sources))
+    _place_legend(part, handles, shape_texts(points, sources), 1, cell)
+
+
+def shape_texts(points: pd.DataFrame, sources: Sequence[str] = ()) -> list[str]:
+    """The texts of the `shape_legend`."""
+    patches = [style.patch_text(patch) for patch in style.patch_ranks(points["patch"].tolist())]
+    return [*style.looks(points["size"]), *patches, *(sources if len(sources) > 1 else ())]

@@ -54,6 +54,7 @@ SOURCE_FILLS = ("full", "none", "left", "bottom")
 SOURCE_LINES = ("-", "--", "-.", ":")
 
 MOST_TICKS = 100
+MOST_NARROW = 16  # characters of a line that no panel is too narrow for
 SETTINGS: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -277,6 +278,6 @@ def _wrap(figure: Figure) -> None:
             length = extent.height if text is axes.yaxis.label else extent.width
             if length > 1.02 * room > 0:
                 longest = max(map(len, text.get_text().splitlines()))
-                most = max(8, int(longest * room / length))  # characters
+                most = max(MOST_NARROW, int(longest * room / length))  # characters
                 lines = text.get_text().replace(" (", "\n(", 1).splitlines()
                 text.set_text("\n".join(textwrap.fill(line, most, break_long_words=False) for line in lines))

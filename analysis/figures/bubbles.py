@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.drawing import marks, style
 from analysis.drawing.picture import Picture
-from analysis.figures.captions import MACS, in_short, keys, protocols
+from analysis.figures.captions import MACS, in_short, keys, protocols, unnamed
 from analysis.figures.scores import Scores, at_last_shared_step, axis_name, over_seeds, scaling_scores
 from analysis.figures.sources import Source, from_each
 from analysis.results.published import published
@@ -60,13 +60,15 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
             panel.set_ylabel(name)
             _bubbles(panel, points, width)
         style.lay_out(figure)
+        without: list[str] = []
         for panel, (_, _, points) in zip(axes, panels, strict=True):
             at = (points["gmacs"] / marks.compute_unit(points["gmacs"].tolist())[1]).tolist()
             radii = [area**0.5 / 2 for area in _areas(points, width)]
             colours = [_colour_and_marker(model, points)[0] for model in points.to_dict("records")]
-            marks.name_points(panel, at, points, "fid", points["label"].tolist(), radii=radii, colours=colours)
+            names = points["label"].tolist()
+            without += marks.name_points(panel, at, points, "fid", names, radii=radii, colours=colours)
     data = pd.concat([points for *_, points in panels])
-    return Picture("bubbles", figure, data, short, caption, keys(scores), left_out)
+    return Picture("bubbles", figure, data, short + unnamed(without), caption, keys(scores), left_out)
 
 
 def against_unets() -> pd.DataFrame:

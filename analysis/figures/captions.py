@@ -50,6 +50,11 @@ def _short(scores: Scores, varied: tuple[str, ...]) -> str:
     return ", ".join([*(text for name, text in said.items() if name not in varied), *over])
 
 
+def unnamed(models: Sequence[str]) -> str:
+    """What is said of models whose names have no room in the picture."""
+    return f" {len(models)} models are named in the data only, for want of room." if models else ""
+
+
 def keys(scores: Sequence[Scores]) -> str:
     """The names with a hash in them that scores were made with, a line a source; the papers' have none."""
     lines = {

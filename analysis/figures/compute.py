@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.drawing import marks, style
 from analysis.drawing.picture import Picture
-from analysis.figures.captions import MACS, in_short, keys, protocols
+from analysis.figures.captions import MACS, in_short, keys, protocols, unnamed
 from analysis.figures.scores import (
     Scores,
     at_last_shared_step,
@@ -61,13 +61,12 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
         for panel, group in zip(axes, groups, strict=True):
             _panel(panel, group)
         style.lay_out(figure)
-        for panel, group in zip(axes, groups, strict=True):
-            _name(panel, group)
+        without = [name for panel, group in zip(axes, groups, strict=True) for name in _name(panel, group)]
     return Picture(
         "gflops_vs_fid",
         figure,
         pd.concat(data),
-        in_short(scores),
+        in_short(scores) + unnamed(without),
         f"{MACS}\n{protocols(scores)}",
         keys(scores),
         left_out,
@@ -125,17 +124,19 @@ def _correlations(scores: Scores, points: pd.DataFrame) -> list[str]:
     return [f"r of each seed: {', '.join(found)}", of]
 
 
-def _name(axes: Axes, group: list[Scores]) -> None:
-    """Label every point of a few designs; else the first source's: the others have the same shapes and colours."""
+def _name(axes: Axes, group: list[Scores]) -> list[str]:
+    """Label every point of a few designs; else the first source's: the others have the same shapes and colours.
+
+    Returns the names for which there is no room.
+    """
     if _few_designs(group):
         points = pd.concat([_points(scores) for scores in group])
         unit = marks.compute_unit(points["gmacs"].tolist())[1]
-        marks.name_points(axes, (points["gmacs"] / unit).tolist(), points, "fid", points["label"].tolist())
-        return
+        return marks.name_points(axes, (points["gmacs"] / unit).tolist(), points, "fid", points["label"].tolist())
     points = _points(group[0])
     compute = (points["gmacs"] / marks.compute_unit(points["gmacs"].tolist())[1]).tolist()
     line = None
     if has_line(points):  # straight on these axes
         ends = points["line"].tolist()
         line = np.column_stack([np.geomspace(compute[0], compute[-1], 200), np.linspace(ends[0], ends[-1], 200)])
-    marks.name_points(axes, compute, points, "fid", group[0].named(points), line)
+    return marks.name_points(axes, compute, points, "fid", group[0].named(points), line)

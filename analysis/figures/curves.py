@@ -50,8 +50,8 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     scores, left_out = from_each(sources, scaling_scores)
     groups = side_by_side(scores)
     data = [pd.concat([_points(one) for one in group]) for group in groups]
-    heights = [_height(points, width) for points in data]
     with style.look():
+        heights = [_height(points, width) for points in data]
         figure = style.new_figure(width, sum(heights))
         parts: list[Any] = list(figure.subfigures(len(groups), 1, squeeze=False, height_ratios=heights).flat)
         for part, group, points in zip(parts, groups, data, strict=True):
@@ -80,8 +80,9 @@ def _are_mostly_single(points: pd.DataFrame) -> bool:
 
 def _height(points: pd.DataFrame, width: style.Width) -> float:
     if _are_mostly_single(points):
-        return 2.6 if width == "two" else 4.1
-    return 0.25 + sum(_strip_height(len(panels), width) for panels in _strips(points).values())
+        legend = marks.legend_height(marks.shape_texts(points, points["source"].unique()), 1, style.WIDTHS[width])
+        return (2.4 if width == "two" else 3.9) + legend
+    return 0.25 + sum(_strip_heights(points, width))
 
 
 # Curves: a strip of panels by patch size, and one by model size
@@ -100,20 +101,31 @@ def _columns(count: int, width: style.Width) -> int:
     return min(count, 4 if width == "two" else 2)
 
 
-def _strip_height(count: int, width: style.Width) -> float:
-    return 1.4 * -(-count // _columns(count, width)) + (0.65 if width == "two" else 0.5)
+def _strip_heights(points: pd.DataFrame, width: style.Width) -> list[float]:
+    heights: list[float] = []
+    for by, panels in _strips(points).items():
+        columns = _columns(len(panels), width)
+        models = [style.size_text(size) for size in points["size"].unique()]
+        texts = [*(models if by == "patch" else map(style.patch_text, points["patch"].unique()))]
+        legend = marks.legend_height([*texts, *points["source"].unique()], 3.2, style.WIDTHS[width])
+        heights.append(1.4 * -(-len(panels) // columns) + 0.25 + (0 if _has_cell(len(panels), columns) else legend))
+    return heights
+
+
+def _has_cell(count: int, columns: int) -> bool:
+    """Whether the last row has a place free, for the legend."""
+    return count % columns > 0
 
 
 def _over_steps(part: Any, group: list[Scores], points: pd.DataFrame, width: style.Width) -> None:
-    strips = _strips(points)
-    heights = [_strip_height(len(panels), width) for panels in strips.values()]
+    strips, heights = _strips(points), _strip_heights(points, width)
     ranks, looks = style.patch_ranks(points["patch"].tolist()), style.looks(points["size"])
     for strip, (by, panels) in zip(
         part.subfigures(len(strips), 1, squeeze=False, height_ratios=heights).flat, strips.items(), strict=True
     ):
         columns = _columns(len(panels), width)
-        free = -len(panels) % columns  # cells of the last row
-        axes = style.panels(strip, len(panels) + min(free, 1), columns, share=True)
+        free = _has_cell(len(panels), columns)
+        axes = style.panels(strip, len(panels) + free, columns, share=True)
         for panel, (value, rows) in zip(axes, panels.items(), strict=False):
             panel.set_title(_title(by, value))
             _lines(panel, rows, by, ranks, looks, list(points["source"].unique()))

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from analysis.drawing import marks, style
 from analysis.drawing.labels import BAND
 from analysis.drawing.picture import NothingToDraw, Picture
-from analysis.figures.captions import MACS, in_short, keys, protocols
+from analysis.figures.captions import MACS, in_short, keys, protocols, unnamed
 from analysis.figures.scores import Scores, at_last_shared_step, axis_name, for_a_law, over_seeds, scaling_scores
 from analysis.figures.sources import Source, from_each
 from analysis.laws.power_law import power_law
@@ -59,16 +59,17 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
         for part, panel, (one, points) in zip(parts, axes, found, strict=True):
             _panel(part, panel, one, points)
         style.lay_out(figure)
+        without: list[str] = []
         for panel, (one, points) in zip(axes, found, strict=True):
             unit = marks.compute_unit(points["gmacs"].tolist())[1]
             at = (points["gmacs"] / unit).tolist()
-            marks.name_points(panel, at, points, "fid", one.named(points), _drawn_lines(points, unit))
+            without += marks.name_points(panel, at, points, "fid", one.named(points), _drawn_lines(points, unit))
     data = pd.concat([points for _, points in found])
     return Picture(
         "fitted_law",
         figure,
         data,
-        f"The law is fitted without the largest model, which it predicts. {in_short(scores)}",
+        f"The law is fitted without the largest model, which it predicts. {in_short(scores)}{unnamed(without)}",
         f"{METHOD}\n{MACS}\n{protocols(scores)}",
         keys(scores),
         left_out,

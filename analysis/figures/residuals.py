@@ -36,7 +36,10 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     scores = [one for one, _ in found]
     with style.look():
         columns = 1 if width == "one" else min(2, len(found))
-        figure = style.new_figure(width, 2.7 * -(-len(found) // columns))
+        legends = [
+            marks.legend_height(marks.shape_texts(points), 1, style.WIDTHS[width] / columns) for _, points in found
+        ]
+        figure = style.new_figure(width, (2.4 + max(legends)) * -(-len(found) // columns))
         for part, (one, points) in zip(style.parts(figure, len(found), columns), found, strict=True):
             _panel(part.subplots(), one, points)
             marks.shape_legend(part, points)
@@ -61,7 +64,7 @@ def _panel(axes: Axes, scores: Scores, points: pd.DataFrame) -> None:
     unit, size = marks.compute_unit(points["gmacs"].tolist())
     ranks = style.patch_ranks(points["patch"].tolist())
     axes.axhline(1, color="#555555", linewidth=0.8, zorder=1)
-    for patch, rank in ranks.items():
+    for patch, rank in ((patch, rank) for patch, rank in ranks.items() if patch):
         chosen = points.loc[points["patch"] == patch]
         axes.plot(chosen["gmacs"] / size, chosen["ratio"], color="#999999", linestyle=style.PATCH_LINES[rank], zorder=1)
     marks.scatter(axes, points, "gmacs", "ratio", unit=size)
