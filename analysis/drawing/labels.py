@@ -1,8 +1,8 @@
 """Names beside the points of a panel: off markers, lines and each other, in their markers' colours, with leader lines.
 
 Every name has the same places around its marker; the names go where together they cost least, two at a time until no
-two would rather be elsewhere. adjustText, whose forces stop where they balance, leaves names on lines and nearer to
-another marker than to their own.
+two would rather be elsewhere. Not adjustText: its forces stop where they balance, which left names on lines, on markers
+and nearest to another model's marker, in the paper's figures too.
 """
 
 from __future__ import annotations
@@ -105,10 +105,11 @@ def readable(colour: str) -> str:
     """`colour`, darkened until text in it can be read on white and on a grey band."""
     from matplotlib.colors import to_hex, to_rgb
 
-    red_green_blue = np.array(to_rgb(colour))
-    while contrast(to_hex(red_green_blue), BAND) < READABLE:
-        red_green_blue *= 0.97
-    return to_hex(red_green_blue)
+    channels = to_rgb(colour)
+    while contrast(to_hex(channels), BAND) < READABLE:
+        red, green, blue = channels
+        channels = (0.97 * red, 0.97 * green, 0.97 * blue)
+    return to_hex(channels)
 
 
 def contrast(colour: str, other: str) -> float:
@@ -165,8 +166,11 @@ def _costs(boxes: Array, leaders: Array, markers: Array, rims: Array, lines: Arr
 def _chosen(costs: Array, boxes: Array, leaders: Array) -> list[int]:
     """A place for each name."""
     chosen = costs.argmin(axis=1)
-    clashes = {pair: _clashes(*pair, boxes, leaders) for pair in combinations(range(len(costs)), 2)}
-    clashes = {pair: NAME_COST * clash for pair, clash in clashes.items() if clash.any()}
+    clashes: dict[tuple[int, int], Array] = {}
+    for pair in combinations(range(len(costs)), 2):
+        clash = _clashes(*pair, boxes, leaders)
+        if clash.any():
+            clashes[pair] = np.where(clash, NAME_COST, 0.0)
     for _ in range(SWEEPS):
         before = chosen.copy()
         for (one, other), clash in clashes.items():

@@ -229,7 +229,7 @@ def line_handle(colour: str, line: Any) -> Any:
     return Line2D([], [], color=colour, linestyle=line)
 
 
-def model_handle(points: pd.DataFrame, model: pd.Series) -> Any:
+def model_handle(points: pd.DataFrame, model: Any) -> Any:
     """The marker of one of the models `points`, for a legend."""
     from matplotlib.lines import Line2D
 

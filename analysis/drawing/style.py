@@ -258,9 +258,11 @@ def _read_powers(figure: Figure) -> None:
 
 def lay_out(figure: Figure) -> None:
     """Give everything its place, for good; later calls change nothing."""
+    from matplotlib.layout_engine import PlaceHolderLayoutEngine
+
     _read_powers(figure)
     engine = figure.get_layout_engine()
-    if engine is None:
+    if engine is None or isinstance(engine, PlaceHolderLayoutEngine):  # that of a figure laid out before
         return
     for _ in range(2):  # the second knows the ticks that the panels' sizes gave in the first, and the lines of texts
         engine.execute(figure)
@@ -276,8 +278,7 @@ def _wrap(figure: Figure) -> None:
         for text, room in ((axes.title, width), (axes.xaxis.label, width), (axes.yaxis.label, height)):
             extent = text.get_window_extent()
             length = extent.height if text is axes.yaxis.label else extent.width
-            if length > 1.02 * room > 0:
-                longest = max(map(len, text.get_text().splitlines()))
-                most = max(MOST_NARROW, int(longest * room / length))  # characters
+            if length > 1.02 * room > 0 and "\n" not in text.get_text():
+                most = max(MOST_NARROW, int(len(text.get_text()) * room / length))  # characters
                 lines = text.get_text().replace(" (", "\n(", 1).splitlines()
                 text.set_text("\n".join(textwrap.fill(line, most, break_long_words=False) for line in lines))

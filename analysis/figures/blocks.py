@@ -90,11 +90,11 @@ def _designs(points: pd.DataFrame) -> list[str]:
 
 
 def _at_one_step(points: pd.DataFrame) -> bool:
-    return points["step"].nunique() == 1
+    return len(set(points["step"])) == 1
 
 
 def _height(points: pd.DataFrame) -> float:
-    return 0.75 + 0.23 * points["block"].nunique() if _at_one_step(points) else 2.5
+    return 0.75 + 0.23 * len(set(points["block"])) if _at_one_step(points) else 2.5
 
 
 def _lines(part: Any, title: str, points: pd.DataFrame, name: str) -> None:

@@ -49,7 +49,7 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     paper = [one for one in scores if one.source.published]
     if paper:
         panels.append(("Published: DiT-XL/2, ADM and LDM", axis_name(paper), against_unets()))
-        short = f"{short[:-1]}; DiT-XL/2, ADM and LDM: with guidance where filled."
+        short = f"{short[:-1]}; DiT-XL/2, ADM and LDM: guided where filled."
         caption += f"\n{BASELINES}"
     with style.look():
         columns = 1 if width == "one" else min(2, len(panels))

@@ -51,7 +51,7 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     groups = side_by_side(scores)
     data = [pd.concat([_points(one) for one in group]) for group in groups]
     with style.look():
-        heights = [_height(points, width) for points in data]
+        heights = [_height(group, points, width) for group, points in zip(groups, data, strict=True)]
         figure = style.new_figure(width, sum(heights))
         parts: list[Any] = list(figure.subfigures(len(groups), 1, squeeze=False, height_ratios=heights).flat)
         for part, group, points in zip(parts, groups, data, strict=True):
@@ -78,10 +78,10 @@ def _are_mostly_single(points: pd.DataFrame) -> bool:
     return bool((counts == 1).mean() > 0.5)
 
 
-def _height(points: pd.DataFrame, width: style.Width) -> float:
+def _height(group: list[Scores], points: pd.DataFrame, width: style.Width) -> float:
     if _are_mostly_single(points):
-        legend = marks.legend_height(marks.shape_texts(points, points["source"].unique()), 1, style.WIDTHS[width])
-        return (2.4 if width == "two" else 3.9) + legend
+        legend = marks.legend_height(marks.shape_texts(points, sources_of(group)), 1, style.WIDTHS[width])
+        return 0.6 + 1.7 * len(_mosaic(*_ends_and_curves(group), width)) + legend
     return 0.25 + sum(_strip_heights(points, width))
 
 
@@ -171,16 +171,27 @@ def _lines(
 # Scores at one step, side by side, and the curves of the models that have one
 
 
-def _at_one_step(part: Any, group: list[Scores], width: style.Width) -> None:
-    ends = [at_last_shared_step(one) for one in group]
-    points = pd.concat([_points(one) for one in ends])
+def _ends_and_curves(group: list[Scores]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The scores at the last shared step, and all those of models with several steps, or with none at that step."""
+    ends = pd.concat([_points(at_last_shared_step(one)) for one in group])
     every = pd.concat([_points(one) for one in group])
-    several: Any = every.groupby(["source", "label"])["step"].transform("nunique") > 1
-    left_out = ~every["label"].isin(points["label"])
-    curves = every.loc[several | left_out]
-    panels = ["size", *(["patch"] if points["patch"].nunique() > 1 else []), *(["step"] if len(curves) else [])]
-    rows = [panels] if width == "two" or len(panels) < 2 else [panels[:2], *([["step"] * 2] if len(panels) > 2 else [])]
-    axes: dict[str, Axes] = part.subplot_mosaic(rows)
+    steps: Any = every.groupby(["source", "label"])["step"].transform("nunique")
+    return ends, every.loc[(steps > 1) | ~every["label"].isin(ends["label"])]
+
+
+def _mosaic(ends: pd.DataFrame, curves: pd.DataFrame, width: style.Width) -> list[list[str]]:
+    """The panels of each row, by what is on their horizontal axis: "size", "patch" or "step"."""
+    at_end = ["size", "patch"] if len(set(ends["patch"])) > 1 else ["size"]
+    over_steps = ["step"] if len(curves) else []
+    if width == "two" or len(at_end + over_steps) < 3:
+        return [at_end + over_steps]
+    return [at_end, over_steps * len(at_end)]
+
+
+def _at_one_step(part: Any, group: list[Scores], width: style.Width) -> None:
+    points, curves = _ends_and_curves(group)
+    every = pd.concat([_points(one) for one in group])
+    axes: dict[str, Axes] = part.subplot_mosaic(_mosaic(points, curves, width))
     ranks, looks = style.patch_ranks(every["patch"].tolist()), style.looks(every["size"])
     sources = list(every["source"].unique())
     steps = " and ".join(style.steps_text(step) for step in sorted(set(points["step"])))
@@ -220,7 +231,8 @@ def _categories(
 ) -> None:
     """A place for each of `values` of the column `by`, and lines between the models that differ in it only."""
     other = "patch" if by == "size" else "size"
-    for (value, source), rows in points.groupby([other, "source"], sort=False):
+    groups: list[Any] = list(points.groupby([other, "source"], sort=False))
+    for (value, source), rows in groups:
         rows = rows.sort_values(by, key=lambda column: column.map(values.index), kind="stable")
         line = style.PATCH_LINES[ranks[value]] if by == "size" else looks[value].line
         colour = "#999999" if by == "size" else looks[value].colour

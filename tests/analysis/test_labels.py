@@ -38,7 +38,8 @@ def panel(x: list[float], y: list[float], texts: list[str], radius: float = 3.0)
     axes.plot(x, y, "o", markersize=2 * radius)
     axes.margins(0.15)
     style.lay_out(figure)
-    place_labels(axes, x, y, texts, np.empty((0, 2)), [radius] * len(x), ["#0072B2"] * len(x))
+    left_out = place_labels(axes, x, y, texts, np.empty((0, 2)), [radius] * len(x), ["#0072B2"] * len(x))
+    assert len(axes.texts) + len(left_out) == len(texts)
     return axes
 
 
@@ -92,16 +93,19 @@ def test_the_same_points_have_the_same_names_in_the_same_places() -> None:
     assert np.array_equal(boxes(panel(x, y, ["a", "b", "c", "d"])), boxes(panel(x, y, ["a", "b", "c", "d"])))
 
 
-def test_names_that_fit_nowhere_are_written_all_the_same() -> None:
-    long = ["a name of one's own that is much longer than the panel is wide, and then some " * 2, "b"]
-    assert [text.get_text() for text in panel([0.0, 1.0], [0.0, 1.0], long).texts] == long
+def test_a_name_longer_than_its_panel_has_several_lines_in_it() -> None:
+    long = "a name of one's own that is much longer than the panel is wide, and then some"
+    axes = panel([0.0, 1.0], [0.0, 1.0], [long, "b"])
+    assert [" ".join(text.get_text().split()) for text in axes.texts] == [long, "b"]
+    frame = axes.get_window_extent().extents
+    assert np.all(boxes(axes)[:, [0, 2]] >= frame[0] - 1) and np.all(boxes(axes)[:, [0, 2]] <= frame[2] + 1)
 
 
-def test_forty_eight_models_have_their_names() -> None:
+def test_of_forty_eight_models_most_are_named_and_no_name_is_on_another() -> None:
     index = np.arange(48)
     x, y = (index % 8 + 0.3 * np.sin(index)).tolist(), (index // 8 + 0.3 * np.cos(7 * index)).tolist()
     axes = panel(x, y, [f"L{number}/4" for number in index], radius=2.0)
-    assert overlaps(boxes(axes)) <= 2
+    assert overlaps(boxes(axes)) == 0 and len(axes.texts) > 40
 
 
 @pytest.mark.parametrize("width", ["one", "two"])
@@ -115,10 +119,10 @@ def test_the_papers_models_are_called_by_their_own_names(name: str, width: Any) 
     names = {text.get_text(): text.get_window_extent().extents for text in axes.texts}
     markers = axes.transData.transform(points[["gmacs", "fid"]].to_numpy())
     labels = points["label"].tolist()
-    led = len([line for line in axes.lines if len(line.get_xdata()) == 2])
+    led = sum(np.shape(line.get_xydata()) == (2, 2) for line in axes.lines)
     strangers = 0
     for index, label in enumerate(labels):
-        middle = (names[label][:2] + names[label][2:]) / 2
+        middle = np.reshape(names[label], (2, 2)).mean(axis=0)
         strangers += labels[int(np.linalg.norm(markers - middle, axis=1).argmin())] != labels[index]
     assert strangers <= led
     assert overlaps(np.array(list(names.values()))) == 0
