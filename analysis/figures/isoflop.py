@@ -102,7 +102,7 @@ def _points(pool: Sequence[Scores]) -> pd.DataFrame:
     params: Any = runs.drop_duplicates("label").set_index("label")["params"]
     means = over_seeds(evals, ["step"])
     means = means.assign(
-        params=means["label"].map(params).astype(float),
+        params=means["label"].map(params).astype("Float64").to_numpy(float, na_value=np.nan),
         score=np.exp([logs[point] for point in zip(means["label"], means["step"], strict=True)]),
         training_gmacs=training_gmacs(means["gmacs"], runs["batch_size"].iloc[0], means["step"].astype(float)),
     )

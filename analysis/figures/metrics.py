@@ -128,7 +128,7 @@ def _panel(axes: Axes, group: list[Scores], metric: str) -> None:
     low, high = sorted(axes.get_xlim())
     style.log_ticks(axes.xaxis, (1,) if high / low > 10 else (1, 2, 5))
     points = over_seeds(group[0].evals, metric=metric)
-    if len(group) == 1 and has_line(points):
+    if len(group) == 1 and has_line(points) and len(set(points[metric])) > 1:
         axes.set_title(f"r = {log_linear(points['gmacs'], points[metric]).r:.3f}".replace("-", "−"), fontsize=7.5)
 
 

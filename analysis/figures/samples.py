@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 MOST_ROWS: dict[style.Width, int] = {"one": 18, "two": 26}
 MOST_OVER_TRAINING = 3
 SMALL = 16  # pixels: rows of images no larger stand side by side in two columns
+SHARP = 3  # times as large, and more: each of an image's pixels is seen, as a square
 LONGEST_LABEL = 16  # characters
-# Pixels of the written picture, so that each of an image's pixels is a square of whole ones.
+# Pixels of the written picture.
 CHARACTER, PAD, LINE, BETWEEN = 12, 6, 28, 40
 
 
@@ -168,7 +169,7 @@ def _sheet(sections: list[_Section], real: np.ndarray | None, names: list[str], 
     gap = max(2, place // 12)
     scale = (place - gap) / side
     size = (round(scale * height), round(scale * side))
-    if scale >= 1:  # whole pixels, so that they stay sharp
+    if scale >= SHARP:  # whole pixels, so that they stay sharp
         scale = int(scale)
         size = (scale * height, scale * side)
     head = (LINE if names else 0) + (0 if real is None else size[0] + 2 * gap) + gap
@@ -265,8 +266,10 @@ def _montage(rows: Sequence[np.ndarray], size: tuple[int, int], gap: int) -> np.
 
 
 def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(C, H, W) -> (height, width, 3): each pixel repeated, or means of pixels."""
+    """(C, H, W) -> (height, width, 3): each pixel repeated, means of pixels, or, where neither will do, smooth."""
     from PIL import Image
 
     colours = np.broadcast_to(image.transpose(1, 2, 0), (*image.shape[1:], 3))
-    return np.asarray(Image.fromarray(np.ascontiguousarray(colours)).resize((size[1], size[0]), Image.Resampling.BOX))
+    blocks = size[0] % image.shape[1] == 0 or size[0] < image.shape[1]
+    how = Image.Resampling.BOX if blocks else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(np.ascontiguousarray(colours)).resize((size[1], size[0]), how))
