@@ -15,7 +15,7 @@ from analysis.drawing import marks, style
 from analysis.drawing.picture import NothingToDraw, Picture
 from analysis.errors import ResultsError
 from analysis.figures.captions import MACS, in_short, keys, protocols
-from analysis.figures.scores import Scores, at_last_shared_step, for_a_law, has_line, scaling_scores
+from analysis.figures.scores import Scores, at_last_shared_step, axis_name, for_a_law, has_line, scaling_scores
 from analysis.figures.sources import Source, from_each
 from analysis.laws.intervals import Interval
 from analysis.results.tables import MIN_MODELS, Tables
@@ -27,6 +27,7 @@ METHOD = (
     "Small markers: seeds; large ones: their geometric means. Lines: log(score) = a - alpha log(GMACs), one alpha for "
     "both designs. Bar: the interval of the compute that the worse design needs for the score of the better one."
 )
+MARKER = 6.0  # points
 
 
 @dataclass(frozen=True)
@@ -120,13 +121,13 @@ def _panel(axes: Axes, each: _Compared) -> None:
         mark = marks.series_mark(index)
         line = rows.drop_duplicates("model").sort_values("gmacs")
         axes.plot(line["gmacs"] / size, line["line"], color=mark["color"], linestyle=mark["linestyle"], zorder=1)
-        axes.plot(line["gmacs"] / size, line["mean"], **(mark | {"linestyle": "none", "markersize": 6}), zorder=3)
+        axes.plot(line["gmacs"] / size, line["mean"], **(mark | {"linestyle": "none", "markersize": MARKER}), zorder=3)
         small = mark | {"linestyle": "none", "markersize": 2.5, "markeredgewidth": 0, "alpha": 0.6}
         axes.plot(rows["gmacs"] / size, rows["fid"], **small, zorder=2)
         axes.plot([], [], **mark, label=design)
     step = style.steps_text(int(each.scores.evals["step"].iloc[0]))
     axes.set_title(f"{each.scores.study}, {step} steps")
-    axes.set_ylabel("Fréchet distance")
+    axes.set_ylabel(axis_name([each.scores]))
     axes.set_yscale("log")
     marks.gmacs_axis(axes, unit)
     style.log_ticks(axes.yaxis, (1, 2, 3, 5, 7))
@@ -169,4 +170,8 @@ def _name(axes: Axes, each: _Compared) -> None:
     if each.comparison.paired:
         models = models.loc[models["design"] == each.comparison.better]
     x = (models["gmacs"] / size).tolist()
-    marks.name_points(axes, x, models, "mean", models["model"].tolist(), np.concatenate(lines))
+    order = list(dict.fromkeys(each.points["design"]))
+    colours = [marks.series_mark(order.index(design))["color"] for design in models["design"]]
+    radii = [MARKER / 2] * len(models)
+    names = models["model"].tolist()
+    marks.name_points(axes, x, models, "mean", names, np.concatenate(lines), radii, colours)
