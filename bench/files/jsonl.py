@@ -24,8 +24,9 @@ def now() -> str:
 
 def in_words(row: dict[str, Any]) -> str:
     """A row of train.jsonl or evals.jsonl as a person reads it."""
-    if "fid" in row:
-        return f"step {row['step']:,}: Fréchet distance {row['fid']:.4g}"
+    if "loss" not in row:  # a score, whose metrics the recipe chooses
+        said = f"Fréchet distance {row['fid']:.4g}" if "fid" in row else "scored"
+        return f"step {row['step']:,}: {said}"
     rate = row["images_per_s"]
     return f"step {row['step']:,}: loss {row['loss']:.4f}, {rate:,.{0 if rate >= 10 else 2}f} images/s"
 

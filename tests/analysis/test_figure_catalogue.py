@@ -272,7 +272,7 @@ def test_sources_of_one_name_or_too_many_are_refused(tmp_path):
         open_sources(["published", "published"])
     with pytest.raises(ResultsError, match="5 sources; accepted: at most 4"):
         open_sources(["published"] * 5)
-    with pytest.raises(ResultsError, match=r"runs\.parquet is missing; `ditbench collect"):
+    with pytest.raises(ResultsError, match=r"nowhere: no such results, runs\.parquet is missing"):
         open_sources([str(tmp_path / "nowhere")])
     with pytest.raises(ResultsError, match="that name stands for the papers' tables"):
         measured(published_source().tables, "published")

@@ -57,7 +57,7 @@ def test_refusals_are_one_line(run):
     for arguments, message in [
         (["histogram"], "histogram: no such figure; accepted: all, bubbles, "),
         (["seeds"], "published: every model has one seed; needed: at least two of one model"),
-        (["all", "nowhere"], "nowhere/runs.parquet is missing"),
+        (["all", "nowhere"], "nowhere: no such results"),
     ]:
         with pytest.raises(ResultsError) as refusal:
             run(*arguments)

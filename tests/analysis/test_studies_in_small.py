@@ -119,9 +119,11 @@ def finished(study: Path, folder: Path) -> Path:
 
 def drawn(results: Path, name: str) -> Any:
     """The table beside a figure, whose pictures are there."""
-    *pictures, table = (Path(line) for line in ditbench("figure", name, "--source", results).splitlines())
-    assert [path.suffix for path in pictures] == [".png", ".pdf"] and all(path.stat().st_size for path in pictures)
-    return pd.read_csv(table)
+    files = {path.suffix: path for path in map(Path, ditbench("figure", name, results).splitlines())}
+    assert list(files) == [".png", ".pdf", ".csv", ".txt", ".tex"] and all(
+        path.stat().st_size for path in files.values()
+    )
+    return pd.read_csv(files[".csv"])
 
 
 def compared(*arguments: object) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def test_a_sweep_that_cannot_start_is_refused_and_starts_nothing(
         (["collect", "."], [".: no run folder there", "config.yaml"]),
         (["collect", "none"], ["none: no run folder there"]),
         (["figure", "all", "--source", "none"], ["none", "runs.parquet is missing", "ditbench collect"]),
-        (["figure", "sample-grid", "--source", "none"], ["none", "runs.parquet is missing", "--out none"]),
+        (["figure", "sample-grid", "--source", "none"], ["none", "runs.parquet is missing", "accepted: published"]),
         (["figure", "histogram"], ["histogram", "gflops-vs-fid, training-compute", "all"]),
         (["figure", "sample-grid", "--source", "published"], ["published: no samples to draw"]),
         (["table", "summary", "--results", "none"], ["none", "runs.parquet is missing"]),

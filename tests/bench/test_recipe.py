@@ -18,6 +18,7 @@ from bench.errors import InputError
 from bench.files.run_folder import read_config, write_config
 from bench.objectives.iddpm import IDDPM
 from bench.recipe import Recipe, load_recipe, parse_recipe
+from bench.schema import dump_yaml
 from bench.score.evaluate import sampling_key
 from sweeps.expand import load_sweep
 
@@ -287,7 +288,7 @@ def test_a_recipe_survives_yaml(
         }
     )
     path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
-    path.write_text(yaml.safe_dump(first.model_dump(mode="json")), encoding="utf-8")
+    path.write_text(dump_yaml(first.model_dump(mode="json")), encoding="utf-8")
     again = load_recipe(path)
     assert again == first
     assert again.id == first.id
