@@ -92,7 +92,7 @@ def findings(advice: Advice) -> list[str]:
 
 
 def sentence(advice: Advice) -> str:
-    """All in words, a line a finding."""
+    """All in words, one line for each finding."""
     return "\n".join([*headline(advice), *notes(advice), *findings(advice)])
 
 

@@ -28,9 +28,9 @@ NOT_PRINTED = (
 def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """The picture blocks.
 
-    A panel a source and model: lines over training, means over seeds with bands from the lowest to the highest; or,
-    where there is one step only, a row a design with its score, and in a second panel its compute. Data columns:
-    source, label, size, patch, block, step, gmacs, num_seeds, fid, fid_min, fid_max.
+    One panel for each source and model: lines over training, means over seeds with bands from the lowest to the
+    highest; or, where there is one step only, one row for each design with its score, and in a second panel its
+    compute. Data columns: source, label, size, patch, block, step, gmacs, num_seeds, fid, fid_min, fid_max.
 
     Raises:
         NothingToDraw: no source has two designs of one model.
@@ -115,7 +115,7 @@ def _lines(part: Any, title: str, points: pd.DataFrame, name: str) -> None:
 
 
 def _rows(part: Any, title: str, points: pd.DataFrame, name: str) -> None:
-    """A row a design: its marker at its score, and in a second panel its compute, both with their numbers."""
+    """One row for each design: its marker at its score, and in a second panel its compute, both with their numbers."""
     designs = _designs(points)
     unit, size = marks.compute_unit(points["gmacs"].tolist())
     part.suptitle(f"{title}, {style.steps_text(points['step'].iloc[0])} steps", fontsize=8.5)

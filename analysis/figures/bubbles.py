@@ -30,8 +30,8 @@ SMALLEST = 8.0  # of one whose shape and colour can be seen
 def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """The picture bubbles.
 
-    A panel a source: GMACs against the Fréchet distance at its last shared step, mean over seeds, a bubble for each
-    model and block design. With the published source also DiT-XL/2 against ADM and LDM, hollow without guidance,
+    One panel for each source: GMACs against the Fréchet distance at its last shared step, mean over seeds, a bubble for
+    each model and block design. With the published source also DiT-XL/2 against ADM and LDM, hollow without guidance,
     filled with it. Areas are in proportion to GMACs within a panel, but for bubbles too small to be seen. Data columns:
     panel (a source's name, or baselines), label, size, patch, family, guided, gmacs, fid.
 

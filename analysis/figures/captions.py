@@ -56,7 +56,7 @@ def unnamed(models: Sequence[str]) -> str:
 
 
 def keys(scores: Sequence[Scores]) -> str:
-    """The names with a hash in them that scores were made with, a line a source; the papers' have none."""
+    """The names with a hash in them that scores were made with, one line for each source; the papers' have none."""
     lines = {
         one.source.name: ", ".join(
             f"{column} {' and '.join(values)}"

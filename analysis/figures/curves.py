@@ -37,11 +37,11 @@ MAX_CHARACTERS = 24  # below a panel, from left to right
 def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """The picture fid_vs_steps.
 
-    First a panel a patch size with a line a model size, then the other way round. Lines are means over the
-    seeds that have reached the step, bands go from the lowest to the highest; block designs are told apart by fill.
-    Where most models were scored once, as in the paper's tables, their scores stand side by side in place of curves,
-    and beside them the curves of the others. Data columns: source, label, size, patch, step, gmacs, num_seeds, fid,
-    fid_min, fid_max.
+    First one panel for each patch size with one line for each model size, then the other way round. Lines are means
+    over the seeds that have reached the step, bands go from the lowest to the highest; block designs are told apart by
+    fill. Where most models were scored once, as in the paper's tables, their scores stand side by side in place of
+    curves, and beside them the curves of the others. Data columns: source, label, size, patch, step, gmacs, num_seeds,
+    fid, fid_min, fid_max.
 
     Raises:
         NothingToDraw: no score yet, or runs that differ in more than size, patch size and seed.
@@ -160,7 +160,7 @@ def _lines(
     looks: dict[str, style.Look],
     sources: list[str],
 ) -> None:
-    """A line a model; the small markers, which the large ones would hide, are drawn last."""
+    """One line for each model; the small markers, which the large ones would hide, are drawn last."""
     models: list[Any] = list(points.groupby(["size", "patch", "source", "label"], sort=False))
     for (size, patch, source, _), model in sorted(models, key=lambda named: -looks[named[0][0]].area):
         line = looks[size].line if by == "patch" else style.PATCH_LINES[ranks[patch]]

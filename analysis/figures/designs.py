@@ -42,8 +42,8 @@ class _Compared:
 def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """The picture designs.
 
-    A panel a source, at its last shared step, both axes logarithmic. Data columns: source, design, model, seed, gmacs,
-    fid, mean (over the model's seeds, geometric), line (the law's fid).
+    One panel for each source, at its last shared step, both axes logarithmic. Data columns: source, design, model,
+    seed, gmacs, fid, mean (over the model's seeds, geometric), line (the law's fid).
 
     Raises:
         NothingToDraw: no source has two designs of three models each.

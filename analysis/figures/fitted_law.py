@@ -42,8 +42,9 @@ class Band:
 def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """The picture fitted_law.
 
-    A panel a source, at its last shared step, means over seeds. Data columns: source, label, size, patch, gmacs,
-    num_seeds, fid, fid_min, fid_max, held_out, line, low, high (of the law that is fitted without the held-out model).
+    One panel for each source, at its last shared step, means over seeds. Data columns: source, label, size, patch,
+    gmacs, num_seeds, fid, fid_min, fid_max, held_out, line, low, high (of the law that is fitted without the held-out
+    model).
 
     Raises:
         NothingToDraw: fewer than five models.

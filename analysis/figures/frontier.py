@@ -13,7 +13,7 @@ from analysis.drawing import marks, style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SAID = "Grey: the frontier, the lowest mean score of at most so much compute."
+SAID = "Grey: the frontier, the lowest mean score for that much compute or less."
 MARKER, SMALLEST = 0.6, 2.8  # of the usual size, and points: of many markers none may hide another
 
 

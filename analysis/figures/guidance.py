@@ -30,8 +30,9 @@ PAPER = (
 def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """The picture guidance.
 
-    A row of panels for each group of scores that differ in guidance only, a panel a metric; a line a model, mean over
-    seeds. Scale 1 is none. Data columns: source, gmacs, label, data, step, guidance_scale, num_seeds, and the metrics.
+    A row of panels for each group of scores that differ in guidance only, one panel for each metric; one line for each
+    model, mean over seeds. Scale 1 is none. Data columns: source, gmacs, label, data, step, guidance_scale, num_seeds,
+    and the metrics.
 
     Raises:
         NothingToDraw: no model was scored at two scales.

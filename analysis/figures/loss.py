@@ -22,10 +22,10 @@ NOT_PRINTED = "the paper prints no number of its losses (Fig. 13); needed: a res
 def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """The picture training_loss.
 
-    A panel a source and patch size, a line a model size: means over seeds, smoothed; behind it, pale, the loss as
-    logged, or the mean of each of 200 equal windows of steps where more were logged. The scale is logarithmic, unless a
-    loss is not positive.
-    Data columns: source, label, size, patch, step, gmacs, num_seeds, loss, loss_min, loss_max, smoothed.
+    One panel for each source and patch size, one line for each model size: means over seeds, smoothed; behind it, pale,
+    the loss as logged, or the mean of each of 200 equal windows of steps where more were logged. The scale is
+    logarithmic, unless a loss is not positive. Data columns: source, label, size, patch, step, gmacs, num_seeds, loss,
+    loss_min, loss_max, smoothed.
 
     Raises:
         NothingToDraw: no losses, one that is not finite, or runs that differ in more than size, patch size and seed.

@@ -49,9 +49,9 @@ SMALL = 0.1  # scores below are named by their thousandths
 def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """The picture metrics.
 
-    A row of panels a source, a panel a metric that was measured; means over seeds with bars from the lowest to the
-    highest, at the last shared step; block designs of a study as different fills. Data columns: source, label, size,
-    patch, gmacs, num_seeds, metric, mean, min, max.
+    A row of panels a source, one panel for each metric that was measured; means over seeds with bars from the lowest to
+    the highest, at the last shared step; block designs of a study as different fills. Data columns: source, label,
+    size, patch, gmacs, num_seeds, metric, mean, min, max.
 
     Raises:
         NothingToDraw: no source has two metrics.

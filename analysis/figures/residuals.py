@@ -24,9 +24,9 @@ METHOD = "Law: FID = a GMACs^b through all models, least squares on logarithms. 
 def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """The picture residuals.
 
-    A panel a source: the Fréchet distance over the law's, at the last shared step, means over seeds; a line joins the
-    models of a patch size. Data columns: source, label, size, patch, gmacs, num_seeds, fid, fid_min, fid_max, law,
-    ratio.
+    One panel for each source: the Fréchet distance over the law's, at the last shared step, means over seeds; a line
+    joins the models of a patch size. Data columns: source, label, size, patch, gmacs, num_seeds, fid, fid_min, fid_max,
+    law, ratio.
 
     Raises:
         NothingToDraw: fewer than three models.

@@ -31,9 +31,9 @@ NOT_PRINTED = (
 def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """The picture sampling_compute.
 
-    A panel a source, and a line a model over its numbers of sampling steps; means over seeds. Data columns: source,
-    label, size, patch, sampling_steps, gmacs, num_seeds, fid, fid_min, fid_max, step, guidance_scale, num_samples,
-    sampling_gmacs (of one image), all_samples_gmacs (of all num_samples), on_frontier (of its panel).
+    One panel for each source, and one line for each model over its numbers of sampling steps; means over seeds. Data
+    columns: source, label, size, patch, sampling_steps, gmacs, num_seeds, fid, fid_min, fid_max, step, guidance_scale,
+    num_samples, sampling_gmacs (of one image), all_samples_gmacs (of all num_samples), on_frontier (of its panel).
 
     Raises:
         NothingToDraw: no model was scored with several numbers of sampling steps.

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """The picture seeds.
 
-    A panel a source: each seed's Fréchet distance as a percentage above or below the mean of its model's seeds,
-    models in the order of compute, at the last shared step. Data columns: source, label, gmacs, seed, step, fid,
+    One panel for each source: each seed's Fréchet distance as a percentage above or below the mean of its model's
+    seeds, models in the order of compute, at the last shared step. Data columns: source, label, gmacs, seed, step, fid,
     mean, percent (of the mean, above it), std (of the seeds, with n - 1), num_seeds.
 
     Raises:

@@ -31,8 +31,8 @@ PUBLISHED = (
 def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """The picture training_compute.
 
-    A line a model over its scored steps, means over seeds. Data columns: source, label, size, patch, step, gmacs,
-    num_seeds, fid, fid_min, fid_max, training_gmacs, on_frontier (of its source).
+    One line for each model over its scored steps, means over seeds. Data columns: source, label, size, patch, step,
+    gmacs, num_seeds, fid, fid_min, fid_max, training_gmacs, on_frontier (of its source).
 
     Raises:
         NothingToDraw: no score yet, or runs that differ in more than size, patch size and seed.

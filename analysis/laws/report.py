@@ -208,7 +208,7 @@ class FitReport:
         return f"Intervals: {first.sentence()}"
 
     def sentence(self) -> str:
-        """A line a finding: everything in words."""
+        """One line for each finding: everything in words."""
         fits = zip(self.comparison.fits, self.intervals, strict=True)
         lines = [law.sentence(found) for law, (_, found) in fits]
         return "\n".join([*lines, *(f"Held out: {each.sentence()}" for each in self.held_out), *self.findings()])

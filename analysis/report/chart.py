@@ -25,7 +25,7 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True)
 class Point:
-    """`title`: what is said of it, its name and then a line a number; `low` to `high`: its range, drawn as a bar."""
+    """`title`: what is said of it, its name, then each number in a line; `low` to `high`: its range, drawn as a bar."""
 
     x: float
     y: float

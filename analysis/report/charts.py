@@ -88,14 +88,14 @@ def training(study: Study, metric: str) -> Chart:
     return Chart(
         f"{metric}-training",
         f"{called} against training compute",
-        f"A line a model over its {points['step'].nunique()} scored steps. {len(best)} of {len(points)} points are on "
+        f"A line is a model over its {points['step'].nunique()} scored steps. {len(best)} of {len(points)} points are on "
         f"the frontier, of the models {', '.join(dict.fromkeys(best['label']))}.",
         Axis("Training compute (GMACs × 3 × batch × steps)", True),
         Axis(study.titles[metric], is_log(points, metric)),
         looks.groups(points, point, line=True),
         looks.legend(),
         [_stairs(best["training"].tolist(), best[metric].tolist(), max(points["training"]))],
-        f"A line a model, a point a scored step. Broad line: the {'lowest' if lower else 'highest'} {called} for at "
+        f"A line is a model, a point a scored step. Broad line: the {'lowest' if lower else 'highest'} {called} for at "
         "most so much compute.",
     )
 
@@ -137,7 +137,10 @@ def _over_steps(
             row["step"], row[metric], f"{row['label']}\nstep {row['step']:,}\n{called} {with_range(row, metric)}"
         )
 
-    looks, described = Looks(points), f"A line a model, from step {min(points['step']):,} to {max(points['step']):,}."
+    looks, described = (
+        Looks(points),
+        f"Each line is a model, from step {min(points['step']):,} to {max(points['step']):,}.",
+    )
     lines = looks.groups(points, point, line=True)
     return Chart(f"{metric}-steps", title, described, across, up, lines, looks.legend(), (), caption, **SMALL)
 

@@ -71,7 +71,7 @@ class Study:
         return scores.loc[scores["step"] == own], "each at its last scored step"
 
     def models(self, metric: str) -> pd.DataFrame:
-        """A row a model, `at_last`, by compute: label, size, patch, block, gmacs, num_seeds, the metric, its range."""
+        """Each model, `at_last`, by compute: label, size, patch, block, gmacs, num_seeds, the metric, its range."""
         return over_seeds(self.at_last(metric)[0], ["block"], metric)
 
     def over_training(self, metric: str) -> pd.DataFrame:

@@ -142,7 +142,7 @@ def near_misses_of_evaluations(evaluations: pd.DataFrame) -> pd.DataFrame:
     and data that no paper has scores of are not listed. Argument: as `compared_evaluations`.
 
     Returns:
-        A row a differing condition. Columns: label, run, seed, model, block, data, step, condition, published,
+        One row for each differing condition. Columns: label, run, seed, model, block, data, step, condition, published,
         ours (both as text; "unknown" where the row does not say), source.
     """
     paper, rows = published_evaluations().to_dict("records"), []
