@@ -88,15 +88,15 @@ def training(study: Study, metric: str) -> Chart:
     return Chart(
         f"{metric}-training",
         f"{called} against training compute",
-        f"A line is a model over its {points['step'].nunique()} scored steps. {len(best)} of {len(points)} points are on "
+        f"Lines are models over {points['step'].nunique()} scored steps. {len(best)} of {len(points)} points are on "
         f"the frontier, of the models {', '.join(dict.fromkeys(best['label']))}.",
         Axis("Training compute (GMACs × 3 × batch × steps)", True),
         Axis(study.titles[metric], is_log(points, metric)),
         looks.groups(points, point, line=True),
         looks.legend(),
         [_stairs(best["training"].tolist(), best[metric].tolist(), max(points["training"]))],
-        f"A line is a model, a point a scored step. Broad line: the {'lowest' if lower else 'highest'} {called} for at "
-        "most so much compute.",
+        f"Lines are models, points their scored steps. Broad line: the {'lowest' if lower else 'highest'} {called} for "
+        "that much compute or less.",
     )
 
 
