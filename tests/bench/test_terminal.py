@@ -81,7 +81,7 @@ def test_a_run_whose_label_is_markup(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(TINY | {"label": label}))
     done = ditbench("run", tmp_path / "recipe.yaml", "--folder", tmp_path / "runs" / "[/red]")
     assert (done.status, done.err) == (0, "")
-    assert f"{visible(label)} " in done.out
+    assert f"{visible(label)}: step 2 of 12: " in done.out
     assert done.out.splitlines()[-1] == str(tmp_path / "runs" / "[/red]")
 
 
