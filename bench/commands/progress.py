@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ class Trend:
         self._step = -1
 
     def add(self, step: int, loss: float | None) -> None:
-        if loss is not None and step > self._step:
+        if loss is not None and math.isfinite(loss) and step > self._step:
             self._losses.append(loss)
             self._step = step
 
@@ -44,9 +45,9 @@ class Trend:
         number = min(SPARKS, len(self._losses))
         edges = [len(self._losses) * part // number for part in range(number + 1)]
         means = [sum(self._losses[a:b]) / (b - a) for a, b in pairwise(edges)]
-        low, high = min(means), max(means)
-        scale = (len(LEVELS) - 1) / (high - low) if high > low else 0
-        return "".join(LEVELS[round((mean - low) * scale)] for mean in means)
+        low, span = min(means), max(means) - min(means)
+        shares = [(mean - low) / span if 0 < span < math.inf else 0 for mean in means]
+        return "".join(LEVELS[round((len(LEVELS) - 1) * share)] for share in shares)
 
 
 def shows_sparks(console: Console) -> bool:

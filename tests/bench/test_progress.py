@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -95,7 +96,17 @@ def test_a_terminal_of_any_width_and_encoding_shows_the_loss(
     assert shows_sparks(shown) is (encoding == "utf-8")
 
 
+@pytest.mark.parametrize("losses", [[math.nan, 1.0, 2.0], [1.0, math.inf, 2.0], [1e308, -1e308, 1e308]])
+def test_a_trend_of_losses_that_are_no_use_ends_nothing(losses: list[float]) -> None:
+    trend = Trend()
+    for step, loss in enumerate(losses):
+        trend.add(step, loss)
+    sparks = trend.text(with_sparks=True)
+    assert len(sparks) == sum(map(math.isfinite, losses)) and set(sparks) <= set(LEVELS)
+
+
 @given(st.lists(st.floats(0, 1e6), min_size=2, max_size=60))
+@example([0.0, 1.1125369292536007e-308])
 def test_a_trend_is_as_high_as_its_losses(losses: list[float]) -> None:
     trend = Trend()
     assert trend.text(with_sparks=True) == ""
