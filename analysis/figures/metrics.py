@@ -12,6 +12,7 @@ from analysis.drawing import marks, style
 from analysis.drawing.picture import NothingToDraw, Picture
 from analysis.figures.captions import MACS, in_short, keys, protocols
 from analysis.figures.scores import (
+    METRICS,
     Scores,
     at_last_shared_step,
     axis_name,
@@ -31,16 +32,6 @@ from analysis.results.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-METRICS = {
-    "fid": "Fréchet distance ↓",
-    "sfid": "sFID ↓",
-    "kid": "KID ↓",
-    "inception_score": "Inception Score ↑",
-    "precision": "Precision ↑",
-    "recall": "Recall ↑",
-}
-
 
 NOT_PRINTED = "the paper prints no number of its Fig. 12; needed: a results folder with two metrics"
 SMALL = 0.1  # scores below are named by their thousandths

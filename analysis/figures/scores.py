@@ -20,8 +20,14 @@ from analysis.results.visible import visible
 # What the models of a scaling study have in common, for the published tables: those hold other studies too.
 PUBLISHED_STUDY = {"block": "adaln-zero", "data": "imagenet-256-latents"}
 
-METRICS = {"sfid": "sFID ↓", "kid": "KID ↓", "inception_score": "Inception Score ↑", "precision": "Precision ↑"}
-METRICS |= {"recall": "Recall ↑"}
+METRICS = {
+    "fid": "Fréchet distance ↓",
+    "sfid": "sFID ↓",
+    "kid": "KID ↓",
+    "inception_score": "Inception Score ↑",
+    "precision": "Precision ↑",
+    "recall": "Recall ↑",
+}
 MOST_OF_A_NAME = 24  # characters of an extractor's name on an axis
 
 

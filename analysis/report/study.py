@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import ResultsError
-from analysis.figures.metrics import METRICS
-from analysis.figures.scores import one_study, over_seeds
+from analysis.figures.scores import METRICS, one_study, over_seeds
 from analysis.figures.sources import Source, measured
 from analysis.laws.observed import METRICS as OF_LAWS
 from analysis.paper.tables import frechet_name

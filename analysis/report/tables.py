@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from analysis.errors import ResultsError
 from analysis.paper.table_formats import Table, columns_of, significant
 from analysis.paper.tables import GMACS, RANGE, protocol
 from analysis.results.tables import Tables
 
 number = significant(4)
-
-
-def table_or_reason(make: Callable[[Tables], Table], tables: Tables) -> Table | str:
-    """The table, or why there is none."""
-    try:
-        return make(tables)
-    except ResultsError as error:
-        return f"No table: {error}"
 
 
 def brief(table: Table, tables: Tables) -> Table:
