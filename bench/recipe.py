@@ -25,7 +25,7 @@ from pydantic import (
 from bench.data import Dataset, DatasetFacts, data_part
 from bench.errors import InputError
 from bench.objectives import OBJECTIVES
-from bench.samplers import SAMPLERS, Labels, sampler_id
+from bench.samplers import SAMPLERS, Labels, call_times, sampler_id
 from bench.schema import PartSection, Section, check_options, describe, load_yaml
 from bench.score.extractors import EXTRACTORS
 from bench.score.metrics import FID_INFINITY_MIN_SAMPLES, MANY_SAMPLES, find_metrics
@@ -315,24 +315,20 @@ def parse_evaluation(**given: Any) -> EvaluationConfig:
 
 
 def check_sampling(evaluation: EvaluationConfig, diffusion: DiffusionConfig) -> None:
-    """Refuse a sampler that does not serve the objective's process, or more steps than that has.
+    """Refuse a sampler that does not serve the objective's process, or steps and options that do not fit it.
 
     Raises:
         ValueError: `key: what is wrong`, of `evaluation`.
     """
     objective, sampler = OBJECTIVES.find(diffusion.objective), SAMPLERS.find(evaluation.sampler)
-    if objective.process not in sampler.serves:
-        serving = [name for name in SAMPLERS.builtin if objective.process in SAMPLERS.find(name).serves]
+    kind = objective.process(diffusion.options).kind
+    if kind not in sampler.serves:
+        serving = [name for name in SAMPLERS.builtin if kind in SAMPLERS.find(name).serves]
         raise ValueError(
             f"sampler: {evaluation.sampler} samples {' and '.join(sampler.serves)} processes, objective "
-            f"{diffusion.objective} is a {objective.process} one; accepted: {', '.join(serving) or 'one of your own'}"
+            f"{diffusion.objective} is a {kind} one; accepted: {', '.join(serving) or 'one of your own'}"
         )
-    most = objective.most_sampling_steps(diffusion.options)
-    if most is not None and evaluation.sampling_steps > most:
-        raise ValueError(
-            f"sampling_steps: {evaluation.sampling_steps} is more than the {most} steps of the process "
-            "(diffusion.timesteps)"
-        )
+    call_times(evaluation, diffusion)
 
 
 def parse_recipe(content: Any, where: str) -> Recipe:

@@ -145,8 +145,8 @@ class _Watched:
         self._network = network
         self._finite = torch.ones((), dtype=torch.bool, device=device)
 
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        output = self._network(x, t)
+    def __call__(self, x: Tensor, t: Tensor, time: float) -> Tensor:
+        output = self._network(x, t, time)
         self._finite = self._finite & output.isfinite().all()
         return output
 

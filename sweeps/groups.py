@@ -78,7 +78,8 @@ def local_slots(device: str) -> int:
 
 def work(recipe: Recipe) -> float:
     """A whole run's cost in multiply-accumulates, training and sampling, for the order of tasks and time left."""
-    passes = len(recipe.train.kept_steps()) * recipe.evaluation.num_samples * forward_passes(recipe.evaluation)
+    evaluation = recipe.evaluation
+    passes = len(recipe.train.kept_steps()) * evaluation.num_samples * forward_passes(evaluation, recipe.diffusion)
     return recipe.train.steps * step_work(recipe) + 1e9 * forward_gmacs(recipe.model) * passes
 
 

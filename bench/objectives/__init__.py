@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from bench.objectives.process import Process
+
 
 class Objective:
     """What every objective says and does; a base class for one's own.
 
     Attributes:
         options: a frozen dataclass, the keys of a recipe's `diffusion` beside `objective`.
-        process: the kind of process, which samplers serve: "discrete" (see `bench.objectives.diffusion`), or another.
         columns: names of the losses, `loss` first: the columns of train.jsonl.
     """
 
     options: ClassVar[type]
-    process: ClassVar[str]
     columns: ClassVar[tuple[str, ...]] = ("loss",)
 
     def __init__(self, options: Any, device: torch.device) -> None: ...
@@ -41,9 +41,9 @@ class Objective:
             raise ValueError(f"model: predicts {out_channels} channels; this objective needs {in_channels}")
 
     @classmethod
-    def most_sampling_steps(cls, options: Any) -> int | None:
-        """The steps that a sampler can take at most; None: any number."""
-        return None
+    def process(cls, options: Any) -> Process:
+        """How data are noised: what samplers, guidance intervals and plans ask, without torch."""
+        raise NotImplementedError
 
     def draw(self, shape: tuple[int, ...], random: torch.Generator) -> dict[str, Tensor]:
         """Times and noise of a whole batch of x0 of `shape` (B, C, *spatial): tensors of B rows, by name."""
@@ -54,8 +54,9 @@ class Objective:
         raise NotImplementedError
 
     def denoiser(self, network: Any, clip: bool) -> Any:
-        """What samplers of this process call. `network`: (x, t (N,)) -> prediction, labels and guidance bound.
+        """What samplers call: `denoiser(x (N, C, *spatial), t) -> Denoised`, with its `process`.
 
+        network: see `bench.objectives.denoiser.Network`; labels and guidance are bound.
         clip: clip the predicted x0 to [-1, 1] (pixels; never latents).
         """
         raise NotImplementedError
@@ -67,10 +68,9 @@ OBJECTIVES = Seam(
     builtin={"iddpm": "bench.objectives.iddpm:IDDPM"},
     contract=(
         "options",
-        "process",
         "columns",
         "check",
-        "most_sampling_steps",
+        "process",
         "draw",
         "losses",
         "denoiser",

@@ -1,4 +1,4 @@
-"""What samplers of a discrete process ask of a network, whatever it predicts: x0, the noise, the step's variance."""
+"""What samplers ask of a network, whatever it predicts: x0 and noise at a time; on discrete steps, a variance too."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from torch import Tensor
 
 from bench.objectives.diffusion import GaussianDiffusion
 from bench.objectives.discrete import Prediction, Variance
+from bench.objectives.process import DiscreteProcess
 
-# (x (N, C, H, W), timesteps (N,)) -> network output (N, 2C, H, W) or (N, C, H, W); labels and guidance are bound.
-Network = Callable[[Tensor, Tensor], Tensor]
+# (x (N, C, *spatial), what the network is told of the time (N,), the process's time) -> its output (N, C_out,
+# *spatial). Labels and guidance are bound; the process's time is a float, for a guidance interval.
+Network = Callable[[Tensor, Tensor, float], Tensor]
 
 
 class Denoised(NamedTuple):
-    """x0 and noise (N, C, H, W) that x is made of, and the log variance of the step before it (broadcasting)."""
+    """x0 and noise (N, C, *spatial) that x is made of; on discrete steps the step's log variance (broadcasting)."""
 
     x0: Tensor
     noise: Tensor
-    log_variance: Tensor
+    log_variance: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class DiscreteDenoiser:
     """
 
     network: Network
+    process: DiscreteProcess
     diffusion: GaussianDiffusion
     prediction: Prediction
     variance: Variance
@@ -42,10 +45,10 @@ class DiscreteDenoiser:
         """The same on `num_steps` of the steps (`GaussianDiffusion.respace`)."""
         return replace(self, diffusion=self.diffusion.respace(num_steps))
 
-    def __call__(self, x: Tensor, step: int) -> Denoised:
-        """One network call. After clipping x0, the noise is the one that leads from x to it."""
-        diffusion = self.diffusion
-        output = self.network(x, diffusion.timesteps[step].expand(len(x)))
+    def __call__(self, x: Tensor, t: float) -> Denoised:
+        """One network call, at a step of `diffusion`. After clipping x0, the noise is what leads from x to it."""
+        diffusion, step = self.diffusion, round(t)
+        output = self.network(x, diffusion.timesteps[step].expand(len(x)), diffusion.times[step])
         predicted, learned = output[:, : x.shape[1]], output[:, x.shape[1] :]
         if self.prediction == "velocity":
             x0 = diffusion.sqrt_alphas_bar[step] * x - diffusion.sqrt_one_minus_alphas_bar[step] * predicted

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bench.objectives.discrete import MIN_TIMESTEPS
+from bench.objectives.process import respaced
 
 LOG_2 = math.log(2.0)
 
@@ -33,7 +34,7 @@ def respaced_steps(timesteps: int, num_steps: int) -> Tensor:
     """(num_steps,) int64: evenly spread over 0 .. timesteps - 1, both ends included (IDDPM Sec. 4)."""
     if not 2 <= num_steps <= timesteps:
         raise ValueError(f"sampling steps: {num_steps} is not in 2 .. {timesteps}")
-    return torch.linspace(0, timesteps - 1, num_steps, dtype=torch.float64).round().long()
+    return torch.tensor(respaced(timesteps, num_steps))
 
 
 class GaussianDiffusion:
@@ -57,6 +58,7 @@ class GaussianDiffusion:
         self.num_steps = len(betas)
         self.betas = betas
         self.timesteps = timesteps.to(device)
+        self.times = [float(t) for t in timesteps.tolist()]  # for what must not wait for the device
         self.alphas_bar = table(alphas_bar)
         self.alphas_bar_previous = table(previous)
         self.sqrt_alphas_bar = table(alphas_bar.sqrt())

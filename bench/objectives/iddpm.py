@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.objectives import Objective
 from bench.objectives.discrete import MIN_TIMESTEPS, Prediction, Variance
+from bench.objectives.process import DiscreteProcess, alphas_bar, linear_betas
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +38,6 @@ class IDDPM(Objective):
     """L_simple, and L_vlb for the variance where that is learned."""
 
     options = IDDPMOptions
-    process = "discrete"
     columns = ("loss", "mse", "vb")
 
     def __init__(self, options: IDDPMOptions, device: torch.device) -> None:
@@ -63,8 +63,8 @@ class IDDPM(Objective):
             raise ValueError(f"diffusion.variance: {options.variance}, but the model {has} (model.learn_sigma)")
 
     @classmethod
-    def most_sampling_steps(cls, options: IDDPMOptions) -> int:
-        return options.timesteps
+    def process(cls, options: IDDPMOptions) -> DiscreteProcess:
+        return DiscreteProcess(alphas_bar(linear_betas(options.timesteps)))
 
     def draw(self, shape: tuple[int, ...], random: torch.Generator) -> dict[str, Tensor]:
         """Steps t (B,) int64, uniform, and standard normal noise (B, C, H, W)."""
@@ -98,4 +98,5 @@ class IDDPM(Objective):
         from bench.objectives.denoiser import DiscreteDenoiser
 
         variance = self._options.variance or "fixed-large"
-        return DiscreteDenoiser(network, self.diffusion, self._options.prediction, variance, clip)
+        process = self.process(self._options)
+        return DiscreteDenoiser(network, process, self.diffusion, self._options.prediction, variance, clip)

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from bench.objectives import OBJECTIVES
 from models.parts import NoOptions as NoOptions
 from models.parts import Seam
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from bench.objectives.process import Process
 
 
 # balanced: sample i has class i modulo their number; uniform: random.
@@ -24,20 +27,25 @@ class Sampler(Protocol):
     """What every sampler says and does.
 
     `options`: a frozen dataclass, the keys of `evaluation.sampler_options`; `serves`: the kinds of processes
-    (`Objective.process`) that it samples.
+    (`bench.objectives.process`) that it samples.
     """
 
     options: type
     serves: tuple[str, ...]
 
-    def network_calls(self, num_steps: int, options: Any) -> int:
-        """Calls of the network for one sample in `num_steps` steps, without guidance."""
+    def call_times(self, process: Process, num_steps: int, options: Any) -> list[float]:
+        """The process's times at which the network is called for one sample in `num_steps` steps, in order.
+
+        Raises:
+            ValueError: `key: what is wrong`, of `evaluation`: steps or options that do not fit the process.
+        """
         ...
 
     def sample(self, denoiser: Any, x: Tensor, num_steps: int, draw: Callable[[], Tensor], options: Any) -> Tensor:
         """Samples (N, C, *spatial) from noise x of the same shape. Nothing in here waits for the device.
 
-        denoiser: of the objective (`Objective.denoiser`); draw: fresh standard normal noise like x.
+        denoiser: of the objective (`Objective.denoiser`), called at `call_times`; draw: fresh standard normal noise
+        like x. At the end x is data; at the start it is noise of deviation 1: scale it by sigma of the first time.
         """
         ...
 
@@ -46,7 +54,7 @@ SAMPLERS = Seam(
     noun="sampler",
     key="evaluation.sampler",
     builtin={"ddpm": "bench.samplers.ddpm:DDPM", "ddim": "bench.samplers.ddim:DDIM"},
-    contract=("options", "serves", "network_calls", "sample"),
+    contract=("options", "serves", "call_times", "sample"),
 )
 
 
@@ -55,12 +63,21 @@ def sampler_id(name: str, options: Mapping[str, Any]) -> str:
     return " ".join([name, *(f"{key}={value}" for key, value in sorted(options.items()))])
 
 
-def forward_passes(evaluation: Any) -> int:
-    """Forward passes of one sample for a recipe's `evaluation`: the sampler's calls, twice as many with guidance.
+def call_times(evaluation: Any, diffusion: Any) -> list[float]:
+    """The process's times at which one sample calls the network, for a recipe's `evaluation` and `diffusion`.
+
+    Raises:
+        ValueError: `key: what is wrong`, of `evaluation`.
+    """
+    sampler, objective = SAMPLERS.find(evaluation.sampler), OBJECTIVES.find(diffusion.objective)
+    options = sampler.options(**evaluation.sampler_options)
+    return sampler.call_times(objective.process(diffusion.options), evaluation.sampling_steps, options)
+
+
+def forward_passes(evaluation: Any, diffusion: Any) -> int:
+    """Forward passes of one sample: the sampler's calls, twice as many with guidance.
 
     The one place that says so: plans, queues and figures of sampling compute ask here.
     """
-    sampler = SAMPLERS.find(evaluation.sampler)
-    options = sampler.options(**evaluation.sampler_options)
-    calls = sampler.network_calls(evaluation.sampling_steps, options)
+    calls = len(call_times(evaluation, diffusion))
     return calls * (2 if evaluation.guidance_scale != 1 else 1)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bench.objectives.process import Process
+
 
 @dataclass(frozen=True)
 class DDIMOptions:
@@ -27,8 +29,8 @@ class _DDIM:
     options = DDIMOptions
     serves = ("discrete",)
 
-    def network_calls(self, num_steps: int, options: DDIMOptions) -> int:
-        return num_steps
+    def call_times(self, process: Process, num_steps: int, options: DDIMOptions) -> list[float]:
+        return process.grid(num_steps)[:-1]
 
     def sample(
         self, denoiser: Any, x: Tensor, num_steps: int, draw: Callable[[], Tensor], options: DDIMOptions

@@ -10,6 +10,8 @@ from bench.samplers import NoOptions
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bench.objectives.process import Process
+
 
 class _DDPM:
     """One network call a step; noise is drawn in every step but the last."""
@@ -17,8 +19,8 @@ class _DDPM:
     options = NoOptions
     serves = ("discrete",)
 
-    def network_calls(self, num_steps: int, options: NoOptions) -> int:
-        return num_steps
+    def call_times(self, process: Process, num_steps: int, options: NoOptions) -> list[float]:
+        return process.grid(num_steps)[:-1]
 
     def sample(
         self, denoiser: Any, x: Tensor, num_steps: int, draw: Callable[[], Tensor], options: NoOptions

@@ -91,7 +91,7 @@ def _sampling_tflops(recipe: Recipe, folder: Path, where: Where, training: list[
     rates = [rate for row in jsonl.read(folder / "evals.jsonl") if (rate := rate_of(row, "sampling_images_per_s"))]
     if not rates or len(ranks) > 1 or not all(map(where.is_of, sessions)):
         return None
-    tflop = FLOPS_PER_MAC * forward_gmacs(recipe.model) * forward_passes(recipe.evaluation) / 1e3
+    tflop = FLOPS_PER_MAC * forward_gmacs(recipe.model) * forward_passes(recipe.evaluation, recipe.diffusion) / 1e3
     return median(rates) * tflop / ranks.pop()
 
 

@@ -73,7 +73,7 @@ class RunPlan:
     @property
     def forward_passes(self) -> int:
         """Forward passes of one image that one score needs."""
-        return self.recipe.evaluation.num_samples * forward_passes(self.recipe.evaluation)
+        return self.recipe.evaluation.num_samples * forward_passes(self.recipe.evaluation, self.recipe.diffusion)
 
     @property
     def score_tflop(self) -> float:

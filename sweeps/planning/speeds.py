@@ -14,7 +14,7 @@ from typing import Literal
 from bench.commands.quantities import time_text
 from bench.errors import InputError
 from bench.recipe import Recipe
-from bench.samplers import forward_passes
+from bench.samplers import call_times
 from sweeps import shipped
 from sweeps.cluster import LEAST_SHARE, ClusterProfile, Precision
 from sweeps.expand import Sweep, load_sweep
@@ -167,5 +167,5 @@ def score_floor_s(recipe: Recipe, ranks: int) -> float:
     """The least that the samples of one score take, in seconds; ranks take batches in turn."""
     evaluation = recipe.evaluation
     batches = math.ceil(math.ceil(evaluation.num_samples / evaluation.batch_size) / ranks)
-    calls = forward_passes(evaluation) / (2 if evaluation.guidance_scale != 1 else 1)  # both halves in one call
+    calls = len(call_times(evaluation, recipe.diffusion))  # both halves of a guided one at once
     return batches * calls * LAUNCH_S * (CALL_KERNELS + CALL_KERNELS_PER_BLOCK * recipe.model.architecture().depth)

@@ -121,7 +121,7 @@ def test_the_pipeline_decodes_with_the_recipes_decoder(tmp_path: Path, vae: Path
 
 @pytest.mark.parametrize("num_steps", [2, 10, 25, 50, 100, 250, 1000])
 def test_the_scheduler_is_the_suites_ddim(num_steps: int) -> None:
-    def network(x: Tensor, t: Tensor) -> Tensor:
+    def network(x: Tensor, t: Tensor, time: float = 0.0) -> Tensor:
         return torch.sin(x + t.view(-1, 1, 1, 1) / 300)
 
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))

@@ -39,7 +39,7 @@ def _seeded() -> None:
 def noise_of_gaussian_data(mean: float, std: float) -> Network:
     """E[noise | x_t] for data N(mean, std^2), in float64."""
 
-    def network(x: Tensor, t: Tensor) -> Tensor:
+    def network(x: Tensor, t: Tensor, time: float = 0.0) -> Tensor:
         level = torch.from_numpy(ALPHAS_BAR)[t].view(-1, 1, 1, 1)
         return (1 - level).sqrt() * (x - level.sqrt() * mean) / (level * std**2 + 1 - level)
 
@@ -59,20 +59,20 @@ def with_optimal_variance(network: Network, std: float, kept: list[int]) -> Netw
         log_variance = math.log(small + x0_weight**2 * spread)
         values[kept[step]] = 2 * (log_variance - math.log(small)) / (math.log(beta) - math.log(small)) - 1
 
-    def both(x: Tensor, t: Tensor) -> Tensor:
-        return torch.cat([network(x, t), values[t].view(-1, 1, 1, 1).expand_as(x)], dim=1)
+    def both(x: Tensor, t: Tensor, time: float = 0.0) -> Tensor:
+        return torch.cat([network(x, t, time), values[t].view(-1, 1, 1, 1).expand_as(x)], dim=1)
 
     return both
 
 
-def curved(x: Tensor, t: Tensor) -> Tensor:
+def curved(x: Tensor, t: Tensor, time: float = 0.0) -> Tensor:
     """Some network of 2C channels, nonlinear in x, that differs between timesteps; v in [-1, 1]."""
-    time = t.view(-1, 1, 1, 1).to(x.dtype) / 1000
-    return torch.cat([torch.sin(2 * x + time) + 0.3 * x.flip(-1), torch.cos(3 * x - 5 * time)], dim=1)
+    phase = t.view(-1, 1, 1, 1).to(x.dtype) / 1000
+    return torch.cat([torch.sin(2 * x + phase) + 0.3 * x.flip(-1), torch.cos(3 * x - 5 * phase)], dim=1)
 
 
 def only_noise(network: Network) -> Network:
-    return lambda x, t: network(x, t)[:, : x.shape[1]]
+    return lambda x, t, time=0.0: network(x, t, time)[:, : x.shape[1]]
 
 
 # Known answers
@@ -153,7 +153,7 @@ def test_ddpm_noise_has_the_learned_variance(v: float) -> None:
     variance = beta if v == 1 else beta * (1 - first) / (1 - last)
     x = torch.zeros(1, 1, 1, 1)
 
-    def network(x: Tensor, t: Tensor) -> Tensor:
+    def network(x: Tensor, t: Tensor, time: float = 0.0) -> Tensor:
         return torch.cat([torch.zeros_like(x), torch.full_like(x, v)], dim=1)
 
     end = sample_ddpm(network, process.num_steps, x, lambda: torch.ones_like(x), clip=False)
@@ -164,8 +164,8 @@ def test_ddpm_without_a_learned_variance_draws_with_beta() -> None:
     process, x = PROCESS.respace(7), torch.randn(2, 3, 4, 4)
     noise = [torch.randn_like(x) for _ in range(6)]
 
-    def upper(x: Tensor, t: Tensor) -> Tensor:
-        return torch.cat([only_noise(curved)(x, t), torch.ones_like(x)], dim=1)
+    def upper(x: Tensor, t: Tensor, time: float = 0.0) -> Tensor:
+        return torch.cat([only_noise(curved)(x, t, time), torch.ones_like(x)], dim=1)
 
     fixed = sample_ddpm(only_noise(curved), process.num_steps, x, iter(noise).__next__, clip=False)
     assert torch.allclose(fixed, sample_ddpm(upper, process.num_steps, x, iter(noise).__next__, clip=False), atol=1e-6)
@@ -198,7 +198,7 @@ def test_ddim_noise_has_the_variance_of_its_formula(steps: int, eta: float) -> N
     basis = torch.eye(steps - 1, dtype=torch.float64)
     draws = iter(basis)
 
-    def silent(x: Tensor, t: Tensor) -> Tensor:
+    def silent(x: Tensor, t: Tensor, time: float = 0.0) -> Tensor:
         return torch.zeros_like(x)
 
     x = torch.zeros(1, 1, 1, steps - 1, dtype=torch.float64)
@@ -253,7 +253,7 @@ def test_ddim_equals_diffusers(steps: int, clip: bool, eta: float) -> None:
     x = torch.randn(2, 3, 4, 4)
     expected, generator = x, torch.Generator().manual_seed(5)
     for step in theirs.timesteps.tolist():
-        noise = only_noise(curved)(expected, process.timesteps[step].expand(2))
+        noise = only_noise(curved)(expected, process.timesteps[step].expand(2), 0.0)
         # diffusers too can make the noise fit the clipped x_0; by default it does not.
         drawn = torch.randn(x.shape, generator=generator)
         options: Any = {"eta": eta, "variance_noise": drawn} if step else {}
@@ -274,7 +274,7 @@ def test_ddpm_equals_diffusers(steps: int, learned: bool, clip: bool) -> None:
     x = torch.randn(2, 3, 4, 4)
     expected, generator = x, torch.Generator().manual_seed(5)
     for step in theirs.timesteps.tolist():
-        output = network(expected, process.timesteps[step].expand(2))
+        output = network(expected, process.timesteps[step].expand(2), 0.0)
         expected = theirs.step(output, step, expected, generator=generator).prev_sample
     again = torch.Generator().manual_seed(5)
     got = sample_ddpm(network, process.num_steps, x, lambda: torch.randn(x.shape, generator=again), clip)
@@ -325,7 +325,7 @@ def test_clipped_samples_are_images(steps: int) -> None:
     """Both samplers end at the clipped prediction of x_0 itself: the last step has weight 1 on it, 0 on x."""
     process, x = PROCESS.respace(steps), 3 * torch.randn(4, 3, 4, 4)
 
-    def wild(x: Tensor, t: Tensor) -> Tensor:
+    def wild(x: Tensor, t: Tensor, time: float = 0.0) -> Tensor:
         return 5 * curved(x, t).clamp(-0.2, 0.2)
 
     ddim = sample_ddim(wild, process.num_steps, x, clip=True)
@@ -385,8 +385,8 @@ def test_guided_network_by_its_formula(channels: int | None) -> None:
     count = 4 if channels is None else channels
     expected = conditional.clone()
     expected[:, :count] = null[:, :count] + 2.5 * (conditional - null)[:, :count]
-    assert torch.allclose(guided(model, y, 8, 4, 2.5, channels)(x, t), expected, rtol=1e-4, atol=1e-5)
-    assert torch.allclose(guided(model, y, 8, 4, 1.0, channels)(x, t), conditional, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(guided(model, y, 8, 4, 2.5, channels)(x, t, 0.0), expected, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(guided(model, y, 8, 4, 1.0, channels)(x, t, 0.0), conditional, rtol=1e-4, atol=1e-5)
     assert (conditional - null).abs().mean() > 1e-3
 
 
@@ -396,7 +396,7 @@ def test_samplers_get_float32_from_a_half_precision_network(scale: float) -> Non
     model = small(dtype=torch.bfloat16)
     network = guided(model, torch.tensor([1, 2]), 8, 4, scale, 3)
     x = torch.randn(2, 4, 4, 4).bfloat16()
-    assert network(x, torch.tensor([3, 3])).dtype == torch.float32
+    assert network(x, torch.tensor([3, 3]), 0.0).dtype == torch.float32
 
 
 # No waiting for the device

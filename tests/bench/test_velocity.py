@@ -58,7 +58,7 @@ def test_the_denoiser_gives_what_the_velocity_stands_for(step: int, clip: bool) 
     t = torch.full((4,), step)
     xt = at(t).sqrt() * x0 + (1 - at(t)).sqrt() * noise
     velocity = at(t).sqrt() * noise - (1 - at(t)).sqrt() * x0
-    denoised = IDDPM(VELOCITY, CPU).denoiser(lambda x, t: velocity, clip)(xt, step)
+    denoised = IDDPM(VELOCITY, CPU).denoiser(lambda x, t, time=0.0: velocity, clip)(xt, step)
     assert torch.allclose(denoised.x0, x0.clamp(-1, 1) if clip else x0, rtol=0, atol=1e-5)
     again = at(t).sqrt() * denoised.x0 + (1 - at(t)).sqrt() * denoised.noise
     assert torch.allclose(again, xt, rtol=0, atol=1e-5), "x0 and noise are not what x is made of"
@@ -92,7 +92,7 @@ def test_the_bound_is_that_of_the_noise_which_the_velocity_stands_for() -> None:
 
 
 def best(kind: str) -> Network:
-    def network(x: Tensor, t: Tensor) -> Tensor:
+    def network(x: Tensor, t: Tensor, time: float = 0.0) -> Tensor:
         a, s = at(t).sqrt(), (1 - at(t)).sqrt()
         noise = s * (x - a * 0.4) / (a**2 * 0.3**2 + s**2)
         x0 = 0.4 + a * 0.3**2 * (x - a * 0.4) / (a**2 * 0.3**2 + s**2)

@@ -98,13 +98,13 @@ def test_an_attribute_that_is_missing(write: Write) -> None:
 
 def test_a_part_of_another_kind() -> None:
     message = refusal(OBJECTIVES, "bench.samplers.ddim:DDIM")
-    assert "is no objective: it lacks process, columns, check, most_sampling_steps, draw, losses, denoiser" in message
+    assert "is no objective: it lacks columns, check, process, draw, losses, denoiser" in message
     assert f"needed: {', '.join(OBJECTIVES.contract)}" in message
 
 
 def test_a_part_that_lacks_something(write: Write) -> None:
     module = write("lacking", "class Heun:\n    options, serves = object, ()\n    def sample(self): ...\n")
-    assert "is no sampler: it lacks network_calls; needed: " in refusal(SAMPLERS, f"{module}:Heun")
+    assert "is no sampler: it lacks call_times; needed: " in refusal(SAMPLERS, f"{module}:Heun")
 
 
 def test_the_folder_that_was_named_last_comes_first(write: Write, tmp_path: Path) -> None:

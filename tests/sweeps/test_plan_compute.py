@@ -8,6 +8,7 @@ import pytest
 from recipes import tiny
 from scaling_plans import PUBLISHED_STEPS_PER_S, SCALING, local, one, planned, profile
 
+from bench.objectives.process import Process
 from bench.samplers import NoOptions
 from models.designs import CROSS_ATTENTION
 from sweeps.cluster import load_cluster
@@ -75,8 +76,9 @@ class TwoCalls:
 
     options, serves = NoOptions, ("discrete",)
 
-    def network_calls(self, num_steps: int, options: NoOptions) -> int:
-        return 2 * num_steps - 1
+    def call_times(self, process: Process, num_steps: int, options: NoOptions) -> list[float]:
+        first, *others = process.grid(num_steps)[:-1]
+        return [first, *(t for time in others for t in (time, time))]
 
     def sample(self) -> None: ...
 
