@@ -28,7 +28,7 @@ from bench.export.model_card import model_card
 from bench.files import jsonl
 from bench.files.atomic import give_mode
 from bench.files.run_folder import read_config
-from bench.objectives.diffusion import linear_betas
+from bench.objectives.process import linear_betas
 from bench.recipe import Recipe
 from bench.weights import load_weights_of
 from models import diffusers_transformer
@@ -41,6 +41,8 @@ SHIPPED: dict[str, tuple[ModuleType, type]] = {
     "transformer": (diffusers_transformer, OfficialDiTTransformer2DModel),
     "scheduler": (diffusers_scheduler, RespacedDDIMScheduler),
 }
+# Options of the objective that the scheduler takes over, or that only training or samplers other than DDIM ask.
+EXPORTED = {"timesteps", "variance", "weighting", "min_snr_gamma", "p2_gamma"}
 
 
 def export(run: Path, out: Path, step: int | None = None, vae: str | None = None, offline: bool = False) -> None:
@@ -98,8 +100,8 @@ def scheduler(timesteps: int) -> RespacedDDIMScheduler:
     betas = linear_betas(timesteps)
     return RespacedDDIMScheduler(
         num_train_timesteps=timesteps,
-        beta_start=float(betas[0]),
-        beta_end=float(betas[-1]),
+        beta_start=betas[0],
+        beta_end=betas[-1],
         beta_schedule="linear",
         clip_sample=False,
         set_alpha_to_one=True,
@@ -116,8 +118,10 @@ def _check(recipe: Recipe, run: Path) -> None:
             f"{where}: data.name: {recipe.data.name} are pixels; accepted: runs on latents, which DiTPipeline decodes"
         )
     diffusion = recipe.diffusion
-    if diffusion.objective != "iddpm" or diffusion.options.prediction != "noise":
-        raise InputError(f"{where}: diffusion: {diffusion.id}; DiTPipeline samples iddpm with prediction noise only")
+    if diffusion.objective != "iddpm" or not diffusion.non_default().keys() <= EXPORTED:
+        raise InputError(
+            f"{where}: diffusion: {diffusion.id}; DiTPipeline samples iddpm that predicts noise on the linear schedule"
+        )
     if recipe.model.block != "adaln-zero":
         raise InputError(f"{where}: model.block: {recipe.model.block}; diffusers has adaln-zero only")
     if recipe.model.num_classes > PIPELINE_NULL_LABEL:

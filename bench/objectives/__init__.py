@@ -65,7 +65,11 @@ class Objective:
 OBJECTIVES = Seam(
     noun="objective",
     key="diffusion.objective",
-    builtin={"iddpm": "bench.objectives.iddpm:IDDPM"},
+    builtin={
+        "iddpm": "bench.objectives.iddpm:IDDPM",
+        "flow": "bench.objectives.flow:Flow",
+        "edm": "bench.objectives.edm:EDM",
+    },
     contract=(
         "options",
         "columns",
@@ -77,3 +81,28 @@ OBJECTIVES = Seam(
         "__call__",
     ),
 )
+
+
+def check_first_channels(name: str, in_channels: int, out_channels: int) -> None:
+    """For objectives that use the first of a network's channels; what others would be a variance is not trained.
+
+    Raises:
+        ValueError: neither as many as the data have, nor twice as many.
+    """
+    if out_channels not in (in_channels, 2 * in_channels):
+        raise ValueError(
+            f"model: predicts {out_channels} channels; {name} needs {in_channels}, or twice as many and leaves half"
+        )
+
+
+def check_used(options: Any, key: str, switch: str, value: str) -> None:
+    """Refuse an option that is given where the one that it belongs to, `switch`, is not `value`.
+
+    Raises:
+        ValueError: `diffusion.key: what is wrong`.
+    """
+    given = getattr(options, key)
+    if given != getattr(type(options), key) and getattr(options, switch) != value:
+        raise ValueError(
+            f"diffusion.{key}: {given:g}, but diffusion.{switch} is {getattr(options, switch)}, not {value}"
+        )

@@ -1,4 +1,4 @@
-"""The diffusion process of the paper: IDDPM (Nichol & Dhariwal 2021, arXiv 2102.09672) with 1000 linear steps.
+"""Diffusion on discrete steps as IDDPM has it (Nichol & Dhariwal 2021, arXiv 2102.09672), in tensors.
 
 Notation of DDPM (Ho et al. 2020, arXiv 2006.11239): beta_t, alpha_bar_t = prod (1 - beta_s), x_t from x_0 by Eq. 4,
 posterior q(x_{t-1} | x_t, x_0) by Eq. 6-7. Steps count from 0. All schedule tensors are (T,) float32 on the device,
@@ -8,26 +8,15 @@ computed in float64.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from bench.objectives.discrete import MIN_TIMESTEPS
-from bench.objectives.process import respaced
+from bench.objectives.conversions import Level, rows
+from bench.objectives.process import linear_betas, respaced
 
 LOG_2 = math.log(2.0)
-
-
-def linear_betas(timesteps: int) -> Tensor:
-    """(T,) float64, from 1e-4 to 0.02 at T = 1000, scaled by 1000 / T otherwise.
-
-    Raises:
-        ValueError: fewer than 21 steps, where beta would reach 1.
-    """
-    if timesteps < MIN_TIMESTEPS:
-        raise ValueError(f"timesteps: {timesteps} linear steps reach beta = 1; at least {MIN_TIMESTEPS}")
-    scale = 1000 / timesteps
-    return torch.linspace(1e-4 * scale, 0.02 * scale, timesteps, dtype=torch.float64)
 
 
 def respaced_steps(timesteps: int, num_steps: int) -> Tensor:
@@ -44,8 +33,10 @@ class GaussianDiffusion:
     after `respace`.
     """
 
-    def __init__(self, betas: Tensor, timesteps: Tensor | None = None, device: torch.device | str = "cpu") -> None:
-        betas = betas.double()
+    def __init__(
+        self, betas: Sequence[float] | Tensor, timesteps: Tensor | None = None, device: torch.device | str = "cpu"
+    ) -> None:
+        betas = torch.as_tensor(betas, dtype=torch.float64)
         if timesteps is None:
             timesteps = torch.arange(len(betas))
         alphas_bar = torch.cumprod(1 - betas, 0)
@@ -89,47 +80,44 @@ class GaussianDiffusion:
         return GaussianDiffusion(1 - alphas_bar / previous, self.timesteps.cpu()[keep], device)
 
     def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """x_t (N, C, H, W) for steps t (N,) (DDPM Eq. 4)."""
-        return _at(self.sqrt_alphas_bar, t) * x0 + _at(self.sqrt_one_minus_alphas_bar, t) * noise
+        """x_t (N, C, *spatial) for steps t (N,) (DDPM Eq. 4)."""
+        return _at(self.sqrt_alphas_bar, t, x0) * x0 + _at(self.sqrt_one_minus_alphas_bar, t, x0) * noise
 
     def predict_x0(self, xt: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """x_0 from x_t and its noise, the inverse of `q_sample`."""
-        return _at(self.x0_from_xt, t) * xt - _at(self.x0_from_noise, t) * noise
+        return _at(self.x0_from_xt, t, xt) * xt - _at(self.x0_from_noise, t, xt) * noise
 
     def posterior_mean(self, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
         """Mean of q(x_{t-1} | x_t, x_0) (DDPM Eq. 7)."""
-        return _at(self.posterior_mean_x0, t) * x0 + _at(self.posterior_mean_xt, t) * xt
+        return _at(self.posterior_mean_x0, t, xt) * x0 + _at(self.posterior_mean_xt, t, xt) * xt
 
     def log_variance(self, v: Tensor, t: Tensor) -> Tensor:
         """log of the learned variance: v in [-1, 1] interpolates posterior variance to beta (IDDPM Eq. 15)."""
         fraction = (v + 1) / 2
-        return fraction * _at(self.log_betas, t) + (1 - fraction) * _at(self.posterior_log_variance, t)
+        return fraction * _at(self.log_betas, t, v) + (1 - fraction) * _at(self.posterior_log_variance, t, v)
 
-    def velocity(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x_0 (Salimans & Ho 2022, arXiv 2202.00512, Sec. 4)."""
-        return _at(self.sqrt_alphas_bar, t) * noise - _at(self.sqrt_one_minus_alphas_bar, t) * x0
+    def level(self, x: Tensor, t: Tensor) -> Level:
+        """alpha and sigma at steps t (N,), and the derivatives of the velocity, to broadcast against x."""
+        alpha, sigma = _at(self.sqrt_alphas_bar, t, x), _at(self.sqrt_one_minus_alphas_bar, t, x)
+        return Level(alpha, sigma, -sigma, alpha)
 
-    def noise_from_velocity(self, xt: Tensor, t: Tensor, velocity: Tensor) -> Tensor:
-        """The noise of x_t whose velocity this is."""
-        return _at(self.sqrt_one_minus_alphas_bar, t) * xt + _at(self.sqrt_alphas_bar, t) * velocity
-
-    def vb_terms(self, x0: Tensor, xt: Tensor, t: Tensor, noise: Tensor, v: Tensor) -> Tensor:
+    def vb_terms(self, x0: Tensor, xt: Tensor, t: Tensor, predicted_x0: Tensor, v: Tensor) -> Tensor:
         """One term of the variational bound, (N,) bits per dimension: KL for t > 0, decoder NLL at t = 0.
 
-        `noise` and `v` are the network's predictions (N, C, H, W).
+        `predicted_x0` and `v` are the network's (N, C, *spatial).
         """
-        mean = self.posterior_mean(self.predict_x0(xt, t, noise), xt, t)
+        mean = self.posterior_mean(predicted_x0, xt, t)
         log_variance = self.log_variance(v, t)
         kl = gaussian_kl(
-            self.posterior_mean(x0, xt, t), _at(self.posterior_log_variance, t), mean, log_variance
+            self.posterior_mean(x0, xt, t), _at(self.posterior_log_variance, t, xt), mean, log_variance
         ).flatten(1)
         nll = -discretized_gaussian_log_likelihood(x0, mean, log_variance).flatten(1)
         return torch.where(t == 0, nll.mean(1), kl.mean(1)) / LOG_2
 
 
-def _at(table: Tensor, t: Tensor) -> Tensor:
-    """Values of a (T,) table at steps t (N,), as (N, 1, 1, 1)."""
-    return table[t].view(-1, 1, 1, 1)
+def _at(table: Tensor, t: Tensor, x: Tensor) -> Tensor:
+    """Values of a (T,) table at steps t (N,), to broadcast against x."""
+    return rows(table[t], x)
 
 
 def gaussian_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:

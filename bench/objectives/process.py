@@ -6,10 +6,13 @@ plans, which have no torch, know the times at which a sampler calls the network.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
+
+from bench.objectives.conversions import Level
 
 # discrete: the network knows whole steps 0 .. T - 1 only; continuous: any time between two bounds.
 Kind = Literal["discrete", "continuous"]
@@ -90,6 +93,10 @@ class DiscreteProcess:
     def sigma(self, t: float) -> float:
         return 0.0 if t < 0 else math.sqrt(1 - self.alphas_bar[round(t)])
 
+    def level(self, t: float) -> Level:
+        """With the derivatives by the angle, for the velocity of arXiv 2202.00512."""
+        return Level(self.alpha(t), self.sigma(t), -self.sigma(t), self.alpha(t))
+
     def motion(self, t: float) -> Motion:
         return Motion(self.sigma(t) / self.alpha(t), 1 / self.alpha(t), 0.0, 1.0)
 
@@ -105,9 +112,15 @@ def respaced(timesteps: int, num_steps: int) -> list[int]:
 
 
 def linear_betas(timesteps: int) -> list[float]:
-    """From 1e-4 to 0.02 at T = 1000, scaled by 1000 / T otherwise (DDPM Sec. 4)."""
+    """From 1e-4 to 0.02 at T = 1000, scaled by 1000 / T otherwise (DDPM Sec. 4); T from 21, where beta is below 1."""
     first, last = 0.1 / timesteps, 20 / timesteps
     return [first + (last - first) * step / (timesteps - 1) for step in range(timesteps)]
+
+
+def cosine_betas(timesteps: int) -> list[float]:
+    """alpha_bar = cos^2(pi / 2 (t / T + s) / (1 + s)) with s = 0.008, beta at most 0.999 (IDDPM Eq. 17)."""
+    levels = [math.cos(math.pi / 2 * (step / timesteps + 0.008) / 1.008) ** 2 for step in range(timesteps + 1)]
+    return [min(1 - after / before, 0.999) for before, after in itertools.pairwise(levels)]
 
 
 def alphas_bar(betas: Sequence[float]) -> tuple[float, ...]:
@@ -120,47 +133,66 @@ def alphas_bar(betas: Sequence[float]) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class LinearPath:
-    """x = (1 - t) x0 + t noise, t in 0 .. 1 (SiT, arXiv 2401.08740 Sec. 2.1; rectified flow)."""
+class Path:
+    """x = alpha(t) x0 + sigma(t) noise, t in 0 .. 1, evenly spread steps.
+
+    Functions of t take a float, or a tensor with `m` = torch, so that the formulas stand once.
+    """
 
     called_at_data: bool = True
     kind: Kind = "continuous"
     bounds: tuple[float, float] = (0.0, 1.0)
 
-    def grid(self, num_steps: int, shift: float = 1.0) -> list[float]:
-        even = [1 - step / num_steps for step in range(num_steps + 1)]
-        return [shift * t / (1 + (shift - 1) * t) for t in even]
+    def level(self, t: Any, m: Any = math) -> Level:
+        raise NotImplementedError
 
-    def alpha(self, t: float) -> float:
-        return 1 - t
-
-    def sigma(self, t: float) -> float:
-        return t
-
-    def motion(self, t: float) -> Motion:
-        return Motion(t, 1.0, -1.0, 1.0)
-
-
-@dataclass(frozen=True)
-class TrigonometricPath:
-    """x = cos(pi t / 2) x0 + sin(pi t / 2) noise, t in 0 .. 1: SiT's variance-preserving path (GVP)."""
-
-    called_at_data: bool = True
-    kind: Kind = "continuous"
-    bounds: tuple[float, float] = (0.0, 1.0)
+    def shifted(self, t: Any, shift: float, m: Any = math) -> Any:
+        """The time at which sigma / alpha is `shift` times that of t."""
+        raise NotImplementedError
 
     def grid(self, num_steps: int, shift: float = 1.0) -> list[float]:
-        even = [math.pi / 2 * (1 - step / num_steps) for step in range(num_steps + 1)]
-        return [2 / math.pi * math.atan2(shift * math.sin(a), math.cos(a)) for a in even]
+        least, most = self.bounds
+        start = self.shifted(most, 1 / shift)
+        between = [self.shifted(start * (1 - step / num_steps), shift) for step in range(1, num_steps)]
+        if between and between[-1] < least:
+            raise ValueError(
+                f"sampling_steps: {num_steps}, of which the last begins at {between[-1]:.2g}; this network's least "
+                f"time is {least:g}"
+            )
+        return [most, *between, 0.0]
 
     def alpha(self, t: float) -> float:
-        return math.cos(math.pi / 2 * t)
+        return self.level(t).alpha
 
     def sigma(self, t: float) -> float:
-        return math.sin(math.pi / 2 * t)
+        return self.level(t).sigma
 
     def motion(self, t: float) -> Motion:
-        return Motion(t, 1.0, -math.pi / 2 * self.sigma(t), math.pi / 2 * self.alpha(t))
+        level = self.level(t)
+        return Motion(t, 1.0, level.d_alpha, level.d_sigma)
+
+
+class LinearPath(Path):
+    """x = (1 - t) x0 + t noise (SiT, arXiv 2401.08740 Sec. 2.1; rectified flow)."""
+
+    def level(self, t: Any, m: Any = math) -> Level:
+        return Level(1 - t, t, -1.0, 1.0)
+
+    def shifted(self, t: Any, shift: float, m: Any = math) -> Any:
+        return shift * t / (1 + (shift - 1) * t)
+
+
+class TrigonometricPath(Path):
+    """x = cos(pi t / 2) x0 + sin(pi t / 2) noise: SiT's variance-preserving path (GVP)."""
+
+    def level(self, t: Any, m: Any = math) -> Level:
+        half_pi = math.pi / 2
+        alpha, sigma = m.cos(half_pi * t), m.sin(half_pi * t)
+        return Level(alpha, sigma, -half_pi * sigma, half_pi * alpha)
+
+    def shifted(self, t: Any, shift: float, m: Any = math) -> Any:
+        level = self.level(t, m)
+        return 2 / math.pi * m.atan2(shift * level.sigma, level.alpha)
 
 
 @dataclass(frozen=True)
@@ -183,13 +215,17 @@ class NoiseLevels:
         low, high, last = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho), num_steps - 1
         if num_steps < 2:
             raise ValueError(f"sampling_steps: {num_steps}; accepted: at least 2")
-        return [*((high + step / last * (low - high)) ** self.rho for step in range(num_steps)), 0.0]
+        between = [(high + step / last * (low - high)) ** self.rho for step in range(1, last)]
+        return [self.sigma_max, *between, self.sigma_min, 0.0]
 
     def alpha(self, t: float) -> float:
         return 1.0
 
     def sigma(self, t: float) -> float:
         return t
+
+    def level(self, t: Any) -> Level:
+        return Level(1.0, t, 0.0, 1.0)
 
     def motion(self, t: float) -> Motion:
         return Motion(t, 1.0, 0.0, 1.0)

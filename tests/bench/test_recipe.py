@@ -41,6 +41,10 @@ CHANGES: dict[str, Any] = {
     "diffusion.objective": "test_recipe:OBJECTIVE",
     "diffusion.prediction": "velocity",
     "diffusion.variance": "learned",
+    "diffusion.schedule": "cosine",
+    "diffusion.weighting": "min-snr",
+    "diffusion.min_snr_gamma": 1.0,
+    "diffusion.p2_gamma": 0.5,
     "train.steps": 13,
     "train.batch_size": 16,
     "train.learning_rate": 2e-3,
@@ -92,6 +96,8 @@ FITTING_FACTS: dict[str, dict[str, Any]] = {
 NEEDED_BESIDE = {
     "evaluation.guidance_scale": {"evaluation.guidance_channels": None},
     "evaluation.sampler_options": {"evaluation.sampler": "ddim"},
+    "diffusion.min_snr_gamma": {"diffusion.weighting": "min-snr"},
+    "diffusion.p2_gamma": {"diffusion.weighting": "p2"},
 }
 # Parts of one's own, equal to shipped ones but for their names.
 COPY, OBJECTIVE = DIGITS, IDDPM

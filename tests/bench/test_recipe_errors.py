@@ -39,7 +39,7 @@ def message_of(whole: Any) -> str:
     [
         ("trian", "label, model, data, diffusion, train, evaluation, seed"),
         ("model.heads", "name, block, image_size, "),
-        ("diffusion.schedule", "objective, timesteps, prediction, variance"),
+        ("diffusion.shedule", "objective, timesteps, prediction, variance, schedule"),
         ("train.lr", "steps, batch_size, learning_rate, betas, weight_decay, "),
         ("evaluation.scores", "sampler, sampler_options, sampling_steps, clip_denoised, "),
     ],
@@ -76,7 +76,7 @@ def test_unknown_key_is_named_with_the_accepted_ones(key: str, accepted: str) ->
         ("model.name", 3, "string"),
         ("model.label_init_std", float("inf"), "finite"),
         ("diffusion.timesteps", "1000", "integer"),
-        ("diffusion.prediction", "score", "'noise' or 'velocity'"),
+        ("diffusion.prediction", "score", "'noise', 'x0' or 'velocity'"),
         ("diffusion.variance", "small", "'learned', 'fixed-large' or 'fixed-small'"),
         ("evaluation.clip_denoised", 1, "boolean"),
         ("evaluation.labels", "sorted", "'balanced' or 'uniform'"),
@@ -134,7 +134,7 @@ def test_wrong_list_or_section_is_refused(key: str, value: Any, named: list[str]
         ({"data.vae": "owner/vae"}, ["data.vae: unknown key; accepted: name"]),
         ({"evaluation.decoder": "owner/vae"}, ["evaluation.decoder: digits brings its own"]),
         ({"evaluation.reference": "adm-imagenet-256"}, ["evaluation.reference: digits brings its own"]),
-        ({"diffusion.objective": "flow"}, ["diffusion.objective: unknown objective 'flow'", "iddpm", "my_module:Name"]),
+        ({"diffusion.objective": "ddpm"}, ["diffusion.objective: unknown objective 'ddpm'", "iddpm", "my_module:Name"]),
         ({"diffusion.timesteps": 20}, ["diffusion.timesteps: 20", "at least 21"]),
         ({"diffusion.variance": "fixed-small"}, ["diffusion.variance: fixed-small", "model.learn_sigma"]),
         (
