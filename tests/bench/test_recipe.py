@@ -173,7 +173,16 @@ DEFAULTS: dict[str, Any] = {
         "timestep_init_std": None,
     },
     "data": {},
-    "diffusion": {"objective": "iddpm", "timesteps": 1000, "prediction": "noise", "variance": None},
+    "diffusion": {
+        "objective": "iddpm",
+        "timesteps": 1000,
+        "prediction": "noise",
+        "variance": None,
+        "schedule": "linear",
+        "weighting": "none",
+        "min_snr_gamma": 5.0,
+        "p2_gamma": 1.0,
+    },
     "train": {
         "steps": 400_000,
         "batch_size": 256,
