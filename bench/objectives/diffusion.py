@@ -101,12 +101,12 @@ class GaussianDiffusion:
         alpha, sigma = _at(self.sqrt_alphas_bar, t, x), _at(self.sqrt_one_minus_alphas_bar, t, x)
         return Level(alpha, sigma, -sigma, alpha)
 
-    def vb_terms(self, x0: Tensor, xt: Tensor, t: Tensor, predicted_x0: Tensor, v: Tensor) -> Tensor:
+    def vb_terms(self, x0: Tensor, xt: Tensor, t: Tensor, noise: Tensor, v: Tensor) -> Tensor:
         """One term of the variational bound, (N,) bits per dimension: KL for t > 0, decoder NLL at t = 0.
 
-        `predicted_x0` and `v` are the network's (N, C, *spatial).
+        `noise` and `v` are the network's predictions (N, C, *spatial).
         """
-        mean = self.posterior_mean(predicted_x0, xt, t)
+        mean = self.posterior_mean(self.predict_x0(xt, t, noise), xt, t)
         log_variance = self.log_variance(v, t)
         kl = gaussian_kl(
             self.posterior_mean(x0, xt, t), _at(self.posterior_log_variance, t, xt), mean, log_variance

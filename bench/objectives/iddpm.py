@@ -126,12 +126,8 @@ class IDDPM(Objective):
         loss = mse if self._weights is None else self._weights[t] * mse
         if not learned.shape[1]:
             return {"loss": loss, "mse": mse, "vb": mse.new_zeros(mse.shape)}
-        fixed = predicted.detach()
-        if prediction == "noise":  # by the tables with which the first results were made
-            predicted_x0 = diffusion.predict_x0(xt, t, fixed)
-        else:
-            predicted_x0, _ = x0_and_noise(prediction, fixed, xt, level)
-        vb = diffusion.vb_terms(x0, xt, t, predicted_x0, learned)
+        _, predicted_noise = x0_and_noise(prediction, predicted.detach(), xt, level)
+        vb = diffusion.vb_terms(x0, xt, t, predicted_noise, learned)
         return {"loss": loss + vb, "mse": mse, "vb": vb}
 
     def denoiser(self, network: Any, clip: bool) -> Any:

@@ -60,16 +60,16 @@ def test_variational_term_is_the_integral(t: int, v: float, noise_error: float) 
     x0, steps = at(0.2, t)
     noise = torch.full_like(x0, 0.9)
     xt = PROCESS.q_sample(x0, steps, noise)
-    got = PROCESS.vb_terms(x0, xt, steps, PROCESS.predict_x0(xt, steps, noise + noise_error), torch.full_like(x0, v))
+    got = PROCESS.vb_terms(x0, xt, steps, noise + noise_error, torch.full_like(x0, v))
     assert got.shape == (1,)
     assert got.item() == pytest.approx(expected_vb(v, t, noise_error), rel=2e-3, abs=2e-6)
 
 
 def test_variational_term_of_a_perfect_prediction_is_zero() -> None:
-    """The true x0 and v = -1, the posterior variance."""
+    """The true noise and v = -1, the posterior variance."""
     x0, noise = torch.randn(4, 2, 3, 3), torch.randn(4, 2, 3, 3)
     t = torch.tensor([1, 10, 500, 999])
-    got = PROCESS.vb_terms(x0, PROCESS.q_sample(x0, t, noise), t, x0, torch.full_like(x0, -1.0))
+    got = PROCESS.vb_terms(x0, PROCESS.q_sample(x0, t, noise), t, noise, torch.full_like(x0, -1.0))
     assert got.abs().max() < 1e-5
 
 
@@ -88,8 +88,7 @@ def test_losses_are_means_over_each_samples_elements() -> None:
         elements = []
         for j in range(8):
             one = [z[i].flatten()[j].view(1, 1, 1, 1) for z in (x0, xt, predicted, v)]
-            predicted_x0 = PROCESS.predict_x0(one[1], t[i : i + 1], one[2])
-            elements.append(PROCESS.vb_terms(one[0], one[1], t[i : i + 1], predicted_x0, one[3]).item())
+            elements.append(PROCESS.vb_terms(one[0], one[1], t[i : i + 1], one[2], one[3]).item())
         assert found["vb"][i].item() == pytest.approx(np.mean(elements), rel=1e-5)
         assert found["loss"][i].item() == pytest.approx(mse + np.mean(elements), rel=1e-5)
 

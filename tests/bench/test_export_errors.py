@@ -61,11 +61,13 @@ def test_models_that_diffusers_cannot_hold(tmp_path: Path, vae: Path, model: dic
     refused(make_run(tmp_path / "run", recipe_of(vae, **model)), tmp_path / "out", match)
 
 
-def test_a_model_that_predicts_something_else_than_noise(tmp_path: Path, vae: Path) -> None:
+@pytest.mark.parametrize("option", [{"prediction": "velocity"}, {"prediction": "x0"}, {"schedule": "cosine"}])
+def test_objectives_that_the_pipeline_has_not(tmp_path: Path, vae: Path, option: dict[str, Any]) -> None:
     """DiTPipeline would take the velocity for noise."""
     content = recipe_of(vae).model_dump()
-    recipe = parse_recipe({**content, "diffusion": {"prediction": "velocity"}}, "recipe.yaml")
-    refused(make_run(tmp_path / "run", recipe), tmp_path / "out", "config.yaml: diffusion: iddpm prediction=velocity")
+    recipe = parse_recipe({**content, "diffusion": option}, "recipe.yaml")
+    ((key, value),) = option.items()
+    refused(make_run(tmp_path / "run", recipe), tmp_path / "out", f"config.yaml: diffusion: iddpm {key}={value}")
 
 
 def test_a_model_of_pixels(tmp_path: Path) -> None:
