@@ -1,7 +1,7 @@
 """Objectives: what a network learns of noised data, and what samplers make of its prediction.
 
-An objective is a class. Read `iddpm.py`; one of your own is named in a recipe as `diffusion.objective: my_file:Name`.
-Importing this package imports no torch.
+An objective is a class. Read `edm.py`, the shortest; one of your own is named in a recipe as
+`diffusion.objective: my_file:Name`. Importing this package imports no torch.
 """
 
 from __future__ import annotations

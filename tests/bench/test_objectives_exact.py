@@ -205,23 +205,24 @@ def best(case: Case) -> Callable[[Tensor, Tensor], Tensor]:
     """In tensors: E[x0 | x] of one Gaussian by precision weighting, then what `case` makes of it."""
     path, prediction = case.options.get("path"), case.options.get("prediction")
 
+    def of_one_gaussian(x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        variance = (0.3 * alpha) ** 2 + sigma**2
+        return 0.4 + alpha * 0.09 * (x - 0.4 * alpha) / variance, sigma * (x - 0.4 * alpha) / variance
+
+    def of_edm(given: Tensor, told: Tensor) -> Tensor:
+        sigma, spread = (4 * told).exp(), case.options["sigma_data"]
+        whole = (sigma**2 + spread**2).sqrt()
+        x0, _ = of_one_gaussian(given * whole, torch.ones_like(told), sigma)
+        return (x0 - spread**2 / whole**2 * given * whole) / (sigma * spread / whole)
+
     def answer(x: Tensor, told: Tensor) -> Tensor:
-        if case.objective == "edm":
-            sigma, spread = (4 * told).exp(), case.options["sigma_data"]
-            whole = (sigma**2 + spread**2).sqrt()
-            x, alpha = x * whole, torch.ones_like(told)
-        elif case.objective == "iddpm":
+        if case.objective == "iddpm":
             levels = torch.tensor([DISCRETE[case.options["schedule"]](t) for t in range(1000)], dtype=torch.float64)
             alpha, sigma = levels[told.long()].unbind(-1)
         else:
             t = told if case.options["network_time"] == "noise-at-1" else 1 - told
             alpha, sigma = (1 - t, t) if path == "linear" else ((math.pi / 2 * t).cos(), (math.pi / 2 * t).sin())
-        variance = (0.3 * alpha) ** 2 + sigma**2
-        x0 = 0.4 + alpha * 0.09 * (x - 0.4 * alpha) / variance
-        noise = sigma * (x - 0.4 * alpha) / variance
-        if case.objective == "edm":
-            skip = spread**2 / whole**2
-            return (x0 - skip * x) / (sigma * spread / whole)
+        x0, noise = of_one_gaussian(x, alpha, sigma)
         if prediction != "velocity":
             return x0 if prediction == "x0" else noise
         if case.objective == "iddpm":
@@ -229,7 +230,7 @@ def best(case: Case) -> Callable[[Tensor, Tensor], Tensor]:
         velocity = noise - x0 if path == "linear" else math.pi / 2 * (alpha * noise - sigma * x0)
         return velocity if case.options["network_time"] == "noise-at-1" else -velocity
 
-    return answer
+    return of_edm if case.objective == "edm" else answer
 
 
 def loss_of(objective: Objective, network: nn.Module) -> Tensor:
