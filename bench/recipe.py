@@ -162,7 +162,7 @@ class EvaluationConfig(Section):
 
     sampler: str = "ddpm"
     sampler_options: dict[str, Any] = Field(default={})
-    sampling_steps: int = Field(default=250, ge=2)
+    sampling_steps: int = Field(default=250, ge=2, le=10_000)
     clip_denoised: bool = False
     guidance_scale: float = Field(default=1.0, ge=0)
     guidance_channels: PositiveInt | None = 3

@@ -1,4 +1,4 @@
-"""Data whose optimal prediction is known in closed form, noised by any process: mixtures of Gaussians, pixel by pixel."""
+"""Data whose optimal prediction is known in closed form, noised by any process, and samples of it by our samplers."""
 
 from __future__ import annotations
 
@@ -22,20 +22,15 @@ from bench.objectives.process import (
 )
 from bench.samplers import SAMPLERS
 
-DISCRETE = DiscreteProcess(alphas_bar(linear_betas(1000)))
 PROCESSES: dict[str, Process] = {
-    "discrete": DISCRETE,
+    "discrete": DiscreteProcess(alphas_bar(linear_betas(1000))),
     "linear": LinearPath(),
     "linear-not-at-data": LinearPath(called_at_data=False),
     "trigonometric": TrigonometricPath(),
     "noise-levels": NoiseLevels(0.002, 80.0, 7.0),
 }
 CONTINUOUS = [name for name, process in PROCESSES.items() if process.kind == "continuous"]
-
-
-def served(sampler: str) -> list[str]:
-    """Names of the processes that a built-in serves."""
-    return [name for name, process in PROCESSES.items() if process.kind in SAMPLERS.find(sampler).serves]
+SOLVERS = ("euler", "heun", "dpm-solver++", "unipc")
 
 
 @dataclass
@@ -51,12 +46,13 @@ class Mixture:
         self.calls.append(t)
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
         variance = alpha**2 * self.std**2 + sigma**2
-        offsets = torch.stack([x - alpha * mean for mean in self.means])
-        share = torch.softmax(-offsets.square() / (2 * variance), 0)
-        x0 = (
-            share * torch.stack([mean + alpha * self.std**2 / variance * o for mean, o in zip(self.means, offsets)])
-        ).sum(0)
-        return Denoised(x0, (share * offsets).sum(0) * (sigma / variance))
+        offsets = [x - alpha * mean for mean in self.means]
+        shares = torch.softmax(torch.stack([-offset.square() / (2 * variance) for offset in offsets]), 0)
+        x0, noise = torch.zeros_like(x), torch.zeros_like(x)
+        for mean, offset, share in zip(self.means, offsets, shares, strict=True):
+            x0 += share * (mean + alpha * self.std**2 / variance * offset)
+            noise += share * (sigma / variance * offset)
+        return Denoised(x0, noise)
 
     def exact(self, noise: Tensor) -> Tensor:
         """Where the probability-flow ODE takes noise of deviation 1 from the first time on; of one Gaussian."""
@@ -64,16 +60,16 @@ class Mixture:
         t = self.process.grid(2)[0]
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
         x = noise if self.process.kind == "discrete" else sigma * noise
-        return mean + self.std * (x - alpha * mean) / math.sqrt(alpha**2 * self.std**2 + sigma**2)
+        return mean + self.std * (x - alpha * mean) / math.hypot(alpha * self.std, sigma)
+
+
+def never() -> Tensor:
+    raise AssertionError("no noise was due")
 
 
 def run(
-    sampler: str, denoiser: Any, x: Tensor, steps: int, draw: Callable[[], Tensor] | None = None, **options: Any
+    sampler: str, denoiser: Any, x: Tensor, steps: int, draw: Callable[[], Tensor] = never, **options: Any
 ) -> Tensor:
     """Samples by a built-in; without `draw` no noise may be asked for."""
     found = SAMPLERS.find(sampler)
-
-    def never() -> Tensor:
-        raise AssertionError("no noise was due")
-
-    return found.sample(denoiser, x, steps, draw or never, found.options(**options))
+    return found.sample(denoiser, x, steps, draw, found.options(**options))
