@@ -10,7 +10,7 @@ from recipes import content
 from bench.errors import InputError
 from bench.objectives import Objective
 from bench.objectives.process import LinearPath, NoiseLevels, Process
-from bench.recipe import Recipe, parse_recipe
+from bench.recipe import Recipe, by_flag, parse_evaluation, parse_recipe
 from bench.samplers import NoOptions, call_times, forward_passes
 
 
@@ -65,7 +65,7 @@ def of(objective: str, sampler: str, steps: int = 10, options: dict[str, Any] | 
         ("Flow", "sde", 10, {"last_step_size": 1.0}, ["sampler_options.last_step_size: 1; accepted: ", "less than 1"]),
         ("Levels", "sde", 10, {"last_step_size": 0.001}, ["sampler_options.last_step_size: 0.001; accepted", "0.002"]),
         ("Flow", "sde", 10, {"last_step": "none", "last_step_size": 0.1}, ["sampler_options.last_step_size: 0.1"]),
-        ("Flow", "euler", 10**9, {}, ["sampling_steps", "10000"]),
+        ("Flow", "euler", 10**9, {}, ["sampling_steps", "100000"]),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_when_the_recipe_is_read(
@@ -110,3 +110,10 @@ def test_options_are_in_the_scores_key_and_the_id_but_defaults_are_not() -> None
     assert other.evaluation.sampler_id == "sde norm=2.0 shift=3.0"
     assert other.id != default.id
     assert of("Flow", "sde", options={"norm": 2.0, "shift": 3.0}).id == other.id
+
+
+def test_commands_name_the_flag_that_gave_the_option() -> None:
+    with pytest.raises(InputError, match=r"^--sampler-option last_step_size: 0; accepted"):
+        parse_evaluation(sampler="sde", sampler_options={"last_step_size": 0.0})
+    assert by_flag("sampler_options.shift: 2; accepted: 1") == "--sampler-option shift: 2; accepted: 1"
+    assert by_flag("sampling_steps: 2 is less") == "--sampling-steps: 2 is less"
