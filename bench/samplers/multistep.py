@@ -50,6 +50,8 @@ class _Multistep:
     ) -> Tensor:
         import torch
 
+        from bench.parallel import full_precision
+
         process = denoiser.process
         times = process.grid(num_steps, options.shift)
         scheduler = self.scheduler(options.order)
@@ -61,7 +63,10 @@ class _Multistep:
         x = first_x(process, times[0], x)
         for index, t in enumerate(times[:-1]):
             now, then = math.hypot(*levels[index]), math.hypot(*levels[index + 1])
-            (x,) = scheduler.step(denoiser(x, t).x0, index, x / now, return_dict=False)
+            x0 = denoiser(x, t).x0
+            # UniPC's sums are matrix products, which the network's precision would make bf16 or TF32.
+            with full_precision(), torch.autocast(x.device.type, enabled=False):
+                (x,) = scheduler.step(x0, index, x / now, return_dict=False)
             x = then * x
         return x
 

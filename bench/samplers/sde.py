@@ -43,8 +43,8 @@ class SDEOptions(TimeOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.norm < 0:
-            raise ValueError(f"norm: {self.norm:g}; accepted: 0 or more")
+        if not 0 <= self.norm <= 100:  # a step multiplies x by 1 - step D / sigma^2, beyond -1 without end
+            raise ValueError(f"norm: {self.norm:g}; accepted: 0 to 100")
         if self.last_step_size <= 0:
             raise ValueError(f"last_step_size: {self.last_step_size:g}; accepted: more than 0")
         if self.last_step == "none" and self.last_step_size != SDEOptions.last_step_size:

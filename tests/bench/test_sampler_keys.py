@@ -58,7 +58,7 @@ def of(objective: str, sampler: str, steps: int = 10, options: dict[str, Any] | 
         ("Flow", "unipc", 2, {"order": 3}, ["sampling_steps: 2", "sampler_options.order (3)"]),
         ("iddpm", "dpm-solver++", 2, {"order": 3}, ["sampling_steps: 2", "sampler_options.order (3)"]),
         ("Flow", "unipc", 10, {"order": 4}, ["sampler_options.order: Input should be 1, 2 or 3, got 4"]),
-        ("Flow", "sde", 10, {"norm": -1.0}, ["sampler_options.norm: -1; accepted: 0 or more"]),
+        ("Flow", "sde", 10, {"norm": -1.0}, ["sampler_options.norm: -1; accepted: 0 to 100"]),
         ("Flow", "sde", 10, {"diffusion": "sigmoid"}, ["sampler_options.diffusion: ", "'sigma', 'constant' or 'sbdm'"]),
         ("Flow", "sde", 10, {"last_step": None}, ["sampler_options.last_step: ", "'none'"]),
         ("Flow", "sde", 10, {"last_step_size": 0.0}, ["sampler_options.last_step_size: 0; accepted: more than 0"]),

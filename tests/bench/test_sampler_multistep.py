@@ -79,3 +79,11 @@ def test_the_most_extreme_shifts_and_many_steps_end_in_numbers(sampler: str) -> 
     for shift in (1e-3, 1e3):
         end = run(sampler, Mixture(PROCESSES["linear"]), X.float(), 250, shift=shift, order=3)
         assert end.isfinite().all()
+
+
+@pytest.mark.parametrize("sampler", ["dpm-solver++", "unipc"])
+def test_the_networks_precision_is_not_the_solvers(sampler: str) -> None:
+    denoiser = Mixture(PROCESSES["linear"])
+    expected = run(sampler, denoiser, X.float(), 12, order=3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(run(sampler, denoiser, X.float(), 12, order=3), expected)
