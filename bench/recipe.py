@@ -162,7 +162,7 @@ class EvaluationConfig(Section):
 
     sampler: str = "ddpm"
     sampler_options: dict[str, Any] = Field(default={})
-    sampling_steps: int = Field(default=250, ge=2)
+    sampling_steps: int = Field(default=250, ge=2, le=100_000)
     clip_denoised: bool = False
     guidance_scale: float = Field(default=1.0, ge=0)
     guidance_channels: PositiveInt | None = 3
@@ -310,8 +310,14 @@ def parse_evaluation(**given: Any) -> EvaluationConfig:
     try:
         return EvaluationConfig(**given)
     except ValidationError as error:
-        key, colon, problem = describe(error, EvaluationConfig).partition(":")
-        raise InputError(f"--{key.replace('_', '-')}{colon}{problem}") from None
+        raise InputError(by_flag(describe(error, EvaluationConfig))) from None
+
+
+def by_flag(problem: str) -> str:
+    """`key: what is wrong`, of `evaluation`, by the flag of the command line: "--sampler-option eta: ..."."""
+    key, colon, what = problem.partition(":")
+    key, dot, option = key.partition(".")
+    return f"--{'sampler-option ' if dot else key.replace('_', '-')}{option}{colon}{what}"
 
 
 def check_sampling(evaluation: EvaluationConfig, diffusion: DiffusionConfig) -> None:

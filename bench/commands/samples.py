@@ -29,7 +29,7 @@ def sample(
     sampler_option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Of the sampler, such as eta=0.5.")
     ] = None,
-    sampling_steps: Annotated[int, typer.Option(min=2, help="Steps of the sampler.")] = 250,
+    sampling_steps: Annotated[int, typer.Option(min=2, max=100_000, help="Steps of the sampler.")] = 250,
     guidance_scale: Annotated[float, typer.Option(min=0, help="1: no guidance.")] = 1.0,
     guidance_channels: Annotated[int, typer.Option(min=1, help="Guided channels; the paper's code guides 3 of 4.")] = 3,
     labels: Annotated[
@@ -61,7 +61,7 @@ def sample(
     from bench.data.decoders import load_decoder
     from bench.parallel import joined, prepare_device
     from bench.provenance import commit
-    from bench.recipe import check_sampling, parse_evaluation
+    from bench.recipe import by_flag, check_sampling, parse_evaluation
     from bench.sample import Sampling, make_samples
     from bench.weights import load_weights_of
 
@@ -90,8 +90,7 @@ def sample(
         try:
             check_sampling(evaluation, source.diffusion)
         except ValueError as error:
-            key, _, problem = str(error).partition(":")
-            raise InputError(f"--{key.replace('_', '-')}:{problem}") from None
+            raise InputError(by_flag(str(error))) from None
         decode = load_decoder(evaluation, torch_device, offline)
         if decode.id == "pixels" and channels not in (1, 3):
             raise InputError(f"--decoder: missing; {weights} makes latents of {channels} channels")

@@ -80,7 +80,9 @@ class DiscreteProcess:
         """Evenly spread steps, both ends included (IDDPM Sec. 4), and then data."""
         total = len(self.alphas_bar)
         if shift != 1:
-            raise ValueError(f"sampler_options.shift: {shift:g}, but the steps of this process are spread evenly")
+            raise ValueError(
+                f"sampler_options.shift: {shift:g}, but the steps of this process are spread evenly; accepted: 1"
+            )
         if not 2 <= num_steps <= total:
             raise ValueError(
                 f"sampling_steps: {num_steps} is not in 2 .. {total}, the steps of the process (diffusion.timesteps)"
@@ -211,7 +213,9 @@ class NoiseLevels:
 
     def grid(self, num_steps: int, shift: float = 1.0) -> list[float]:
         if shift != 1:
-            raise ValueError(f"sampler_options.shift: {shift:g}, but this process has rho, sigma_min and sigma_max")
+            raise ValueError(
+                f"sampler_options.shift: {shift:g}, but this process has rho, sigma_min and sigma_max; accepted: 1"
+            )
         low, high, last = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho), num_steps - 1
         if num_steps < 2:
             raise ValueError(f"sampling_steps: {num_steps}; accepted: at least 2")

@@ -7,6 +7,7 @@ Importing this package imports no torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from bench.objectives import OBJECTIVES
@@ -45,15 +46,45 @@ class Sampler(Protocol):
         """Samples (N, C, *spatial) from noise x of the same shape. Nothing in here waits for the device.
 
         denoiser: of the objective (`Objective.denoiser`), called at `call_times`; draw: fresh standard normal noise
-        like x. At the end x is data; at the start it is noise of deviation 1: scale it by sigma of the first time.
+        like x, to be called equally often for every batch. At the end x is data; at the start it is noise of deviation
+        1, of which `first_x` makes x at the first time.
         """
         ...
+
+
+@dataclass(frozen=True)
+class TimeOptions:
+    """shift: of the times, as `Process.grid` has it."""
+
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1e-3 <= self.shift <= 1e3:
+            raise ValueError(f"shift: {self.shift:g}; accepted: 0.001 to 1000")
+
+
+def first_x(process: Process, t: float, noise: Tensor) -> Tensor:
+    """x at the first time t, of noise of deviation 1.
+
+    A chain of discrete steps ends in x of deviation 1 (DDPM Alg. 2, and DDIM). A continuous process ends in noise with
+    next to no data, of deviation sigma: 1 on flow paths, sigma_max in EDM (Alg. 1).
+    """
+    return noise if process.kind == "discrete" else process.sigma(t) * noise
 
 
 SAMPLERS = Seam(
     noun="sampler",
     key="evaluation.sampler",
-    builtin={"ddpm": "bench.samplers.ddpm:DDPM", "ddim": "bench.samplers.ddim:DDIM"},
+    # No dopri5: how often an adaptive solver calls the network depends on the network, so no plan or key could tell.
+    builtin={
+        "ddpm": "bench.samplers.ddpm:DDPM",
+        "ddim": "bench.samplers.ddim:DDIM",
+        "euler": "bench.samplers.ode:EULER",
+        "heun": "bench.samplers.ode:HEUN",
+        "sde": "bench.samplers.sde:SDE",
+        "dpm-solver++": "bench.samplers.multistep:DPM_SOLVER",
+        "unipc": "bench.samplers.multistep:UNIPC",
+    },
     contract=("options", "serves", "call_times", "sample"),
 )
 

@@ -142,8 +142,8 @@ def test_wrong_list_or_section_is_refused(key: str, value: Any, named: list[str]
             ["diffusion.variance: learned", "model.learn_sigma"],
         ),
         (
-            {"evaluation.sampler": "euler"},
-            ["evaluation.sampler: unknown sampler 'euler'", "ddpm, ddim", "my_module:Name"],
+            {"evaluation.sampler": "eular"},
+            ["evaluation.sampler: unknown sampler 'eular'", "ddpm, ddim, euler", "my_module:Name"],
         ),
         (
             {"evaluation.extractor": "vgg"},

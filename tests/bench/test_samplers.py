@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from known_data import Mixture, run
 from sampled import CPU, losses, never, sample_ddim, sample_ddpm
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,6 +20,8 @@ from bench.objectives.denoiser import Network
 from bench.objectives.diffusion import GaussianDiffusion
 from bench.objectives.discrete import Variance
 from bench.objectives.iddpm import IDDPM, IDDPMOptions
+from bench.objectives.process import LinearPath
+from bench.samplers import SAMPLERS
 from bench.samplers.ddim import DDIM, DDIMOptions
 from bench.samplers.guidance import guided
 from models import BLOCKS, create_model
@@ -445,6 +448,15 @@ def test_sampling_does_not_wait_for_the_device(block: str, scale: float) -> None
         ddim = sample_ddim(network, process.num_steps, x, clip=True)
         ddpm = sample_ddpm(network, process.num_steps, x, lambda: torch.randn_like(x), clip=True)
     assert ddim.shape == ddpm.shape == x.shape
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun", "sde", "dpm-solver++"])  # unipc does: its docstring
+def test_no_sampler_but_unipc_waits_for_the_device(sampler: str) -> None:
+    x = torch.randn(2, 1, 2, 2)
+    discrete = "discrete" in SAMPLERS.find(sampler).serves
+    denoiser = IDDPM(IDDPMOptions(), CPU).denoiser(only_noise(curved), False) if discrete else Mixture(LinearPath())
+    with NoHostSync():
+        assert run(sampler, denoiser, x, 4, lambda: torch.randn_like(x)).shape == x.shape
 
 
 @pytest.mark.parametrize("block", BLOCKS)
