@@ -124,8 +124,8 @@ def load_weights_of(name: str, step: int | None, offline: bool, ema: str | None 
         return _of_run(run, int(kept["step"]), RAW if kept[1] == RAW else kept["ema"])
     if step is not None:
         raise InputError(f"--step: {name} is not a run's folder")
-    if folder.is_file() and (said := checkpoint.weights_header(folder)):
-        return _of_copy(folder, said)
+    if folder.is_file() and checkpoint.says_its_weights(folder):
+        return _of_copy(folder)
     try:
         model = models.load_pretrained(name, offline=offline)
     except ValueError as error:
@@ -172,16 +172,19 @@ def _chosen_step(folder: Path, recipe: Recipe, step: int | None, ema: str | None
     return kept[-1] if step is None else step
 
 
-def _of_copy(path: Path, said: Mapping[str, str]) -> Weights:
+def _of_copy(path: Path) -> Weights:
     """Weights of a file that says of what run they are (`header_of`)."""
     try:
+        tensors, said = checkpoint.load_tensors(path)
         content = json.loads(said["recipe"])
         own = [text for text in _texts(content) if DOTTED_PATH.fullmatch(text)]
         if own:  # it would be imported, and a file of weights runs nothing
             raise ValueError(f"is of {own[0]}, code of one's own; accepted: the file in its run's folder")
         config, diffusion = ModelConfig(**content["model"]), DiffusionConfig(**content["diffusion"])
         identity = {"run": str(said["run"]), "step": int(said["step"]), "weights": str(said["weights"])}
-        decoder = content["decoder"]
+        arch, decoder = config.architecture(), content["decoder"]
+    except CorruptCheckpoint as error:
+        raise InputError(str(error)) from None
     except ValidationError as error:
         section = ModelConfig if error.title == ModelConfig.__name__ else DiffusionConfig
         raise InputError(f"{path}: its header says {describe(error, section)}") from None
@@ -189,14 +192,12 @@ def _of_copy(path: Path, said: Mapping[str, str]) -> Weights:
         raise InputError(f"{path}: its header is not that of a run's weights ({error})") from None
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    arch = config.architecture()
     try:
-        tensors, _ = checkpoint.load_tensors(path)
         if cost_of(config.name, arch).parameters > sum(tensor.numel() for tensor in tensors.values()):
             raise ValueError(f"{path}: has fewer parameters than the model that its header describes")
         model = models.create_model(**config.arguments())
         _check(tensors, path, model)
-    except (CorruptCheckpoint, ValueError) as error:
+    except ValueError as error:
         raise InputError(str(error)) from None
     model.load_state_dict(tensors, strict=True)
     return Weights(model.eval(), identity, arch.input_shape, arch.num_classes, diffusion, decoder)

@@ -118,14 +118,13 @@ def read_weights(folder: Path, step: int, name: str = EMA, run: str | None = Non
     return tensors
 
 
-def weights_header(path: Path) -> dict[str, str]:
-    """What a file of kept weights says of itself, unchecked (`load_tensors` compares it); empty for other files."""
+def says_its_weights(path: Path) -> bool:
+    """Whether a file says that it is kept weights, and which."""
     try:
         with path.open("rb") as opened, safe_open(f"/dev/fd/{opened.fileno()}", framework="pt") as file:
-            said = json.loads((file.metadata() or {})[HEADER])
-    except (SafetensorError, KeyError, ValueError, RecursionError):
-        return {}
-    return said if isinstance(said, dict) and "weights" in said else {}
+            return "weights" in json.loads((file.metadata() or {})[HEADER])
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError):
+        return False
 
 
 def _state_path(folder: Path, step: int) -> Path:

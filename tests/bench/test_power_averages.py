@@ -9,19 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from profiles import profile
 
-from bench.averages.power import WIDEST, check_std, coefficients, exponent, share
+from bench.averages.power import WIDEST, check_std, coefficients, exponent
 
 STDS = st.floats(0.003, 0.288)
-
-
-def profile(std: float, step: int) -> NDArray[np.float64]:
-    """The weight of every step 1 ... `step`, by the recursion alone: average = share x average + (1 - share) x new."""
-    weights = np.zeros(step)
-    for k in range(1, step + 1):
-        weights *= share(std, k)
-        weights[k - 1] += 1 - share(std, k)
-    return weights
 
 
 @settings(max_examples=50, deadline=None)
