@@ -60,11 +60,12 @@ def check_std(snapshots: Snapshots, std: float, step: int) -> None:
     (error,), (gain,) = _quality(snapshots, (std,), step)
     if error <= MOST_ERROR and gain <= MOST_GAIN:
         return
-    problem = f"{error:.0%} off" if error > MOST_ERROR else f"multiplying rounding errors by {gain:.0f}"
-    kept, steps = (len({snapshot[k] for snapshot in snapshots}) for k in (0, 1))
+    problem = (
+        f"its profile is {error:.0%} off" if error > MOST_ERROR else f"it multiplies rounding errors by {gain:.0f}"
+    )
     raise ValueError(
-        f"std={std!r}: made at step {step} of {kept} averages at {steps} step{'s' * (steps > 1)} it is {problem}; "
-        f"accepted there: {_accepted(snapshots, step)}, or a smaller train.ema_snapshot_every"
+        f"std={std!r}: made of the {len(snapshots)} snapshots that are there at step {step}, {problem}; accepted there: "
+        f"{_accepted(snapshots, step)}; more with a smaller train.ema_snapshot_every"
     )
 
 
@@ -85,7 +86,7 @@ def _accepted(snapshots: Snapshots, step: int) -> str:
 @cache
 def _fitted(
     snapshots: Snapshots, stds: tuple[float, ...], step: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Numbers (width, snapshot) and relative errors (width,) of the least squares."""
     import numpy as np
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from profiles import profile
-from recipes import recipe, tiny
+from recipes import TINY, recipe, tiny
 from torch import Tensor
 from trainings import assert_same, last_state, trainer_of
 
@@ -19,7 +21,7 @@ from bench.data.digits import Digits
 from bench.errors import InputError
 from bench.files.checkpoint import load_state, read_weights
 from bench.files.run_folder import weights_path
-from bench.recipe import Recipe
+from bench.recipe import Recipe, parse_recipe
 from bench.weights import load_average
 
 CPU = torch.device("cpu")
@@ -52,7 +54,7 @@ def test_every_average_is_the_sum_that_defines_it(tmp_path: Path) -> None:
     checkpoints = trained(given, tmp_path / "run")
     raw = [read_weights(checkpoints, step, "raw") for step in EVERY_STEP]
     for step in (1, 7, 12):
-        sums = {"ema std=0.05": (0.0, profile(0.05, step)), "ema std=0.1": (0.0, profile(0.1, step))}
+        sums = {f"ema std={std}": (0.0, profile(std, step).tolist()) for std in STDS}
         for name, decay in (("ema", 0.9), ("ema decay=0.5", 0.5)):
             sums[name] = (decay**step, [(1 - decay) * decay ** (step - k) for k in range(1, step + 1)])
         for name, (of_first, weights) in sums.items():
@@ -108,7 +110,8 @@ def test_made_afterwards_equals_kept_directly(tmp_path: Path, std: float) -> Non
     """With a snapshot at every step there is a sum that is exactly the other width."""
     two = tiny(train={"ema_stds": STDS, "ema_snapshot_every": 1})
     three = tiny(train={"ema_stds": [*STDS, std], "ema_snapshot_every": 1})
-    trained(two, tmp_path / "two"), trained(three, tmp_path / "three")
+    trained(two, tmp_path / "two")
+    trained(three, tmp_path / "three")
     for step in (6, 12):
         direct = averaged(tmp_path / "three", three, f"std={std}", step)
         assert relative(averaged(tmp_path / "two", two, f"std={std}", step), direct) < 1e-6
@@ -118,7 +121,8 @@ def test_few_snapshots_come_close(tmp_path: Path) -> None:
     """8 of 48 steps: nearer to the width kept directly than a tenth of what the nearest kept ones are."""
     short = {"steps": 48, "checkpoint_steps": [], "save_every": 48, "learning_rate": 1e-2, "ema_snapshot_every": 6}
     two, three = tiny(train={**short, "ema_stds": STDS}), tiny(train={**short, "ema_stds": [*STDS, 0.07]})
-    trained(two, tmp_path / "two"), trained(three, tmp_path / "three")
+    trained(two, tmp_path / "two")
+    trained(three, tmp_path / "three")
     direct = averaged(tmp_path / "three", three, "std=0.07", 48)
     nearest = min(relative(averaged(tmp_path / "three", three, f"std={std}", 48), direct) for std in STDS)
     assert 0 < relative(averaged(tmp_path / "two", two, "std=0.07", 48), direct) < nearest / 10
@@ -160,7 +164,7 @@ def test_a_lost_snapshot_is_written_where_training_continues(tmp_path: Path) -> 
         ({"evaluation.ema": "decay=0.99", "train.ema_stds": STDS}, "any std that their snapshots can make"),
         (
             {"evaluation.ema": "std=0.2", "train.ema_stds": STDS, "train.ema_snapshot_every": 12},
-            r"evaluation\.ema: std=0\.2: made at step 6 of 2 averages at 1 step .*accepted there: 0\.0",
+            r"evaluation\.ema: std=0\.2: made of the 2 snapshots .* step 6, .*accepted there: 0\.0",
         ),
         ({"evaluation.ema": 0.9}, r"evaluation\.ema: 0\.9; accepted: raw, decay=D"),
         ({"evaluation.ema": "decay=1"}, r"evaluation\.ema: 'decay=1'; accepted"),
@@ -186,6 +190,14 @@ def test_averages_that_cannot_be_are_refused_with_what_can(changes: dict[str, An
     with pytest.raises(InputError, match=rf"^recipe\.yaml: .*{named}") as error:
         recipe(changes)
     assert "\n" not in str(error.value)
+
+
+def test_the_example_of_the_page_is_a_recipe() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "averages.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    sections = {key: {**TINY[key], **given} for key, given in yaml.safe_load(example).items()}
+    given = parse_recipe({**TINY, **sections, "train": {**sections["train"], "steps": 400_000}}, "page")
+    assert (given.evaluation.ema, len(given.train.snapshot_steps())) == ("std=0.08", 41)
 
 
 def test_the_average_of_ema_decay_that_is_spelled_out_is_the_same_recipe() -> None:
