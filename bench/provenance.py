@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 # What the suite writes of how samples were made. Nothing else beside samples is taken into a row: no metric, above all.
 MADE_FROM = (
-    *("run", "step", "weights", "seed", "commit"),
+    *("run", "step", "weights", "post_hoc", "seed", "commit"),
     *("sampler", "sampling_steps", "clip_denoised", "guidance_scale", "guidance_channels"),
     *("decoder", "num_samples", "labels"),
 )

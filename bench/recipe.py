@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     PositiveFloat,
     ValidationError,
@@ -22,6 +23,8 @@ from pydantic import (
     model_validator,
 )
 
+from bench import averages
+from bench.averages.power import WIDEST
 from bench.data import Dataset, DatasetFacts, data_part
 from bench.errors import InputError
 from bench.objectives import OBJECTIVES
@@ -118,6 +121,9 @@ class DiffusionConfig(PartSection):
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Std = Annotated[float, Field(gt=0, lt=WIDEST)]
+# Of each power average: by default, and at most, for disks and for the least squares that make others of them.
+SNAPSHOTS, MOST_SNAPSHOTS = 32, 256
 # Beyond, compute and time that are planned from it are no numbers any more.
 Count = Annotated[int, Field(gt=0, le=10**15)]
 
@@ -126,7 +132,9 @@ class TrainConfig(Section):
     """Optimisation. Defaults are the paper's (Sec. 4); `checkpoint_steps` are kept and scored.
 
     `allow_accumulation`: out of memory, a batch may be split further and its gradients accumulated, which changes
-    the order of sums but not what is computed.
+    the order of sums but not what is computed. `ema_decays`, `ema_stds`: averages kept beside that of `ema_decay`
+    (`bench.averages`). Two or more of `ema_stds` are also kept every `ema_snapshot_every` steps (default: an
+    `SNAPSHOTS`th of all), so that any other can be made of them.
     """
 
     steps: Count = 400_000
@@ -140,6 +148,9 @@ class TrainConfig(Section):
     log_every: PositiveInt = 100
     save_every: PositiveInt = 5000
     allow_accumulation: bool = False
+    ema_decays: tuple[Beta, ...] = Field(default=(), strict=False)
+    ema_stds: tuple[Std, ...] = Field(default=(), strict=False)
+    ema_snapshot_every: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _steps_in_range(self) -> Self:
@@ -147,9 +158,33 @@ class TrainConfig(Section):
             raise ValueError(f"checkpoint_steps: {max(self.checkpoint_steps)} is beyond steps ({self.steps})")
         return self
 
+    @model_validator(mode="after")
+    def _averages_fit(self) -> Self:
+        for key, values in (("ema_decays", (self.ema_decay, *self.ema_decays)), ("ema_stds", self.ema_stds)):
+            twice = [value for k, value in enumerate(values) if value in values[:k]]
+            if twice:
+                also = " (ema_decay is kept in any case)" if twice[0] == self.ema_decay else ""
+                raise ValueError(f"{key}: {twice[0]!r} is there twice{also}")
+        every = self.ema_snapshot_every
+        if every is not None and len(self.ema_stds) < 2:
+            raise ValueError(f"ema_snapshot_every: {every}, but ema_stds are not two or more")
+        if every is not None and not self.steps / MOST_SNAPSHOTS <= every <= self.steps:
+            least = -(-self.steps // MOST_SNAPSHOTS)
+            raise ValueError(
+                f"ema_snapshot_every: {every}; accepted: {least} ({MOST_SNAPSHOTS} snapshots) to {self.steps} (steps)"
+            )
+        return self
+
     def kept_steps(self) -> list[int]:
         """Steps whose EMA weights are kept and scored: the listed ones and the last."""
         return sorted({*self.checkpoint_steps, self.steps})
+
+    def snapshot_steps(self) -> list[int]:
+        """Steps at which the averages of `ema_stds` are kept, so that others can be made of them; none below two."""
+        if len(self.ema_stds) < 2:
+            return []
+        every = self.ema_snapshot_every or -(-self.steps // SNAPSHOTS)
+        return sorted({*range(every, self.steps + 1, every), *self.kept_steps()})
 
 
 class EvaluationConfig(Section):
@@ -157,7 +192,8 @@ class EvaluationConfig(Section):
 
     `decoder` (an autoencoder's name) and `reference` (what samples of latents are compared with) are for latents;
     samples of pixels are compared with the training images. `metrics`: names or dotted paths, and `fid` always;
-    default: all of the suite's own that can be computed.
+    default: all of the suite's own that can be computed. `ema`: which weights are sampled (`bench.averages`); default:
+    the average of `train.ema_decay`.
     """
 
     sampler: str = "ddpm"
@@ -175,6 +211,7 @@ class EvaluationConfig(Section):
     kid_subset_size: PositiveInt = 1000
     batch_size: PositiveInt = 64
     decode_batch_size: PositiveInt = 16
+    ema: Annotated[str | None, BeforeValidator(averages.parse)] = None
 
     @field_validator("sampler", "extractor")
     @classmethod
@@ -229,6 +266,16 @@ class Recipe(Section):
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = Field(default=0, ge=0, lt=BOUND)
+
+    @field_validator("evaluation")
+    @classmethod
+    def _average_is_kept(cls, evaluation: EvaluationConfig, info: ValidationInfo) -> EvaluationConfig:
+        """The average of `ema_decay` that is spelled out is the same recipe, and the same score."""
+        if "train" not in info.data:  # refused already
+            return evaluation
+        train: TrainConfig = info.data["train"]
+        ema = averages.checked(evaluation.ema, train, train.kept_steps())
+        return evaluation if ema == evaluation.ema else evaluation.model_copy(update={"ema": ema})
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

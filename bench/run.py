@@ -21,6 +21,7 @@ from torch import nn
 
 import models
 from bench import provenance
+from bench.averages import kept_weights, power_averages
 from bench.data import Dataset
 from bench.errors import InputError, RunError
 from bench.files import checkpoint, jsonl
@@ -28,6 +29,7 @@ from bench.files.atomic import write_json
 from bench.files.run_folder import (
     Phase,
     RunLocked,
+    average_paths,
     failed_attempts,
     is_finished,
     locked,
@@ -49,6 +51,7 @@ from bench.score.evaluate import check_scoring, evaluate, samples_path
 from bench.stopping import Stopped, StopRequest
 from bench.trackers import Tracker, open_trackers
 from bench.train import Trainer
+from bench.weights import header_of
 from models.assets import DamagedAsset, FetchError, MissingAsset
 
 log = logging.getLogger(__name__)
@@ -257,18 +260,32 @@ def _unscored_steps(recipe: Recipe, folder: Path) -> list[int]:
 
 def _ready_steps(recipe: Recipe, folder: Path) -> list[int]:
     """Steps that can be scored now."""
-    checkpoints = folder / "checkpoints"
-    return [step for step in _unscored_steps(recipe, folder) if weights_path(checkpoints, step).exists()]
+    there = {*(folder / "checkpoints").glob("*.safetensors")}
+    return [step for step in _unscored_steps(recipe, folder) if _weights_of(recipe, folder, step) <= there]
+
+
+def _weights_of(recipe: Recipe, folder: Path, step: int) -> set[Path]:
+    """The files that the score of a kept step is of."""
+    return average_paths(folder, recipe.train, step, recipe.evaluation.ema)
 
 
 def _last_usable_step(recipe: Recipe, folder: Path, unscored: list[int]) -> int:
     """The last step that training may continue from: not beyond weights that are yet to be made, or made again."""
     checkpoints = folder / "checkpoints"
-    untrained = [step for step in unscored if checkpoint.load_weights(checkpoints, step) is None]
-    for step in untrained:
-        weights_path(checkpoints, step).unlink(missing_ok=True)
-        forget_samples(samples_path(folder, step))
-    return min(untrained, default=recipe.train.steps)
+    snapshots = power_averages(recipe.train) if unscored and recipe.train.snapshot_steps() else {}
+    lost = {
+        weights_path(checkpoints, step, name): step
+        for step, names in kept_weights(recipe.train).items()
+        for name in names
+        if step in unscored or name in snapshots
+        if checkpoint.load_weights(checkpoints, step, name, recipe.id) is None
+    }
+    for path in lost:
+        path.unlink(missing_ok=True)
+    for step in unscored:
+        if _weights_of(recipe, folder, step) & lost.keys():
+            forget_samples(samples_path(folder, step))
+    return min(lost.values(), default=recipe.train.steps)
 
 
 def _check_batch(recipe: Recipe, world_size: int, micro_batches: int) -> None:
@@ -343,4 +360,5 @@ def build_trainer(
         on_log,
         stop,
         micro_batches,
+        header_of(recipe),
     )

@@ -1,14 +1,14 @@
 """Training: recipe in, checkpoints and metrics out; to resume, run the same command again.
 
-No step waits for the device: losses are summed there and fetched once every `log_every` steps. Optimiser and EMA are
-one fused call each. All randomness of a step is drawn for the whole global batch from a generator seeded by
+No step waits for the device: losses are summed there and fetched once every `log_every` steps. Optimiser and
+each average are one fused call. All randomness of a step is drawn for the whole global batch from a generator seeded by
 (seed, step); every data-parallel rank takes its slice, in `micro_batches` pieces whose gradients are accumulated.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from bench.averages import EMA, RAW, kept_shares, kept_weights
 from bench.data import Dataset
 from bench.errors import RunError
 from bench.files import checkpoint, jsonl
@@ -90,10 +91,12 @@ class Trainer:
         on_log: Callable[[dict[str, Any]], None] = lambda row: None,
         stop: StopRequest | None = None,
         micro_batches: int = 1,
+        header: Mapping[str, str] | None = None,
     ) -> None:
         """`gmacs` is the model's cost per image; `on_log` is told each row of `train.jsonl` (rank 0 writes it).
 
-        The batch size is a multiple of ranks x `micro_batches`.
+        The batch size is a multiple of ranks x `micro_batches`. `header`: what files of kept weights say
+        beside their step and name.
         """
         self.model = model.train()
         self.folder = folder
@@ -111,10 +114,12 @@ class Trainer:
         self._batches = BatchSampler(objective, dataset, train, seed, parallel)
         self._network = parallel.wrap(self.model)
         self._parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        self._ema = {name: p.detach().clone() for name, p in self._parameters.items()}
-        self._averaged = list(self._ema.values())
+        self._kept, self._header = kept_weights(train), header or {}
+        self._shares = {name: share for name, share in kept_shares(train).items() if name != RAW}
+        self._averages = {
+            name: {key: p.detach().clone() for key, p in self._parameters.items()} for name in self._shares
+        }
         self._current = [p.detach() for p in self._parameters.values()]  # share memory with the parameters
-        self._update_ema = get_ema_multi_avg_fn(train.ema_decay)
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(),
             lr=train.learning_rate,
@@ -143,23 +148,22 @@ class Trainer:
         """
         train = self._train
         kept = set(train.kept_steps())
+        self._save_weights()  # where a resumed run had lost them
         self._start_timing()
         while self.step < step:
             self.take_step()
             save = self.step in kept or self.step % train.save_every == 0
-            if save or self.step % train.log_every == 0:
+            # Also before weights are kept: none that are not finite are.
+            if save or self.step in self._kept or self.step % train.log_every == 0:
                 self._write_log()
             if save:
                 self._save_state()
-            if self.step in kept:
-                self._save_weights()
+            self._save_weights()
             if self._all_agree_to_stop():
                 if not save:
                     self._save_state()
                 self._ranks.wait_for_all()
                 raise Stopped(f"stopped on request; saved at step {self.step}")
-        if self.step in kept:  # where a resumed run had lost them
-            self._save_weights()
         self._ranks.wait_for_all()
 
     def _save_state(self) -> None:
@@ -168,9 +172,11 @@ class Trainer:
             checkpoint.save_state(self._checkpoints, self.step, tensors)
 
     def _save_weights(self) -> None:
-        path = weights_path(self._checkpoints, self.step)
-        if self._ranks.is_first and not path.exists():
-            checkpoint.save_tensors(path, self.ema_state_dict(), {"step": str(self.step)})
+        for name in self._kept.get(self.step, ()) if self._ranks.is_first else ():
+            path = weights_path(self._checkpoints, self.step, name)
+            if not path.exists():
+                header = {**self._header, "step": str(self.step), "weights": name}
+                checkpoint.save_tensors(path, self.state_dict(name), header)
 
     def _all_agree_to_stop(self) -> bool:
         """Whether any rank was asked to stop: all ranks learn it after the same step.
@@ -187,12 +193,12 @@ class Trainer:
         self._next_agreement = self.step + max(1, int(interval))
         return requested > 0
 
-    def ema_state_dict(self) -> dict[str, Tensor]:
-        """A full state dict with the averaged parameters, loadable by the model."""
-        return {**self.model.state_dict(), **self._ema}
+    def state_dict(self, name: str = EMA) -> dict[str, Tensor]:
+        """A full state dict of the weights of this name, loadable by the model."""
+        return {**self.model.state_dict(), **({} if name == RAW else self._averages[name])}
 
     def take_step(self) -> None:
-        """One step of the optimiser and the average, on one batch. All ranks must call it."""
+        """One step of the optimiser and the averages, on one batch. All ranks must call it."""
         x0, labels, drawn = self._batches(self.step)
         pieces = self._micro_batches
         split = {name: values.chunk(pieces) for name, values in drawn.items()}
@@ -206,7 +212,8 @@ class Trainer:
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        self._update_ema(self._averaged, self._current, self.step)
+        for name, average in self._averages.items():
+            get_ema_multi_avg_fn(self._shares[name](self.step + 1))([*average.values()], self._current, None)
         finite = means[0].isfinite() & norm.isfinite()
         self._sums += torch.stack([*means, norm, finite])
         self.step += 1
@@ -268,7 +275,7 @@ class Trainer:
             moments = self._optimizer.state[parameter]
             tensors |= {
                 f"model.{name}": parameter,
-                f"ema.{name}": self._ema[name],
+                **{f"{average}.{name}": averaged[name] for average, averaged in self._averages.items()},
                 f"exp_avg.{name}": moments["exp_avg"],
                 f"exp_avg_sq.{name}": moments["exp_avg_sq"],
             }
@@ -281,7 +288,8 @@ class Trainer:
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(tensors[f"model.{name}"])
-                self._ema[name].copy_(tensors[f"ema.{name}"])
+                for average, averaged in self._averages.items():
+                    averaged[name].copy_(tensors[f"{average}.{name}"])
                 self._optimizer.state[parameter] = {
                     "step": torch.tensor(float(self.step), device=self._device),
                     "exp_avg": tensors[f"exp_avg.{name}"].to(self._device),

@@ -22,6 +22,12 @@ def sample(
     ],
     out: Annotated[Path, typer.Option(help="The array, such as samples.npy: uint8 (N, C, H, W).")],
     step: Annotated[int | None, typer.Option(min=1, help="Of a run: which kept step; default: the last.")] = None,
+    ema: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a run: which weights, raw, decay=0.999 or std=0.1; default: the average of its train.ema_decay."
+        ),
+    ] = None,
     num_samples: Annotated[int, typer.Option(min=2, help="How many.")] = 50_000,
     sampler: Annotated[
         str, typer.Option(help=f"{', '.join(SAMPLERS.builtin)}, or the path of your own, module:Name.")
@@ -68,7 +74,7 @@ def sample(
     parse_evaluation(sampler=sampler, sampler_options=options)  # before gigabytes of weights are fetched for it
     with joined(device) as ranks:
         torch_device = prepare_device(device, precision, ranks.local_rank)
-        source = load_weights_of(weights, step, offline)
+        source = load_weights_of(weights, step, offline, ema)
         evaluation = parse_evaluation(
             sampler=sampler,
             sampler_options=options,

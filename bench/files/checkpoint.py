@@ -11,10 +11,11 @@ import logging
 import re
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bench.averages import EMA
 from bench.files.atomic import replace, wait_for_file
 from bench.files.run_folder import STATES_KEPT, weights_path
 from models.tensor_files import HEADER, checksum, read_safetensors
@@ -23,7 +24,11 @@ log = logging.getLogger(__name__)
 
 
 class CorruptCheckpoint(Exception):
-    """A checkpoint file that is truncated, altered, or not one."""
+    """A checkpoint file that is truncated, altered, not one, or another than its place and name say."""
+
+    def __init__(self, path: Path, problem: object) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path, self.problem = path, problem
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -56,7 +61,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors, metadata = read_safetensors(path)
         return tensors, json.loads(metadata[HEADER])
     except (OSError, KeyError, ValueError, RecursionError) as error:
-        raise CorruptCheckpoint(f"{path}: {error}") from None
+        raise CorruptCheckpoint(path, error) from None
 
 
 def save_state(folder: Path, step: int, tensors: dict[str, Tensor]) -> None:
@@ -90,14 +95,36 @@ def load_newest_state(folder: Path, at_most: int) -> tuple[int, dict[str, Tensor
     return None
 
 
-def load_weights(folder: Path, step: int) -> dict[str, Tensor] | None:
-    """EMA weights of a kept step, or None if they are missing or damaged (the latter with a warning)."""
-    path = weights_path(folder, step)
+def load_weights(folder: Path, step: int, name: str = EMA, run: str | None = None) -> dict[str, Tensor] | None:
+    """Weights of a kept step, or None if they are missing or damaged (the latter with a warning)."""
     try:
-        return load_tensors(path)[0] if path.exists() else None
+        return read_weights(folder, step, name, run) if weights_path(folder, step, name).exists() else None
     except CorruptCheckpoint as error:
         log.warning("not whole weights, making them again: %s", error)
         return None
+
+
+def read_weights(folder: Path, step: int, name: str = EMA, run: str | None = None) -> dict[str, Tensor]:
+    """Weights of a kept step, by their name (`bench.averages`); of this run, if the file says of which.
+
+    Raises:
+        CorruptCheckpoint: they are missing or damaged, or say that they are others.
+    """
+    path = weights_path(folder, step, name)
+    tensors, said = load_tensors(path)
+    for key, wanted in (("step", str(step)), ("weights", name), ("run", run)):
+        if wanted is not None and said.get(key, wanted) != wanted:
+            raise CorruptCheckpoint(path, f"says that it is of {key} {said[key]!r}, not {wanted!r}")
+    return tensors
+
+
+def says_its_weights(path: Path) -> bool:
+    """Whether a file says that it is kept weights, and which."""
+    try:
+        with path.open("rb") as opened, safe_open(f"/dev/fd/{opened.fileno()}", framework="pt") as file:
+            return "weights" in json.loads((file.metadata() or {})[HEADER])
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError):
+        return False
 
 
 def _state_path(folder: Path, step: int) -> Path:

@@ -2,7 +2,7 @@
 
 config.yaml      the recipe, its id, its sweep's axes     train.jsonl   one row per log_every steps
 model.json       parameters, GMACs, metrics               evals.jsonl   one row per score: its whole key, its metrics
-sessions.jsonl   one row per start: device, precision     checkpoints/  state-*: to resume; ema-*: kept weights
+sessions.jsonl   one row per start: device, precision     checkpoints/  state-*: to resume; ema-*, raw-*: kept weights
 failures.jsonl   one row per failed attempt               samples/      uint8 arrays and their provenance
 stops.jsonl      one row per start that SLURM stopped
 finished.json    when complete; error.json if given up    log.txt       starts, the rows in words, what went wrong
@@ -23,11 +23,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from bench.averages import EMA, kept_weights, made_of
 from bench.errors import InputError, RunError
 from bench.files import jsonl
 from bench.files.atomic import write_bytes, write_json
 from bench.flops import cost_of
-from bench.recipe import Recipe, parse_recipe
+from bench.recipe import Recipe, TrainConfig, parse_recipe
 from bench.schema import dump_yaml, load_yaml
 from bench.score.metrics import describe_metrics
 from models.parts import look_in, own_folders
@@ -135,14 +136,23 @@ def is_finished(folder: Path) -> bool:
     return (folder / "finished.json").exists()
 
 
-def weights_path(checkpoints: Path, step: int) -> Path:
-    """Where the EMA weights of a kept step are, in a run's folder checkpoints/."""
-    return checkpoints / f"ema-{step:08d}.safetensors"
+def weights_path(checkpoints: Path, step: int, name: str = EMA) -> Path:
+    """Where kept weights are, in a run's folder checkpoints/, by their step and name (`bench.averages`)."""
+    return checkpoints / f"{name.replace(' ', '-')}-{step:08d}.safetensors"
+
+
+def average_paths(folder: Path, train: TrainConfig, step: int, ema: str | None) -> set[Path]:
+    """The files that the average `ema` (`bench.averages`) of a kept step is made of."""
+    return {weights_path(folder / "checkpoints", at, name) for name, at in made_of(ema, train, step)}
 
 
 def is_trained(recipe: Recipe, folder: Path) -> bool:
-    """Whether the weights of every kept step are there."""
-    return all(weights_path(folder / "checkpoints", step).exists() for step in recipe.train.kept_steps())
+    """Whether all weights are there that training keeps."""
+    checkpoints = folder / "checkpoints"
+    wanted = {
+        weights_path(checkpoints, step, name) for step, names in kept_weights(recipe.train).items() for name in names
+    }
+    return wanted <= {*checkpoints.glob("*.safetensors")}
 
 
 def phase_file(folder: Path, name: str, phase: Phase) -> Path:

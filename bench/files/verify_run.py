@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.averages import kept_weights, name_of
 from bench.data.decoders import Pixels
 from bench.data.images import open_images
 from bench.errors import InputError, RunError
 from bench.files import jsonl
 from bench.files.checkpoint import CorruptCheckpoint, load_tensors
-from bench.files.run_folder import is_finished, read_config, read_content, weights_path
+from bench.files.run_folder import average_paths, is_finished, read_config, read_content, weights_path
 from bench.flops import cost_of, training_gmacs
 from bench.recipe import Recipe
 from bench.score.evaluate import reference_of, samples_path, sampling_key
@@ -81,12 +82,17 @@ def _weights(recipe: Recipe, folder: Path) -> Iterator[Check]:
             continue
         if not path.stem.endswith(f"-{int(metadata.get('step', -1)):08d}"):
             problems.append(f"{path}: says that it is of step {metadata.get('step')}")
+        elif "weights" in metadata and path != weights_path(checkpoints, int(metadata["step"]), metadata["weights"]):
+            problems.append(f"{path}: says that it is of the weights {metadata['weights']!r}")
+        if metadata.get("run", recipe.id) != recipe.id:
+            problems.append(f"{path}: says that it is of run {metadata['run']}; its recipe's id is {recipe.id}")
     yield f"{checkpoints}: checksums of {len(paths)} files", problems
     if is_finished(folder):
-        kept = recipe.train.kept_steps()
-        missing = [path for step in kept if not (path := weights_path(checkpoints, step)).exists()]
+        kept = kept_weights(recipe.train)
+        wanted = [weights_path(checkpoints, step, name) for step, names in kept.items() for name in names]
+        missing = [path for path in wanted if not path.exists()]
         yield (
-            f"{checkpoints}: weights of {len(kept)} kept steps",
+            f"{checkpoints}: {len(wanted)} kept weights of {len(kept)} steps",
             [f"{path}: missing, and the run is finished" for path in missing],
         )
 
@@ -94,7 +100,7 @@ def _weights(recipe: Recipe, folder: Path) -> Iterator[Check]:
 def _logged_steps(recipe: Recipe) -> list[int]:
     train = recipe.train
     regular = {*range(train.log_every, train.steps + 1, train.log_every)}
-    return sorted(regular | {*range(train.save_every, train.steps + 1, train.save_every)} | {*train.kept_steps()})
+    return sorted(regular | {*range(train.save_every, train.steps + 1, train.save_every)} | {*kept_weights(train)})
 
 
 def _rows(path: Path, steps: list[int], finished: bool) -> Check:
@@ -150,7 +156,7 @@ def _compute(recipe: Recipe, folder: Path) -> Check:
 def _score_row(recipe: Recipe, folder: Path, row: dict[str, Any]) -> Check:
     """A score's key against the recipe, and the samples it is of."""
     path, step = folder / "evals.jsonl", row["step"]
-    key = {"weights": "ema", **sampling_key(recipe.evaluation, Pixels.id)}
+    key = {"weights": name_of(recipe.evaluation.ema), **sampling_key(recipe.evaluation, Pixels.id)}
     if recipe.data.facts.latents:
         del key["decoder"]  # by name and hash, of a file that need not be here
     problems = [
@@ -158,8 +164,11 @@ def _score_row(recipe: Recipe, folder: Path, row: dict[str, Any]) -> Check:
         for name, value in key.items()
         if name in row and row[name] != value
     ]
-    if not weights_path(folder / "checkpoints", step).exists():
-        problems.append(f"{path}: step {step} has a score, and no weights in checkpoints/")
+    missing = [
+        file.name for file in average_paths(folder, recipe.train, step, recipe.evaluation.ema) if not file.exists()
+    ]
+    if missing:
+        problems.append(f"{path}: step {step} has a score, and no weights in checkpoints/ ({min(missing)})")
     samples = samples_path(folder, step)
     if samples.exists():
         problems += _samples(samples, recipe, row)

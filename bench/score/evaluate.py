@@ -1,7 +1,8 @@
-"""Score one kept step of a run: EMA weights -> samples -> a row with the score's whole key and its metrics."""
+"""Score one kept step of a run: weights -> samples -> a row with the score's whole key and its metrics."""
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,15 @@ import torch
 from torch import nn
 
 import models
+from bench.averages import EMA, name_of, snapshots_in
 from bench.data import DATA, PixelDataset, data_part
 from bench.data.decoders import load_decoder
 from bench.data.images import open_images
 from bench.data.latent_index import data_root, read_index
 from bench.errors import InputError, RunError
-from bench.files import checkpoint
 from bench.files.atomic import wait_for_file
-from bench.files.run_folder import weights_path
+from bench.files.checkpoint import CorruptCheckpoint
+from bench.files.run_folder import average_paths
 from bench.parallel import Execution, Ranks
 from bench.provenance import commit
 from bench.recipe import EvaluationConfig, Recipe
@@ -25,14 +27,16 @@ from bench.sample import Sampling, features_folder, make_samples
 from bench.score.extractors import load_extractor
 from bench.score.fidelity import Scorer, usable_metrics
 from bench.score.reference import Reference, find_reference
+from bench.weights import load_average
 from models.parts import NoOptions
-from models.tensor_files import check_finite
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(
     recipe: Recipe, folder: Path, study_folder: Path, step: int, device: torch.device, execution: Execution
 ) -> dict[str, Any] | None:
-    """Sample with the EMA weights of a kept step, save the samples in the run's folder, and score them.
+    """Sample with the weights of a kept step that `evaluation.ema` names, save the samples, and score them.
 
     Returns:
         On rank 0 a row of evals.jsonl: step, the key (sampler, ..., reference, extractor), the metrics of
@@ -49,12 +53,13 @@ def evaluate(
     latents = read_index(data_root() / recipe.data.name) if recipe.data.facts.latents else None
     decoder = load_decoder(evaluation, device, execution.offline, latents)
     scorer = _scorer(recipe, study_folder, device, execution)
-    key = {"step": step, "weights": "ema", **sampling_key(evaluation, decoder.id)}
+    key = {"step": step, "weights": name_of(evaluation.ema), **sampling_key(evaluation, decoder.id)}
+    made_of_snapshots = snapshots_in(evaluation.ema, recipe.train, step)
     path = samples_path(folder, step)
     speed = make_samples(
         path,
         Sampling.of(recipe),
-        {"run": recipe.id, "seed": recipe.seed, **key, "commit": commit()},
+        {"run": recipe.id, "seed": recipe.seed, **key, **made_of_snapshots, "commit": commit()},
         lambda: _load_model(recipe, folder, step, ranks),
         decoder,
         device,
@@ -142,19 +147,23 @@ def check_scoring(recipe: Recipe, study_folder: Path, offline: bool) -> None:
 
 
 def _load_model(recipe: Recipe, folder: Path, step: int, ranks: Ranks) -> nn.Module:
-    wait_for_file(weights_path(folder / "checkpoints", step))
-    weights = checkpoint.load_weights(folder / "checkpoints", step)
-    (damaged,) = ranks.maximum(float(weights is None))
-    if damaged or weights is None:
-        if ranks.is_first and weights is None:
-            weights_path(folder / "checkpoints", step).unlink(missing_ok=True)  # for training to make it again
-        raise RunError(f"{folder}: the EMA weights of step {step} cannot be read back; submit again to make them again")
+    for path in average_paths(folder, recipe.train, step, recipe.evaluation.ema):
+        wait_for_file(path)
+    model, damaged = models.create_model(**recipe.model.arguments()), None
     try:
-        check_finite(weights)
+        load_average(model, recipe, folder, step, recipe.evaluation.ema)
+    except CorruptCheckpoint as error:
+        log.warning("not whole weights: %s", error)
+        damaged = error.path
     except ValueError as error:
-        raise RunError(f"{weights_path(folder / 'checkpoints', step)}: {error}") from None
-    model = models.create_model(**recipe.model.arguments())
-    model.load_state_dict(weights, strict=True)
+        raise RunError(str(error)) from None
+    if any(ranks.maximum(float(damaged is not None))):
+        if ranks.is_first and damaged:
+            damaged.unlink(missing_ok=True)  # for training to make it again
+        name = name_of(recipe.evaluation.ema).replace(EMA, "EMA")
+        raise RunError(
+            f"{folder}: the {name} weights of step {step} cannot be read back; submit again to make them again"
+        )
     return model
 
 

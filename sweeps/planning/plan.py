@@ -15,6 +15,7 @@ from math import prod
 from pathlib import Path
 from typing import Literal
 
+from bench.averages import RAW, kept_shares, kept_weights
 from bench.errors import InputError
 from bench.files import jsonl
 from bench.files.run_folder import PHASES, STATES_KEPT, is_finished, is_trained, read_error
@@ -30,8 +31,6 @@ from sweeps.planning.speeds import JOB_START_S, Speed, expected_speeds, score_fl
 State = Literal["new", "started", "finished", "failed"]
 
 BYTES_PER_WEIGHT = 4
-# In a training state, fp32: weights, their average, two moments of AdamW.
-COPIES_IN_STATE = 4
 
 
 @dataclass(frozen=True)
@@ -157,12 +156,22 @@ class RunPlan:
         return self.parameters - self.fixed_parameters
 
     @property
+    def copies_in_state(self) -> int:
+        """In a training state, fp32: weights, two moments of AdamW, the averages."""
+        return 3 + sum(name != RAW for name in kept_shares(self.recipe.train))
+
+    @property
     def state_bytes(self) -> int:
-        return self.states * COPIES_IN_STATE * BYTES_PER_WEIGHT * self.trained_weights
+        return self.states * self.copies_in_state * BYTES_PER_WEIGHT * self.trained_weights
+
+    @property
+    def kept_files(self) -> int:
+        """Files of weights that are kept: of scored steps, and snapshots."""
+        return sum(map(len, kept_weights(self.recipe.train).values()))
 
     @property
     def ema_bytes(self) -> int:
-        return len(self.recipe.train.kept_steps()) * BYTES_PER_WEIGHT * self.parameters
+        return self.kept_files * BYTES_PER_WEIGHT * self.parameters
 
     @property
     def sample_bytes(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from bench.commands.quantities import figure, flop_text, macs_text, short_time, size_text, time_text
 from bench.commands.text_table import print_table
 from bench.files.names import visible
-from sweeps.planning.plan import BYTES_PER_WEIGHT, COPIES_IN_STATE, Plan, RunPlan
+from sweeps.planning.plan import BYTES_PER_WEIGHT, Plan, RunPlan
 from sweeps.planning.speeds import (
     CALL_KERNELS,
     CALL_KERNELS_PER_BLOCK,
@@ -47,8 +47,9 @@ a run's share of a job's start, {start:g} s / runs_per_job, is the least for its
 wall time            = the tasks of each array in order of index, the longest first, at most so many at once"""
 
 STORAGE_FORMULAS = """\
-training state       = 4 x 4 bytes x trained parameters: weights, their average, two moments of AdamW
-EMA weights          = 4 bytes x parameters with the position table, a kept step
+training state       = 4 x 4 bytes x trained parameters: weights, their average, two moments of AdamW; each further
+                       average (train.ema_decays, train.ema_stds) is one copy more
+EMA weights          = 4 bytes x parameters with the position table, for each average, kept step and snapshot
 samples              = number x image bytes (uint8), a kept step"""
 
 
@@ -368,9 +369,9 @@ def _devices(ranks: int, device: str) -> str:
 def _storage_lines(run: RunPlan) -> list[str]:
     kept, image = len(run.recipe.train.kept_steps()), run.recipe.data.facts.image_shape
     return [
-        f"states: {run.states} x {COPIES_IN_STATE} x {BYTES_PER_WEIGHT} bytes x {run.trained_weights:,} = "
+        f"states: {run.states} x {run.copies_in_state} x {BYTES_PER_WEIGHT} bytes x {run.trained_weights:,} = "
         f"{size_text(run.state_bytes)}",
-        f"EMA weights: {kept} x {BYTES_PER_WEIGHT} bytes x {run.parameters:,} = {size_text(run.ema_bytes)}",
+        f"EMA weights: {run.kept_files} x {BYTES_PER_WEIGHT} bytes x {run.parameters:,} = {size_text(run.ema_bytes)}",
         f"samples: {kept} x {run.recipe.evaluation.num_samples:,} x {' x '.join(map(str, image))} bytes = "
         f"{size_text(run.sample_bytes)}",
     ]

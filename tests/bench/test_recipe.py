@@ -53,6 +53,9 @@ CHANGES: dict[str, Any] = {
     "train.ema_decay": 0.99,
     "train.label_dropout": 0.2,
     "train.checkpoint_steps": [6, 7],
+    "train.ema_decays": [0.5],
+    "train.ema_stds": [0.1],
+    "train.ema_snapshot_every": 3,
     "evaluation.sampler": "ddim",
     "evaluation.sampler_options": {"eta": 0.5},
     "evaluation.sampling_steps": 5,
@@ -64,6 +67,7 @@ CHANGES: dict[str, Any] = {
     "evaluation.extractor": "inception-v3-compat",
     "evaluation.metrics": ["kid"],
     "evaluation.kid_subset_size": 30,
+    "evaluation.ema": "raw",
     "seed": 1,
 }
 LATENT_CHANGES: dict[str, Any] = {
@@ -98,6 +102,8 @@ NEEDED_BESIDE = {
     "evaluation.sampler_options": {"evaluation.sampler": "ddim"},
     "diffusion.min_snr_gamma": {"diffusion.weighting": "min-snr"},
     "diffusion.p2_gamma": {"diffusion.weighting": "p2"},
+    "train.ema_snapshot_every": {"train.ema_stds": [0.05, 0.1]},
+    "evaluation.ema": {"train.ema_decays": [0]},
 }
 # Parts of one's own, equal to shipped ones but for their names.
 COPY, OBJECTIVE = DIGITS, IDDPM
@@ -195,6 +201,9 @@ DEFAULTS: dict[str, Any] = {
         "log_every": 100,
         "save_every": 5000,
         "allow_accumulation": False,
+        "ema_decays": [],
+        "ema_stds": [],
+        "ema_snapshot_every": None,
     },
     "evaluation": {
         "sampler": "ddpm",
@@ -212,6 +221,7 @@ DEFAULTS: dict[str, Any] = {
         "kid_subset_size": 1000,
         "batch_size": 64,
         "decode_batch_size": 16,
+        "ema": None,
     },
     "seed": 0,
 }

@@ -67,7 +67,7 @@ def test_training_equals_a_plain_loop(tmp_path: Path) -> None:
     for name, p in ours.model.named_parameters():
         if p.requires_grad:
             torch.testing.assert_close(p, parameters[name], atol=2e-5, rtol=1e-4)
-            torch.testing.assert_close(ours.ema_state_dict()[name], ema[name], atol=2e-5, rtol=1e-4)
+            torch.testing.assert_close(ours.state_dict()[name], ema[name], atol=2e-5, rtol=1e-4)
     logged = jsonl.read(tmp_path / "run" / "train.jsonl")
     assert [row["step"] for row in logged] == [2, 4, 6]
     expected = [sum(losses[i : i + 2]) / 2 for i in (0, 2, 4)]
