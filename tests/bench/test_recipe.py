@@ -49,6 +49,13 @@ CHANGES: dict[str, Any] = {
     "train.ema_decay": 0.99,
     "train.label_dropout": 0.2,
     "train.checkpoint_steps": [6, 7],
+    "train.clip_grad_norm": 1.0,
+    "train.warmup_steps": 2,
+    "train.schedule": "cosine",
+    "train.final_learning_rate": 0.1,
+    "train.cooldown_steps": 3,
+    "train.decay_matrices_only": True,
+    "train.non_finite": "skip",
     "evaluation.sampler": "ddim",
     "evaluation.sampler_options": {"eta": 0.5},
     "evaluation.sampling_steps": 5,
@@ -92,6 +99,9 @@ FITTING_FACTS: dict[str, dict[str, Any]] = {
 NEEDED_BESIDE = {
     "evaluation.guidance_scale": {"evaluation.guidance_channels": None},
     "evaluation.sampler_options": {"evaluation.sampler": "ddim"},
+    "train.final_learning_rate": {"train.schedule": "cosine"},
+    "train.cooldown_steps": {"train.schedule": "cooldown", "train.cooldown_steps": 2},
+    "train.decay_matrices_only": {"train.weight_decay": 0.1},
 }
 # Parts of one's own, equal to shipped ones but for their names.
 COPY, OBJECTIVE = DIGITS, IDDPM
@@ -180,6 +190,13 @@ DEFAULTS: dict[str, Any] = {
         "log_every": 100,
         "save_every": 5000,
         "allow_accumulation": False,
+        "clip_grad_norm": None,
+        "warmup_steps": 0,
+        "schedule": "constant",
+        "final_learning_rate": 0.0,
+        "cooldown_steps": 0,
+        "decay_matrices_only": False,
+        "non_finite": "stop",
     },
     "evaluation": {
         "sampler": "ddpm",
