@@ -35,13 +35,17 @@ def compare(
     by: Annotated[
         str | None,
         typer.Option(
-            help="The column of runs that tells designs apart, label (models), or source (folders); default: block "
-            "where there are several, else source, and label where --between names models.",
+            help="The column of runs that tells designs apart, such as learning_rate, label (models), or source "
+            "(folders); default: block where there are several, else source, and label where --between names models.",
         ),
     ] = None,
     source: OldDataOption = None,
     between: Annotated[
-        str | None, typer.Option(help="A,B: two designs, or two models such as B/2,L/4; else a table of all blocks.")
+        str | None,
+        typer.Option(
+            help="A,B: two designs, two values of a setting such as 1e-3,2e-3, or two models such as B/2,L/4; else a "
+            "table of all blocks or values."
+        ),
     ] = None,
     metric: MetricOption = "fid",
     step: StepOption = None,
@@ -52,8 +56,8 @@ def compare(
 ) -> None:
     """Compare two designs at equal compute: better, worse or not distinguishable, and the factor of compute between.
 
-    With fewer than three models of each, and of two models: at equal steps, over seeds. Of more than two block designs:
-    a table of all.
+    With fewer than three models of each, and of two models: at equal steps, over seeds. Of more than two block designs,
+    or values of a setting of the training: a table of all.
     """
     import json
 

@@ -13,8 +13,9 @@ from analysis.compare.one_key import of_one_key
 from analysis.errors import ResultsError
 from analysis.laws.observations import Observations
 from analysis.laws.observed import collected_observations
-from analysis.results.model_names import model_names
+from analysis.results.model_names import model_names, setting
 from analysis.results.published import published
+from analysis.results.run_folders import SETTINGS
 from analysis.results.tables import Tables
 
 BLOCK, LABEL, SOURCE = "block", "label", "source"
@@ -27,37 +28,42 @@ def collected_designs(
     step: int | None = None,
     between: tuple[str, str] | None = None,
 ) -> dict[str, Observations]:
-    """The scores of two designs, or of all block designs, name -> rows at one step.
+    """The scores of two designs, or of all block designs or values of a setting, name -> rows at one step.
 
     What is paired between designs are models, told apart by what they are (`MODEL`), whatever their labels say.
 
     Args:
         results: name -> tables of a folder that `collect` made.
-        by: a column of the runs tables, whose values are the designs, such as block; label: models are; or source: the
-            folders are. Default: what `between` names; else block where there are several; else source.
+        by: a column of the runs tables, whose values are the designs, such as block or learning_rate; label: models
+            are; or source: the folders are. Default: what `between` names; else block where there are several; else
+            source.
         metric: one of `observed.METRICS`.
         step: default: the last that most runs share, which has to be the same of both designs.
-        between: the designs to compare; needed where there are more than two, unless they are blocks.
+        between: the designs to compare, of a setting by their values alone; needed where there are more than two,
+            unless they are blocks or values of a setting.
 
     Raises:
-        ResultsError: an unknown column, not two designs (but blocks), scores that are not comparable (`of_one_key`),
-            designs that differ in data, batch_size or, unless it is what they are, block, or at different steps; and
-            those of `observed.collected_observations`.
+        ResultsError: an unknown column, not two designs (but blocks and settings), scores that are not comparable
+            (`of_one_key`), designs that differ in data or, unless it is what they are, batch_size or block, or at
+            different steps; and those of `observed.collected_observations`.
     """
     by = by or _usual(results, between)
     parts = _parts(results, by)
     if between is not None:
+        between = _meant(between[0], by, parts), _meant(between[1], by, parts)
         unknown = [name for name in between if name not in parts]
         if unknown or len(set(between)) != 2:
             named = f"no design {unknown[0]}" if unknown else f"{between[0]} twice"
             raise ResultsError(f"--between {','.join(between)}: {named}; accepted: two of {', '.join(sorted(parts))}")
         parts = {name: parts[name] for name in between}
-    if len(parts) < 2 or (len(parts) > 2 and by != BLOCK):
+    if len(parts) < 2 or (len(parts) > 2 and by not in (BLOCK, *SETTINGS)):
         hint = _what_to_compare(results) if len(parts) < 2 else "choose two: --between A,B"
         raise ResultsError(
             f"--by {by}: {len(parts)} design{'' if len(parts) == 1 else 's'} ({', '.join(sorted(parts))}); {hint}"
         )
     for name in ("data", "batch_size", *(() if by in (BLOCK, LABEL, SOURCE) else (BLOCK,))):
+        if name == by:
+            continue
         values = {design: sorted(set(map(str, tables.runs[name]))) for design, tables in parts.items()}
         if len(set().union(*values.values())) > 1:
             said = ", ".join(f"{' and '.join(each)} in {design}" for design, each in values.items())
@@ -141,8 +147,25 @@ def _parts(results: Mapping[str, Tables], by: str) -> dict[str, Tables]:
             )
         named = tables.runs.assign(label=[labels[run] for run in tables.runs["run"]])  # a run's own label is free text
         for value, runs in named.groupby(by, dropna=False):
-            parts.setdefault(str(value), []).append(_of_runs(tables, runs))
+            name = f"{by} {setting(value)}" if by in SETTINGS else str(value)
+            parts.setdefault(name, []).append(_of_runs(tables, runs))
     return {name: _named_models(_together(tables), names) for name, tables in parts.items()}
+
+
+def _meant(name: str, by: str, parts: Mapping[str, Tables]) -> str:
+    """The design that somebody calls `name`: of a setting its value, however a number is written, says which."""
+    for design in parts:
+        value = design.removeprefix(f"{by} ")
+        if name in (design, value) or (by in SETTINGS and _is_same_number(name, value)):
+            return design
+    return name
+
+
+def _is_same_number(one: str, other: str) -> bool:
+    try:
+        return float(one) == float(other)
+    except ValueError:
+        return False
 
 
 def _names_of_runs(results: Mapping[str, Tables], column: str) -> dict[str, str]:

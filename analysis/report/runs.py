@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 
 from analysis.report.tables import duration, names, plain_table
-from analysis.results.run_folders import OPTIMISATION_TYPES, SCORE_TYPES
+from analysis.results.run_folders import KNOB_DEFAULTS, OPTIMISATION_TYPES, SCORE_TYPES
 from analysis.results.run_history import SESSION_FACTS, RunHistory, differing_keys, hours
 from analysis.results.tables import Tables, diverged
 
@@ -20,7 +20,8 @@ RECIPE_COLUMNS = ("data", "block", "steps", "batch_size", *OPTIMISATION_TYPES)
 def recipe(tables: Tables, histories: Sequence[RunHistory]) -> dict[str, Any]:
     """What all runs share, as YAML, and where they differ; of `tables` alone, what these say of it."""
     if not histories:
-        known = tables.runs.loc[:, list(RECIPE_COLUMNS)].dropna(axis="columns", how="all")
+        used = [name for name, default in KNOB_DEFAULTS.items() if any(tables.runs[name].dropna() != default)]
+        known = tables.runs.loc[:, [*RECIPE_COLUMNS, *used]].dropna(axis="columns", how="all")
         return {"known": [(str(name), names(known[name])) for name in known.columns]}
     shared, differing = differing_keys([history.recipe for history in histories])
     table = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -120,7 +121,7 @@ def test_a_skipped_step_leaves_all_as_it_was(tmp_path: Path) -> None:
 
 
 def test_after_a_skipped_step_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    """Against a run whose first update is that of the second batch: the bias of Adam's moments is of one update, too."""
+    """Against a run whose first update is that of the second batch: Adam counts one update in both."""
     run = trainer(skipping(learning_rate=1e-3), tmp_path / "run", 0)
     run.train_until(2)
     other = trainer(skipping(learning_rate=1e-3), tmp_path / "other")
@@ -293,10 +294,8 @@ def test_a_run_that_always_fails_ends_with_an_error_and_stays_whole(tmp_path: Pa
 def _trained_on_ranks(ranks: Ranks, recipe: Recipe, folder: Path, bad: tuple[int, ...], stop: int | None) -> int:
     bench.train.SECONDS_BETWEEN_AGREEMENTS = 0
     run = trainer(recipe, folder, *bad, ranks=ranks, stop_after=stop)
-    try:
+    with contextlib.suppress(Stopped):
         run.train_until(12)
-    except Stopped:
-        pass
     return run.step
 
 
