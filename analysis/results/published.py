@@ -242,5 +242,5 @@ def _difference(theirs: float, ours: float) -> dict[str, float]:
 
 def _text(name: str, value: Any) -> str:
     if pd.isna(value):
-        return "none" if name == "guidance_channels" else "unknown"
+        return "none" if name in ("guidance_channels", "clip_grad_norm") else "unknown"
     return f"{value:g}" if isinstance(value, float) else str(value)
