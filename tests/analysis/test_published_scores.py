@@ -20,8 +20,8 @@ from run_folders import collect, evaluation, write_lines, write_run
 import sweeps
 from analysis.results.published import (
     CONDITIONS,
-    KNOBS,
     HEADINGS,
+    KNOBS,
     METRICS,
     compared,
     compared_evaluations,

@@ -159,5 +159,5 @@ def test_runs_of_earlier_versions_were_trained_as_the_defaults_say(tmp_path: Pat
 def test_the_settings_are_those_of_recipes() -> None:
     """All of a recipe's `train` but its length, its pace, and betas, of which there are two."""
     others = {"steps", "betas", "checkpoint_steps", "log_every", "save_every", "allow_accumulation"}
-    assert set(SETTINGS) >= {name for name in KNOB_TYPES} and set(SETTINGS) <= TrainConfig.model_fields.keys() - others
+    assert set(SETTINGS) >= set(KNOB_TYPES) and set(SETTINGS) <= TrainConfig.model_fields.keys() - others
     assert TrainConfig().model_dump(include=set(KNOB_TYPES)) == KNOB_DEFAULTS
