@@ -35,8 +35,9 @@ def compare(
     by: Annotated[
         str | None,
         typer.Option(
-            help="The column of runs that tells designs apart, such as learning_rate, label (models), or source "
-            "(folders); default: block where there are several, else source, and label where --between names models.",
+            help="The column of runs that tells designs apart, such as learning_rate, or several with commas between, "
+            "label (models), or source (folders); default: block where there are several, else source, and label where "
+            "--between names models.",
         ),
     ] = None,
     source: OldDataOption = None,
@@ -66,7 +67,7 @@ def compare(
     names = named_data(data, source)
     if not names:
         raise ResultsError(f"DATA: missing; accepted: {ACCEPTED}")
-    comparison = compared(_designs(names, by, metric, step, _pair(between)), level, seed)
+    comparison = compared(_designs(names, by, metric, step, _pair(between, by)), level, seed)
     if format == "json":
         typer.echo(json.dumps(comparison.to_dict(), indent=1, allow_nan=False))
         return
@@ -105,10 +106,12 @@ def _designs(
     return collected_designs({name: load(folder) for name, folder in found.items()}, by, metric, step, between)
 
 
-def _pair(between: str | None) -> Pair | None:
+def _pair(between: str | None, by: str | None) -> Pair | None:
+    """Two designs, of as many values each as `by` names columns."""
     if between is None:
         return None
-    first, comma, second = (part.strip() for part in between.partition(","))
-    if not (first and comma and second) or "," in second:
-        raise ResultsError(f"--between {between}: accepted: two designs, A,B")
-    return first, second
+    columns = 1 if by is None else 1 + by.count(",")
+    values = [part.strip() for part in between.split(",")]
+    if len(values) != 2 * columns or not all(values):
+        raise ResultsError(f"--between {between}: accepted: two designs, {','.join(['A'] * columns + ['B'] * columns)}")
+    return ", ".join(values[:columns]), ", ".join(values[columns:])

@@ -61,7 +61,7 @@ def differing_settings(runs: pd.DataFrame, columns: Sequence[str]) -> list[str]:
 
 def setting(value: Any) -> str:
     """A setting's value as a recipe has it: 0.001, 32, true, none."""
-    if pd.isna(value):
+    if bool(pd.isna(value)):
         return "none"
     if isinstance(value, (bool, np.bool_)):
         return str(value).lower()

@@ -109,7 +109,30 @@ def test_every_setting_can_be_compared_by(
     found = said(tmp_path / "results", "--by", name, "--between", ",".join(called))
     assert (found["better"], found["worse"]) == tuple(f"{name} {each}" for each in called)
     assert found["means"] == [mean(1.0, "S/4"), mean(1.5, "S/4")]
-    assert load(tmp_path / "results").runs[name].nunique(dropna=False) == 2
+    assert len(load(tmp_path / "results").runs[name].drop_duplicates()) == 2
+
+
+def test_a_grid_of_settings_is_compared_by_both(tmp_path: Path) -> None:
+    factors = {(1e-3, 32): 1.0, (1e-3, 64): 1.2, (2e-3, 32): 1.4, (2e-3, 64): 1.1}
+    for (rate, batch), factor in factors.items():
+        for seed in (0, 1):
+            write_setting(tmp_path / "runs", "S/4", seed, factor, learning_rate=rate, batch_size=batch)
+    collect(tmp_path / "runs", tmp_path / "results")
+    found = said(tmp_path / "results", "--by", "learning_rate,batch_size")["designs"]
+    assert {row["design"]: (row["mean"], row["seeds"]) for row in found} == {
+        f"learning_rate {rate:g}, batch_size {batch}": (mean(factor, "S/4"), 2)
+        for (rate, batch), factor in factors.items()
+    }
+    pair = said(tmp_path / "results", "--by", "batch_size,learning_rate", "--between", "32,1e-3,64,2e-3")
+    assert pair["better"] == "batch_size 32, learning_rate 0.001"
+    assert pair["means"] == [mean(1.0, "S/4"), mean(1.1, "S/4")]
+    for by, problem in (("learning_rate", "differ in batch_size"), ("batch_size", "differ in learning_rate")):
+        with pytest.raises(ResultsError, match=problem):
+            said(tmp_path / "results", "--by", by)
+    with pytest.raises(ResultsError, match="--between 32,64: accepted: two designs, A,A,B,B"):
+        said(tmp_path / "results", "--by", "batch_size,learning_rate", "--between", "32,64")
+    with pytest.raises(ResultsError, match=r"1 design .*\(--by batch_size,learning_rate\)"):
+        said(tmp_path / "results")
 
 
 def test_runs_of_other_settings_are_no_further_seeds(tmp_path: Path) -> None:
