@@ -20,6 +20,7 @@ from analysis.figures.scores import over_seeds, scaling_scores
 from analysis.figures.sources import from_each, measured, open_sources
 from analysis.laws.observed import collected_observations
 from analysis.paper.tables import summary
+from analysis.report.runs import failures
 from analysis.results.run_folders import KNOB_DEFAULTS, KNOB_TYPES, SETTINGS
 from analysis.results.tables import load
 from bench.recipe import TrainConfig
@@ -184,3 +185,18 @@ def test_the_settings_are_those_of_recipes() -> None:
     others = {"steps", "betas", "checkpoint_steps", "log_every", "save_every", "allow_accumulation"}
     assert set(SETTINGS) >= set(KNOB_TYPES) and set(SETTINGS) <= TrainConfig.model_fields.keys() - others
     assert TrainConfig().model_dump(include=set(KNOB_TYPES)) == KNOB_DEFAULTS
+
+
+def test_steps_that_were_left_out_are_columns_and_in_the_report(tmp_path: Path) -> None:
+    for seed, also in ((0, {"skipped": 3}), (1, {"skipped": 0}), (2, {"roll_backs": 1})):
+        path = write_run(tmp_path / "runs", "S/4", seed) / "train.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows[0] |= {"loss": None} if seed == 0 else {}  # all of its steps
+        write_lines(path, [row | also for row in rows])
+    tables = collect(tmp_path / "runs", tmp_path / "results")
+    assert load(tmp_path / "results").train.groupby("seed")["skipped"].max().tolist()[:2] == [3, 0]
+    told = failures(tables, [], [])["failed"]
+    assert [line for line in told if "not finite" in line] == [
+        "S/4, seed 0 (s40): 3 steps were left out, where the loss or its gradient was not finite.",
+        "S/4, seed 2 (s42): it was rolled back once, where the loss or its gradient was not finite.",
+    ]
