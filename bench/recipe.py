@@ -11,7 +11,7 @@ import json
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -134,7 +134,9 @@ class TrainConfig(Section):
     `allow_accumulation`: out of memory, a batch may be split further and its gradients accumulated, which changes
     the order of sums but not what is computed. `ema_decays`, `ema_stds`: averages kept beside that of `ema_decay`
     (`bench.averages`). Two or more of `ema_stds` are also kept every `ema_snapshot_every` steps (default: an
-    `SNAPSHOTS`th of all), so that any other can be made of them.
+    `SNAPSHOTS`th of all), so that any other can be made of them. `final_learning_rate`: where a schedule ends, as a
+    share of `learning_rate`. `decay_matrices_only`: see `bench.training.optimizer.matrices`. `non_finite`: what a run
+    does about a loss or gradient that is not finite, see `bench.training.not_finite`.
     """
 
     steps: Count = 400_000
@@ -151,6 +153,13 @@ class TrainConfig(Section):
     ema_decays: tuple[Beta, ...] = Field(default=(), strict=False)
     ema_stds: tuple[Std, ...] = Field(default=(), strict=False)
     ema_snapshot_every: PositiveInt | None = None
+    clip_grad_norm: PositiveFloat | None = None
+    warmup_steps: int = Field(default=0, ge=0)
+    schedule: Literal["constant", "cosine", "cooldown"] = "constant"
+    final_learning_rate: float = Field(default=0.0, ge=0, le=1)
+    cooldown_steps: int = Field(default=0, ge=0)
+    decay_matrices_only: bool = False
+    non_finite: Literal["stop", "skip", "roll-back"] = "stop"
 
     @model_validator(mode="after")
     def _steps_in_range(self) -> Self:
@@ -175,6 +184,29 @@ class TrainConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        warmup, cooldown = self.warmup_steps, self.cooldown_steps
+        if self.schedule == "cooldown" and not cooldown:
+            raise ValueError("cooldown_steps: missing; schedule cooldown needs it")
+        if self.schedule != "cooldown" and cooldown:
+            raise ValueError(f"cooldown_steps: {cooldown}, but schedule is {self.schedule}; accepted: cooldown")
+        if self.schedule == "constant" and self.final_learning_rate:
+            final = self.final_learning_rate
+            raise ValueError(f"final_learning_rate: {final:g}, but schedule is constant; accepted: cosine, cooldown")
+        if warmup + cooldown > self.steps:
+            also = f" and cooldown_steps {cooldown} together" if cooldown else ""
+            raise ValueError(f"warmup_steps: {warmup}{also} is beyond steps ({self.steps})")
+        if self.schedule == "cosine" and warmup == self.steps:
+            raise ValueError(f"warmup_steps: {warmup} of {self.steps} steps leave none for schedule cosine")
+        return self
+
+    @model_validator(mode="after")
+    def _has_decay(self) -> Self:
+        if self.decay_matrices_only and not self.weight_decay:
+            raise ValueError("decay_matrices_only: true, but weight_decay is 0; accepted: a positive weight_decay")
+        return self
+
     def kept_steps(self) -> list[int]:
         """Steps whose EMA weights are kept and scored: the listed ones and the last."""
         return sorted({*self.checkpoint_steps, self.steps})
@@ -185,6 +217,10 @@ class TrainConfig(Section):
             return []
         every = self.ema_snapshot_every or -(-self.steps // SNAPSHOTS)
         return sorted({*range(every, self.steps + 1, every), *self.kept_steps()})
+
+    def last_save(self, step: int) -> int:
+        """The last step up to `step` whose state is saved, whatever else a run is stopped for; 0 before the first."""
+        return max(step - step % self.save_every, *(kept for kept in self.kept_steps() if kept <= step), 0)
 
 
 class EvaluationConfig(Section):
@@ -320,7 +356,10 @@ class Recipe(Section):
     @property
     def id(self) -> str:
         """Ten hex digits of the SHA-256 of the non-default, result-bearing fields."""
-        content = self.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_RESULT_BEARING)
+        excluded = _NOT_RESULT_BEARING
+        if self.train.non_finite == "roll-back":  # where a run goes back to, and from where
+            excluded = {**excluded, "train": {"allow_accumulation": True}}
+        content = self.model_dump(mode="json", exclude_defaults=True, exclude=excluded)
         content["model"] = self.model.identity()
         content["data"] = {"name": self.data.name, **self.data.non_default()}
         diffusion = self.diffusion.non_default()

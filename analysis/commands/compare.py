@@ -35,13 +35,18 @@ def compare(
     by: Annotated[
         str | None,
         typer.Option(
-            help="The column of runs that tells designs apart, label (models), or source (folders); default: block "
-            "where there are several, else source, and label where --between names models.",
+            help="The column of runs that tells designs apart, such as learning_rate, or several with commas between, "
+            "label (models), or source (folders); default: block where there are several, else source, and label where "
+            "--between names models.",
         ),
     ] = None,
     source: OldDataOption = None,
     between: Annotated[
-        str | None, typer.Option(help="A,B: two designs, or two models such as B/2,L/4; else a table of all blocks.")
+        str | None,
+        typer.Option(
+            help="A,B: two designs, two values of a setting such as 1e-3,2e-3, or two models such as B/2,L/4; else a "
+            "table of all blocks or values."
+        ),
     ] = None,
     metric: MetricOption = "fid",
     step: StepOption = None,
@@ -52,8 +57,8 @@ def compare(
 ) -> None:
     """Compare two designs at equal compute: better, worse or not distinguishable, and the factor of compute between.
 
-    With fewer than three models of each, and of two models: at equal steps, over seeds. Of more than two block designs:
-    a table of all.
+    With fewer than three models of each, and of two models: at equal steps, over seeds. Of more than two block designs,
+    or values of a setting of the training: a table of all.
     """
     import json
 
@@ -62,7 +67,7 @@ def compare(
     names = named_data(data, source)
     if not names:
         raise ResultsError(f"DATA: missing; accepted: {ACCEPTED}")
-    comparison = compared(_designs(names, by, metric, step, _pair(between)), level, seed)
+    comparison = compared(_designs(names, by, metric, step, _pair(between, by)), level, seed)
     if format == "json":
         typer.echo(json.dumps(comparison.to_dict(), indent=1, allow_nan=False))
         return
@@ -101,10 +106,12 @@ def _designs(
     return collected_designs({name: load(folder) for name, folder in found.items()}, by, metric, step, between)
 
 
-def _pair(between: str | None) -> Pair | None:
+def _pair(between: str | None, by: str | None) -> Pair | None:
+    """Two designs, of as many values each as `by` names columns."""
     if between is None:
         return None
-    first, comma, second = (part.strip() for part in between.partition(","))
-    if not (first and comma and second) or "," in second:
-        raise ResultsError(f"--between {between}: accepted: two designs, A,B")
-    return first, second
+    columns = 1 if by is None else 1 + by.count(",")
+    values = [part.strip() for part in between.split(",")]
+    if len(values) != 2 * columns or not all(values):
+        raise ResultsError(f"--between {between}: accepted: two designs, {','.join(['A'] * columns + ['B'] * columns)}")
+    return ", ".join(values[:columns]), ", ".join(values[columns:])

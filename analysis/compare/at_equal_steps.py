@@ -16,8 +16,8 @@ from analysis.laws.observations import Observations
 from analysis.results.tables import MIN_MODELS
 
 CONVENTION = (
-    "Scores are compared as they are, at equal steps and batch, whatever a design computes; the interval is Student's, "
-    "over seeds: of their differences where both designs have the same seeds, else Welch's"
+    "Scores are compared as they are, at equal steps and (but for --by batch_size) batch, whatever a design computes; "
+    "the interval is Student's, over seeds: of their differences where both designs have the same seeds, else Welch's"
 )
 
 

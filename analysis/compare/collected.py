@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +13,10 @@ from analysis.compare.one_key import of_one_key
 from analysis.errors import ResultsError
 from analysis.laws.observations import Observations
 from analysis.laws.observed import collected_observations
-from analysis.results.model_names import model_names
+from analysis.results.model_names import differing_settings, model_names, setting
 from analysis.results.published import published
-from analysis.results.tables import Tables
+from analysis.results.run_folders import SETTINGS
+from analysis.results.tables import MODEL, Tables
 
 BLOCK, LABEL, SOURCE = "block", "label", "source"
 
@@ -27,37 +28,42 @@ def collected_designs(
     step: int | None = None,
     between: tuple[str, str] | None = None,
 ) -> dict[str, Observations]:
-    """The scores of two designs, or of all block designs, name -> rows at one step.
+    """The scores of two designs, or of all block designs or values of a setting, name -> rows at one step.
 
     What is paired between designs are models, told apart by what they are (`MODEL`), whatever their labels say.
 
     Args:
         results: name -> tables of a folder that `collect` made.
-        by: a column of the runs tables, whose values are the designs, such as block; label: models are; or source: the
-            folders are. Default: what `between` names; else block where there are several; else source.
+        by: a column of the runs tables, or several with commas between, whose values are the designs, such as block or
+            learning_rate,batch_size; label: models are; or source: the folders are. Default: what `between` names; else
+            block where there are several; else source.
         metric: one of `observed.METRICS`.
         step: default: the last that most runs share, which has to be the same of both designs.
-        between: the designs to compare; needed where there are more than two, unless they are blocks.
+        between: the designs to compare, of a setting by their values alone; needed where there are more than two,
+            unless they are blocks or values of a setting.
 
     Raises:
-        ResultsError: an unknown column, not two designs (but blocks), scores that are not comparable (`of_one_key`),
-            designs that differ in data, batch_size or, unless it is what they are, block, or at different steps; and
-            those of `observed.collected_observations`.
+        ResultsError: an unknown column, not two designs (but blocks and settings), scores that are not comparable
+            (`of_one_key`), designs that differ in data or, unless it is what they are, batch_size or block, or at
+            different steps; and those of `observed.collected_observations`.
     """
     by = by or _usual(results, between)
-    parts = _parts(results, by)
+    columns = [column.strip() for column in by.split(",")]
+    parts = _parts(results, columns)
     if between is not None:
+        between = _meant(between[0], parts), _meant(between[1], parts)
         unknown = [name for name in between if name not in parts]
         if unknown or len(set(between)) != 2:
             named = f"no design {unknown[0]}" if unknown else f"{between[0]} twice"
             raise ResultsError(f"--between {','.join(between)}: {named}; accepted: two of {', '.join(sorted(parts))}")
         parts = {name: parts[name] for name in between}
-    if len(parts) < 2 or (len(parts) > 2 and by != BLOCK):
+    if len(parts) < 2 or (len(parts) > 2 and not {*columns} <= {BLOCK, *SETTINGS}):
         hint = _what_to_compare(results) if len(parts) < 2 else "choose two: --between A,B"
         raise ResultsError(
             f"--by {by}: {len(parts)} design{'' if len(parts) == 1 else 's'} ({', '.join(sorted(parts))}); {hint}"
         )
-    for name in ("data", "batch_size", *(() if by in (BLOCK, LABEL, SOURCE) else (BLOCK,))):
+    compared = {BLOCK, *columns} if {LABEL, SOURCE} & {*columns} else {*columns}
+    for name in (name for name in ("data", "batch_size", BLOCK) if name not in compared):
         values = {design: sorted(set(map(str, tables.runs[name]))) for design, tables in parts.items()}
         if len(set().union(*values.values())) > 1:
             said = ", ".join(f"{' and '.join(each)} in {design}" for design, each in values.items())
@@ -124,25 +130,54 @@ def _what_to_compare(results: Mapping[str, Tables]) -> str:
     runs = pd.concat([tables.runs for tables in results.values()], ignore_index=True)
     labels = list(dict.fromkeys(model_names(runs)["label"]))
     models = f"two models (--between {','.join(labels[:2])}), " if len(labels) > 1 else ""
-    return f"needed: two; accepted: {models}a column of runs in which they differ (--by COLUMN), or a second folder"
+    settings = ",".join(differing_settings(runs, [*MODEL, BLOCK, "objective"]))
+    return (
+        f"needed: two; accepted: {models}a column of runs in which they differ (--by {settings or 'COLUMN'}), or a "
+        "second folder"
+    )
 
 
-def _parts(results: Mapping[str, Tables], by: str) -> dict[str, Tables]:
+def _parts(results: Mapping[str, Tables], columns: list[str]) -> dict[str, Tables]:
     """Design -> its runs in all folders; their labels are the names of their models."""
     names = _names_of_runs(results, "network")
-    if by == SOURCE:
+    if columns == [SOURCE]:
         return {source: _named_models(tables, names) for source, tables in results.items()}
     labels = _names_of_runs(results, "label")
     parts: dict[str, list[Tables]] = {}
     for source, tables in results.items():
-        if by not in tables.runs.columns:
-            raise ResultsError(
-                f"{source}: runs have no column {by}; accepted: source, {', '.join(tables.runs.columns)}"
-            )
+        for column in columns:
+            if column not in tables.runs.columns:
+                raise ResultsError(
+                    f"{source}: runs have no column {column}; accepted: source, {', '.join(tables.runs.columns)}"
+                )
         named = tables.runs.assign(label=[labels[run] for run in tables.runs["run"]])  # a run's own label is free text
-        for value, runs in named.groupby(by, dropna=False):
-            parts.setdefault(str(value), []).append(_of_runs(tables, runs))
+        groups: Any = named.groupby(columns, dropna=False)
+        for values, runs in groups:
+            called = zip(columns, values, strict=True)
+            said = [f"{column} {setting(value)}" if column in SETTINGS else str(value) for column, value in called]
+            parts.setdefault(", ".join(said), []).append(_of_runs(tables, runs))
     return {name: _named_models(_together(tables), names) for name, tables in parts.items()}
+
+
+def _meant(name: str, designs: Collection[str]) -> str:
+    """The design that somebody calls `name`: of settings their values say which, however a number is written."""
+    if name in designs:
+        return name
+    given = [each.strip() for each in name.split(",")]
+    for design in designs:
+        said = design.split(", ")
+        if len(said) == len(given) and all(map(_is_value, given, said)):
+            return design
+    return name
+
+
+def _is_value(given: str, said: str) -> bool:
+    """Whether "1e-3" is of "learning_rate 0.001"."""
+    column, _, value = said.partition(" ")
+    try:
+        return given == said or (column in SETTINGS and (given == value or float(given) == float(value)))
+    except ValueError:
+        return False
 
 
 def _names_of_runs(results: Mapping[str, Tables], column: str) -> dict[str, str]:

@@ -35,7 +35,7 @@ class DesignTable:
     step: str
     rows: tuple[ModelScores, ...]
     left_out: tuple[str, ...]
-    convention: str = "Mean and range over seeds, at equal steps and batch; lower is better"
+    convention: str = "Mean and range over seeds, at equal steps and (but for --by batch_size) batch; lower is better"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

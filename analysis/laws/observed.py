@@ -11,8 +11,9 @@ from analysis.errors import ResultsError
 from analysis.laws.choices import check_known
 from analysis.laws.compute import COMPUTE, Compute
 from analysis.laws.observations import Observations
-from analysis.results.model_names import model_names
+from analysis.results.model_names import differing_settings, model_names, setting
 from analysis.results.published import published
+from analysis.results.run_folders import SETTINGS
 from analysis.results.tables import Tables, comparable
 
 METRICS = ("fid", "fid_percent", "fid_infinity", "sfid", "kid", "loss")
@@ -21,7 +22,7 @@ LOSS_WINDOW = 0.1  # share of the steps up to the one asked for, the last ones, 
 
 LATENT_SIDE = {256: 32, 512: 64}
 IDENTITY = ["run", "label", "size", "patch", "block", "seed", "gmacs"]
-OF_RUNS = ["params", "tokens", "objective", "batch_size", "data"]
+OF_RUNS = ["params", "tokens", "objective", "data", *SETTINGS]
 
 
 def published_observations(metric: str = "fid", compute: str = "forward", all_steps: bool = False) -> Observations:
@@ -78,7 +79,8 @@ def collected_observations(
 
     Raises:
         ResultsError: an unknown metric, no score, scores that are not `comparable`, runs that differ in more than
-            size, patch, seed and step, the same model and seed twice, or a score that is not positive and finite.
+            size, patch, seed and step, runs of one model that were trained with other settings, the same model and
+            seed twice, or a score that is not positive and finite.
     """
     if metric not in METRICS:
         raise ResultsError(f"metric {metric}: no law of this kind; accepted: {', '.join(METRICS)} (less is better)")
@@ -94,6 +96,11 @@ def collected_observations(
     for name in ("block", "objective", "data", "batch_size"):
         if len(set(table[name])) > 1:
             raise ResultsError(f"the runs differ in {name} ({_values(table[name])}); a law needs one value")
+    for name in differing_settings(table, ["label"]):
+        raise ResultsError(
+            f"runs of one model differ in {name} ({', '.join(map(setting, sorted(table[name].dropna().unique())))}), "
+            f"which are no seeds of one another; keep one value, or compare them: `ditbench compare --by {name}`"
+        )
     counts: dict[int, int] = {int(at): count for at, count in table["step"].value_counts().items()}  # pyright: ignore
     if step is None:
         step = max(at for at, count in counts.items() if 2 * count >= max(counts.values()))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.paper.table_formats import Column, Table, count, fixed, signed, significant
 from analysis.results.published import compared, near_misses
-from analysis.results.run_folders import EVALUATION_KEY_TYPES, OPTIMISATION_TYPES, SIZES
+from analysis.results.run_folders import EVALUATION_KEY_TYPES, SETTINGS, SIZES
 from analysis.results.tables import ResultsError, Tables, comparable, diverged
 from analysis.results.tables import correlations as correlations_of
 
@@ -21,7 +21,7 @@ GMACS = (
 RANGE = "Where a model has several seeds: the mean, with the lowest and the highest seed."
 LEVEL = 0.9
 # What a model's seeds must share to be one row.
-TRAINING = ("model", "params", "gmacs", "data", "batch_size", *OPTIMISATION_TYPES)
+TRAINING = ("model", "params", "gmacs", "data", *SETTINGS)
 
 
 def frechet_name(evals: pd.DataFrame) -> str:

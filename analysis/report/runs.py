@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 
 from analysis.report.tables import duration, names, plain_table
-from analysis.results.run_folders import OPTIMISATION_TYPES, SCORE_TYPES
+from analysis.results.run_folders import KNOB_DEFAULTS, OPTIMISATION_TYPES, SCORE_TYPES
 from analysis.results.run_history import SESSION_FACTS, RunHistory, differing_keys, hours
 from analysis.results.tables import Tables, diverged
 
@@ -20,7 +20,8 @@ RECIPE_COLUMNS = ("data", "block", "steps", "batch_size", *OPTIMISATION_TYPES)
 def recipe(tables: Tables, histories: Sequence[RunHistory]) -> dict[str, Any]:
     """What all runs share, as YAML, and where they differ; of `tables` alone, what these say of it."""
     if not histories:
-        known = tables.runs.loc[:, list(RECIPE_COLUMNS)].dropna(axis="columns", how="all")
+        used = [name for name, default in KNOB_DEFAULTS.items() if any(tables.runs[name].dropna() != default)]
+        known = tables.runs.loc[:, [*RECIPE_COLUMNS, *used]].dropna(axis="columns", how="all")
         return {"known": [(str(name), names(known[name])) for name in known.columns]}
     shared, differing = differing_keys([history.recipe for history in histories])
     table = None
@@ -87,6 +88,7 @@ def failures(tables: Tables, histories: Sequence[RunHistory], undrawn: Sequence[
     """Failed attempts, and what the study lacks; `undrawn`: a line for each figure that it has no data for."""
     runs = tables.runs
     failed = [f"{_run_name(row)} was given up." for row in _in_state(runs, "failed")] or ["No run was given up."]
+    failed += _not_finite(tables)
     for history in histories:
         for row in history.failures.to_dict("records"):
             failed.append(f"{history.label} ({history.run}), {row['phase']}, {row['time']}: {row['error']}")
@@ -113,6 +115,23 @@ def failures(tables: Tables, histories: Sequence[RunHistory], undrawn: Sequence[
     if histories and len(histories) < len(runs):
         missing.append(f"{len(runs) - len(histories)} of {len(runs)} runs have no run folder any more")
     return {"failed": failed, "missing": [*missing, *undrawn] or ["Nothing."]}
+
+
+def _not_finite(tables: Tables) -> list[str]:
+    """What runs did about losses and gradients that were not finite, as their recipes have it."""
+    said, runs = [], tables.runs.set_index("run", drop=False)
+    for column, one, several in (
+        ("skipped", "1 step was left out", "{} steps were left out"),
+        ("roll_backs", "it was rolled back once", "it was rolled back {} times"),
+    ):
+        if column in tables.train.columns:
+            counts: dict[Any, int] = (
+                tables.train.groupby("run", sort=False)[column].max().dropna().astype(int).to_dict()
+            )
+            for run, count in counts.items():
+                name, done = _run_name(runs.loc[run].to_dict()), one if count == 1 else several.format(f"{count:,}")
+                said += [f"{name}: {done}, where the loss or its gradient was not finite."] if count else []
+    return said
 
 
 def _in_state(runs: pd.DataFrame, state: str) -> list[dict[Any, Any]]:

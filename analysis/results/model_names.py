@@ -6,8 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from analysis.results.run_folders import SETTINGS
 from analysis.results.tables import MODEL
 
 
@@ -31,13 +33,39 @@ def model_names(runs: pd.DataFrame) -> pd.DataFrame:
 def designs(runs: pd.DataFrame) -> list[str]:
     """The block design of each run; with the objective, where the runs have several: "adaln-zero, iddpm".
 
+    Where runs of one model differ in a setting of their training, that tells designs apart as well: "adaln-zero,
+    learning_rate 0.001". So runs that differ in more than their seed never count as seeds of one another.
+
     The hash that `ditbench try` puts into the name of a part, my_block_3f2a91c0:MEAN, is left out where none is needed.
     """
     names = runs["block"].tolist()
     if len(set(runs["objective"])) > 1:
         names = [", ".join(filter(None, row)) for row in zip(names, runs["objective"], strict=True)]
+    settings = differing_settings(runs, [*MODEL, "block", "objective"])
+    if settings:
+        said = [
+            [f"{name} {setting(value)}" for name, value in zip(settings, row, strict=True)]
+            for row in runs.loc[:, settings].itertuples(index=False)
+        ]
+        names = [", ".join(filter(None, [name, *each])) for name, each in zip(names, said, strict=True)]
     plain = [re.sub(r"_[0-9a-f]{8}(?=:)", "", name) for name in names]
     return plain if len(set(plain)) == len(set(names)) else names
+
+
+def differing_settings(runs: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """The `SETTINGS` in which runs differ that agree in `columns`."""
+    known = [name for name in SETTINGS if runs[name].nunique(dropna=False) > 1]
+    groups: Any = runs.groupby(list(columns), dropna=False)
+    return [name for name in known if (groups[name].nunique(dropna=False) > 1).any()]
+
+
+def setting(value: Any) -> str:
+    """A setting's value as a recipe has it: 0.001, 32, true, none."""
+    if bool(pd.isna(value)):
+        return "none"
+    if isinstance(value, (bool, np.bool_)):
+        return str(value).lower()
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def _texts(runs: pd.DataFrame, columns: Sequence[str]) -> pd.Series:

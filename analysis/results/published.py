@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.errors import ResultsError
 from analysis.results.csv_text import read_csv
-from analysis.results.run_folders import EVALUATION_KEY_TYPES, OPTIMISATION_TYPES
+from analysis.results.run_folders import EVALUATION_KEY_TYPES, KNOB_DEFAULTS, OPTIMISATION_TYPES
 
 if TYPE_CHECKING:
     from analysis.results.tables import Tables
@@ -24,8 +24,10 @@ CONDITIONS_TABLE = "dit_tables_conditions"
 METRICS = ("fid", "sfid", "inception_score", "precision", "recall")
 # What was trained, and on what: evaluations of anything else have no published row to be near to.
 SUBJECT = ("model", "block", "data")
+# What the papers did without; how a run takes what is not finite is of no concern to them.
+KNOBS = {name: value for name, value in KNOB_DEFAULTS.items() if name != "non_finite"}
 # What else must be as published: of the training (gmacs tells a model whose sizes a recipe overrides), ...
-TRAINING = ("gmacs", "batch_size", *OPTIMISATION_TYPES, "step")
+TRAINING = ("gmacs", "batch_size", *OPTIMISATION_TYPES, *KNOBS, "step")
 # ... and of the evaluation.
 EVALUATION = (
     "weights",
@@ -93,6 +95,7 @@ def published_evaluations() -> pd.DataFrame:
         guidance_scale=guidance_scale,
         guidance_channels=rows["guidance_channels"].where(guidance_scale != 1),
         decoder=rows["decoder"].map(DECODERS),
+        **KNOBS,
     )
     rows = rows.loc[:, [*SUBJECT, *CONDITIONS, *METRICS, "source"]]
     return rows.drop_duplicates([*SUBJECT, *CONDITIONS, "fid"], ignore_index=True)
@@ -108,8 +111,8 @@ def compared_evaluations(evaluations: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         evaluations: one row per evaluation, with the columns `SUBJECT`, `TRAINING`, the evaluation's key and its
-            scores; `IDENTITY` (label, run, seed) and `STATISTICS` may be missing. What is missing of the others
-            counts as unknown, and so not as the published.
+            scores; `IDENTITY` (label, run, seed), `KNOBS` and `STATISTICS` may be missing. What is missing of the
+            others counts as unknown, and so not as the published.
 
     Returns:
         Columns: label, run, seed, model, block, data, step, metric, published, ours, difference (ours - published),
@@ -202,7 +205,8 @@ def _evaluations(tables: Tables) -> pd.DataFrame:
 
 def _records(evaluations: pd.DataFrame) -> list[dict[Any, Any]]:
     columns = [*IDENTITY, *SUBJECT, *TRAINING, *EVALUATION_KEY_TYPES, STATISTICS, *METRICS]
-    return evaluations.reindex(columns=columns).to_dict("records")
+    unsaid = {name: value for name, value in KNOBS.items() if name not in evaluations.columns}
+    return evaluations.assign(**unsaid).reindex(columns=columns).to_dict("records")
 
 
 def _of_same_subject(evaluation: dict[Any, Any], paper: list[dict[Any, Any]]) -> list[dict[Any, Any]]:
@@ -238,5 +242,5 @@ def _difference(theirs: float, ours: float) -> dict[str, float]:
 
 def _text(name: str, value: Any) -> str:
     if pd.isna(value):
-        return "none" if name == "guidance_channels" else "unknown"
+        return "none" if name in ("guidance_channels", "clip_grad_norm") else "unknown"
     return f"{value:g}" if isinstance(value, float) else str(value)

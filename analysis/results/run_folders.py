@@ -70,6 +70,27 @@ TRAIN_TYPES = {
 SESSIONS_TYPES = {"device": "str", "precision": "str", "commit": "str", "time": "str"}
 # Of the recipe's `train`, beside its steps and batch; empty where a run's configuration does not say.
 OPTIMISATION_TYPES = dict.fromkeys(("learning_rate", "weight_decay", "ema_decay", "label_dropout"), "float64")
+# Of it, what earlier versions did not have, and what they did: that stands where a configuration does not say.
+KNOB_TYPES = {
+    "clip_grad_norm": "float64",
+    "warmup_steps": "Int64",
+    "schedule": "str",
+    "final_learning_rate": "float64",
+    "cooldown_steps": "Int64",
+    "decay_matrices_only": "boolean",
+    "non_finite": "str",
+}
+KNOB_DEFAULTS: dict[str, Any] = {
+    "clip_grad_norm": None,
+    "warmup_steps": 0,
+    "schedule": "constant",
+    "final_learning_rate": 0.0,
+    "cooldown_steps": 0,
+    "decay_matrices_only": False,
+    "non_finite": "stop",
+}
+# How a run was trained, beside its data and its steps: runs that differ in one of these are no seeds of one another.
+SETTINGS = ("batch_size", *OPTIMISATION_TYPES, *KNOB_TYPES)
 RUNS_TYPES = {
     "run": "str",
     "sweep": "str",
@@ -92,6 +113,7 @@ RUNS_TYPES = {
     "steps": "Int64",
     "batch_size": "Int64",
     **OPTIMISATION_TYPES,
+    **KNOB_TYPES,
     "state": "str",
     "device": "str",
     "precision": "str",
@@ -313,7 +335,10 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "seed": _given(path, config, "recipe.seed", "Int64"),
         "steps": steps,
         "batch_size": batch_size,
-        **{key: _checked(path, f"recipe.train.{key}", train.get(key), "float64") for key in OPTIMISATION_TYPES},
+        **{
+            key: _checked(path, f"recipe.train.{key}", train.get(key, KNOB_DEFAULTS.get(key)), kind)
+            for key, kind in (OPTIMISATION_TYPES | KNOB_TYPES).items()
+        },
         "state": "finished" if record.finished is not None else "failed" if record.is_failed else "unfinished",
         **last,
         "starts": len(sessions),

@@ -23,6 +23,7 @@ from analysis.results.run_folders import (
     EVALS_TYPES,
     EVALUATION_KEY_TYPES,
     IDDPM,
+    KNOB_DEFAULTS,
     OPTIMISATION_TYPES,
     OTHER_EVALS,
     POSITIVE,
@@ -66,7 +67,13 @@ RUN_COLUMNS = ("run", "label", *MODEL, "block", "seed", "gmacs")
 IDENTITY_TYPES = {name: RUNS_TYPES[name] for name in RUN_COLUMNS}
 # What tables of earlier versions lack, beside `RUN_COLUMNS`, and what stands there then.
 ADDED_LATER = {
-    "runs": {"family": DIT, "objective": IDDPM, "metrics": None, **dict.fromkeys(OPTIMISATION_TYPES)},
+    "runs": {
+        "family": DIT,
+        "objective": IDDPM,
+        "metrics": None,
+        **dict.fromkeys(OPTIMISATION_TYPES),
+        **KNOB_DEFAULTS,
+    },
     "train": {},
     "evals": {"fid_infinity": None, "sfid": None},
 }
@@ -88,12 +95,12 @@ class Tables:
 
     runs: one row per run: run (its id), sweep, label (free text), family, size ("" if unnamed), patch, model, block
         ("" if the family has none), params, gmacs, tokens, hidden_size, depth, num_heads, input_size, data, seed,
-        steps, batch_size, learning_rate, weight_decay, ema_decay and label_dropout (of the recipe), state
+        steps and the `SETTINGS` (batch_size, learning_rate and others of the recipe), state
         (finished, failed or unfinished), device, precision and commit (of the last start), starts (how many),
         started (the first) and finished, as local times, training_gmacs, metrics (JSON: column of evals -> title and
         lower_is_better; read by `own_metrics`).
     train: one row per logged step: the run's `RUN_COLUMNS`; step, loss, mse, vb, lr, grad_norm, images_per_s,
-        gmacs_spent.
+        gmacs_spent; clipped, skipped and roll_backs, where runs have them (docs/runs.md).
     evals: one row per evaluation: the run's `RUN_COLUMNS`; step, the `evaluation_keys`, extractor_accuracy, fid,
         fid_percent (of the trace of the real features' covariance), fid_infinity, sfid (these two empty where they
         were not computed), kid, kid_std, inception_score, inception_score_std, precision, recall, samples (a path

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from bench.commands.quantities import duration
-from bench.files.jsonl import in_words
+from bench.files.jsonl import in_words, loss_in_words, not_finite_in_words
 from bench.files.names import visible
 
 if TYPE_CHECKING:
@@ -82,9 +82,10 @@ def training_progress(console: Console, label: str, steps: int) -> Iterator[Call
             if not trend.text(with_sparks=False):  # a run that continues did not do all before in no time
                 bar.reset(task, completed=row["step"])
             trend.add(row["step"], row["loss"])
-            news = f"loss {row['loss']:.4f}"
+            news = loss_in_words(row)
             if console.width >= WIDE and (fall := trend.text(has_sparks)):
                 news = f"{news} {fall}"
+            news += not_finite_in_words(row, ", ")
             bar.update(task, completed=row["step"], news=news)
 
         yield on_row
@@ -109,10 +110,10 @@ class _Lines:
         elif now - self._printed_s < SECONDS_BETWEEN_LINES and row["step"] < self._steps:
             return
         self._printed_s = now
-        text = f"step {row['step']:,} of {self._steps:,}: loss {row['loss']:.4f}"
+        text = f"step {row['step']:,} of {self._steps:,}: {loss_in_words(row)}{not_finite_in_words(row, ', ')}"
         if first is not None and row["step"] > first["step"]:
             left_s = (now - self._first_s) / (row["step"] - first["step"]) * (self._steps - row["step"])
-            text += f", {first['loss']:.4f} at step {first['step']:,}"
+            text += f", {loss_in_words(first).removeprefix('loss ')} at step {first['step']:,}"
             text += f"; about {duration(left_s)} left" if left_s else ""
         self._print(text)
 

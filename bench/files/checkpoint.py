@@ -64,13 +64,23 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CorruptCheckpoint(path, error) from None
 
 
-def save_state(folder: Path, step: int, tensors: dict[str, Tensor]) -> None:
-    """Write a step's training state, then remove all but the newest `STATES_KEPT`, and what killed writers left."""
+def save_state(folder: Path, step: int, tensors: dict[str, Tensor], kept: int | None = None) -> None:
+    """Write a step's training state, then remove what killed writers left, and all states but the newest `STATES_KEPT`
+    and that of step `kept`.
+    """
     save_tensors(_state_path(folder, step), tensors, {"step": str(step)})
-    for _, path in _states(folder)[:-STATES_KEPT]:
-        path.unlink()
+    for older, path in _states(folder)[:-STATES_KEPT]:
+        if older != kept:
+            path.unlink()
     for path in folder.glob(".*.safetensors.*"):  # left by a writer that was killed; a run has one at a time
         path.unlink()
+
+
+def drop_states_after(folder: Path, step: int) -> None:
+    """Remove the training states beyond `step`."""
+    for later, path in _states(folder):
+        if later > step:
+            path.unlink()
 
 
 def load_state(folder: Path, step: int) -> dict[str, Tensor]:

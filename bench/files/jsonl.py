@@ -27,8 +27,21 @@ def in_words(row: dict[str, Any]) -> str:
     if "loss" not in row:  # a score, whose metrics the recipe chooses
         said = f"Fréchet distance {row['fid']:.4g}" if "fid" in row else "scored"
         return f"step {row['step']:,}: {said}"
-    rate = row["images_per_s"]
-    return f"step {row['step']:,}: loss {row['loss']:.4f}, {rate:,.{0 if rate >= 10 else 2}f} images/s"
+    rate, loss = row["images_per_s"], loss_in_words(row)
+    return f"step {row['step']:,}: {loss}, {rate:,.{0 if rate >= 10 else 2}f} images/s{not_finite_in_words(row, ', ')}"
+
+
+def loss_in_words(row: dict[str, Any]) -> str:
+    """The loss of a row of train.jsonl, which has none where each of its steps was skipped."""
+    return "no loss" if row["loss"] is None else f"loss {row['loss']:.4f}"
+
+
+def not_finite_in_words(row: dict[str, Any], before: str = "") -> str:
+    """What the run did so far about losses that were not finite, after `before`; empty where it did nothing."""
+    skipped, roll_backs = row.get("skipped"), row.get("roll_backs")
+    if skipped:
+        return f"{before}{skipped:,} step{'' if skipped == 1 else 's'} skipped"
+    return f"{before}rolled back {'once' if roll_backs == 1 else f'{roll_backs:,} times'}" if roll_backs else ""
 
 
 def append(path: Path, row: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ config.yaml      the recipe, its id, its sweep's axes     train.jsonl   one row 
 model.json       parameters, GMACs, metrics               evals.jsonl   one row per score: its whole key, its metrics
 sessions.jsonl   one row per start: device, precision     checkpoints/  state-*: to resume; ema-*, raw-*: kept weights
 failures.jsonl   one row per failed attempt               samples/      uint8 arrays and their provenance
-stops.jsonl      one row per start that SLURM stopped
+stops.jsonl      one row per start that SLURM stopped    roll-backs.jsonl  see `bench.training.not_finite`
 finished.json    when complete; error.json if given up    log.txt       starts, the rows in words, what went wrong
 
 Scoring by a job of its own may go on beside training: it has its own lock, and its sessions, failures, error and log

@@ -27,7 +27,7 @@ STYLES: dict[State, str] = {
     "stopped": "red", "trained": "", "unknown": "yellow",
 }  # fmt: skip
 # What a narrow terminal goes without, first to last.
-LEAST_NEEDED = ("node", "restarts", "elapsed", "MFU", "images/s", "trend", "left")
+LEAST_NEEDED = ("node", "restarts", "elapsed", "MFU", "images/s", "trend", "left", "not finite")
 # The table's heads and frame, how many more runs there are, and the cursor's line.
 FRAME_LINES = 6
 # Lower terminals have no room for the bar.

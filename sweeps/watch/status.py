@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bench.files.jsonl import not_finite_in_words
 from bench.files.run_files import RunFiles, read_ends
 from bench.files.run_folder import is_locked, lock_path
 from bench.flops import forward_gmacs, training_gmacs
@@ -38,6 +39,7 @@ class RunStatus:
         job: the id of its live job, else of the last one that started it, and where that runs (`node`).
         job_kind: what that job does; `job_state`: in SLURM's word.
         error: why it was given up.
+        not_finite: what it did about losses that were not finite, in words; empty where it did nothing.
     """
 
     label: str
@@ -59,6 +61,7 @@ class RunStatus:
     job_kind: Kind | None
     job_state: str | None
     error: str | None
+    not_finite: str
 
     @property
     def shown_state(self) -> str:
@@ -153,6 +156,7 @@ def _status(files: RunFiles, state: State, job: RunJob | None, peak_tflops: floa
         job_kind=job.kind if job else kind,
         job_state=job.word if job else None,
         error=files.errors.get("training") or files.errors.get("scoring"),
+        not_finite=not_finite_in_words(train),
     )
 
 

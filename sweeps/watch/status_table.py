@@ -13,7 +13,7 @@ from bench.files.names import visible
 from sweeps.watch.status import RunStatus, State
 
 # Columns of text; the others are figures, aligned right.
-TEXT = ("model", "state", "node")
+TEXT = ("model", "state", "node", "not finite")
 # What is at work or went wrong comes first, where there is no room for all.
 MOST_NEEDED: tuple[State, ...] = (
     "running", "scoring", "failed", "stopped", "unknown", "queued", "trained", "waiting", "finished",
@@ -27,6 +27,7 @@ def cells(run: RunStatus) -> dict[str, str]:
         "state": run.shown_state,
         "step": f"{run.step}/{run.steps}",
         "loss": "" if run.loss is None else f"{run.loss:.4f}",
+        "not finite": run.not_finite,
         "Fréchet distance": "" if run.fid is None else f"{run.fid:.2f} at {run.fid_step}",
         "images/s": "" if run.images_per_s is None else f"{run.images_per_s:.{0 if run.images_per_s >= 10 else 2}f}",
         "MFU": "" if run.mfu is None else f"{100 * run.mfu:.1f} %",
@@ -41,7 +42,8 @@ def cells(run: RunStatus) -> dict[str, str]:
 def print_runs(runs: Sequence[RunStatus], notes: Sequence[str]) -> None:
     """The table, as wide as it must be; under it the counts, when training ends, and the notes."""
     rows = [cells(run) for run in runs]
-    print_table(list(rows[0]), [list(row.values()) for row in rows], [column in TEXT for column in rows[0]])
+    columns = [column for column in rows[0] if column != "not finite" or any(row[column] for row in rows)]
+    print_table(columns, [[row[column] for column in columns] for row in rows], [column in TEXT for column in columns])
     left = _training_left(runs)
     print(f"\n{counts(runs)}{f'; training ends in about {duration(left)}' if left is not None else ''}")
     for note in notes:

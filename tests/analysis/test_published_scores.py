@@ -21,6 +21,7 @@ import sweeps
 from analysis.results.published import (
     CONDITIONS,
     HEADINGS,
+    KNOBS,
     METRICS,
     compared,
     compared_evaluations,
@@ -193,6 +194,12 @@ OTHERS: dict[str, tuple[Any, str, str]] = {
     "weight_decay": (0.01, "0.01", "0"),
     "ema_decay": (0.999, "0.999", "0.9999"),
     "label_dropout": (0.2, "0.2", "0.1"),
+    "clip_grad_norm": (1.0, "1", "none"),
+    "warmup_steps": (5000, "5000", "0"),
+    "schedule": ("cosine", "cosine", "constant"),
+    "final_learning_rate": (0.1, "0.1", "0"),
+    "cooldown_steps": (1000, "1000", "0"),
+    "decay_matrices_only": (True, "True", "False"),
     "step": (350_000, "350000", "400000"),
     "weights": ("raw", "raw", "ema"),
     "sampler": ("ddim", "ddim", "ddpm"),
@@ -210,7 +217,7 @@ OTHERS: dict[str, tuple[Any, str, str]] = {
 
 
 # No guided channels are none; what rows of earlier versions do not say of the statistics, reference and extractor do.
-MAY_BE_MISSING = ("guidance_channels", "reference_statistics")
+MAY_BE_MISSING = ("guidance_channels", "reference_statistics", *KNOBS)
 
 
 def test_every_condition_is_tried() -> None:
@@ -220,7 +227,7 @@ def test_every_condition_is_tried() -> None:
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_differs_in_one_condition_is_named_and_not_compared(tmp_path: Path, name: str) -> None:
     value, ours, theirs = OTHERS[name]
-    of_the_run = {name: value} if name in ("gmacs", *PAPERS_TRAINING) else {}
+    of_the_run = {name: value} if name in ("gmacs", *PAPERS_TRAINING, *KNOBS) else {}
     of_the_row = {} if of_the_run else {name: value}
     run(tmp_path / "runs", "S/2", [{"step": 400_000, **of_the_row}], **of_the_run)
     tables = tables_of(tmp_path)

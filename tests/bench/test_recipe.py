@@ -56,6 +56,13 @@ CHANGES: dict[str, Any] = {
     "train.ema_decays": [0.5],
     "train.ema_stds": [0.1],
     "train.ema_snapshot_every": 3,
+    "train.clip_grad_norm": 1.0,
+    "train.warmup_steps": 2,
+    "train.schedule": "cosine",
+    "train.final_learning_rate": 0.1,
+    "train.cooldown_steps": 3,
+    "train.decay_matrices_only": True,
+    "train.non_finite": "skip",
     "evaluation.sampler": "ddim",
     "evaluation.sampler_options": {"eta": 0.5},
     "evaluation.sampling_steps": 5,
@@ -104,6 +111,9 @@ NEEDED_BESIDE = {
     "diffusion.p2_gamma": {"diffusion.weighting": "p2"},
     "train.ema_snapshot_every": {"train.ema_stds": [0.05, 0.1]},
     "evaluation.ema": {"train.ema_decays": [0]},
+    "train.final_learning_rate": {"train.schedule": "cosine"},
+    "train.cooldown_steps": {"train.schedule": "cooldown", "train.cooldown_steps": 2},
+    "train.decay_matrices_only": {"train.weight_decay": 0.1},
 }
 # Parts of one's own, equal to shipped ones but for their names.
 COPY, OBJECTIVE = DIGITS, IDDPM
@@ -204,6 +214,13 @@ DEFAULTS: dict[str, Any] = {
         "ema_decays": [],
         "ema_stds": [],
         "ema_snapshot_every": None,
+        "clip_grad_norm": None,
+        "warmup_steps": 0,
+        "schedule": "constant",
+        "final_learning_rate": 0.0,
+        "cooldown_steps": 0,
+        "decay_matrices_only": False,
+        "non_finite": "stop",
     },
     "evaluation": {
         "sampler": "ddpm",
