@@ -64,7 +64,7 @@ def check_std(snapshots: Snapshots, std: float, step: int) -> None:
         f"its profile is {error:.0%} off" if error > MOST_ERROR else f"it multiplies rounding errors by {gain:.0f}"
     )
     raise ValueError(
-        f"std={std!r}: made of the {len(snapshots)} snapshots that are there at step {step}, {problem}; accepted there: "
+        f"std={std!r}: made of the {len(snapshots)} snapshots there at step {step}, {problem}; accepted: "
         f"{_accepted(snapshots, step)}; more with a smaller train.ema_snapshot_every"
     )
 

@@ -161,7 +161,7 @@ def test_after_a_few_steps_samples_are_bright_where_digits_are(name: str, digits
     trainer = trainer_of(trained, tmp_path, dataset=digits)
     trainer.train_until(80)
     model = build_model(trained, CPU)
-    model.load_state_dict(trainer.ema_state_dict())
+    model.load_state_dict(trainer.state_dict())
     images = sample(model.eval(), Sampling.of(trained), Pixels(), 0, 60, CPU, "fp32").double()
     ours, theirs = images.mean(0).flatten(), digits.examples()[0].double().mean(0).flatten()
     assert torch.corrcoef(torch.stack([ours, theirs]))[0, 1] > 0.8
