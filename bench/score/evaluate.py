@@ -1,4 +1,4 @@
-"""Score one kept step of a run: EMA weights -> samples -> a row with the score's whole key and its metrics."""
+"""One score of a run: EMA weights of a kept step -> samples -> a row with the score's whole key and its metrics."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from bench.errors import InputError, RunError
 from bench.files import checkpoint
 from bench.files.atomic import wait_for_file
 from bench.files.run_folder import weights_path
+from bench.files.scored import samples_path
 from bench.parallel import Execution, Ranks
 from bench.provenance import commit
-from bench.recipe import EvaluationConfig, Recipe
+from bench.recipe import EvaluationConfig, Recipe, Score
 from bench.sample import Sampling, features_folder, make_samples
 from bench.score.extractors import load_extractor
 from bench.score.fidelity import Scorer, usable_metrics
@@ -30,30 +31,32 @@ from models.tensor_files import check_finite
 
 
 def evaluate(
-    recipe: Recipe, folder: Path, study_folder: Path, step: int, device: torch.device, execution: Execution
+    recipe: Recipe, folder: Path, study_folder: Path, score: Score, device: torch.device, execution: Execution
 ) -> dict[str, Any] | None:
     """Sample with the EMA weights of a kept step, save the samples in the run's folder, and score them.
 
+    Samples that are there, of this score or another one of the same samples, are not made again.
+
     Returns:
-        On rank 0 a row of evals.jsonl: step, the key (sampler, ..., reference, extractor), the metrics of
-        `Scorer.score`, sampling speed (images/s of this session, null if it made none), and the path of the samples
-        inside the folder. None on other ranks.
+        On rank 0 a row of evals.jsonl or scores.jsonl: step, the key (sampler, ..., reference, extractor), the metrics
+        of `Scorer.score`, sampling speed (images/s of this session, null if it made none), and the path of the samples
+        inside the folder; of scores.jsonl also score, its name. None on other ranks.
 
     Raises:
         InputError: the decoder, the reference or the feature network is not there, or is not one.
         RunError: the weights cannot be read, weights, samples or scores are not finite, or the disk is full.
         Stopped: on request; finished batches are kept.
     """
-    ranks, stop, evaluation = execution.ranks, execution.stop, recipe.evaluation
+    ranks, stop, step, evaluation = execution.ranks, execution.stop, score.step, score.evaluation
     # All that scoring needs is made ready first, before hours of sampling.
     latents = read_index(data_root() / recipe.data.name) if recipe.data.facts.latents else None
     decoder = load_decoder(evaluation, device, execution.offline, latents)
-    scorer = _scorer(recipe, study_folder, device, execution)
+    scorer = _scorer(recipe, evaluation, study_folder, device, execution)
     key = {"step": step, "weights": "ema", **sampling_key(evaluation, decoder.id)}
-    path = samples_path(folder, step)
+    path = samples_path(folder, step, score.samples)
     speed = make_samples(
         path,
-        Sampling.of(recipe),
+        Sampling.of(recipe, evaluation),
         {"run": recipe.id, "seed": recipe.seed, **key, "commit": commit()},
         lambda: _load_model(recipe, folder, step, ranks),
         decoder,
@@ -72,7 +75,8 @@ def evaluate(
         return None
     shutil.rmtree(features, ignore_errors=True)
     samples = str(path.relative_to(folder))
-    return {**key, **scorer.key, **scores, "sampling_images_per_s": speed, "samples": samples}
+    name = {"score": score.name} if score.name else {}
+    return {**name, **key, **scorer.key, **scores, "sampling_images_per_s": speed, "samples": samples}
 
 
 def sampling_key(evaluation: EvaluationConfig, decoder: str) -> dict[str, Any]:
@@ -89,11 +93,6 @@ def sampling_key(evaluation: EvaluationConfig, decoder: str) -> dict[str, Any]:
     }
 
 
-def samples_path(folder: Path, step: int) -> Path:
-    """Where the samples of a kept step are: uint8 (N, C, H, W)."""
-    return folder / "samples" / f"step-{step:08d}.npy"
-
-
 def named_reference(name: str, offline: bool) -> Reference:
     """The images of a built-in data set of images by its name, or what `find_reference` finds.
 
@@ -107,13 +106,15 @@ def named_reference(name: str, offline: bool) -> Reference:
     return find_reference(name, offline)
 
 
-def reference_of(recipe: Recipe, offline: bool) -> Reference:
+def reference_of(recipe: Recipe, offline: bool, evaluation: EvaluationConfig | None = None) -> Reference:
     """What a recipe's samples are compared with: the data set's own images, or what the recipe names for latents.
+
+    `evaluation`: one of the recipe's; default: the first.
 
     Raises:
         InputError, MissingAsset: it is not there, is none, or has images of another size than the samples.
     """
-    data, name = recipe.data, recipe.evaluation.reference
+    data, name = recipe.data, (evaluation or recipe.evaluation).reference
     if name is None:
         reference = data_part(data.name).reference(data.name, data.options)
     else:
@@ -132,13 +133,13 @@ def check_scoring(recipe: Recipe, study_folder: Path, offline: bool) -> None:
     Raises:
         InputError, MissingAsset: as `evaluate`.
     """
-    evaluation = recipe.evaluation
-    if evaluation.metrics is None and recipe.data.facts.latents:
-        return  # the suite's own metrics and references of a name always fit; reading these takes a while
-    reference = reference_of(recipe, offline)
-    if evaluation.metrics is not None:
-        extractor = load_extractor(evaluation.extractor, study_folder / "features", offline)
-        usable_metrics(evaluation.metrics, extractor, reference)
+    for evaluation in recipe.evaluations:
+        if evaluation.metrics is None and recipe.data.facts.latents:
+            continue  # the suite's own metrics and references of a name always fit; reading these takes a while
+        reference = reference_of(recipe, offline, evaluation)
+        if evaluation.metrics is not None:
+            extractor = load_extractor(evaluation.extractor, study_folder / "features", offline)
+            usable_metrics(evaluation.metrics, extractor, reference)
 
 
 def _load_model(recipe: Recipe, folder: Path, step: int, ranks: Ranks) -> nn.Module:
@@ -162,8 +163,10 @@ def _load_model(recipe: Recipe, folder: Path, step: int, ranks: Ranks) -> nn.Mod
 _last_scorer: dict[tuple[object, ...], Scorer] = {}
 
 
-def _scorer(recipe: Recipe, study_folder: Path, device: torch.device, execution: Execution) -> Scorer:
-    evaluation, reference = recipe.evaluation, reference_of(recipe, execution.offline)
+def _scorer(
+    recipe: Recipe, evaluation: EvaluationConfig, study_folder: Path, device: torch.device, execution: Execution
+) -> Scorer:
+    reference = reference_of(recipe, execution.offline, evaluation)
     # Its id, not its name: another file may be under that by now.
     names = (reference.id, evaluation.extractor, evaluation.metrics, evaluation.kid_subset_size)
     identity = (*names, recipe.data, study_folder, device, execution.ranks)
