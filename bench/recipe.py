@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
@@ -313,14 +314,20 @@ class Recipe(Section):
 
     def wanted_scores(self) -> list[Score]:
         """All scores that the run makes: by step, then in the order of `evaluations`."""
-        kept, own = self.train.kept_steps(), self.evaluation.samples_id
-        rows = []
-        for number, evaluation in enumerate(self.evaluations):
-            samples = evaluation.samples_id
-            names = (evaluation.id if number else "", samples if samples != own else "")
-            steps = steps_of(self.scores[number - 1], kept) if number else kept
-            rows += [(kept.index(step), number, Score(step, evaluation, *names)) for step in steps if step in kept]
-        return [score for _, _, score in sorted(rows, key=lambda row: row[:2])]
+        kept, own = self.train.kept_steps(), self.evaluation
+        found = [Score(step, own, "", "") for step in kept]
+        for content, evaluation in zip(self.scores, self.evaluations[1:], strict=True):
+            samples = evaluation.samples_id if evaluation.samples_id != own.samples_id else ""
+            steps = steps_of(content, kept)
+            found += [Score(step, evaluation, evaluation.id, samples) for step in kept if step in steps]
+        return sorted(found, key=lambda score: score.step)
+
+    def wanted_samples(self) -> list[tuple[EvaluationConfig, int]]:
+        """Those of `evaluations` that have samples of their own, and at how many kept steps."""
+        scores = {(score.step, score.samples): score for score in reversed(self.wanted_scores())}
+        steps = Counter(samples for _, samples in scores)
+        first = {score.samples: score.evaluation for score in scores.values()}
+        return [(first[samples], steps[samples]) for samples in reversed(steps)]
 
     @property
     def id(self) -> str:

@@ -87,8 +87,10 @@ def training_work(recipe: Recipe) -> float:
 
 def scoring_work(recipe: Recipe) -> float:
     """Of sampling: scores of the same samples share them."""
-    sampled = {(score.step, score.samples): score.evaluation for score in recipe.wanted_scores()}.values()
-    passes = sum(each.num_samples * forward_passes(each, recipe.diffusion) for each in sampled)
+    passes = sum(
+        steps * evaluation.num_samples * forward_passes(evaluation, recipe.diffusion)
+        for evaluation, steps in recipe.wanted_samples()
+    )
     return 1e9 * forward_gmacs(recipe.model) * passes
 
 

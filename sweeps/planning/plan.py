@@ -8,6 +8,7 @@ changes a file.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
@@ -40,16 +41,16 @@ class RunPlan:
     """One run. Compute, hours and seconds are of what is left; seconds are wall time on the job's devices.
 
     `step` is the last one that was logged: a stopped run may repeat up to `train.save_every` steps before it.
-    `scores_left` counts scores that are missing; `to_sample` has an evaluation for each array of samples that they need
-    and that is not there: scores by other features share one. Without speeds there is compute, but no time.
-    `..._start_s` are the run's share of the least that its jobs take.
+    `scores_left` counts scores that are missing; `to_sample` has the evaluations whose samples they need and that are
+    not there, and at how many kept steps: scores by other features share samples. Without speeds there is compute, but
+    no time. `..._start_s` are the run's share of the least that its jobs take.
     """
 
     recipe: Recipe
     state: State
     step: int
     scores_left: int
-    to_sample: tuple[EvaluationConfig, ...]
+    to_sample: tuple[tuple[EvaluationConfig, int], ...]
     gmacs: float
     parameters: int
     fixed_parameters: int
@@ -94,7 +95,7 @@ class RunPlan:
 
     @property
     def scoring_pflop(self) -> float:
-        return sum(map(self.sampling_tflop, self.to_sample)) / 1e3
+        return sum(steps * self.sampling_tflop(evaluation) for evaluation, steps in self.to_sample) / 1e3
 
     @property
     def step_floor_s(self) -> float:
@@ -132,9 +133,9 @@ class RunPlan:
 
     @property
     def scoring_s(self) -> float | None:
-        spent = _total([*map(self.sampling_s, self.to_sample)])
-        if spent is None or self.sampling is None:
+        if self.sampling is None:
             return None
+        spent = sum(steps * (self.sampling_s(evaluation) or 0) for evaluation, steps in self.to_sample)
         return max(spent, self.scoring_start_s) if self.scores_left else 0.0
 
     @property
@@ -181,8 +182,8 @@ class RunPlan:
     @property
     def sample_bytes(self) -> int:
         """uint8 samples of all scores; some share theirs."""
-        sampled = {(score.step, score.samples): score.evaluation for score in self.recipe.wanted_scores()}
-        return sum(each.num_samples for each in sampled.values()) * prod(self.recipe.data.facts.image_shape)
+        number = sum(steps * evaluation.num_samples for evaluation, steps in self.recipe.wanted_samples())
+        return number * prod(self.recipe.data.facts.image_shape)
 
 
 @dataclass(frozen=True)
@@ -365,7 +366,11 @@ def _run_plan(
     cost, state = cost_of(recipe.model.name, recipe.model.architecture()), _state(recipe, folder)
     training_job = training_resources(recipe, profile)
     left = unscored(recipe, folder) if state != "finished" else []
-    samples = {(score.step, score.samples): score.evaluation for score in left}
+    lacking = {
+        (score.step, score.samples) for score in left if not samples_path(folder, score.step, score.samples).exists()
+    }
+    steps = Counter(samples for _, samples in lacking)
+    to_sample = {score.samples: score.evaluation for score in left if score.samples in steps}
     row = jsonl.last_row(folder / "train.jsonl") or {}
     trained, together = is_trained(recipe, folder), scores_in_training(profile)
     # On this machine a few processes do all runs.
@@ -375,7 +380,7 @@ def _run_plan(
         state=state,
         step=recipe.train.steps if trained else row.get("step", 0),
         scores_left=len(left),
-        to_sample=tuple(each for key, each in samples.items() if not samples_path(folder, *key).exists()),
+        to_sample=tuple((evaluation, steps[samples]) for samples, evaluation in to_sample.items()),
         gmacs=cost.macs / 1e9,
         parameters=cost.parameters,
         fixed_parameters=cost.fixed_parameters,

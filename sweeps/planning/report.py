@@ -168,7 +168,7 @@ def _run_json(run: RunPlan) -> dict[str, Any]:
         "scoring_ranks": run.scoring_job.ranks,
         "steps_left": run.steps_left,
         "scores_left": run.scores_left,
-        "samples_left": len(run.to_sample),
+        "samples_left": sum(steps for _, steps in run.to_sample),
         "training_pflop": run.training_pflop,
         "scoring_pflop": run.scoring_pflop,
         "peak_tflops": run.training.peak_tflops if run.training else None,
@@ -320,17 +320,15 @@ def _training_lines(run: RunPlan, device: str) -> list[str]:
 
 def _scoring_lines(run: RunPlan, device: str) -> list[str]:
     """A line for each evaluation that has samples of its own, and their sum where there are several."""
-    steps = Counter(samples for _, samples in {(score.step, score.samples) for score in run.recipe.wanted_scores()})
-    evaluations = {score.samples: score.evaluation for score in reversed(run.recipe.wanted_scores())}
-    left = Counter(evaluation.samples_id for evaluation in run.to_sample)
+    wanted = run.recipe.wanted_samples()
+    left = Counter({evaluation.samples_id: steps for evaluation, steps in run.to_sample})
     started = f", but at least {_start(run)}" if run.scores_left and run.scoring_s == run.scoring_start_s else ""
     hours = f" = {_hours(run.scoring_gpu_hours, device)}"
     lines = []
-    for samples in reversed(evaluations):
-        evaluation = evaluations[samples]
+    for evaluation, steps in wanted:
         number = left[evaluation.samples_id]
         compute = (
-            f"scoring{_with(evaluation, run)}: {number} of {steps[samples]} kept steps left x "
+            f"scoring{_with(evaluation, run)}: {number} of {steps} kept steps left x "
             f"{_samples_of_one(evaluation)} x 2 x {macs_text(run.gmacs)} = "
             f"{flop_text(number * run.sampling_tflop(evaluation))}"
         )
@@ -341,13 +339,13 @@ def _scoring_lines(run: RunPlan, device: str) -> list[str]:
         least = ""
         if seconds == run.sampling_floor_s(evaluation):
             least = f", but at least {_seconds(seconds)} a score to start its kernels"
-        if len(evaluations) == 1:
+        if len(wanted) == 1:
             least += f"{started}{hours}"
         lines.append(
             f"{compute}; / ({_rate(run.sampling)}){least}; {_seconds(seconds)} a score on "
             f"{_devices(run.scoring_job.ranks, device)}"
         )
-    if len(evaluations) > 1:
+    if len(wanted) > 1:
         time = f"{started}{hours}" if run.sampling else ""
         lines.append(f"scoring in all: {run.scores_left} scores left, {flop_text(1e3 * run.scoring_pflop)}{time}")
     return lines
@@ -399,8 +397,10 @@ def _devices(ranks: int, device: str) -> str:
 
 def _storage_lines(run: RunPlan) -> list[str]:
     kept, image = len(run.recipe.train.kept_steps()), run.recipe.data.facts.image_shape
-    sampled = {(score.step, score.samples): score.evaluation.num_samples for score in run.recipe.wanted_scores()}
-    numbers = [f"{many} x {number:,}" for number, many in Counter(sampled.values()).items()]
+    many: Counter[int] = Counter()
+    for evaluation, steps in run.recipe.wanted_samples():
+        many[evaluation.num_samples] += steps
+    numbers = [f"{steps} x {number:,}" for number, steps in many.items()]
     arrays = numbers[0] if len(numbers) == 1 else f"({' + '.join(numbers)})"
     return [
         f"states: {run.states} x {COPIES_IN_STATE} x {BYTES_PER_WEIGHT} bytes x {run.trained_weights:,} = "

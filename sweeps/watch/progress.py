@@ -43,9 +43,10 @@ Show = Callable[[list[RunStatus], Sequence[str]], None]
 def progress(recipes: list[Recipe], console: Console) -> Iterator[Callable[[list[RunStatus]], None]]:
     """Yield the function to call with every new state of the runs, in the order of `recipes`.
 
-    Without a terminal it prints a line for every score and every failure, and every minute how far all runs are.
+    Without a terminal it prints a line for every score by `evaluation` and every failure, and every minute how far all
+    runs are.
     """
-    with _shown(recipes, console, lambda run: (run.scores, run.error), (0, None)) as show:
+    with _shown(recipes, console, lambda run: (run.fid_step, run.error), (None, None)) as show:
         yield lambda runs: show(runs, ())
 
 
@@ -54,9 +55,9 @@ def watch(recipes: list[Recipe], console: Console) -> Iterator[Show]:
     """As `progress`, with notes to show under the table; without a terminal also a line for every change of state."""
 
     def news(run: RunStatus) -> object:
-        return run.shown_state, run.scores, run.error
+        return run.shown_state, run.fid_step, run.error
 
-    with _shown(recipes, console, news, ("waiting", 0, None)) as show:
+    with _shown(recipes, console, news, ("waiting", None, None)) as show:
         yield show
 
 
@@ -99,7 +100,7 @@ class _Lines:
             if news != self._seen.get(run.folder, self._no_news):
                 self._seen[run.folder] = news
                 score = "" if run.fid is None else f"  fid {run.fid:.4g} at {run.fid_step}"
-                if run.scores > 1:
+                if 1 < run.scores < run.wanted_scores:
                     score += f", {run.scores} of {run.wanted_scores} scores"
                 text = run.error or f"step {run.step}/{run.steps}{score}"
                 self._print(f"{run.label:8} {run.shown_state:9} {text}")

@@ -200,6 +200,7 @@ DEFAULTS: dict[str, Any] = {
         "decode_batch_size": 16,
     },
     "seed": 0,
+    "scores": [],
 }
 
 

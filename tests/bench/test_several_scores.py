@@ -23,8 +23,10 @@ from bench.files.run_folder import is_complete, is_finished, read_config, write_
 from bench.files.scored import samples_path, unscored
 from bench.files.verify_run import verify_run
 from bench.parallel import Execution
-from bench.recipe import Recipe
+from bench.recipe import Recipe, parse_recipe
 from bench.run import run, score, train
+from bench.schema import parse_yaml
+from bench.stopping import Stopped, StopRequest
 
 DDIM = {"sampler": "ddim", "sampling_steps": 3}
 GUIDED = {"guidance_scale": 1.5, "guidance_channels": None}
@@ -210,15 +212,11 @@ def test_tables_keep_the_recipes_evaluation_apart(study: StudyFolder, tmp_path: 
     ],
 )
 def test_a_wrong_score_is_named_with_its_place(scores: Any, said: str) -> None:
-    from bench.recipe import parse_recipe
-
     with pytest.raises(InputError, match=rf"^x\.yaml: {said}"):
         parse_recipe({**tiny().model_dump(mode="json"), "scores": scores}, "x.yaml")
 
 
 def test_a_fault_of_the_evaluation_is_not_put_down_to_scores() -> None:
-    from bench.recipe import parse_recipe
-
     content = tiny().model_dump(mode="json")
     content["evaluation"]["kid_subset_size"] = 61
     with pytest.raises(InputError, match=r"^x\.yaml: evaluation\.kid_subset_size"):
@@ -239,6 +237,16 @@ def test_a_product_is_written_out_and_reads_back() -> None:
     assert spelled.scores == ({"guidance_scale": 1.5, "guidance_channels": 1},)
 
 
+def test_the_documentations_example_is_a_recipe() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "runs.md").read_text()
+    (example,) = (block.split("```")[0] for block in text.split("```yaml")[1:] if "\nscores:" in block)
+    content = parse_yaml(example)
+    steps = {"steps": 400_000, "checkpoint_steps": [200_000]}
+    recipe = several(content["scores"], evaluation={**content["evaluation"], "guidance_channels": 1}, train=steps)
+    assert len(recipe.scores) == 8
+    assert [score.step for score in recipe.wanted_scores()].count(400_000) == 9
+
+
 def test_another_sampler_has_its_own_default_options() -> None:
     recipe = several([{"sampler": "ddpm"}], evaluation={"sampler": "ddim", "sampler_options": {"eta": 0.5}})
     assert [each.sampler_id for each in recipe.evaluations] == ["ddim eta=0.5", "ddpm"]
@@ -246,8 +254,6 @@ def test_another_sampler_has_its_own_default_options() -> None:
 
 def test_sigterm_between_two_scores_loses_nothing(study: StudyFolder) -> None:
     """A stop is obeyed at the next batch; what was scored stays."""
-    from bench.stopping import Stopped, StopRequest
-
     home = study("a")
     folder = start(several(), home)
     stop = StopRequest().on(signal.SIGTERM)
