@@ -188,7 +188,8 @@ def collect(
     folder = _folder_of_runs(folder, runs)
     out = out or Path("results") / folder.resolve().name
     collected = tables.collect(read_records(folder), out)
-    typer.echo(f"{len(collected.runs)} runs, {len(collected.evals)} scores: {out}")
+    others = f" and {len(collected.other_evals)} with other settings" if len(collected.other_evals) else ""
+    typer.echo(f"{len(collected.runs)} runs, {len(collected.evals)} scores{others}: {out}")
     _print_published(collected)
 
 

@@ -80,7 +80,7 @@ def _rehearse(study: OwnStudy, own: OwnPart, runs: Path) -> bool:
         Whether a run is left to be trained.
     """
     from bench.commands.text_table import print_table
-    from bench.files.run_folder import is_finished
+    from bench.files.run_folder import is_complete
     from sweeps.expand import run_folders
     from sweeps.groups import local_slots
     from sweeps.own.rehearsal import counted, rehearse
@@ -100,7 +100,7 @@ def _rehearse(study: OwnStudy, own: OwnPart, runs: Path) -> bool:
             rows.append([size, name, f"{cost.parameters:,}", f"{1e-6 * cost.macs:.4g}", ratio, ms])
     print_table(["size", own.called, "parameters", "MMACs", "ratio", "ms/step"], rows, [True, True, *[False] * 4])
     folders = run_folders(study.sweep, runs)
-    left = [recipe for recipe in study.sweep.recipes if not is_finished(folders[recipe.id])]
+    left = [recipe for recipe in study.sweep.recipes if not is_complete(recipe, folders[recipe.id])]
     total, cores = len(study.sweep.recipes), local_slots("cpu")
     if not left:
         typer.echo(f"\nAll {total} runs are finished.")

@@ -278,7 +278,7 @@ class Execution:
         session: recorded in the row of every start: which job, on which node.
         offline: fetch no file of others that is not in the cache.
         trackers: names of `bench.trackers.TRACKERS`.
-        on_log: told every row of train.jsonl and evals.jsonl as it is written.
+        on_log: told every row of train.jsonl, evals.jsonl and scores.jsonl as it is written.
         on_weights: told every kept step once its weights are whole on disk.
     """
 

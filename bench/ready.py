@@ -25,9 +25,11 @@ def check_ready(recipe: Recipe, offline: bool) -> None:
         from bench.score.evaluate import reference_of
 
         reference_of(recipe, offline)
-    evaluation = recipe.evaluation
-    # A reference may be a file or folder of one's own.
-    reference = None if Path(str(evaluation.reference)).exists() else evaluation.reference
-    for name in (evaluation.decoder, reference, EXTRACTORS.find(evaluation.extractor).asset):
+    needed: dict[str | None, None] = {}
+    for evaluation in recipe.evaluations:
+        # A reference may be a file or folder of one's own.
+        reference = None if Path(str(evaluation.reference)).exists() else evaluation.reference
+        needed |= dict.fromkeys((evaluation.decoder, reference, EXTRACTORS.find(evaluation.extractor).asset))
+    for name in needed:
         if name is not None:
             locate(name, offline)

@@ -2,6 +2,7 @@
 
 A recipe's id is the hash of its non-default, result-bearing fields: never of the device, the precision, paths or
 speed options. So changing a default here changes what existing ids mean: give new behaviour a new field instead.
+`scores` are not in it: more looks at weights change neither these nor other scores, and a finished run can get more.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     BeforeValidator,
@@ -32,6 +35,7 @@ from bench.samplers import SAMPLERS, Labels, call_times, sampler_id
 from bench.schema import PartSection, Section, check_options, describe, load_yaml
 from bench.score.extractors import EXTRACTORS
 from bench.score.metrics import FID_INFINITY_MIN_SAMPLES, MANY_SAMPLES, find_metrics
+from bench.score.more_scores import KEPT_STEPS, steps_of, written_out
 from models.parts import look_in
 from models.registry import FAMILIES, configure, family_of, listed_name
 
@@ -282,18 +286,56 @@ class EvaluationConfig(Section):
         """The sampler and its options, as in a score's key: "ddim", "ddim eta=0.5"."""
         return sampler_id(self.sampler, self.sampler_options)
 
+    @property
+    def id(self) -> str:
+        """The same for scores of one key: eight hex digits."""
+        return self._hash(_NOT_OF_THE_KEY)
+
+    @property
+    def samples_id(self) -> str:
+        """The same for scores of the same samples."""
+        return self._hash(_NOT_OF_THE_KEY | _NOT_OF_THE_SAMPLES)
+
+    def _hash(self, exclude: set[str]) -> str:
+        content = self.model_dump(mode="json", exclude_defaults=True, exclude=exclude)
+        if self.guidance_scale == 1:  # nothing is guided
+            content = {key: value for key, value in content.items() if not key.startswith("guidance_")}
+        return _hash(content)[:8]
+
+
+_NOT_OF_THE_KEY = {"batch_size", "decode_batch_size", "metrics"}
+_NOT_OF_THE_SAMPLES = {"reference", "extractor", "kid_subset_size"}
+
+
+class Score(NamedTuple):
+    """One score of a run.
+
+    Attributes:
+        step: the kept step whose weights it is of.
+        name: empty for that of `evaluation`, else the id of one of `scores`.
+        samples: empty for the samples of `evaluation`, else the id of others.
+    """
+
+    step: int
+    evaluation: EvaluationConfig
+    name: str
+    samples: str
+
 
 # What a score's row and its run's say beside the metrics.
 _OTHER_COLUMNS = {
     *EvaluationConfig.model_fields,
     *("step", "weights", "extractor_accuracy", "reference_statistics", "sampling_images_per_s", "samples", "time"),
     *("run", "label", "family", "model", "size", "patch", "hidden_size", "depth", "num_heads", "input_size"),
-    *("block", "seed", "gmacs", "loss"),
+    *("block", "seed", "gmacs", "loss", "score"),
 }
 
 
 class Recipe(Section):
-    """One run. `label` is only how tables and figures name it."""
+    """One run. `label` is only how tables and figures name it.
+
+    `scores`: how kept steps are scored beside `evaluation`, written out as `bench.score.more_scores` says.
+    """
 
     label: str = ""
     model: ModelConfig
@@ -302,16 +344,30 @@ class Recipe(Section):
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = Field(default=0, ge=0, lt=BOUND)
+    scores: tuple[dict[str, Any], ...] = Field(default=(), strict=False)
+
+    @field_validator("scores", mode="before")
+    @classmethod
+    def _written_out(cls, given: Any, info: ValidationInfo) -> Any:
+        if not {"data", "diffusion", "train", "evaluation"} <= info.data.keys():
+            return given  # refused already
+        data, diffusion, train, evaluation = (info.data[name] for name in ("data", "diffusion", "train", "evaluation"))
+
+        def checked(score: EvaluationConfig, steps: Collection[int]) -> EvaluationConfig:
+            check_evaluation(score, diffusion, data)
+            return with_kept_average(score, train, steps)
+
+        try:
+            check_evaluation(evaluation, diffusion, data)
+        except ValueError:
+            return ()  # `_parts_fit` says so
+        return written_out(given, evaluation, train.kept_steps(), checked)
 
     @field_validator("evaluation")
     @classmethod
     def _average_is_kept(cls, evaluation: EvaluationConfig, info: ValidationInfo) -> EvaluationConfig:
-        """The average of `ema_decay` that is spelled out is the same recipe, and the same score."""
-        if "train" not in info.data:  # refused already
-            return evaluation
-        train: TrainConfig = info.data["train"]
-        ema = averages.checked(evaluation.ema, train, train.kept_steps())
-        return evaluation if ema == evaluation.ema else evaluation.model_copy(update={"ema": ema})
+        train: TrainConfig | None = info.data.get("train")  # None: refused already
+        return with_kept_average(evaluation, train, train.kept_steps()) if train else evaluation
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -328,30 +384,33 @@ class Recipe(Section):
             raise ValueError(f"train.batch_size: {size} is larger than the dataset {self.data.name} ({facts.length})")
         OBJECTIVES.find(self.diffusion.objective).check(self.diffusion.options, facts.shape[0], arch.out_channels)
         try:
-            check_sampling(self.evaluation, self.diffusion)
+            check_evaluation(self.evaluation, self.diffusion, self.data)
         except ValueError as error:
             raise ValueError(f"evaluation.{error}") from None
-        taken = EXTRACTORS.find(self.evaluation.extractor).image_shape
-        if taken is not None and taken != facts.image_shape:
-            raise ValueError(
-                f"evaluation.extractor: {self.evaluation.extractor} takes images {taken}, those of {self.data.name} "
-                f"are {facts.image_shape} (C, H, W)"
-            )
-        for key in ("decoder", "reference"):
-            if (getattr(self.evaluation, key) is not None) != facts.latents:
-                problem = "missing; latents need one" if facts.latents else f"{self.data.name} brings its own"
-                raise ValueError(f"evaluation.{key}: {problem}")
-        if self.evaluation.kid_subset_size > min(self.evaluation.num_samples, facts.length):
-            raise ValueError(
-                f"evaluation.kid_subset_size: {self.evaluation.kid_subset_size} is more than num_samples "
-                f"({self.evaluation.num_samples}) or the reference images ({facts.length})"
-            )
-        channels = self.evaluation.guidance_channels
-        if self.evaluation.guidance_scale != 1 and channels is not None and channels > facts.shape[0]:
-            raise ValueError(
-                f"evaluation.guidance_channels: {channels} is more than the model's {facts.shape[0]}; null is all"
-            )
         return self
+
+    @property
+    def evaluations(self) -> tuple[EvaluationConfig, ...]:
+        """All that kept steps are scored by: `evaluation` first, then `scores`."""
+        changed = [{key: value for key, value in score.items() if key != KEPT_STEPS} for score in self.scores]
+        return (self.evaluation, *(self.evaluation.model_copy(update=changes) for changes in changed))
+
+    def wanted_scores(self) -> list[Score]:
+        """All scores that the run makes: by step, then in the order of `evaluations`."""
+        kept, own = self.train.kept_steps(), self.evaluation
+        found = [Score(step, own, "", "") for step in kept]
+        for content, evaluation in zip(self.scores, self.evaluations[1:], strict=True):
+            samples = evaluation.samples_id if evaluation.samples_id != own.samples_id else ""
+            steps = steps_of(content, kept)
+            found += [Score(step, evaluation, evaluation.id, samples) for step in kept if step in steps]
+        return sorted(found, key=lambda score: score.step)
+
+    def wanted_samples(self) -> list[tuple[EvaluationConfig, int]]:
+        """Those of `evaluations` that have samples of their own, and at how many kept steps."""
+        scores = {(score.step, score.samples): score for score in reversed(self.wanted_scores())}
+        steps = Counter(samples for _, samples in scores)
+        first = {score.samples: score.evaluation for score in scores.values()}
+        return [(first[samples], steps[samples]) for samples in reversed(steps)]
 
     @property
     def id(self) -> str:
@@ -367,7 +426,7 @@ class Recipe(Section):
             diffusion["objective"] = self.diffusion.objective
         if diffusion:
             content["diffusion"] = diffusion
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+        return _hash(content)[:10]
 
     @property
     def folder_name(self) -> str:
@@ -381,10 +440,15 @@ LONGEST_LABEL = 200
 
 _NOT_RESULT_BEARING: Any = {
     "label": True,
+    "scores": True,
     **dict.fromkeys(("model", "data", "diffusion"), True),  # parts say themselves what they are
     "train": {"log_every": True, "save_every": True, "allow_accumulation": True},
     "evaluation": {"batch_size": True, "decode_batch_size": True},
 }
+
+
+def _hash(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def parse_evaluation(**given: Any) -> EvaluationConfig:
@@ -404,6 +468,45 @@ def by_flag(problem: str) -> str:
     key, colon, what = problem.partition(":")
     key, dot, option = key.partition(".")
     return f"--{'sampler-option ' if dot else key.replace('_', '-')}{option}{colon}{what}"
+
+
+def with_kept_average(evaluation: EvaluationConfig, train: TrainConfig, steps: Collection[int]) -> EvaluationConfig:
+    """An evaluation of these kept steps; the average of `ema_decay` that is spelled out is the same score.
+
+    Raises:
+        ValueError: `ema: why the average cannot be had`.
+    """
+    ema = averages.checked(evaluation.ema, train, steps)
+    return evaluation if ema == evaluation.ema else evaluation.model_copy(update={"ema": ema})
+
+
+def check_evaluation(evaluation: EvaluationConfig, diffusion: DiffusionConfig, data: DataConfig) -> None:
+    """Refuse an evaluation that does not fit what is learned and of which data.
+
+    Raises:
+        ValueError: `key: what is wrong`, of `evaluation`.
+    """
+    facts = data.facts
+    check_sampling(evaluation, diffusion)
+    taken = EXTRACTORS.find(evaluation.extractor).image_shape
+    if taken is not None and taken != facts.image_shape:
+        raise ValueError(
+            f"extractor: {evaluation.extractor} takes images {taken}, those of {data.name} are "
+            f"{facts.image_shape} (C, H, W)"
+        )
+    for key in ("decoder", "reference"):
+        if (getattr(evaluation, key) is not None) != facts.latents:
+            raise ValueError(
+                f"{key}: {'missing; latents need one' if facts.latents else f'{data.name} brings its own'}"
+            )
+    if evaluation.kid_subset_size > min(evaluation.num_samples, facts.length):
+        raise ValueError(
+            f"kid_subset_size: {evaluation.kid_subset_size} is more than num_samples ({evaluation.num_samples}) or the "
+            f"reference images ({facts.length})"
+        )
+    channels = evaluation.guidance_channels
+    if evaluation.guidance_scale != 1 and channels is not None and channels > facts.shape[0]:
+        raise ValueError(f"guidance_channels: {channels} is more than the model's {facts.shape[0]}; null is all")
 
 
 def check_sampling(evaluation: EvaluationConfig, diffusion: DiffusionConfig) -> None:

@@ -1,5 +1,7 @@
 """One run, in one folder: train -> sample -> score at every kept step. Interrupted and repeated, it continues.
 
+A kept step is scored by the recipe's `evaluation` and by all of its `scores` that are for it.
+
 `run` does all of it; `train` and `score` do their part, where jobs of their own score checkpoints. All ranks of a run
 call them alike; rank 0 writes. What the folder holds: see `bench/files/run_folder.py`.
 """
@@ -13,6 +15,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ from bench.files.run_folder import (
     average_paths,
     failed_attempts,
     is_finished,
+    is_trained,
     locked,
     logging_to,
     read_config,
@@ -41,13 +45,14 @@ from bench.files.run_folder import (
     weights_path,
     write_model,
 )
+from bench.files.scored import EVALS, SCORES, rows_path, samples_path, unscored
 from bench.flops import cost_of
 from bench.objectives import OBJECTIVES
 from bench.parallel import Execution, OnLog, Parallel, lost_a_peer, prepare_device
 from bench.randomness import Stream, generator
-from bench.recipe import Recipe
+from bench.recipe import Recipe, Score
 from bench.sample import forget_samples
-from bench.score.evaluate import check_scoring, evaluate, samples_path
+from bench.score.evaluate import check_scoring, evaluate
 from bench.stopping import Stopped, StopRequest
 from bench.trackers import Tracker, open_trackers
 from bench.train import Trainer
@@ -91,7 +96,7 @@ def train(folder: Path, execution: Execution) -> None:
 
 
 def score(folder: Path, study_folder: Path, execution: Execution) -> None:
-    """Score every kept step that has weights and no score yet; arguments and errors as `run`."""
+    """Make every score that is missing and whose weights are there; arguments and errors as `run`."""
     recipe, ranks = read_config(folder), execution.ranks
     with (
         _working_on(folder, "scoring", execution),
@@ -100,12 +105,14 @@ def score(folder: Path, study_folder: Path, execution: Execution) -> None:
         device = _device(execution)
         if ranks.is_first:
             jsonl.append(folder / "scoring-sessions.jsonl", _session(device, execution))
-            jsonl.cut_after(folder / "evals.jsonl", recipe.train.steps)
-        while ready := ranks.from_first(_ready_steps(recipe, folder)):
-            for step in ready:
-                _score_step(recipe, folder, study_folder, step, device, execution, trackers)
-        if ranks.is_first and not _unscored_steps(recipe, folder):
-            _finish(recipe, folder)
+            _cut_scores(recipe, folder)
+            if recipe.scores:  # their metrics, if they were added after training
+                write_model(recipe, folder)
+        while ready := ranks.from_first(_ready(recipe, folder)):
+            for one in ready:
+                _score(recipe, folder, study_folder, one, device, execution, trackers)
+        if ranks.is_first:
+            _finish_if_complete(recipe, folder)
 
 
 def _device(execution: Execution) -> torch.device:
@@ -179,14 +186,14 @@ def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: E
         return
     parallel = Parallel(_device(execution), execution.precision, ranks)
     check_scoring(recipe, folder.parent, execution.offline)
-    dataset = recipe.data.load(parallel.device)
-    cost = cost_of(recipe.model.name, recipe.model.architecture())
     micro_batches = ranks.from_first(read_micro_batches(folder))
     _check_batch(recipe, ranks.world_size, micro_batches)
     if ranks.is_first and study_folder:
-        jsonl.cut_after(folder / "evals.jsonl", recipe.train.steps)  # a row that a crash cut short
-    unscored = ranks.from_first(_unscored_steps(recipe, folder))
-    usable = ranks.from_first(_last_usable_step(recipe, folder, unscored) if ranks.is_first else 0)
+        _cut_scores(recipe, folder)
+    left = ranks.from_first(unscored(recipe, folder))
+    usable = ranks.from_first(_last_usable_step(recipe, folder, left) if ranks.is_first else 0)
+    # Then nothing needs a training state, which may have been cleared away.
+    trained = ranks.from_first(usable == recipe.train.steps and is_trained(recipe, folder))
     trackers: list[Tracker] = []
 
     def on_log(row: dict[str, Any]) -> None:
@@ -195,37 +202,45 @@ def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: E
         for tracker in trackers:
             tracker.log(row)
 
-    trainer = build_trainer(recipe, dataset, folder, cost.macs / 1e9, parallel, on_log, execution.stop, micro_batches)
-    trainer.resume(at_most=usable)
+    trainer = None
+    if not trained:
+        dataset, cost = recipe.data.load(parallel.device), cost_of(recipe.model.name, recipe.model.architecture())
+        gmacs, stop = cost.macs / 1e9, execution.stop
+        trainer = build_trainer(recipe, dataset, folder, gmacs, parallel, on_log, stop, micro_batches)
+        trainer.resume(at_most=usable)
+    begins_at = trainer.step if trainer else recipe.train.steps
     if ranks.is_first:
         write_model(recipe, folder)
-        facts = {"resumed_from_step": trainer.step, "micro_batches": micro_batches}
+        facts = {"resumed_from_step": begins_at, "micro_batches": micro_batches}
         jsonl.append(folder / "sessions.jsonl", {**_session(parallel.device, execution), **facts})
-    log.info("%s from step %d", "resumed" if trainer.step else "started", trainer.step)
-    with _trackers(recipe, folder, trainer.step, execution) as opened:
+    log.info("%s from step %d", "resumed" if begins_at else "started", begins_at)
+    with _trackers(recipe, folder, begins_at, execution) as opened:
         trackers += opened
-        for step in unscored:
-            trainer.train_until(step)
+        for step, scores in groupby(left, key=lambda score: score.step):
+            if trainer:
+                trainer.train_until(step)
             execution.on_weights(step)
-            if study_folder:
-                _score_step(recipe, folder, study_folder, step, parallel.device, execution, trackers)
-        trainer.train_until(recipe.train.steps)
+            for one in scores:
+                if study_folder:
+                    _score(recipe, folder, study_folder, one, parallel.device, execution, trackers)
+        if trainer:
+            trainer.train_until(recipe.train.steps)
     if ranks.is_first and study_folder:
-        _finish(recipe, folder)
+        _finish_if_complete(recipe, folder)
 
 
-def _score_step(
+def _score(
     recipe: Recipe,
     folder: Path,
     study_folder: Path,
-    step: int,
+    score: Score,
     device: torch.device,
     execution: Execution,
     trackers: list[Tracker],
 ) -> None:
-    row = evaluate(recipe, folder, study_folder, step, device, execution)
+    row = evaluate(recipe, folder, study_folder, score, device, execution)
     if row is not None:
-        jsonl.append(folder / "evals.jsonl", row)
+        jsonl.append(rows_path(folder, score), row)
         log.info("%s", jsonl.in_words(row))
         execution.on_log(row)
         for tracker in trackers:
@@ -248,43 +263,50 @@ def _session(device: torch.device, execution: Execution) -> dict[str, Any]:
     return {**provenance.session(device, execution.precision, execution.ranks.world_size), **execution.session}
 
 
-def _finish(recipe: Recipe, folder: Path) -> None:
+def _finish_if_complete(recipe: Recipe, folder: Path) -> None:
+    if unscored(recipe, folder):
+        return  # of weights that a job of its own has yet to make
+    if added := unscored(read_config(folder), folder):
+        log.info("%d scores were added meanwhile; the next start makes them", len(added))
+        return
     write_json(folder / "finished.json", {"step": recipe.train.steps, "time": jsonl.now()})
 
 
-def _unscored_steps(recipe: Recipe, folder: Path) -> list[int]:
-    """Kept steps without a whole row in evals.jsonl."""
-    scored = {row["step"] for row in jsonl.read(folder / "evals.jsonl")}
-    return [step for step in recipe.train.kept_steps() if step not in scored]
+def _cut_scores(recipe: Recipe, folder: Path) -> None:
+    """Drop rows that a crash cut short."""
+    for name in (EVALS, SCORES):
+        jsonl.cut_after(folder / name, recipe.train.steps)
 
 
-def _ready_steps(recipe: Recipe, folder: Path) -> list[int]:
-    """Steps that can be scored now."""
+def _ready(recipe: Recipe, folder: Path) -> list[Score]:
+    """Scores that can be made now."""
     there = {*(folder / "checkpoints").glob("*.safetensors")}
-    return [step for step in _unscored_steps(recipe, folder) if _weights_of(recipe, folder, step) <= there]
+    return [score for score in unscored(recipe, folder) if _weights_of(recipe, folder, score) <= there]
 
 
-def _weights_of(recipe: Recipe, folder: Path, step: int) -> set[Path]:
-    """The files that the score of a kept step is of."""
-    return average_paths(folder, recipe.train, step, recipe.evaluation.ema)
+def _weights_of(recipe: Recipe, folder: Path, score: Score) -> set[Path]:
+    """The files of weights that a score needs."""
+    return average_paths(folder, recipe.train, score.step, score.evaluation.ema)
 
 
-def _last_usable_step(recipe: Recipe, folder: Path, unscored: list[int]) -> int:
+def _last_usable_step(recipe: Recipe, folder: Path, left: list[Score]) -> int:
     """The last step that training may continue from: not beyond weights that are yet to be made, or made again."""
     checkpoints = folder / "checkpoints"
-    snapshots = power_averages(recipe.train) if unscored and recipe.train.snapshot_steps() else {}
+    steps = {score.step for score in left}
+    wanted = {path for score in left for path in _weights_of(recipe, folder, score)}
+    snapshots = power_averages(recipe.train) if left and recipe.train.snapshot_steps() else {}
     lost = {
-        weights_path(checkpoints, step, name): step
+        path: step
         for step, names in kept_weights(recipe.train).items()
         for name in names
-        if step in unscored or name in snapshots
+        if (path := weights_path(checkpoints, step, name)) in wanted or step in steps or name in snapshots
         if checkpoint.load_weights(checkpoints, step, name, recipe.id) is None
     }
     for path in lost:
         path.unlink(missing_ok=True)
-    for step in unscored:
-        if _weights_of(recipe, folder, step) & lost.keys():
-            forget_samples(samples_path(folder, step))
+    for score in left:
+        if _weights_of(recipe, folder, score) & lost.keys():
+            forget_samples(samples_path(folder, score.step, score.samples))
     return min(lost.values(), default=recipe.train.steps)
 
 

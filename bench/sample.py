@@ -60,10 +60,10 @@ class Sampling:
     num_classes: int
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Sampling:
-        """The samples that a recipe asks for."""
+    def of(cls, recipe: Recipe, evaluation: EvaluationConfig | None = None) -> Sampling:
+        """The samples that a recipe asks for, by its `evaluation` or one of its `scores`."""
         arch = recipe.model.architecture()
-        return cls(recipe.evaluation, recipe.seed, recipe.diffusion, arch.input_shape, arch.num_classes)
+        return cls(evaluation or recipe.evaluation, recipe.seed, recipe.diffusion, arch.input_shape, arch.num_classes)
 
     def batches(self) -> Iterator[tuple[int, int]]:
         """The (start, stop) of every batch, in order, `batch_size` samples each."""

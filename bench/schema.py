@@ -137,8 +137,10 @@ def describe(error: ValidationError, schema: type[BaseModel]) -> str:
     others = f" (and {len(more)} more)" if more else ""
     if not path:
         return f"{message}{others}"
-    # A section's own check begins its message with the key, as `patch_size: ...`.
-    separator = "." if first["type"] == "value_error" and re.match(r"[a-z_]+: ", message) else ": "
+    separator = ": "
+    # A section's own check begins its message with the key, as `patch_size: ...`, or the place in a list, `[2]: ...`.
+    if first["type"] == "value_error" and (own := re.match(r"[a-z_]+: |\[", message)):
+        separator = "" if own[0] == "[" else "."
     return f"{'.'.join(path)}{separator}{message}{others}"
 
 

@@ -1,6 +1,6 @@
 """Experiment trackers beside the metric files: optional, told every row, and never able to stop a run.
 
-train.jsonl and evals.jsonl remain the record. Importing this module imports no tracker, and not torch.
+train.jsonl, evals.jsonl and scores.jsonl remain the record. Importing this module imports no tracker, and not torch.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,7 +37,7 @@ class Tracker(Protocol):
     """Shows a run elsewhere."""
 
     def log(self, row: dict[str, Any]) -> None:
-        """Take a row of train.jsonl or evals.jsonl; the latter has a "fid"."""
+        """Take a row of train.jsonl, evals.jsonl or scores.jsonl; those of scores have a "fid"."""
         ...
 
     def close(self) -> None:
@@ -125,9 +126,9 @@ class _TensorBoard:
 
         from bench.files import jsonl
 
-        train, evals = jsonl.read(folder / "train.jsonl"), jsonl.read(folder / "evals.jsonl")
+        train, *evals = (jsonl.read(folder / name) for name in ("train.jsonl", "evals.jsonl", "scores.jsonl"))
         self._writer = SummaryWriter(folder / "tensorboard", purge_step=0, flush_secs=10)
-        for row in [*(row for row in train if row["step"] <= resumed_from), *evals]:
+        for row in chain((row for row in train if row["step"] <= resumed_from), *evals):
             self.log(row)
 
     def log(self, row: dict[str, Any]) -> None:
@@ -141,8 +142,8 @@ class _TensorBoard:
 class _Wandb:
     """A wandb run: project the study, name the label. Offline, and its account, by wandb's own variables.
 
-    Curves have their own step (train/step, eval/step), as wandb's drops rows that are not in order. wandb cannot take
-    rows back: steps repeated after a resumption are in its history twice.
+    Curves have their own step (train/step, eval/step, and one for each of the recipe's `scores`), as wandb's drops rows
+    that are not in order. wandb cannot take rows back: steps repeated after a resumption are in its history twice.
     """
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
@@ -172,7 +173,8 @@ class _Wandb:
             ) from None
         if self._run.id != run_id and not self._run.disabled:
             raise RunError(f"this process has another wandb run open, {self._run.id}")
-        for kind in ("train", "eval"):
+        scores = (_of_score(score.id) for score in recipe.evaluations[1:])
+        for kind in ("train", "eval", *scores):
             self._run.define_metric(f"{kind}/step")
             self._run.define_metric(f"{kind}/*", step_metric=f"{kind}/step")
 
@@ -204,7 +206,13 @@ def _no_terminal() -> Iterator[None]:
 
 
 def _kind(row: dict[str, Any]) -> str:
+    if "score" in row:
+        return _of_score(row["score"])
     return "eval" if "fid" in row else "train"
+
+
+def _of_score(name: str) -> str:
+    return f"eval-{name}"
 
 
 def _scalars(row: dict[str, Any]) -> dict[str, float]:

@@ -78,9 +78,20 @@ def local_slots(device: str) -> int:
 
 def work(recipe: Recipe) -> float:
     """A whole run's cost in multiply-accumulates, training and sampling, for the order of tasks and time left."""
-    evaluation = recipe.evaluation
-    passes = len(recipe.train.kept_steps()) * evaluation.num_samples * forward_passes(evaluation, recipe.diffusion)
-    return recipe.train.steps * step_work(recipe) + 1e9 * forward_gmacs(recipe.model) * passes
+    return training_work(recipe) + scoring_work(recipe)
+
+
+def training_work(recipe: Recipe) -> float:
+    return recipe.train.steps * step_work(recipe)
+
+
+def scoring_work(recipe: Recipe) -> float:
+    """Of sampling: scores of the same samples share them."""
+    passes = sum(
+        steps * evaluation.num_samples * forward_passes(evaluation, recipe.diffusion)
+        for evaluation, steps in recipe.wanted_samples()
+    )
+    return 1e9 * forward_gmacs(recipe.model) * passes
 
 
 def step_work(recipe: Recipe) -> float:

@@ -76,7 +76,7 @@ def submit(
 
     progress_before = None
     while _unfinished(current := state()):
-        progress = [(status.step, status.fid_step) for status in current]
+        progress = [(status.step, status.scores) for status in current]
         if progress == progress_before:
             raise RunError(f"the jobs ended without progress; the reason is in their logs: {study / 'jobs'}")
         jobs = _start_jobs(queue, study, device, precision, trackers)

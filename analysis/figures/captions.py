@@ -28,10 +28,13 @@ def in_short(scores: Sequence[Scores], varied: tuple[str, ...] = ()) -> str:
 
     Said once where all sources agree, else of each; without what the figure has `varied`.
     """
-    told = {"published" if one.source.published else one.source.name: _short(one, varied) for one in scores}
-    if len(set(told.values())) == 1:
-        return f"Scores of {next(iter(told.values()))}."
-    return f"Scores of {'; '.join(f'{name}: {text}' for name, text in told.items())}."
+    told: dict[str, dict[str, None]] = {}
+    for one in scores:
+        told.setdefault("published" if one.source.published else one.source.name, {})[_short(one, varied)] = None
+    texts = {text for each in told.values() for text in each}
+    if len(texts) == 1:
+        return f"Scores of {texts.pop()}."
+    return f"Scores of {'; '.join(f'{name}: {text}' for name, each in told.items() for text in each)}."
 
 
 def _short(scores: Scores, varied: tuple[str, ...]) -> str:
@@ -57,16 +60,13 @@ def unnamed(models: Sequence[str]) -> str:
 
 def keys(scores: Sequence[Scores]) -> str:
     """The names with a hash in them that scores were made with, one line for each source; the papers' have none."""
-    lines = {
-        one.source.name: ", ".join(
-            f"{column} {' and '.join(values)}"
-            for column in HASHED
-            if len(values := sorted({str(value) for value in one.evals[column] if pd.notna(value)}))
-        )
-        for one in scores
-        if not one.source.published
-    }
-    return "\n".join(f"{name}: {text}." for name, text in lines.items())
+    lines = []
+    for study in by_study([one for one in scores if not one.source.published]):
+        evals = pd.concat([one.evals for one in study])
+        said = {name: sorted({str(value) for value in evals[name] if pd.notna(value)}) for name in HASHED}
+        text = ", ".join(f"{name} {' and '.join(values)}" for name, values in said.items() if values)
+        lines.append(f"{study[0].source.name}: {text}.")
+    return "\n".join(lines)
 
 
 def protocols(scores: Sequence[Scores], varied: tuple[str, ...] = ()) -> str:

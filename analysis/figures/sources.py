@@ -25,7 +25,8 @@ Read = TypeVar("Read")
 @dataclass(frozen=True)
 class Source:
     """name: "published" or the results folder's name; tables: as `analysis.results.tables` describes them, but for
-    their models' names (`measured`). design: the one whose runs these are, if the study has several block designs.
+    their models' names (`measured`). design: the one whose runs these are, if the study has several block designs, and
+    how they were scored, if they were in several ways.
     """
 
     name: str

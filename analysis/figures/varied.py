@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from analysis.drawing.picture import NothingToDraw
-from analysis.figures.scores import Scores, finite
+from analysis.figures.scores import Scores, finite, unhashed
 from analysis.figures.sources import Source
 from analysis.results.tables import evaluation_keys
 
@@ -16,7 +17,8 @@ def varied(source: Source, setting: str, ignored: tuple[str, ...] = ()) -> list[
     """Scores that differ in `setting` only: a group for each step, data and rest of the evaluation key.
 
     A group holds the runs that were scored at two values of `setting` at least, at the last step at which any was: a
-    seed with one value alone would move the mean there, and nowhere else.
+    seed with one value alone would move the mean there, and nowhere else. Where there are several, each group's source
+    says in its `design` in what it differs from the others.
     ignored: keys that `setting` decides.
 
     Raises:
@@ -35,5 +37,21 @@ def varied(source: Source, setting: str, ignored: tuple[str, ...] = ()) -> list[
         raise NothingToDraw(
             f"no run was scored at several values of {setting}; needed: two scores that differ in it only"
         )
-    groups = several.groupby(rest, dropna=False, sort=False)
-    return [Scores(source, group.loc[group["step"] == group["step"].max()]) for _, group in groups]
+    groups = [
+        group.loc[group["step"] == group["step"].max()] for _, group in several.groupby(rest, dropna=False, sort=False)
+    ]
+    keys = pd.concat([group.head(1) for group in groups])
+    apart = [name for name in rest if not source.published and len(keys[name].unique()) > 1]
+    designs = [
+        ", ".join(filter(None, [source.design, *(_said(name, group[name].iloc[0]) for name in apart)]))
+        for group in groups
+    ]
+    return [Scores(replace(source, design=design), group) for design, group in zip(designs, groups, strict=True)]
+
+
+def _said(name: str, value: Any) -> str:
+    """A setting's value where that tells groups apart: "ddim", "guidance scale 1.5"; nothing where it has none."""
+    if pd.isna(value):
+        return ""
+    text = f"{value:g}" if isinstance(value, float) else unhashed(value)
+    return text if name in ("sampler", "data") else f"{name.replace('_', ' ')} {text}"

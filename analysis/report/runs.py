@@ -125,9 +125,8 @@ def _not_finite(tables: Tables) -> list[str]:
         ("roll_backs", "it was rolled back once", "it was rolled back {} times"),
     ):
         if column in tables.train.columns:
-            counts: dict[Any, int] = (
-                tables.train.groupby("run", sort=False)[column].max().dropna().astype(int).to_dict()
-            )
+            most: Any = tables.train.groupby("run", sort=False)[column].max()
+            counts: dict[Any, int] = most.dropna().astype(int).to_dict()
             for run, count in counts.items():
                 name, done = _run_name(runs.loc[run].to_dict()), one if count == 1 else several.format(f"{count:,}")
                 said += [f"{name}: {done}, where the loss or its gradient was not finite."] if count else []

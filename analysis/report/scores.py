@@ -45,7 +45,7 @@ def scores(study: Study) -> dict[str, Any]:
         shown = evals.drop(columns=[*EVALUATION_KEY_TYPES, "samples", "size", "patch"])
         found["folded"].append(plain_table("evals", "Every score of every run", "", shown))
     if not others.empty:
-        caption = "Scores of samples that were made with other settings than the recipe's"
+        caption = "Scores with other settings than the recipe's evaluation"
         found["folded"].append(plain_table("other-evals", caption, "Not to be compared with the others.", others))
     return found
 

@@ -54,7 +54,7 @@ def designs(runs: pd.DataFrame) -> list[str]:
 
 def differing_settings(runs: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """The `SETTINGS` in which runs differ that agree in `columns`."""
-    known = [name for name in SETTINGS if runs[name].nunique(dropna=False) > 1]
+    known = [name for name in SETTINGS if len(runs[name].unique()) > 1]
     groups: Any = runs.groupby(list(columns), dropna=False)
     return [name for name in known if (groups[name].nunique(dropna=False) > 1).any()]
 

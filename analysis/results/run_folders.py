@@ -129,7 +129,9 @@ POSITIVE = ("gmacs", "steps", "batch_size")
 COST_KEYS = ("params", "gmacs")
 SHAPE_KEYS = ("tokens", "hidden_size", "depth", "num_heads", "input_size")
 
-TRAIN, EVALS, OTHER_EVALS = "train.jsonl", "evals.jsonl", "other-evals.jsonl"
+TRAIN, EVALS = "train.jsonl", "evals.jsonl"
+# Of the recipe's `scores`, and of samples that anyone made of its weights; a row of the former says which, in `score`.
+SCORES, OTHER_EVALS = "scores.jsonl", "other-evals.jsonl"
 
 # Sample i has class i modulo the number of classes, so these are one each of the classes 0 to 9.
 GRID_SAMPLES = 10
@@ -168,8 +170,8 @@ class Run:
     """One run: `row` of the runs table, its `train` and `evals` lines.
 
     samples: step -> (N, C, H, W) uint8, the last evaluated step with them or none at all. real: as
-    `RunRecord.real_images`. other_evals: scores of samples that were made with other settings than the recipe's
-    (`ditbench evaluate --run`).
+    `RunRecord.real_images`. other_evals: scores with other settings than the recipe's `evaluation`: by its `scores`,
+    then those that `ditbench evaluate --run` added.
     """
 
     folder: Path
@@ -188,7 +190,7 @@ def read_run(record: RunRecord) -> Run:
         ResultsError: a line is damaged, or a key is missing.
     """
     evals = _evals(record, EVALS)
-    others = _evals(record, OTHER_EVALS)
+    others = _other_evals(record)
     samples = _samples(record, evals)
     real = record.real_images(GRID_SAMPLES) if samples else None
     return Run(record.folder, _row(record), _train(record), evals, samples, real, others)
@@ -273,6 +275,16 @@ def _evals(record: RunRecord, name: str) -> pd.DataFrame:
     if twice:
         raise ResultsError(f"{record.folder / name}: step {twice[0]} has two scores for one evaluation; accepted: one")
     return evals
+
+
+def _other_evals(record: RunRecord) -> pd.DataFrame:
+    own = _evals(record, SCORES).drop(columns="score", errors="ignore")
+    added = _evals(record, OTHER_EVALS)
+    if own.empty or added.empty:
+        return added if own.empty else own
+    # Scores of the run's own samples once more say nothing new.
+    whole = pd.concat([own, added], ignore_index=True)
+    return whole.drop_duplicates(["step", *EVALUATION_KEY_TYPES, *SCORE_TYPES], ignore_index=True)
 
 
 def _samples(record: RunRecord, evals: pd.DataFrame) -> dict[int, np.ndarray]:

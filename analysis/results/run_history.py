@@ -14,6 +14,7 @@ from analysis.errors import ResultsError
 from analysis.results.run_folders import RunRecord, label_of, table_of_lines, value_of
 from analysis.results.tables import Tables
 
+SPEED = "sampling_images_per_s"
 SESSION_FACTS = ("device", "precision", "threads", "world_size", "torch", "python", "commit", "cluster")
 FAILURE_TYPES = {"time": "str", "error": "str"}
 # Of training, and of scoring by jobs of their own.
@@ -83,14 +84,19 @@ def hours(tables: Tables, histories: list[RunHistory]) -> pd.DataFrame:
     Columns: run, label, seed, training_hours and sampling_hours (wall time), training_device_hours (times the
     devices of the session that trained the step; empty without its history). Training: steps x batch / images_per_s
     of each row of the log; steps that an interruption repeated count once. Sampling: num_samples /
-    sampling_images_per_s of the scores made with the recipe's settings; empty if one does not say its speed.
+    sampling_images_per_s of the scores by the recipe's `evaluation`, empty if one does not say its speed, and of those
+    of others that say it.
     Waiting, start-up and the feature network are in neither.
     """
     sessions = {history.run: history.sessions for history in histories}
     rows = []
     for run in tables.runs.to_dict("records"):
         train = tables.train.loc[tables.train["run"] == run["run"]]
-        evals = tables.evals.loc[tables.evals["run"] == run["run"]]
+        evals, others = (
+            table.loc[table["run"] == run["run"]].reindex(columns=["num_samples", SPEED])
+            for table in (tables.evals, tables.other_evals)
+        )
+        timed = pd.concat([evals, others.dropna(subset=SPEED)])
         intervals = train["step"].diff().fillna(train["step"]).astype(float)
         wall = intervals * run["batch_size"] / train["images_per_s"] / 3600
         rows.append(
@@ -99,7 +105,7 @@ def hours(tables: Tables, histories: list[RunHistory]) -> pd.DataFrame:
                 "label": run["label"],
                 "seed": run["seed"],
                 "training_hours": wall.sum(skipna=False),
-                "sampling_hours": _sampling_hours(evals),
+                "sampling_hours": _sampling_hours(timed),
                 "training_device_hours": (wall * _devices(train["step"], sessions.get(run["run"]))).sum(skipna=False),
             }
         )
@@ -167,9 +173,7 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _sampling_hours(evals: pd.DataFrame) -> float:
-    if "sampling_images_per_s" not in evals.columns:
-        return float("nan")
-    spent: Any = evals["num_samples"].astype(float) / evals["sampling_images_per_s"] / 3600
+    spent: Any = evals["num_samples"].astype(float) / evals[SPEED].astype(float) / 3600
     return spent.sum(skipna=False)
 
 

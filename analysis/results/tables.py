@@ -29,6 +29,7 @@ from analysis.results.run_folders import (
     POSITIVE,
     RUNS_TYPES,
     SCORE_TYPES,
+    SCORES,
     SIZES,
     TRAIN,
     TRAIN_TYPES,
@@ -109,7 +110,8 @@ class Tables:
         modulo the number of classes.
     earlier_samples: run id -> step -> the same, of the runs of the smallest seed, if images are small.
     real: data -> (10, C, H, W) uint8, real images of the classes of such samples, and the number of classes.
-    other_evals: as evals, of samples that were made with other settings than the recipe's, such as guidance.
+    other_evals: as evals, with other settings than the recipe's `evaluation`, such as guidance: by its `scores`, and of
+        samples that anyone made of its weights.
 
     gmacs are 10^9 multiply-accumulates of one forward pass of one image, which the DiT paper calls Gflops.
     training_gmacs = gmacs x 3 x batch_size x steps, the whole recipe's training compute (DiT paper, Fig. 9).
@@ -153,7 +155,7 @@ def collect(records: Iterable[RunRecord], out: Path) -> Tables:
         train=_joined(runs, [run.train for run in runs], TRAIN_TYPES, TRAIN),
         evals=_joined(runs, [run.evals for run in runs], EVALS_TYPES, EVALS),
         samples={run.row["run"]: run.samples[max(run.samples)] for run in runs if run.samples},
-        other_evals=_joined(runs, [run.other_evals for run in runs], EVALS_TYPES, OTHER_EVALS),
+        other_evals=_joined(runs, [run.other_evals for run in runs], EVALS_TYPES, f"{SCORES} or {OTHER_EVALS}"),
         earlier_samples={
             run.row["run"]: earlier
             for run in runs

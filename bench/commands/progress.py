@@ -61,7 +61,7 @@ def shows_sparks(console: Console) -> bool:
 
 @contextmanager
 def training_progress(console: Console, label: str, steps: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield what is to be told every row of train.jsonl and evals.jsonl of a run of so many steps."""
+    """Yield what is to be told every row of train.jsonl, evals.jsonl and scores.jsonl of a run of so many steps."""
     if not console.is_terminal:
         yield _Lines(console, label, steps)
         return

@@ -23,9 +23,13 @@ def now() -> str:
 
 
 def in_words(row: dict[str, Any]) -> str:
-    """A row of train.jsonl or evals.jsonl as a person reads it."""
+    """A row of train.jsonl, evals.jsonl or scores.jsonl as a person reads it."""
     if "loss" not in row:  # a score, whose metrics the recipe chooses
         said = f"Fréchet distance {row['fid']:.4g}" if "fid" in row else "scored"
+        if "score" in row:  # one of several
+            scale = row["guidance_scale"]
+            guided = f", guidance {scale:g}" if scale != 1 else ""
+            said = f"{said} by {row['sampler']} in {row['sampling_steps']} steps{guided} (score {row['score']})"
         return f"step {row['step']:,}: {said}"
     rate, loss = row["images_per_s"], loss_in_words(row)
     return f"step {row['step']:,}: {loss}, {rate:,.{0 if rate >= 10 else 2}f} images/s{not_finite_in_words(row, ', ')}"

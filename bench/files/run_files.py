@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from bench.data import DATA, PixelDataset
 from bench.errors import InputError
 from bench.files import jsonl
-from bench.files.run_folder import PHASES, Phase, is_finished, is_trained, phase_file, read_content, read_error
+from bench.files.run_folder import PHASES, Phase, is_complete, is_trained, phase_file, read_content, read_error
+from bench.files.scored import EVALS, SCORES, unscored
 from bench.recipe import Recipe
 from bench.schema import check_options
 
@@ -32,6 +33,7 @@ class RunFiles:
 
     Attributes:
         train, score: the newest rows of train.jsonl and evals.jsonl, empty if there are none.
+        unscored: how many of the recipe's scores are missing.
         starts: how often each kind of job started it.
         first, newest: the rows of its first training and, by kind, of its newest start.
         errors: why it was given up, by kind of job.
@@ -42,6 +44,7 @@ class RunFiles:
     folder: Path
     train: dict[str, Any]
     score: dict[str, Any]
+    unscored: int
     starts: dict[Phase, int]
     first: dict[str, Any]
     newest: dict[Phase, dict[str, Any]]
@@ -78,7 +81,7 @@ class RunFiles:
 
 def read_ends(recipe: Recipe, folder: Path) -> RunFiles:
     """The ends of a run's files; one without a folder was never started."""
-    finished = is_finished(folder)
+    finished = is_complete(recipe, folder)
     sessions: dict[Phase, list[bytes]] = {
         kind: jsonl.whole_lines(phase_file(folder, "sessions.jsonl", kind)) for kind in PHASES
     }
@@ -86,12 +89,13 @@ def read_ends(recipe: Recipe, folder: Path) -> RunFiles:
     for kind in PHASES:
         if not finished and (error := read_error(folder, kind)) is not None:
             errors[kind] = error
-    written = [_changed(folder / name) for name in ("train.jsonl", "evals.jsonl")]
+    written = [_changed(folder / name) for name in ("train.jsonl", EVALS, SCORES)]
     return RunFiles(
         recipe=recipe,
         folder=folder,
         train=jsonl.last_row(folder / "train.jsonl") or {},
-        score=jsonl.last_row(folder / "evals.jsonl") or {},
+        score=jsonl.last_row(folder / EVALS) or {},
+        unscored=0 if finished else len(unscored(recipe, folder)),
         starts={kind: len(lines) for kind, lines in sessions.items()},
         first=jsonl.first_row(sessions["training"]) or {},
         newest={kind: jsonl.first_row(reversed(lines)) or {} for kind, lines in sessions.items()},

@@ -2,9 +2,10 @@
 
 config.yaml      the recipe, its id, its sweep's axes     train.jsonl   one row per log_every steps
 model.json       parameters, GMACs, metrics               evals.jsonl   one row per score: its whole key, its metrics
-sessions.jsonl   one row per start: device, precision     checkpoints/  state-*: to resume; ema-*, raw-*: kept weights
-failures.jsonl   one row per failed attempt               samples/      uint8 arrays and their provenance
-stops.jsonl      one row per start that SLURM stopped    roll-backs.jsonl  see `bench.training.not_finite`
+sessions.jsonl   one row per start: device, precision     scores.jsonl  the same of the recipe's `scores`
+failures.jsonl   one row per failed attempt               checkpoints/  state-*: to resume; ema-*, raw-*: kept weights
+stops.jsonl      one row per start that SLURM stopped     samples/      uint8 arrays and their provenance
+roll-backs.jsonl see `bench.training.not_finite`
 finished.json    when complete; error.json if given up    log.txt       starts, the rows in words, what went wrong
 
 Scoring by a job of its own may go on beside training: it has its own lock, and its sessions, failures, error and log
@@ -27,6 +28,7 @@ from bench.averages import EMA, kept_weights, made_of
 from bench.errors import InputError, RunError
 from bench.files import jsonl
 from bench.files.atomic import write_bytes, write_json
+from bench.files.scored import EVALS, SCORES, unscored, whole_rows
 from bench.flops import cost_of
 from bench.recipe import Recipe, TrainConfig, parse_recipe
 from bench.schema import dump_yaml, load_yaml
@@ -49,7 +51,9 @@ class RunLocked(Exception):
 
 
 def write_config(recipe: Recipe, folder: Path, axes: Mapping[str, str] | None = None) -> None:
-    """Put the recipe into a new run folder, or check that an old one holds the same.
+    """Put the recipe into a new run folder, or check that an old one holds the same, but for its `scores`.
+
+    Those of the old one become the recipe's: a finished run that lacks one of them is not finished any more.
 
     Args:
         axes: what a sweep chose for the run, by its axes' names, such as size: S. For tables: no result depends on it.
@@ -59,16 +63,27 @@ def write_config(recipe: Recipe, folder: Path, axes: Mapping[str, str] | None = 
     """
     path = folder / "config.yaml"
     if path.exists():
-        _check_same(recipe, read_config(folder), folder)
+        there = read_config(folder)
+        _check_same(recipe, there, folder)
+        if there.scores != recipe.scores:
+            content = read_content(folder)
+            content["recipe"]["scores"] = recipe.model_dump(mode="json")["scores"]
+            _write_content(content, folder)
+        if is_finished(folder) and not is_complete(recipe, folder):
+            (folder / "finished.json").unlink()
         return
     content: dict[str, Any] = {"id": recipe.id, "label": recipe.label}
     if axes:
         content["axes"] = dict(axes)
     content["recipe"] = recipe.model_dump(mode="json", exclude={"label"})
+    _write_content(content, folder)
+
+
+def _write_content(content: dict[str, Any], folder: Path) -> None:
     if folders := own_folders(content["recipe"]):
         content["look_in"] = folders  # for jobs, which work elsewhere
     try:
-        write_bytes(path, dump_yaml(content).encode())
+        write_bytes(folder / "config.yaml", dump_yaml(content).encode())
     except RunError as error:
         raise InputError(f"{folder}: cannot be written ({error}); give another folder") from None
 
@@ -111,7 +126,7 @@ def write_model(recipe: Recipe, folder: Path) -> None:
         "tokens": arch.num_tokens,
         **arch.columns,
         "objective": recipe.diffusion.id,
-        "metrics": describe_metrics(recipe.evaluation.metrics),
+        "metrics": {k: v for e in recipe.evaluations for k, v in describe_metrics(e.metrics).items()},
     }
     write_json(folder / "model.json", content)
 
@@ -132,8 +147,13 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run is complete: trained to its last step and scored at every kept one."""
+    """Whether the run is complete: trained to its last step, with all scores that its config.yaml asks for."""
     return (folder / "finished.json").exists()
+
+
+def is_complete(recipe: Recipe, folder: Path) -> bool:
+    """Whether it is, with all that this recipe asks for, whose `scores` may have been added since."""
+    return is_finished(folder) and not (recipe.scores and unscored(recipe, folder))
 
 
 def weights_path(checkpoints: Path, step: int, name: str = EMA) -> Path:
@@ -306,5 +326,5 @@ def progress(folder: Path, phase: Phase) -> list[int]:
     """
     states = sorted((folder / "checkpoints").glob("state-*.safetensors"))
     trained = [int(states[-1].stem.removeprefix("state-")) if states else 0, read_micro_batches(folder)]
-    scores = len(jsonl.read(folder / "evals.jsonl"))
+    scores = sum(len(whole_rows(folder / name)) for name in (EVALS, SCORES))
     return (trained if phase == "training" else []) + [scores, len(list((folder / "samples").glob(".step-*/*")))]

@@ -21,12 +21,12 @@ from bench.averages import kept_weights, name_of
 from bench.data.decoders import Pixels
 from bench.data.images import open_images
 from bench.errors import InputError, RunError
-from bench.files import jsonl
 from bench.files.checkpoint import CorruptCheckpoint, load_tensors
 from bench.files.run_folder import average_paths, is_finished, read_config, read_content, weights_path
+from bench.files.scored import EVALS, SCORES, rows_path, samples_path, whole_rows
 from bench.flops import cost_of, training_gmacs
-from bench.recipe import Recipe
-from bench.score.evaluate import reference_of, samples_path, sampling_key
+from bench.recipe import EvaluationConfig, Recipe, Score
+from bench.score.evaluate import reference_of, sampling_key
 from bench.score.extractors import load_extractor
 from bench.score.fidelity import Scorer
 from models.assets import DamagedAsset, FetchError, MissingAsset
@@ -48,14 +48,18 @@ def verify_run(folder: Path) -> Iterator[Check]:
     recipe = read_config(folder)
     yield _identity(recipe, folder)
     yield from _weights(recipe, folder)
-    for name, steps in (("train.jsonl", _logged_steps(recipe)), ("evals.jsonl", recipe.train.kept_steps())):
+    wanted = recipe.wanted_scores()
+    for name, steps in (("train.jsonl", _logged_steps(recipe)), (EVALS, recipe.train.kept_steps())):
         if (folder / name).exists() or is_finished(folder):
-            yield _rows(folder / name, steps, is_finished(folder))
+            yield _rows(folder / name, [(step, "") for step in steps], is_finished(folder))
+    if recipe.scores and ((folder / SCORES).exists() or is_finished(folder)):
+        yield _rows(folder / SCORES, [(score.step, score.name) for score in wanted if score.name], is_finished(folder))
     yield _compute(recipe, folder)
-    for row in _read(folder / "evals.jsonl"):
-        if row.get("step") in recipe.train.kept_steps():
-            yield _score_row(recipe, folder, row)
-            yield _score_again(recipe, folder, row)
+    for score in wanted:
+        for row in whole_rows(rows_path(folder, score)):
+            if (row.get("step"), row.get("score", "")) == (score.step, score.name):
+                yield _score_row(recipe, folder, score, row)
+                yield _score_again(recipe, folder, score, row)
     yield _documents(folder)
 
 
@@ -103,32 +107,36 @@ def _logged_steps(recipe: Recipe) -> list[int]:
     return sorted(regular | {*range(train.save_every, train.steps + 1, train.save_every)} | {*kept_weights(train)})
 
 
-def _rows(path: Path, steps: list[int], finished: bool) -> Check:
-    """Each step once, in order, none left out; all of them where the run is finished."""
-    rows = _read(path)
-    found = [row.get("step") for row in rows]
-    what = f"{path}: {len(found)} rows of {len(steps)} steps"
+def _rows(path: Path, expected: list[tuple[int, str]], finished: bool) -> Check:
+    """Each step once, in order, none left out; all of them where the run is finished.
+
+    Of the recipe's `scores`, which have names, each step and name. They may have been added to a run, and taken out of
+    its recipe again.
+    """
+    rows = whole_rows(path)
+    found = [(row.get("step"), row.get("score", "")) for row in rows]
+    named = any(name for _, name in expected)
+    what = f"{path}: {len(found)} rows of {len(expected)} {'scores' if named else 'steps'}"
     content = path.read_bytes() if path.exists() else b""
     lines = content.count(b"\n")
     problems = [] if lines == len(rows) else [f"{path}: {lines - len(rows)} lines are not JSON objects"]
     if finished and content and not content.endswith(b"\n"):
         problems.append(f"{path}: the last line is cut short, and the run is finished")
-    problems += [f"{path}: step {step} is there {n} times" for step, n in Counter(found).items() if n > 1]
-    problems += [f"{path}: step {step} is none of the recipe's" for step in found if step not in steps]
-    last = max((step for step in found if isinstance(step, int)), default=0)
-    missing = [step for step in steps if step not in found and (finished or step < last)]
+    problems += [f"{path}: {_said(row)} is there {n} times" for row, n in Counter(found).items() if n > 1]
+    problems += [f"{path}: {_said(row)} is none of the recipe's" for row in found if not row[1] and row not in expected]
+    last = max((step for step, _ in found if isinstance(step, int)), default=0)
+    missing = [row for row in expected if row not in found and (finished or (row[0] < last and not named))]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        problems.append(f"{path}: no row of step {', '.join(map(str, missing[:3]))}{more}")
-    elif not problems and found != sorted(found, key=lambda step: step or 0):
+        problems.append(f"{path}: no row of {', '.join(map(_said, missing[:3]))}{more}")
+    elif not problems and not named and found != sorted(found, key=lambda row: row[0] or 0):
         problems.append(f"{path}: the steps are not in order")
     return what, problems
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    """The rows that are whole; `_rows` counts the others."""
-    rows = (jsonl.first_row([line]) for line in jsonl.whole_lines(path))
-    return [row for row in rows if row is not None]
+def _said(row: tuple[int | None, str]) -> str:
+    step, name = row
+    return f"step {step}{f', score {name}' if name else ''}"
 
 
 def _compute(recipe: Recipe, folder: Path) -> Check:
@@ -142,7 +150,7 @@ def _compute(recipe: Recipe, folder: Path) -> Check:
         for key, value in expected.items()
         if key in model and not math.isclose(model[key], value, rel_tol=1e-9)
     ]
-    rows = _read(folder / "train.jsonl")
+    rows = whole_rows(folder / "train.jsonl")
     for row in rows:
         spent = training_gmacs(gmacs, recipe.train.batch_size, row.get("step", 0))
         if "gmacs_spent" in row and not math.isclose(row["gmacs_spent"], spent, rel_tol=1e-9):
@@ -153,36 +161,35 @@ def _compute(recipe: Recipe, folder: Path) -> Check:
     return f"{path}: parameters and GMACs, counted again, and the compute of {len(rows)} rows", problems[:3]
 
 
-def _score_row(recipe: Recipe, folder: Path, row: dict[str, Any]) -> Check:
+def _score_row(recipe: Recipe, folder: Path, score: Score, row: dict[str, Any]) -> Check:
     """A score's key against the recipe, and the samples it is of."""
-    path, step = folder / "evals.jsonl", row["step"]
-    key = {"weights": name_of(recipe.evaluation.ema), **sampling_key(recipe.evaluation, Pixels.id)}
+    path, step, ema = rows_path(folder, score), score.step, score.evaluation.ema
+    key = {"weights": name_of(ema), **sampling_key(score.evaluation, Pixels.id)}
     if recipe.data.facts.latents:
         del key["decoder"]  # by name and hash, of a file that need not be here
+    said = _said((step, score.name))
     problems = [
-        f"{path}: step {step}: {name} is {row[name]!r}; the recipe's is {value!r}"
+        f"{path}: {said}: {name} is {row[name]!r}; the recipe's is {value!r}"
         for name, value in key.items()
         if name in row and row[name] != value
     ]
-    missing = [
-        file.name for file in average_paths(folder, recipe.train, step, recipe.evaluation.ema) if not file.exists()
-    ]
+    missing = [file.name for file in average_paths(folder, recipe.train, step, ema) if not file.exists()]
     if missing:
-        problems.append(f"{path}: step {step} has a score, and no weights in checkpoints/ ({min(missing)})")
-    samples = samples_path(folder, step)
+        problems.append(f"{path}: {said} has a score, and no weights in checkpoints/ ({min(missing)})")
+    samples = samples_path(folder, step, score.samples)
     if samples.exists():
-        problems += _samples(samples, recipe, row)
-    return f"{path}: step {step}: its key, its weights and its samples", problems
+        problems += _samples(samples, recipe, score.evaluation, row)
+    return f"{path}: {said}: its key, its weights and its samples", problems
 
 
-def _samples(path: Path, recipe: Recipe, row: dict[str, Any]) -> list[str]:
+def _samples(path: Path, recipe: Recipe, evaluation: EvaluationConfig, row: dict[str, Any]) -> list[str]:
     try:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         return [f"{path}: {error}"]
     made_from, problems = _made_from(path), []
-    if images.dtype != np.uint8 or images.ndim != 4 or len(images) != recipe.evaluation.num_samples:
-        wanted = f"{recipe.evaluation.num_samples} images (N, C, H, W) of uint8"
+    if images.dtype != np.uint8 or images.ndim != 4 or len(images) != evaluation.num_samples:
+        wanted = f"{evaluation.num_samples} images (N, C, H, W) of uint8"
         problems.append(f"{path}: {images.dtype} of shape {images.shape}; the recipe's are {wanted}")
     elif "content_hash" in made_from and made_from["content_hash"] != open_images(path).content_hash():
         problems.append(f"{path}: other pixels than those whose making is written beside them (content_hash)")
@@ -201,17 +208,17 @@ def _made_from(samples: Path) -> dict[str, Any]:
     return next((_json(path) or {} for path in paths if path.exists()), {})
 
 
-def _score_again(recipe: Recipe, folder: Path, row: dict[str, Any]) -> Check:
+def _score_again(recipe: Recipe, folder: Path, score: Score, row: dict[str, Any]) -> Check:
     """A score from the stored samples, where the extractor is small and all that it needs is here."""
-    path, samples = folder / "evals.jsonl", samples_path(folder, row["step"])
-    what = f"{path}: step {row['step']}: "
+    path, samples = rows_path(folder, score), samples_path(folder, score.step, score.samples)
+    what = f"{path}: {_said((score.step, score.name))}: "
     if not samples.exists():
         return f"{what}not scored again: its samples have been cleared away", []
-    if recipe.evaluation.num_samples > CHEAP_SAMPLES or not str(row.get("extractor", "")).startswith("digits-cnn"):
+    if score.evaluation.num_samples > CHEAP_SAMPLES or not str(row.get("extractor", "")).startswith("digits-cnn"):
         return f"{what}not scored again: {row.get('num_samples')} samples by {row.get('extractor')} take long", []
     try:
         with tempfile.TemporaryDirectory() as aside:
-            scorer = _scorer(recipe, folder.parent, Path(aside))
+            scorer = _scorer(recipe, score.evaluation, folder.parent, Path(aside))
             other = [key for key in ("reference", "extractor") if scorer.key[key] != row.get(key)]
             if other:
                 return f"{what}not scored again: the {' and '.join(other)} here differ", []
@@ -219,22 +226,22 @@ def _score_again(recipe: Recipe, folder: Path, row: dict[str, Any]) -> Check:
     except (MissingAsset, DamagedAsset, FetchError) as error:
         return f"{what}not scored again: {error}", []
     except (InputError, RunError, ValueError) as error:
-        return f"{what}scored again", [f"{path}: step {row['step']}: {error}"]
+        return f"{what}scored again", [f"{what}{error}"]
     compared = [name for name in again if name in row]
     problems = [
-        f"{path}: step {row['step']}: {name} is {row[name]!r}; again from its samples {again[name]!r}"
+        f"{what}{name} is {row[name]!r}; again from its samples {again[name]!r}"
         for name in compared
         if not isinstance(row[name], (int, float)) or not math.isclose(row[name], again[name], rel_tol=CLOSE)
     ]
     return f"{what}{len(compared)} metrics, again from its samples", problems
 
 
-def _scorer(recipe: Recipe, study: Path, aside: Path) -> Scorer:
+def _scorer(recipe: Recipe, evaluation: EvaluationConfig, study: Path, aside: Path) -> Scorer:
     """As the run's own; a study that has no trained features is not given any."""
-    evaluation, features = recipe.evaluation, study / "features"
+    features = study / "features"
     place = features if features.is_dir() else aside
     extractor = load_extractor(evaluation.extractor, place, offline=True)
-    reference = reference_of(recipe, offline=True)
+    reference = reference_of(recipe, True, evaluation)
     device = torch.device("cpu")
     return Scorer(reference, extractor, evaluation.kid_subset_size, place, device, metrics=evaluation.metrics)
 

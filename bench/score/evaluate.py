@@ -1,4 +1,4 @@
-"""Score one kept step of a run: weights -> samples -> a row with the score's whole key and its metrics."""
+"""One score of a run: weights of a kept step -> samples -> a row with the score's whole key and its metrics."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from bench.errors import InputError, RunError
 from bench.files.atomic import wait_for_file
 from bench.files.checkpoint import CorruptCheckpoint
 from bench.files.run_folder import average_paths
+from bench.files.scored import samples_path
 from bench.parallel import Execution, Ranks
 from bench.provenance import commit
-from bench.recipe import EvaluationConfig, Recipe
+from bench.recipe import EvaluationConfig, Recipe, Score
 from bench.sample import Sampling, features_folder, make_samples
 from bench.score.extractors import load_extractor
 from bench.score.fidelity import Scorer, usable_metrics
@@ -34,33 +35,35 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(
-    recipe: Recipe, folder: Path, study_folder: Path, step: int, device: torch.device, execution: Execution
+    recipe: Recipe, folder: Path, study_folder: Path, score: Score, device: torch.device, execution: Execution
 ) -> dict[str, Any] | None:
     """Sample with the weights of a kept step that `evaluation.ema` names, save the samples, and score them.
 
+    Samples that are there, of this score or another one of the same samples, are not made again.
+
     Returns:
-        On rank 0 a row of evals.jsonl: step, the key (sampler, ..., reference, extractor), the metrics of
-        `Scorer.score`, sampling speed (images/s of this session, null if it made none), and the path of the samples
-        inside the folder. None on other ranks.
+        On rank 0 a row of evals.jsonl or scores.jsonl: step, the key (sampler, ..., reference, extractor), the metrics
+        of `Scorer.score`, sampling speed (images/s of this session, null if it made none), and the path of the samples
+        inside the folder; of scores.jsonl also score, its name. None on other ranks.
 
     Raises:
         InputError: the decoder, the reference or the feature network is not there, or is not one.
         RunError: the weights cannot be read, weights, samples or scores are not finite, or the disk is full.
         Stopped: on request; finished batches are kept.
     """
-    ranks, stop, evaluation = execution.ranks, execution.stop, recipe.evaluation
+    ranks, stop, step, evaluation = execution.ranks, execution.stop, score.step, score.evaluation
     # All that scoring needs is made ready first, before hours of sampling.
     latents = read_index(data_root() / recipe.data.name) if recipe.data.facts.latents else None
     decoder = load_decoder(evaluation, device, execution.offline, latents)
-    scorer = _scorer(recipe, study_folder, device, execution)
+    scorer = _scorer(recipe, evaluation, study_folder, device, execution)
     key = {"step": step, "weights": name_of(evaluation.ema), **sampling_key(evaluation, decoder.id)}
     made_of_snapshots = snapshots_in(evaluation.ema, recipe.train, step)
-    path = samples_path(folder, step)
+    path = samples_path(folder, step, score.samples)
     speed = make_samples(
         path,
-        Sampling.of(recipe),
+        Sampling.of(recipe, evaluation),
         {"run": recipe.id, "seed": recipe.seed, **key, **made_of_snapshots, "commit": commit()},
-        lambda: _load_model(recipe, folder, step, ranks),
+        lambda: _load_model(recipe, folder, step, evaluation.ema, ranks),
         decoder,
         device,
         execution.precision,
@@ -77,7 +80,8 @@ def evaluate(
         return None
     shutil.rmtree(features, ignore_errors=True)
     samples = str(path.relative_to(folder))
-    return {**key, **scorer.key, **scores, "sampling_images_per_s": speed, "samples": samples}
+    name = {"score": score.name} if score.name else {}
+    return {**name, **key, **scorer.key, **scores, "sampling_images_per_s": speed, "samples": samples}
 
 
 def sampling_key(evaluation: EvaluationConfig, decoder: str) -> dict[str, Any]:
@@ -94,11 +98,6 @@ def sampling_key(evaluation: EvaluationConfig, decoder: str) -> dict[str, Any]:
     }
 
 
-def samples_path(folder: Path, step: int) -> Path:
-    """Where the samples of a kept step are: uint8 (N, C, H, W)."""
-    return folder / "samples" / f"step-{step:08d}.npy"
-
-
 def named_reference(name: str, offline: bool) -> Reference:
     """The images of a built-in data set of images by its name, or what `find_reference` finds.
 
@@ -112,13 +111,15 @@ def named_reference(name: str, offline: bool) -> Reference:
     return find_reference(name, offline)
 
 
-def reference_of(recipe: Recipe, offline: bool) -> Reference:
+def reference_of(recipe: Recipe, offline: bool, evaluation: EvaluationConfig | None = None) -> Reference:
     """What a recipe's samples are compared with: the data set's own images, or what the recipe names for latents.
+
+    `evaluation`: one of the recipe's; default: the first.
 
     Raises:
         InputError, MissingAsset: it is not there, is none, or has images of another size than the samples.
     """
-    data, name = recipe.data, recipe.evaluation.reference
+    data, name = recipe.data, (evaluation or recipe.evaluation).reference
     if name is None:
         reference = data_part(data.name).reference(data.name, data.options)
     else:
@@ -137,21 +138,21 @@ def check_scoring(recipe: Recipe, study_folder: Path, offline: bool) -> None:
     Raises:
         InputError, MissingAsset: as `evaluate`.
     """
-    evaluation = recipe.evaluation
-    if evaluation.metrics is None and recipe.data.facts.latents:
-        return  # the suite's own metrics and references of a name always fit; reading these takes a while
-    reference = reference_of(recipe, offline)
-    if evaluation.metrics is not None:
-        extractor = load_extractor(evaluation.extractor, study_folder / "features", offline)
-        usable_metrics(evaluation.metrics, extractor, reference)
+    for evaluation in recipe.evaluations:
+        if evaluation.metrics is None and recipe.data.facts.latents:
+            continue  # the suite's own metrics and references of a name always fit; reading these takes a while
+        reference = reference_of(recipe, offline, evaluation)
+        if evaluation.metrics is not None:
+            extractor = load_extractor(evaluation.extractor, study_folder / "features", offline)
+            usable_metrics(evaluation.metrics, extractor, reference)
 
 
-def _load_model(recipe: Recipe, folder: Path, step: int, ranks: Ranks) -> nn.Module:
-    for path in average_paths(folder, recipe.train, step, recipe.evaluation.ema):
+def _load_model(recipe: Recipe, folder: Path, step: int, ema: str | None, ranks: Ranks) -> nn.Module:
+    for path in average_paths(folder, recipe.train, step, ema):
         wait_for_file(path)
     model, damaged = models.create_model(**recipe.model.arguments()), None
     try:
-        load_average(model, recipe, folder, step, recipe.evaluation.ema)
+        load_average(model, recipe, folder, step, ema)
     except CorruptCheckpoint as error:
         log.warning("not whole weights: %s", error)
         damaged = error.path
@@ -160,7 +161,7 @@ def _load_model(recipe: Recipe, folder: Path, step: int, ranks: Ranks) -> nn.Mod
     if any(ranks.maximum(float(damaged is not None))):
         if ranks.is_first and damaged:
             damaged.unlink(missing_ok=True)  # for training to make it again
-        name = name_of(recipe.evaluation.ema).replace(EMA, "EMA")
+        name = name_of(ema).replace(EMA, "EMA")
         raise RunError(
             f"{folder}: the {name} weights of step {step} cannot be read back; submit again to make them again"
         )
@@ -171,8 +172,10 @@ def _load_model(recipe: Recipe, folder: Path, step: int, ranks: Ranks) -> nn.Mod
 _last_scorer: dict[tuple[object, ...], Scorer] = {}
 
 
-def _scorer(recipe: Recipe, study_folder: Path, device: torch.device, execution: Execution) -> Scorer:
-    evaluation, reference = recipe.evaluation, reference_of(recipe, execution.offline)
+def _scorer(
+    recipe: Recipe, evaluation: EvaluationConfig, study_folder: Path, device: torch.device, execution: Execution
+) -> Scorer:
+    reference = reference_of(recipe, execution.offline, evaluation)
     # Its id, not its name: another file may be under that by now.
     names = (reference.id, evaluation.extractor, evaluation.metrics, evaluation.kid_subset_size)
     identity = (*names, recipe.data, study_folder, device, execution.ranks)

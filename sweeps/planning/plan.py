@@ -8,6 +8,7 @@ changes a file.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
@@ -18,9 +19,10 @@ from typing import Literal
 from bench.averages import RAW, kept_shares, kept_weights
 from bench.errors import InputError
 from bench.files import jsonl
-from bench.files.run_folder import PHASES, STATES_KEPT, is_finished, is_trained, read_error
+from bench.files.run_folder import PHASES, STATES_KEPT, is_complete, is_trained, read_error
+from bench.files.scored import samples_path, unscored
 from bench.flops import cost_of, training_gmacs
-from bench.recipe import Recipe
+from bench.recipe import EvaluationConfig, Recipe
 from bench.samplers import forward_passes
 from sweeps.cluster import ClusterProfile, Evaluate, Precision, Resources
 from sweeps.expand import Sweep
@@ -38,14 +40,16 @@ class RunPlan:
     """One run. Compute, hours and seconds are of what is left; seconds are wall time on the job's devices.
 
     `step` is the last one that was logged: a stopped run may repeat up to `train.save_every` steps before it.
-    `scores_left` counts kept steps without a score. Without speeds there is compute, but no time. `..._start_s` are
-    the run's share of the least that its jobs take.
+    `scores_left` counts scores that are missing; `to_sample` has the evaluations whose samples they need and that are
+    not there, and at how many kept steps: scores by other features share samples. Without speeds there is compute, but
+    no time. `..._start_s` are the run's share of the least that its jobs take.
     """
 
     recipe: Recipe
     state: State
     step: int
     scores_left: int
+    to_sample: tuple[tuple[EvaluationConfig, int], ...]
     gmacs: float
     parameters: int
     fixed_parameters: int
@@ -71,13 +75,18 @@ class RunPlan:
 
     @property
     def forward_passes(self) -> int:
-        """Forward passes of one image that one score needs."""
+        """Forward passes of one image that a score by the recipe's `evaluation` needs."""
         return self.recipe.evaluation.num_samples * forward_passes(self.recipe.evaluation, self.recipe.diffusion)
 
     @property
     def score_tflop(self) -> float:
+        """`sampling_tflop` of the recipe's `evaluation`."""
+        return self.sampling_tflop(self.recipe.evaluation)
+
+    def sampling_tflop(self, evaluation: EvaluationConfig) -> float:
         """True TFLOP of one score's samples, without decoder and feature network."""
-        return FLOPS_PER_MAC * self.gmacs * self.forward_passes / 1e3
+        passes = evaluation.num_samples * forward_passes(evaluation, self.recipe.diffusion)
+        return FLOPS_PER_MAC * self.gmacs * passes / 1e3
 
     @property
     def training_pflop(self) -> float:
@@ -85,18 +94,17 @@ class RunPlan:
 
     @property
     def scoring_pflop(self) -> float:
-        return self.scores_left * self.score_tflop / 1e3
+        return sum(steps * self.sampling_tflop(evaluation) for evaluation, steps in self.to_sample) / 1e3
 
     @property
     def step_floor_s(self) -> float:
         """The least that a training step takes; 0 where its speed was measured."""
         return step_floor_s(self.recipe) if self.training and self.training.kind == "assumed" else 0.0
 
-    @property
-    def score_floor_s(self) -> float:
-        """The least that one score takes, likewise."""
+    def sampling_floor_s(self, evaluation: EvaluationConfig) -> float:
+        """The least that one score's samples take, likewise."""
         is_assumed = self.sampling and self.sampling.kind == "assumed"
-        return score_floor_s(self.recipe, self.scoring_job.ranks) if is_assumed else 0.0
+        return score_floor_s(self.recipe, self.scoring_job.ranks, evaluation) if is_assumed else 0.0
 
     @property
     def step_s(self) -> float | None:
@@ -106,9 +114,15 @@ class RunPlan:
 
     @property
     def score_s(self) -> float | None:
+        """`sampling_s` of the recipe's `evaluation`."""
+        return self.sampling_s(self.recipe.evaluation)
+
+    def sampling_s(self, evaluation: EvaluationConfig) -> float | None:
+        """Of one score's samples."""
         if self.sampling is None:
             return None
-        return max(self.score_tflop / (self.sampling.tflops * self.scoring_job.ranks), self.score_floor_s)
+        computing = self.sampling_tflop(evaluation) / (self.sampling.tflops * self.scoring_job.ranks)
+        return max(computing, self.sampling_floor_s(evaluation))
 
     @property
     def training_s(self) -> float | None:
@@ -118,9 +132,10 @@ class RunPlan:
 
     @property
     def scoring_s(self) -> float | None:
-        if self.score_s is None:
+        if self.sampling is None:
             return None
-        return max(self.scores_left * self.score_s, self.scoring_start_s) if self.scores_left else 0.0
+        spent = sum(steps * (self.sampling_s(evaluation) or 0) for evaluation, steps in self.to_sample)
+        return max(spent, self.scoring_start_s) if self.scores_left else 0.0
 
     @property
     def training_gpu_hours(self) -> float | None:
@@ -175,9 +190,9 @@ class RunPlan:
 
     @property
     def sample_bytes(self) -> int:
-        """uint8 samples of every kept step."""
-        image = prod(self.recipe.data.facts.image_shape)
-        return len(self.recipe.train.kept_steps()) * self.recipe.evaluation.num_samples * image
+        """uint8 samples of all scores; some share theirs."""
+        number = sum(steps * evaluation.num_samples for evaluation, steps in self.recipe.wanted_samples())
+        return number * prod(self.recipe.data.facts.image_shape)
 
 
 @dataclass(frozen=True)
@@ -357,9 +372,14 @@ def _limit(job: Resources, profile: ClusterProfile) -> str:
 def _run_plan(
     recipe: Recipe, folder: Path, profile: ClusterProfile, speeds: tuple[Speed, Speed] | tuple[None, None]
 ) -> RunPlan:
-    cost, state = cost_of(recipe.model.name, recipe.model.architecture()), _state(folder)
+    cost, state = cost_of(recipe.model.name, recipe.model.architecture()), _state(recipe, folder)
     training_job = training_resources(recipe, profile)
-    scored = {row["step"] for row in jsonl.read(folder / "evals.jsonl")}
+    left = unscored(recipe, folder) if state != "finished" else []
+    lacking = {
+        (score.step, score.samples) for score in left if not samples_path(folder, score.step, score.samples).exists()
+    }
+    steps = Counter(samples for _, samples in lacking)
+    to_sample = {score.samples: score.evaluation for score in left if score.samples in steps}
     row = jsonl.last_row(folder / "train.jsonl") or {}
     trained, together = is_trained(recipe, folder), scores_in_training(profile)
     # On this machine a few processes do all runs.
@@ -368,7 +388,8 @@ def _run_plan(
         recipe=recipe,
         state=state,
         step=recipe.train.steps if trained else row.get("step", 0),
-        scores_left=0 if state == "finished" else sum(step not in scored for step in recipe.train.kept_steps()),
+        scores_left=len(left),
+        to_sample=tuple((evaluation, steps[samples]) for samples, evaluation in to_sample.items()),
         gmacs=cost.macs / 1e9,
         parameters=cost.parameters,
         fixed_parameters=cost.fixed_parameters,
@@ -381,8 +402,8 @@ def _run_plan(
     )
 
 
-def _state(folder: Path) -> State:
-    if is_finished(folder):
+def _state(recipe: Recipe, folder: Path) -> State:
+    if is_complete(recipe, folder):
         return "finished"
     if any(read_error(folder, phase) is not None for phase in PHASES):
         return "failed"

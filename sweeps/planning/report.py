@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from bench.commands.quantities import figure, flop_text, macs_text, short_time, size_text, time_text
 from bench.commands.text_table import print_table
 from bench.files.names import visible
+from bench.recipe import EvaluationConfig
 from sweeps.planning.plan import BYTES_PER_WEIGHT, Plan, RunPlan
 from sweeps.planning.speeds import (
     CALL_KERNELS,
@@ -30,7 +32,8 @@ scoring; on disk, the second copy of a step's samples while they are put togethe
 
 COMPUTE_FORMULAS = """\
 FLOP of a step       = 2 x GMACs x 3 x batch
-FLOP of scoring      = kept steps without a score x samples x sampling steps (x 2 with guidance) x 2 x GMACs"""
+FLOP of scoring      = kept steps without a score x samples x sampling steps (x 2 with guidance) x 2 x GMACs
+                       (of `scores`, for each that has samples of its own)"""
 
 MEASURED_FORMULA = (
     "time                 = FLOP / speed, as it was measured or estimated; wall time: with so many runs at once"
@@ -42,7 +45,8 @@ seconds a step       = 2 x GMACs x 3 x batch / (GPUs x peak x MFU), and at least
 training GPU-hours   = steps left x seconds a step x GPUs / 3600
 scoring GPU-hours    = kept steps without a score x samples x sampling steps (x 2 with guidance) x 2 x GMACs
                        / (peak x MFU) / 3600, and at least batches x sampling steps x kernels x {launch:g} microseconds
-                       on every GPU (kernels: {call} + {call_block} x blocks)
+                       on every GPU (kernels: {call} + {call_block} x blocks); of `scores`, for each that has
+                       samples of its own
 a run's share of a job's start, {start:g} s / runs_per_job, is the least for its training and for its scoring
 wall time            = the tasks of each array in order of index, the longest first, at most so many at once"""
 
@@ -165,6 +169,7 @@ def _run_json(run: RunPlan) -> dict[str, Any]:
         "scoring_ranks": run.scoring_job.ranks,
         "steps_left": run.steps_left,
         "scores_left": run.scores_left,
+        "samples_left": sum(steps for _, steps in run.to_sample),
         "training_pflop": run.training_pflop,
         "scoring_pflop": run.scoring_pflop,
         "peak_tflops": run.training.peak_tflops if run.training else None,
@@ -315,24 +320,49 @@ def _training_lines(run: RunPlan, device: str) -> list[str]:
 
 
 def _scoring_lines(run: RunPlan, device: str) -> list[str]:
-    evaluation, ranks = run.recipe.evaluation, run.scoring_job.ranks
+    """A line for each evaluation that has samples of its own, and their sum where there are several."""
+    wanted = run.recipe.wanted_samples()
+    left = Counter({evaluation.samples_id: steps for evaluation, steps in run.to_sample})
+    started = f", but at least {_start(run)}" if run.scores_left and run.scoring_s == run.scoring_start_s else ""
+    hours = f" = {_hours(run.scoring_gpu_hours, device)}"
+    lines = []
+    for evaluation, steps in wanted:
+        number = left[evaluation.samples_id]
+        compute = (
+            f"scoring{_with(evaluation, run)}: {number} of {steps} kept steps left x "
+            f"{_samples_of_one(evaluation)} x 2 x {macs_text(run.gmacs)} = "
+            f"{flop_text(number * run.sampling_tflop(evaluation))}"
+        )
+        seconds = run.sampling_s(evaluation)
+        if run.sampling is None or seconds is None:
+            lines.append(compute)
+            continue
+        least = ""
+        if seconds == run.sampling_floor_s(evaluation):
+            least = f", but at least {_seconds(seconds)} a score to start its kernels"
+        if len(wanted) == 1:
+            least += f"{started}{hours}"
+        lines.append(
+            f"{compute}; / ({_rate(run.sampling)}){least}; {_seconds(seconds)} a score on "
+            f"{_devices(run.scoring_job.ranks, device)}"
+        )
+    if len(wanted) > 1:
+        time = f"{started}{hours}" if run.sampling else ""
+        lines.append(f"scoring in all: {run.scores_left} scores left, {flop_text(1e3 * run.scoring_pflop)}{time}")
+    return lines
+
+
+def _samples_of_one(evaluation: EvaluationConfig) -> str:
+    """The factors of one score's network calls."""
     guided = " x 2 (guidance)" if evaluation.guidance_scale != 1 else ""
-    compute = (
-        f"scoring: {run.scores_left} of {len(run.recipe.train.kept_steps())} kept steps left x "
-        f"{evaluation.num_samples:,} samples x {evaluation.sampling_steps} steps{guided} x 2 x {macs_text(run.gmacs)}"
-        f" = {flop_text(1e3 * run.scoring_pflop)}"
-    )
-    if run.sampling is None or run.score_s is None:
-        return [compute]
-    least = ""
-    if run.score_s == run.score_floor_s:
-        least = f", but at least {_seconds(run.score_s)} a score to start its kernels"
-    if run.scores_left and run.scoring_s == run.scoring_start_s:
-        least = f", but at least {_start(run)}"
-    return [
-        f"{compute}; / ({_rate(run.sampling)}){least} = {_hours(run.scoring_gpu_hours, device)}; "
-        f"{_seconds(run.score_s)} a score on {_devices(ranks, device)}"
-    ]
+    return f"{evaluation.num_samples:,} samples x {evaluation.sampling_steps} steps{guided}"
+
+
+def _with(evaluation: EvaluationConfig, run: RunPlan) -> str:
+    """In what one of the recipe's `scores` differs from its `evaluation`."""
+    own = run.recipe.evaluation.model_dump()
+    differing = [f"{key} {value}" for key, value in evaluation.model_dump().items() if value != own[key]]
+    return f" with {visible(', '.join(differing))}" if differing else ""
 
 
 def _start(run: RunPlan) -> str:
@@ -367,13 +397,17 @@ def _devices(ranks: int, device: str) -> str:
 
 
 def _storage_lines(run: RunPlan) -> list[str]:
-    kept, image = len(run.recipe.train.kept_steps()), run.recipe.data.facts.image_shape
+    image = run.recipe.data.facts.image_shape
+    many: Counter[int] = Counter()
+    for evaluation, steps in run.recipe.wanted_samples():
+        many[evaluation.num_samples] += steps
+    numbers = [f"{steps} x {number:,}" for number, steps in many.items()]
+    arrays = numbers[0] if len(numbers) == 1 else f"({' + '.join(numbers)})"
     return [
         f"states: {run.states} x {run.copies_in_state} x {BYTES_PER_WEIGHT} bytes x {run.trained_weights:,} = "
         f"{size_text(run.state_bytes)}",
         f"EMA weights: {run.kept_files} x {BYTES_PER_WEIGHT} bytes x {run.parameters:,} = {size_text(run.ema_bytes)}",
-        f"samples: {kept} x {run.recipe.evaluation.num_samples:,} x {' x '.join(map(str, image))} bytes = "
-        f"{size_text(run.sample_bytes)}",
+        f"samples: {arrays} x {' x '.join(map(str, image))} bytes = {size_text(run.sample_bytes)}",
     ]
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from bench.commands.quantities import time_text
 from bench.errors import InputError
-from bench.recipe import Recipe
+from bench.recipe import EvaluationConfig, Recipe
 from bench.samplers import call_times
 from sweeps import shipped
 from sweeps.cluster import LEAST_SHARE, ClusterProfile, Precision
@@ -163,9 +163,12 @@ def step_floor_s(recipe: Recipe) -> float:
     return LAUNCH_S * (STEP_KERNELS + STEP_KERNELS_PER_BLOCK * recipe.model.architecture().depth)
 
 
-def score_floor_s(recipe: Recipe, ranks: int) -> float:
-    """The least that the samples of one score take, in seconds; ranks take batches in turn."""
-    evaluation = recipe.evaluation
+def score_floor_s(recipe: Recipe, ranks: int, evaluation: EvaluationConfig | None = None) -> float:
+    """The least that the samples of one score take, in seconds; ranks take batches in turn.
+
+    `evaluation`: one of the recipe's; default: the first.
+    """
+    evaluation = evaluation or recipe.evaluation
     batches = math.ceil(math.ceil(evaluation.num_samples / evaluation.batch_size) / ranks)
     calls = len(call_times(evaluation, recipe.diffusion))  # both halves of a guided one at once
     return batches * calls * LAUNCH_S * (CALL_KERNELS + CALL_KERNELS_PER_BLOCK * recipe.model.architecture().depth)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.files.run_folder import is_finished, is_trained
+from bench.files.run_folder import is_complete, is_trained
 from bench.recipe import Recipe
 from sweeps.cluster import ClusterProfile, Resources
 from sweeps.expand import Sweep, run_folders
@@ -78,7 +78,7 @@ def todo(sweep: Sweep, runs: Path, jobs: Mapping[str, client.Job]) -> Todo:
     to_train, to_score, finished, queued = [], [], 0, 0
     for recipe in sweep.recipes:
         folder = folders[recipe.id]
-        if is_finished(folder):
+        if is_complete(recipe, folder):
             finished += 1
         elif folder.name in busy["training"] | busy["scoring"] and not _needs_training(recipe, folder, busy):
             queued += 1
@@ -86,7 +86,7 @@ def todo(sweep: Sweep, runs: Path, jobs: Mapping[str, client.Job]) -> Todo:
             to_score.append(recipe)
         else:
             to_train.append(recipe)
-    unfinished = {folders[r.id].name: r for r in sweep.recipes if not is_finished(folders[r.id])}
+    unfinished = {folders[r.id].name: r for r in sweep.recipes if not is_complete(r, folders[r.id])}
     return Todo(to_train, to_score, _unscored(records, jobs, unfinished), finished, queued)
 
 

@@ -18,7 +18,7 @@ from bench.commands.progress import Trend, shows_sparks
 from bench.commands.quantities import duration
 from bench.files.names import visible
 from bench.recipe import Recipe
-from sweeps.groups import work
+from sweeps.groups import scoring_work, training_work
 from sweeps.watch.status import LIVE, RunStatus, State
 from sweeps.watch.status_table import MOST_NEEDED, TEXT, cells, counts, states
 
@@ -27,7 +27,7 @@ STYLES: dict[State, str] = {
     "stopped": "red", "trained": "", "unknown": "yellow",
 }  # fmt: skip
 # What a narrow terminal goes without, first to last.
-LEAST_NEEDED = ("node", "restarts", "elapsed", "MFU", "images/s", "trend", "left", "not finite")
+LEAST_NEEDED = ("node", "restarts", "elapsed", "MFU", "images/s", "scores", "trend", "left", "not finite")
 # The table's heads and frame, how many more runs there are, and the cursor's line.
 FRAME_LINES = 6
 # Lower terminals have no room for the bar.
@@ -43,7 +43,8 @@ Show = Callable[[list[RunStatus], Sequence[str]], None]
 def progress(recipes: list[Recipe], console: Console) -> Iterator[Callable[[list[RunStatus]], None]]:
     """Yield the function to call with every new state of the runs, in the order of `recipes`.
 
-    Without a terminal it prints a line for every score and every failure, and every minute how far all runs are.
+    Without a terminal it prints a line for every score by `evaluation` and every failure, and every minute how far all
+    runs are.
     """
     with _shown(recipes, console, lambda run: (run.fid_step, run.error), (None, None)) as show:
         yield lambda runs: show(runs, ())
@@ -99,6 +100,8 @@ class _Lines:
             if news != self._seen.get(run.folder, self._no_news):
                 self._seen[run.folder] = news
                 score = "" if run.fid is None else f"  fid {run.fid:.4g} at {run.fid_step}"
+                if 1 < run.scores < run.wanted_scores:
+                    score += f", {run.scores} of {run.wanted_scores} scores"
                 text = run.error or f"step {run.step}/{run.steps}{score}"
                 self._print(f"{run.label:8} {run.shown_state:9} {text}")
         for note in notes:
@@ -114,16 +117,19 @@ class _Whole:
     """How much of the sweep's work is done, and how long the rest will take at the speed since the first look."""
 
     def __init__(self, recipes: list[Recipe]) -> None:
-        self._work = [work(recipe) for recipe in recipes]
+        self._work = [(training_work(recipe), scoring_work(recipe)) for recipe in recipes]
         self._start: tuple[float, float] | None = None
         self.share = 0.0
 
     def look(self, runs: list[RunStatus]) -> str:
         """`7 of 12 finished, 3 running; about 4:05 left`."""
-        shares = [(w, min(1, run.step / run.steps), run) for w, run in zip(self._work, runs, strict=True)]
-        done = sum(w * share for w, share, _ in shares)
-        left = sum(w * (1 - share) for w, share, run in shares if run.state not in ("failed", "stopped"))
-        self.share = done / sum(self._work)
+        parts = [
+            (work[0] * min(1, run.step / run.steps) + work[1] * run.scores / run.wanted_scores, sum(work), run)
+            for work, run in zip(self._work, runs, strict=True)
+        ]
+        done = sum(part for part, _, _ in parts)
+        left = sum(whole - part for part, whole, run in parts if run.state not in ("failed", "stopped"))
+        self.share = done / sum(whole for _, whole, _ in parts)
         now = time.monotonic()
         if self._start is None:
             self._start = now, done

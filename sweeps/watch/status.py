@@ -31,7 +31,8 @@ class RunStatus:
 
     Attributes:
         step: the last logged one, of `steps`; `loss` and `images_per_s` (of all ranks) are of that row.
-        fid: of the newest score, at `fid_step`.
+        fid: of the newest score by the recipe's `evaluation`, at `fid_step`.
+        scores: how many of the recipe's `wanted_scores` are there, those of its `scores` too.
         mfu: share of the devices' peak that training reaches; None without a peak in the cluster's profile.
         elapsed_s: from the first start to the end, or to now; waiting in the queue in between counts.
         seconds_left: of training, at the last speed.
@@ -51,6 +52,8 @@ class RunStatus:
     loss: float | None
     fid: float | None
     fid_step: int | None
+    scores: int
+    wanted_scores: int
     images_per_s: float | None
     mfu: float | None
     elapsed_s: float | None
@@ -134,6 +137,7 @@ def _status(files: RunFiles, state: State, job: RunJob | None, peak_tflops: floa
     recipe, train = files.recipe, files.train
     step, rate = train.get("step", 0), rate_of(train)
     images_left = max(0, recipe.train.steps - step) * recipe.train.batch_size
+    wanted = len(recipe.wanted_scores())
     kind, start = files.last_start or (None, {})
     node = job.job.node if job and job.phase == "running" else ""
     return RunStatus(
@@ -146,6 +150,8 @@ def _status(files: RunFiles, state: State, job: RunJob | None, peak_tflops: floa
         loss=train.get("loss"),
         fid=files.score.get("fid"),
         fid_step=files.score.get("step"),
+        scores=wanted - files.unscored,
+        wanted_scores=wanted,
         images_per_s=rate,
         mfu=_mfu(files, rate, peak_tflops) if rate and peak_tflops else None,
         elapsed_s=_elapsed_s(files, state),

@@ -29,6 +29,7 @@ def cells(run: RunStatus) -> dict[str, str]:
         "loss": "" if run.loss is None else f"{run.loss:.4f}",
         "not finite": run.not_finite,
         "Fréchet distance": "" if run.fid is None else f"{run.fid:.2f} at {run.fid_step}",
+        "scores": f"{run.scores}/{run.wanted_scores}" if run.scores else "",
         "images/s": "" if run.images_per_s is None else f"{run.images_per_s:.{0 if run.images_per_s >= 10 else 2}f}",
         "MFU": "" if run.mfu is None else f"{100 * run.mfu:.1f} %",
         "elapsed": "" if run.elapsed_s is None else duration(run.elapsed_s),

@@ -194,7 +194,8 @@ def test_steps_that_were_left_out_are_columns_and_in_the_report(tmp_path: Path) 
         rows[0] |= {"loss": None} if seed == 0 else {}  # all of its steps
         write_lines(path, [row | also for row in rows])
     tables = collect(tmp_path / "runs", tmp_path / "results")
-    assert load(tmp_path / "results").train.groupby("seed")["skipped"].max().tolist()[:2] == [3, 0]
+    most: Any = load(tmp_path / "results").train.groupby("seed")["skipped"].max()
+    assert most.tolist()[:2] == [3, 0]
     told = failures(tables, [], [])["failed"]
     assert [line for line in told if "not finite" in line] == [
         "S/4, seed 0 (s40): 3 steps were left out, where the loss or its gradient was not finite.",

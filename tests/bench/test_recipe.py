@@ -95,6 +95,7 @@ WITHOUT_EFFECT = {
     "train.allow_accumulation": True,
     "evaluation.batch_size": 7,
     "evaluation.decode_batch_size": 7,
+    "scores": [{"sampling_steps": 3}],
 }
 
 # What a model of other channels, classes or sides needs of its data: ids must differ for the model's key alone.
@@ -241,6 +242,7 @@ DEFAULTS: dict[str, Any] = {
         "ema": None,
     },
     "seed": 0,
+    "scores": [],
 }
 
 

@@ -37,7 +37,7 @@ def message_of(whole: Any) -> str:
 @pytest.mark.parametrize(
     ("key", "accepted"),
     [
-        ("trian", "label, model, data, diffusion, train, evaluation, seed"),
+        ("trian", "label, model, data, diffusion, train, evaluation, seed, scores"),
         ("model.heads", "name, block, image_size, "),
         ("diffusion.shedule", "objective, timesteps, prediction, variance, schedule"),
         ("train.lr", "steps, batch_size, learning_rate, betas, weight_decay, "),
@@ -230,7 +230,7 @@ def test_several_mistakes_are_counted() -> None:
 
 @pytest.mark.parametrize("whole", [None, [], "DiT-S/4", 3])
 def test_not_a_mapping(whole: Any) -> None:
-    expected = "a recipe is a mapping with the keys label, model, data, diffusion, train, evaluation, seed"
+    expected = "a recipe is a mapping with the keys label, model, data, diffusion, train, evaluation, seed, scores"
     assert message_of(whole) == expected
 
 
