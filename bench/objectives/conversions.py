@@ -47,7 +47,7 @@ def target(prediction: Prediction, x0: Tensor, noise: Tensor, level: Level) -> T
 
 
 def x0_and_noise(prediction: Prediction, predicted: Tensor, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-    """What x is made of, by a prediction; of noise where alpha is not 0, of x0 where sigma is not 0."""
+    """What x is made of, by a prediction. One of noise needs an alpha that is not 0, one of x0 such a sigma."""
     alpha, sigma, d_alpha, d_sigma = level
     if prediction == "velocity":
         turn = level.turn

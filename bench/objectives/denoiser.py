@@ -84,7 +84,7 @@ class FlowDenoiser:
     clip: bool
 
     def __call__(self, x: Tensor, t: float) -> Denoised:
-        """One network call; where its prediction says nothing of x0 or noise (`process.bounds`), not to be called."""
+        """One network call, at a time within `process.bounds`: beyond, its prediction does not tell x0 and noise."""
         level = self.process.level(t)
         output = self.network(x, x.new_full((len(x),), self.told(t)), t)
         x0, noise = x0_and_noise(self.prediction, self.sign * output[:, : x.shape[1]], x, level)

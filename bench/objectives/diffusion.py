@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.objectives.conversions import Level, rows
-from bench.objectives.process import linear_betas, respaced
+from bench.objectives.process import respaced
 
 LOG_2 = math.log(2.0)
 
@@ -61,11 +61,6 @@ class GaussianDiffusion:
         # The posterior variance is 0 at step 0: its logarithm is replaced by that of step 1 (IDDPM Sec. 3.1).
         self.posterior_log_variance = table(torch.cat([variance[1:2], variance[1:]]).log())
         self.log_betas = table(betas.log())
-
-    @classmethod
-    def linear(cls, timesteps: int = 1000, device: torch.device | str = "cpu") -> GaussianDiffusion:
-        """The paper's process."""
-        return cls(linear_betas(timesteps), device=device)
 
     def respace(self, num_steps: int) -> GaussianDiffusion:
         """The process that visits `num_steps` of these steps and has the same alpha_bar there (IDDPM Sec. 4).

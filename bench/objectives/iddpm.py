@@ -95,15 +95,12 @@ class IDDPM(Objective):
         alpha_bar = torch.tensor(self.process(options).alphas_bar, dtype=torch.float64)
         alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
         snr = (alpha / sigma).square()
-        of_x0 = (
-            snr.clamp(max=options.min_snr_gamma)
-            if options.weighting == "min-snr"
-            else snr / (1 + snr) ** options.p2_gamma
-        )
+        p2 = options.weighting == "p2"
+        of_x0 = snr / (1 + snr) ** options.p2_gamma if p2 else snr.clamp(max=options.min_snr_gamma)
         return (of_x0 * error_factor(options.prediction, "x0", Level(alpha, sigma, -sigma, alpha)).square()).float()
 
     def draw(self, shape: tuple[int, ...], random: torch.Generator) -> dict[str, Tensor]:
-        """Steps t (B,) int64, uniform, and standard normal noise (B, C, H, W)."""
+        """Steps t (B,) int64, uniform, and standard normal noise (B, C, *spatial)."""
         import torch
 
         device = random.device

@@ -158,8 +158,8 @@ class Path:
         between = [self.shifted(start * (1 - step / num_steps), shift) for step in range(1, num_steps)]
         if between and between[-1] < least:
             raise ValueError(
-                f"sampling_steps: {num_steps}, of which the last begins at {between[-1]:.2g}; this network's least "
-                f"time is {least:g}"
+                f"sampling_steps: {num_steps}: the last begins at {between[-1]:.2g}, but this network is called at "
+                f"{least:g} or more; accepted: fewer, or a larger sampler_options.shift"
             )
         return [most, *between, 0.0]
 

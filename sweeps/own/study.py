@@ -16,6 +16,7 @@ from bench.files.atomic import write_bytes
 from bench.flops import forward_gmacs
 from bench.objectives import OBJECTIVES
 from bench.recipe import ModelConfig, Recipe
+from bench.samplers import SAMPLERS
 from bench.schema import check_options, dump_yaml, load_yaml
 from sweeps.expand import Sweep, load_sweep
 from sweeps.own.part import OwnPart
@@ -59,6 +60,7 @@ def own_study(part: OwnPart, seeds: int) -> OwnStudy:
         content["product"]["design"][part.shown] = {"model.block": part.path}
     else:
         content["base"]["model"]["learn_sigma"] = _predicts_variance(part)
+        content["base"]["evaluation"]["sampler"] = _sampler(part)
         content["product"]["design"] = {
             BUILT_IN["objective"]: {"diffusion.objective": BUILT_IN["objective"]},
             part.shown: {"diffusion.objective": part.path},
@@ -106,6 +108,15 @@ def _predicts_variance(part: OwnPart) -> bool:
         else:
             return learned
     raise InputError(part.in_words(f"{part.shown}: {problem}"))
+
+
+def _sampler(part: OwnPart) -> str:
+    """The first built-in sampler of both processes: scores by different samplers are not compared."""
+    kinds = set()
+    for objective in (OBJECTIVES.find(BUILT_IN["objective"]), OBJECTIVES.find(part.path)):
+        kinds.add(objective.process(check_options(objective.options, {})).kind)
+    serving = [name for name in SAMPLERS.builtin if kinds <= set(SAMPLERS.find(name).serves)]
+    return serving[0] if serving else next(iter(SAMPLERS.builtin))  # then the recipe is refused, and says why
 
 
 def _add_family(content: dict[str, Any], part: OwnPart) -> None:

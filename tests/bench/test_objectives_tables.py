@@ -338,3 +338,19 @@ def test_draws_are_a_function_of_their_generator_alone(name: str, options: dict[
     for key, values in first.items():
         assert torch.equal(values, again[key])
         assert not torch.equal(values, other[key])
+
+
+@pytest.mark.parametrize(("name", "options"), EACH)
+def test_nothing_waits_for_the_device(name: str, options: dict[str, Any]) -> None:
+    """On the meta device, where a tensor has no values that Python could ask for."""
+    kind = OBJECTIVES.find(name)
+    meta = torch.device("meta")
+    objective = kind(check_options(kind.options, options), meta)
+    drawn = objective.draw((4, 2, 3, 3), torch.Generator().manual_seed(0))
+    x = torch.zeros(4, 2, 3, 3, device=meta)
+    for output in (x, torch.cat([x, x], 1)):
+        objective.losses(Answers(output), x, LABELS.to(meta), {key: values.to(meta) for key, values in drawn.items()})
+        for clip in (True, False):
+            denoiser = objective.denoiser(lambda x, told, time: output, clip)  # noqa: B023
+            for t in denoiser.process.grid(4)[:-1]:
+                assert denoiser(x, t).x0.device == meta

@@ -27,7 +27,7 @@ from bench.samplers.guidance import guided
 from models import BLOCKS, create_model
 from models.transformer import DiT
 
-PROCESS = GaussianDiffusion.linear()
+PROCESS = IDDPM(IDDPMOptions(), CPU).diffusion
 # alpha_bar by the network's timestep, for networks that know the noise level.
 ALPHAS_BAR = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
 

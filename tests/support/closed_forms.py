@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.integrate import quad
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -42,10 +39,6 @@ class Mixture:
         exact = {"epsabs": 1e-14, "epsrel": 1e-10, "limit": 500}
         mass = quad(joint, low, high, **exact)[0]
         return quad(lambda x0: joint(x0) * of(x0, (x - alpha * x0) / sigma), low, high, **exact)[0] / mass
-
-    def draw(self, size: int, random: np.random.Generator) -> Array:
-        which = random.choice(len(self.weights), size=size, p=self.weights)
-        return random.normal(np.array(self.means)[which], np.array(self.stds)[which])
 
 
 ONE = Mixture((1.0,), (0.4,), (0.3,))

@@ -10,7 +10,9 @@ from bench.samplers import NoOptions
 
 class _Euler:
     options = NoOptions
-    serves = ("continuous",)
+
+    def __init__(self, *serves: str) -> None:
+        self.serves = serves
 
     def call_times(self, process: Any, num_steps: int, options: NoOptions) -> list[float]:
         return process.grid(num_steps)[:-1]
@@ -26,4 +28,5 @@ class _Euler:
         return x
 
 
-EULER = _Euler()
+EULER = _Euler("continuous")
+OF_BOTH = _Euler("discrete", "continuous")

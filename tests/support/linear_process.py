@@ -10,6 +10,7 @@ from scipy.integrate import quad
 from torch import Tensor
 
 from bench.objectives.diffusion import GaussianDiffusion
+from bench.objectives.process import linear_betas
 
 STEPS = 1000
 
@@ -26,7 +27,7 @@ def scalar_schedule() -> tuple[list[float], list[float]]:
 
 
 BETAS, ALPHAS_BAR = scalar_schedule()
-PROCESS = GaussianDiffusion.linear()
+PROCESS = GaussianDiffusion(linear_betas(STEPS))
 
 
 def normal(x: float, mean: float, variance: float) -> float:
