@@ -35,7 +35,7 @@ def moments(denoiser: Mixture, steps: int, **options: Any) -> tuple[float, float
 @pytest.mark.parametrize("diffusion", DIFFUSIONS)
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_samples_have_the_datas_mean_and_variance(name: str, diffusion: str, last_step: str) -> None:
-    options = {"diffusion": diffusion, "last_step": last_step}
+    options: dict[str, Any] = {"diffusion": diffusion, "last_step": last_step}
     if last_step != "none":
         options["last_step_size"] = 0.01
     mean, variance = moments(Mixture(PROCESSES[name]), 400, **options)
