@@ -114,7 +114,7 @@ def test_a_snapshot_is_sampled_by_its_step_or_its_file_wherever_that_is(folder: 
     for one in (by_step, load_weights_of(str(path), None, True), load_weights_of(str(path), 8, True)):
         assert one.identity == {"run": averaging().id, "step": 8, "weights": "ema std=0.1"}
         assert_same(one.model.state_dict(), kept)
-    copy = load_weights_of(shutil.copy(path, folder.parent / "mine.safetensors"), None, True)
+    copy = load_weights_of(str(shutil.copy(path, folder.parent / "mine.safetensors")), None, True)
     assert copy.identity == by_step.identity
     with pytest.raises(InputError, match=r"--step 6: .* is of step 8"):
         load_weights_of(str(path), 6, True)
