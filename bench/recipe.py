@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from bench import averages
-from bench.averages.power import WIDEST
+from bench.averages.power import NARROWEST, WIDEST
 from bench.data import Dataset, DatasetFacts, data_part
 from bench.errors import InputError
 from bench.objectives import OBJECTIVES
@@ -125,7 +125,7 @@ class DiffusionConfig(PartSection):
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
-Std = Annotated[float, Field(gt=0, lt=WIDEST)]
+Std = Annotated[float, Field(ge=NARROWEST, lt=WIDEST)]
 # Of each power average: by default, and at most, for disks and for the least squares that make others of them.
 SNAPSHOTS, MOST_SNAPSHOTS = 32, 256
 # Beyond, compute and time that are planned from it are no numbers any more.

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 import models
-from bench.averages import RAW, checked, is_post_hoc, made_of, name_of, parse, snapshots_in
+from bench.averages import RAW, checked, is_post_hoc, made_of, name_of, parse, snapshots_in, steps_of
 from bench.errors import InputError
 from bench.files import checkpoint
 from bench.files.checkpoint import CorruptCheckpoint
@@ -57,7 +57,7 @@ def header_of(recipe: Recipe) -> dict[str, str]:
 
 
 def load_average(model: nn.Module, recipe: Recipe, folder: Path, step: int, ema: str | None) -> None:
-    """Give a model the average `ema` (`bench.averages`) of a kept step of a run.
+    """Give a model the average `ema` (`bench.averages`) of a step of a run.
 
     One made of snapshots is summed in double precision, with one file in memory at a time. What is not trained is as at
     the last of them.
@@ -161,12 +161,12 @@ def _chosen_step(folder: Path, recipe: Recipe, step: int | None, ema: str | None
     train, what = recipe.train, "weights" if ema is None else f"{name_of(ema)} weights"
     missing = {
         at: sorted(path.name for path in average_paths(folder, train, at, ema) if not path.exists())
-        for at in train.kept_steps()
+        for at in steps_of(ema, train)
     }
     kept = [at for at, names in missing.items() if not names]
     if not kept:
         of_snapshots = f"; missing: {missing[train.steps][0]}" if is_post_hoc(ema, train) else ""
-        raise InputError(f"{folder}: has no {what} yet; its recipe keeps steps {train.kept_steps()}{of_snapshots}")
+        raise InputError(f"{folder}: has no {what} yet; its recipe keeps steps {[*missing]}{of_snapshots}")
     if step is not None and step not in kept:
         raise InputError(f"--step {step}: {folder} has no {what} of it; accepted: {', '.join(map(str, kept))}")
     return kept[-1] if step is None else step

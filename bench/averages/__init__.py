@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from math import nan
 from typing import TYPE_CHECKING, Any
 
-from bench.averages.power import WIDEST, check_std, coefficients, share
+from bench.averages.power import NARROWEST, WIDEST, check_std, coefficients, share
 
 if TYPE_CHECKING:
     from bench.recipe import TrainConfig
@@ -38,10 +38,11 @@ def parse(given: Any) -> str | None:
         number = nan
     if kind == "decay" and 0 <= number < 1:
         return _decay(number)
-    if kind == "std" and 0 < number < WIDEST:
+    if kind == "std" and NARROWEST <= number < WIDEST:
         return _std(number)
     raise ValueError(
-        f"{given!r}; accepted: raw, decay=D (D at least 0, less than 1), std=S (S above 0, less than {WIDEST:.4f})"
+        f"{given!r}; accepted: raw, decay=D (D at least 0, less than 1), std=S (S at least {NARROWEST:g}, less than "
+        f"{WIDEST:.4f})"
     )
 
 
@@ -92,6 +93,12 @@ def checked(ema: str | None, train: TrainConfig, steps: Iterable[int]) -> str | 
     except ValueError as error:
         raise ValueError(f"ema: {error}") from None
     return ema
+
+
+def steps_of(ema: str | None, train: TrainConfig) -> list[int]:
+    """The steps of which there is an average: the kept ones, and those of snapshots for what these are or make."""
+    of_snapshots = ema is not None and ema.startswith("std=")
+    return (train.snapshot_steps() if of_snapshots else []) or train.kept_steps()
 
 
 def is_post_hoc(ema: str | None, train: TrainConfig) -> bool:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Of the average of all steps alike (gamma = 0).
-WIDEST = 1 / math.sqrt(12)
+# The least std, of one step in a long training, and that of the average of all steps alike (gamma = 0).
+NARROWEST, WIDEST = 1e-5, 1 / math.sqrt(12)
 # At most so many cells of time: below that many steps each is one step, and the fit is exact.
 CELLS = 4096
 # What a profile made of snapshots may differ from the one asked for, and by how much it may enlarge rounding.
@@ -64,8 +64,8 @@ def check_std(snapshots: Snapshots, std: float, step: int) -> None:
         f"its profile is {error:.0%} off" if error > MOST_ERROR else f"it multiplies rounding errors by {gain:.0f}"
     )
     raise ValueError(
-        f"std={std!r}: made of the {len(snapshots)} snapshots there at step {step}, {problem}; accepted: "
-        f"{_accepted(snapshots, step)}; more with a smaller train.ema_snapshot_every"
+        f"std={std!r}: made of the {len(snapshots)} snapshots that are there at step {step}, {problem}; accepted "
+        f"there: {_accepted(snapshots, step)}; more with a smaller train.ema_snapshot_every"
     )
 
 

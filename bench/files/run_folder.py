@@ -162,7 +162,7 @@ def weights_path(checkpoints: Path, step: int, name: str = EMA) -> Path:
 
 
 def average_paths(folder: Path, train: TrainConfig, step: int, ema: str | None) -> set[Path]:
-    """The files that the average `ema` (`bench.averages`) of a kept step is made of."""
+    """The files that the average `ema` (`bench.averages`) of a step is made of."""
     return {weights_path(folder / "checkpoints", at, name) for name, at in made_of(ema, train, step)}
 
 

@@ -171,6 +171,8 @@ def test_a_lost_snapshot_is_written_where_training_continues(tmp_path: Path) -> 
         ({"evaluation.ema": "std=0.5"}, r"evaluation\.ema: 'std=0\.5'; accepted: .*less than 0\.2887"),
         ({"evaluation.ema": "std=nan"}, r"evaluation\.ema: 'std=nan'; accepted"),
         ({"evaluation.ema": "std=0"}, r"evaluation\.ema: 'std=0'; accepted"),
+        ({"evaluation.ema": "std=1e-300"}, r"evaluation\.ema: 'std=1e-300'; accepted: .*at least 1e-05"),
+        ({"train.ema_stds": [1e-300]}, r"train\.ema_stds\.0: .*greater than or equal to 0\.00001"),
         ({"evaluation.ema": "ema decay=0.9"}, r"evaluation\.ema: 'ema decay=0\.9'; accepted"),
         ({"train.ema_decays": [0.9]}, r"train\.ema_decays: 0\.9 is there twice \(ema_decay is kept"),
         ({"train.ema_decays": [0.5, 0.5]}, r"train\.ema_decays: 0\.5 is there twice"),

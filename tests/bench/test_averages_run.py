@@ -13,7 +13,9 @@ import pytest
 import torch
 from command_line import ditbench
 from recipes import tiny
-from runs import StudyFolder, Undisturbed, finished, results, start
+from runs import StudyFolder, finished, results, start
+from scaling_plans import local
+from trainings import assert_same
 
 from bench.errors import InputError, RunError
 from bench.files import atomic, checkpoint, jsonl
@@ -23,6 +25,8 @@ from bench.parallel import Execution
 from bench.recipe import DiffusionConfig, Recipe
 from bench.run import run, score, train
 from bench.weights import load_weights_of
+from sweeps.expand import Sweep
+from sweeps.planning.plan import plan
 
 TRAIN = {"ema_decays": [0, 0.5], "ema_stds": [0.05, 0.1], "ema_snapshot_every": 4}
 STD = "std=0.08"
@@ -92,7 +96,8 @@ def test_sampled_like_it_is_scored(folder: Path) -> None:
         (["--ema", "decay=0.7"], "--ema: decay=0.7 is not kept; accepted: decay=0.9, raw, decay=0.5, std=0.05"),
         (["--ema", "0.9"], "--ema: '0.9'; accepted: raw, decay=D"),
         (["--ema", "std=0.01"], "--ema: std=0.01: made of the 8 snapshots that are there at step 12"),
-        (["--ema", STD, "--step", "4"], "has no ema std=0.08 weights of it; accepted: 6, 12"),
+        (["--ema", STD, "--step", "5"], "has no ema std=0.08 weights of it; accepted: 4, 6, 8, 12"),
+        (["--ema", "raw", "--step", "8"], "has no raw weights of it; accepted: 6, 12"),
     ],
 )
 def test_what_a_run_does_not_keep_is_refused(made: Path, tmp_path: Path, options: list[str], said: str) -> None:
@@ -100,6 +105,27 @@ def test_what_a_run_does_not_keep_is_refused(made: Path, tmp_path: Path, options
     assert ended.status == 2
     assert said in ended.err
     assert ended.err.count("\n") == 1
+
+
+def test_a_snapshot_is_sampled_by_its_step_or_its_file_wherever_that_is(folder: Path) -> None:
+    path = weights_path(folder / "checkpoints", 8, "ema std=0.1")
+    kept, _ = checkpoint.load_tensors(path)
+    by_step = load_weights_of(str(folder), 8, True, "std=0.1")
+    for one in (by_step, load_weights_of(str(path), None, True), load_weights_of(str(path), 8, True)):
+        assert one.identity == {"run": averaging().id, "step": 8, "weights": "ema std=0.1"}
+        assert_same(one.model.state_dict(), kept)
+    copy = load_weights_of(str(shutil.copy(path, folder.parent / "mine.safetensors")), None, True)
+    assert copy.identity == by_step.identity
+    with pytest.raises(InputError, match=r"--step 6: .* is of step 8"):
+        load_weights_of(str(path), 6, True)
+
+
+def test_a_plan_knows_their_storage(made: Path) -> None:
+    (planned,) = plan(Sweep("x", [averaging()]), local(), "local", {averaging().id: made}).runs
+    checkpoints = made / "checkpoints"
+    states, kept = ([*checkpoints.glob(pattern)] for pattern in ("state-*", "[!s]*"))
+    for files, size in ((states, planned.state_bytes), (kept, planned.ema_bytes)):
+        assert sum(t.nbytes for path in files for t in checkpoint.load_tensors(path)[0].values()) == size
 
 
 class Killed(BaseException):
@@ -150,9 +176,7 @@ def test_killed_before_any_file_a_training_loses_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "other"])
-def test_training_does_not_go_on_beyond_a_snapshot_that_is_lost(
-    folder: Path, damage: str, undisturbed: Undisturbed
-) -> None:
+def test_training_does_not_go_on_beyond_a_snapshot_that_is_lost(folder: Path, damage: str) -> None:
     """Though its step is scored and no step of its own: what is scored later is made of it."""
     expected = results(folder)
     (folder / "finished.json").unlink()
