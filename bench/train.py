@@ -321,7 +321,7 @@ class Trainer:
         failed = f"{self.folder}: the loss or its gradient is not finite at step {first}"
         kept = f"checkpoints and metrics up to step {until} are kept" if until else "no step was saved before"
         if self._train.non_finite != "roll-back":
-            raise RunError(f"{failed}; {kept} ({rate})")
+            raise RunError(f"{failed}; {kept} ({rate}; train.non_finite: skip or roll-back goes on)")
         step, failed_step = self._train.last_save(self.step - 1), self.step
         if self._roll_backs.to(step) == MOST_ROLL_BACKS:
             raise RunError(f"{failed}; rolled back to step {step} {MOST_ROLL_BACKS} times before ({rate})")
