@@ -217,8 +217,9 @@ def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: E
             if trainer:
                 trainer.train_until(step)
             execution.on_weights(step)
-            for one in scores if study_folder else ():
-                _score(recipe, folder, study_folder, one, parallel.device, execution, trackers)
+            if study_folder:
+                for one in scores:
+                    _score(recipe, folder, study_folder, one, parallel.device, execution, trackers)
         if trainer:
             trainer.train_until(recipe.train.steps)
     if ranks.is_first and study_folder:
