@@ -12,6 +12,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
@@ -225,7 +226,7 @@ class EvaluationConfig(Section):
     def _hash(self, exclude: set[str]) -> str:
         content = self.model_dump(mode="json", exclude_defaults=True, exclude=exclude)
         if self.guidance_scale == 1:  # nothing is guided
-            content = {key: value for key, value in content.items() if not key.startswith("guidance_")}
+            content = {key: value for key, value in content.items() if not key.startswith(("guidance_", "guide"))}
         return _hash(content)[:8]
 
 
@@ -277,14 +278,12 @@ class Recipe(Section):
     def _written_out(cls, given: Any, info: ValidationInfo) -> Any:
         if not {"data", "diffusion", "train", "evaluation"} <= info.data.keys():
             return given  # refused already
-        data, diffusion, evaluation = (info.data[name] for name in ("data", "diffusion", "evaluation"))
+        fitted = partial(fit_evaluation, **{name: info.data[name] for name in ("data", "diffusion", "train")})
         try:
-            check_evaluation(evaluation, diffusion, data)
+            evaluation = fitted(info.data["evaluation"])
         except ValueError:
             return ()  # `_parts_fit` says so
-        return written_out(
-            given, evaluation, info.data["train"].kept_steps(), lambda score: check_evaluation(score, diffusion, data)
-        )
+        return written_out(given, evaluation, info.data["train"].kept_steps(), fitted)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -301,7 +300,7 @@ class Recipe(Section):
             raise ValueError(f"train.batch_size: {size} is larger than the dataset {self.data.name} ({facts.length})")
         OBJECTIVES.find(self.diffusion.objective).check(self.diffusion.options, facts.shape[0], arch.out_channels)
         try:
-            check_evaluation(self.evaluation, self.diffusion, self.data)
+            fit_evaluation(self.evaluation, self.data, self.diffusion, self.train)
         except ValueError as error:
             raise ValueError(f"evaluation.{error}") from None
         return self
@@ -378,8 +377,10 @@ def parse_evaluation(**given: Any) -> EvaluationConfig:
         raise InputError(f"--{key.replace('_', '-')}{colon}{problem}") from None
 
 
-def check_evaluation(evaluation: EvaluationConfig, diffusion: DiffusionConfig, data: DataConfig) -> None:
-    """Refuse an evaluation that does not fit what is learned and of which data.
+def fit_evaluation(
+    evaluation: EvaluationConfig, data: DataConfig, diffusion: DiffusionConfig, train: TrainConfig
+) -> EvaluationConfig:
+    """An evaluation as it is recorded, if it fits what is learned, of which data and how.
 
     Raises:
         ValueError: `key: what is wrong`, of `evaluation`.
@@ -405,6 +406,7 @@ def check_evaluation(evaluation: EvaluationConfig, diffusion: DiffusionConfig, d
     channels = evaluation.guidance_channels
     if evaluation.guidance_scale != 1 and channels is not None and channels > facts.shape[0]:
         raise ValueError(f"guidance_channels: {channels} is more than the model's {facts.shape[0]}; null is all")
+    return evaluation
 
 
 def check_sampling(evaluation: EvaluationConfig, diffusion: DiffusionConfig) -> None:

@@ -30,13 +30,13 @@ MOST = 1000
 
 
 def written_out(
-    given: Any, evaluation: EvaluationConfig, kept: list[int], check: Callable[[EvaluationConfig], None]
+    given: Any, evaluation: EvaluationConfig, kept: list[int], fitted: Callable[[EvaluationConfig], EvaluationConfig]
 ) -> tuple[dict[str, Any], ...]:
     """One mapping for each score: the keys in which it differs from `evaluation`, and `kept_steps` if not all.
 
     Args:
         kept: the kept steps.
-        check: raises a ValueError, `key: what is wrong`, of an evaluation that does not fit the recipe.
+        fitted: an evaluation as the recipe records it; a ValueError, `key: what is wrong`, if it does not fit.
 
     Raises:
         ValueError: `[2].key: what is wrong`, where [2] is the place in the list; or what is wrong with the list.
@@ -47,8 +47,7 @@ def written_out(
     for place, said, settings in _entries(given, [*type(evaluation).model_fields]):
         steps = _steps(settings.pop(KEPT_STEPS, None), kept, place)
         try:
-            score = _changed(evaluation, settings)
-            check(score)
+            score = fitted(_changed(evaluation, settings))
         except ValidationError as error:
             raise ValueError(f"{place}.{describe(error, type(evaluation))}{said}") from None
         except ValueError as error:
