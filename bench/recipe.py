@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
@@ -299,7 +300,7 @@ class EvaluationConfig(Section):
     def _hash(self, exclude: set[str]) -> str:
         content = self.model_dump(mode="json", exclude_defaults=True, exclude=exclude)
         if self.guidance_scale == 1:  # nothing is guided
-            content = {key: value for key, value in content.items() if not key.startswith("guidance_")}
+            content = {key: value for key, value in content.items() if not key.startswith(("guidance_", "guide"))}
         return _hash(content)[:8]
 
 
@@ -351,23 +352,20 @@ class Recipe(Section):
     def _written_out(cls, given: Any, info: ValidationInfo) -> Any:
         if not {"data", "diffusion", "train", "evaluation"} <= info.data.keys():
             return given  # refused already
-        data, diffusion, train, evaluation = (info.data[name] for name in ("data", "diffusion", "train", "evaluation"))
-
-        def checked(score: EvaluationConfig, steps: Collection[int]) -> EvaluationConfig:
-            check_evaluation(score, diffusion, data)
-            return with_kept_average(score, train, steps)
-
+        data, diffusion, train = (info.data[name] for name in ("data", "diffusion", "train"))
+        fitted = partial(fit_evaluation, data=data, diffusion=diffusion, train=train)
         try:
-            check_evaluation(evaluation, diffusion, data)
+            evaluation = fitted(info.data["evaluation"])
         except ValueError:
             return ()  # `_parts_fit` says so
-        return written_out(given, evaluation, train.kept_steps(), checked)
+        return written_out(given, evaluation, train.kept_steps(), fitted)
 
     @field_validator("evaluation")
     @classmethod
     def _average_is_kept(cls, evaluation: EvaluationConfig, info: ValidationInfo) -> EvaluationConfig:
         train: TrainConfig | None = info.data.get("train")  # None: refused already
-        return with_kept_average(evaluation, train, train.kept_steps()) if train else evaluation
+        ema = averages.checked(evaluation.ema, train, train.kept_steps()) if train else evaluation.ema
+        return evaluation if ema == evaluation.ema else evaluation.model_copy(update={"ema": ema})
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -384,7 +382,7 @@ class Recipe(Section):
             raise ValueError(f"train.batch_size: {size} is larger than the dataset {self.data.name} ({facts.length})")
         OBJECTIVES.find(self.diffusion.objective).check(self.diffusion.options, facts.shape[0], arch.out_channels)
         try:
-            check_evaluation(self.evaluation, self.diffusion, self.data)
+            fit_evaluation(self.evaluation, self.data, self.diffusion, self.train)
         except ValueError as error:
             raise ValueError(f"evaluation.{error}") from None
         return self
@@ -470,18 +468,16 @@ def by_flag(problem: str) -> str:
     return f"--{'sampler-option ' if dot else key.replace('_', '-')}{option}{colon}{what}"
 
 
-def with_kept_average(evaluation: EvaluationConfig, train: TrainConfig, steps: Collection[int]) -> EvaluationConfig:
-    """An evaluation of these kept steps; the average of `ema_decay` that is spelled out is the same score.
+def fit_evaluation(
+    evaluation: EvaluationConfig,
+    data: DataConfig,
+    diffusion: DiffusionConfig,
+    train: TrainConfig,
+    steps: Collection[int] | None = None,
+) -> EvaluationConfig:
+    """An evaluation of kept `steps` (default: all) as it is recorded, if it fits what is learned, of which data and how.
 
-    Raises:
-        ValueError: `ema: why the average cannot be had`.
-    """
-    ema = averages.checked(evaluation.ema, train, steps)
-    return evaluation if ema == evaluation.ema else evaluation.model_copy(update={"ema": ema})
-
-
-def check_evaluation(evaluation: EvaluationConfig, diffusion: DiffusionConfig, data: DataConfig) -> None:
-    """Refuse an evaluation that does not fit what is learned and of which data.
+    The average of `train.ema_decay` that is spelled out is the same score as one that is left out.
 
     Raises:
         ValueError: `key: what is wrong`, of `evaluation`.
@@ -507,6 +503,8 @@ def check_evaluation(evaluation: EvaluationConfig, diffusion: DiffusionConfig, d
     channels = evaluation.guidance_channels
     if evaluation.guidance_scale != 1 and channels is not None and channels > facts.shape[0]:
         raise ValueError(f"guidance_channels: {channels} is more than the model's {facts.shape[0]}; null is all")
+    ema = averages.checked(evaluation.ema, train, train.kept_steps() if steps is None else steps)
+    return evaluation if ema == evaluation.ema else evaluation.model_copy(update={"ema": ema})
 
 
 def check_sampling(evaluation: EvaluationConfig, diffusion: DiffusionConfig) -> None:

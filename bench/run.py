@@ -220,8 +220,8 @@ def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: E
             if trainer:
                 trainer.train_until(step)
             execution.on_weights(step)
-            for one in scores:
-                if study_folder:
+            if study_folder:
+                for one in scores:
                     _score(recipe, folder, study_folder, one, parallel.device, execution, trackers)
         if trainer:
             trainer.train_until(recipe.train.steps)

@@ -89,6 +89,7 @@ def _designs(
     names: list[str], by: str | None, metric: str, step: int | None, between: Pair | None
 ) -> dict[str, Observations]:
     from analysis.compare.collected import collected_designs, published_designs
+    from analysis.compare.one_key import by_setting, is_setting
     from analysis.results.tables import load
 
     folders = {str(Path(name)): results_folder(name) for name in names}
@@ -103,7 +104,10 @@ def _designs(
     found = {name: folder for name, folder in folders.items() if folder is not None}
     if len({folder.resolve() for folder in found.values()}) < len(names):
         raise ResultsError("the same folder twice; needed: different ones")
-    return collected_designs({name: load(folder) for name, folder in found.items()}, by, metric, step, between)
+    results = {name: load(folder) for name, folder in found.items()}
+    if by is not None and is_setting(by):
+        results, by = by_setting(results, by, between), "source"
+    return collected_designs(results, by, metric, step, between)
 
 
 def _pair(between: str | None, by: str | None) -> Pair | None:

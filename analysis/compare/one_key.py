@@ -61,6 +61,62 @@ def of_one_key(designs: Mapping[str, Tables]) -> dict[str, Tables]:
     return {name: replace(designs[name], evals=rows.loc[_key_of(rows) == best]) for name, rows in scores.items()}
 
 
+def is_setting(by: str | None) -> bool:
+    """Whether `by` names columns of a score's key, with commas between."""
+    return by is not None and {name.strip() for name in by.split(",")} <= {*KEY}
+
+
+def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] | None) -> dict[str, Tables]:
+    """Two ways of scoring the same runs as designs: two values of `by` -> the tables with those scores alone.
+
+    Their keys say nothing of `by` any more. In all else they agree: with the recipe's `evaluation` where both designs
+    have such scores, else in the one way that they have in common.
+
+    Raises:
+        ResultsError: several folders, not two values, or several ways that they have in common.
+    """
+    if len(results) > 1:
+        raise ResultsError(f"--by {by}: of the scores in one folder; given: {', '.join(results)}")
+    (tables,) = results.values()
+    columns = [name.strip() for name in by.split(",")]
+    rows = _all_scores(tables).reset_index(drop=True)
+    if "guidance_scale" in columns:
+        rows = _guided_alike(rows)
+    called = pd.Series([", ".join(_said_or_none(row[name]) for name in columns) for row in rows.to_dict("records")])
+    values = list(dict.fromkeys(called))
+    names = between or tuple(values)
+    if len(set(names)) != 2 or not {*names} <= {*values}:
+        hint = "needed: two" if len(values) < 2 else "choose two: --between A,B"
+        raise ResultsError(f"--by {by}: there are scores of {'; '.join(values) or 'nothing'}; {hint}")
+    ignored = [name for name in KEY if name in (*columns, "network_calls")]  # the latter follows from the others
+    plain = rows.assign(**dict.fromkeys(ignored))
+    keys = _key_of(plain)
+    shared = set.intersection(*(set(keys[called == name]) for name in names))
+    own = set(_key_of(tables.evals.assign(**dict.fromkeys(ignored)))) & shared
+    if len(ways := own or shared) > 1:
+        apart = {name: sorted({_said(key[at]) for key in ways}) for at, name in enumerate(KEY)}
+        said = {name: texts for name, texts in apart.items() if len(texts) > 1}
+        listed = "; ".join(f"{name}: {', '.join(texts)}" for name, texts in said.items())
+        more = f"--by {by},{next(iter(said))}"
+        raise ResultsError(f"--by {by}: both have scores of several kinds ({listed}); say more: {more}")
+    chosen = keys.isin(list(ways)) if ways else keys.notna()
+    nothing = tables.other_evals.iloc[:0]
+    return {name: replace(tables, evals=plain.loc[chosen & (called == name)], other_evals=nothing) for name in names}
+
+
+def _guided_alike(rows: pd.DataFrame) -> pd.DataFrame:
+    """Scores without guidance once for each way of guidance, on some channels for one, that the others have."""
+    ways = [name for name in KEY if name.startswith("guid") and name != "guidance_scale"]
+    is_plain = rows["guidance_scale"] == 1
+    found = rows.loc[~is_plain, ways].drop_duplicates()
+    plain = rows.loc[is_plain].drop(columns=ways).merge(found, how="cross")
+    return pd.concat([rows.loc[~is_plain], plain.loc[:, [*rows.columns]]], ignore_index=True)
+
+
+def _said_or_none(value: Any) -> str:
+    return _said(None if pd.isna(value) else value)
+
+
 def _all_scores(tables: Tables) -> pd.DataFrame:
     others = tables.other_evals
     if others.empty:

@@ -40,8 +40,8 @@ def varied(source: Source, setting: str, ignored: tuple[str, ...] = ()) -> list[
     groups = [
         group.loc[group["step"] == group["step"].max()] for _, group in several.groupby(rest, dropna=False, sort=False)
     ]
-    keys = pd.concat([group.head(1) for group in groups])
-    apart = [name for name in rest if not source.published and len(keys[name].unique()) > 1]
+    keys: Any = pd.concat([group.head(1) for group in groups])
+    apart = [name for name in rest if not source.published and keys[name].nunique(dropna=False) > 1]
     designs = [
         ", ".join(filter(None, [source.design, *(_said(name, group[name].iloc[0]) for name in apart)]))
         for group in groups

@@ -247,6 +247,9 @@ def _samples(folder: Path, tables: Tables) -> Check:
 
 # --- figures' data
 
+# Of a score's key, what follows from the sampler, its steps and the scale of guidance.
+FOLLOWING = ("guidance_channels", "guidance_interval", "guide", "network_calls")
+
 
 def _plotted(path: Path, source: str, tables: Tables) -> Iterator[Check]:
     """The means, lowest and highest of a figure's csv against the tables; rows of other sources are left alone."""
@@ -315,7 +318,10 @@ def _selected(rows: list[dict[Any, Any]], recipe: dict[Any, Any], row: dict[Any,
     What a row does not say of a score's key is as in the recipe, by which the model's own scores were made.
     """
     wanted = {name: row[name] for name in ("seed", "step", *evaluation_keys) if name in row}
-    wanted = {name: recipe[name] for name in evaluation_keys if name in recipe} | wanted
+    said = [name for name in evaluation_keys if name in wanted and name in recipe]
+    is_other = any(not _agrees(recipe[name], wanted[name]) for name in said)
+    as_in_recipe = [name for name in evaluation_keys if name in recipe and not (is_other and name in FOLLOWING)]
+    wanted = {name: recipe[name] for name in as_in_recipe} | wanted
     chosen = [one for one in rows if all(_agrees(one[name], value) for name, value in wanted.items() if name in one)]
     last = max((one["step"] for one in chosen), default=None)
     return chosen if "step" in row else [one for one in chosen if one["step"] == last]

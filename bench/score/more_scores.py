@@ -30,17 +30,13 @@ MOST = 1000
 
 
 def written_out(
-    given: Any,
-    evaluation: EvaluationConfig,
-    kept: list[int],
-    checked: Callable[[EvaluationConfig, Collection[int]], EvaluationConfig],
+    given: Any, evaluation: EvaluationConfig, kept: list[int], fitted: Callable[..., EvaluationConfig]
 ) -> tuple[dict[str, Any], ...]:
     """One mapping for each score: the keys in which it differs from `evaluation`, and `kept_steps` if not all.
 
     Args:
         kept: the kept steps.
-        checked: an evaluation of these kept steps as it is written in short; raises a ValueError, `key: what is wrong`,
-            of one that does not fit the recipe.
+        fitted: an evaluation of `steps` as the recipe records it; a ValueError, `key: what is wrong`, if it does not fit.
 
     Raises:
         ValueError: `[2].key: what is wrong`, where [2] is the place in the list; or what is wrong with the list.
@@ -51,7 +47,7 @@ def written_out(
     for place, said, settings in _entries(given, [*type(evaluation).model_fields]):
         steps = _steps(settings.pop(KEPT_STEPS, None), kept, place)
         try:
-            score = checked(_changed(evaluation, settings), steps_of(steps, kept))
+            score = fitted(_changed(evaluation, settings), steps=steps_of(steps, kept))
         except ValidationError as error:
             raise ValueError(f"{place}.{describe(error, type(evaluation))}{said}") from None
         except ValueError as error:

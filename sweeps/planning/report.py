@@ -169,7 +169,6 @@ def _run_json(run: RunPlan) -> dict[str, Any]:
         "scoring_ranks": run.scoring_job.ranks,
         "steps_left": run.steps_left,
         "scores_left": run.scores_left,
-        "samples_left": sum(steps for _, steps in run.to_sample),
         "training_pflop": run.training_pflop,
         "scoring_pflop": run.scoring_pflop,
         "peak_tflops": run.training.peak_tflops if run.training else None,

@@ -159,7 +159,7 @@ def test_commands_and_their_options_exist() -> None:
 
 
 def test_the_example_of_a_sweep_expands(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", TEXTS["docs/runs.md"], re.S)
+    (example,) = re.findall(r"```yaml\n(extends: .*?)```", TEXTS["docs/runs.md"], re.S)
     (tmp_path / "digits.yaml").write_text((ROOT / "sweeps" / "studies" / "digits.yaml").read_text())
     (tmp_path / "mine.yaml").write_text(example)
     labels = [recipe.label for recipe in load_sweep(tmp_path / "mine.yaml").recipes]

@@ -29,7 +29,8 @@ from bench.schema import parse_yaml
 from bench.stopping import Stopped, StopRequest
 
 DDIM = {"sampler": "ddim", "sampling_steps": 3}
-GUIDED = {"guidance_scale": 1.5, "guidance_channels": None}
+# So much that it is seen after twelve steps.
+GUIDED = {"guidance_scale": 3000.0, "guidance_channels": None}
 SEVERAL = [DDIM, GUIDED]
 
 
@@ -58,9 +59,10 @@ def test_every_score_equals_that_of_a_run_of_its_own(study: StudyFolder) -> None
     assert [row["step"] for row in jsonl.read(together / "evals.jsonl")] == [6, 12]
     found = jsonl.read(together / "scores.jsonl")
     assert [(row["step"], row["sampler"], row["guidance_scale"]) for row in found] == [
-        *((6, "ddim", 1.0), (6, "ddpm", 1.5)),
-        *((12, "ddim", 1.0), (12, "ddpm", 1.5)),
+        *((6, "ddim", 1.0), (6, "ddpm", 3000.0)),
+        *((12, "ddim", 1.0), (12, "ddpm", 3000.0)),
     ]
+    assert len({row["fid"] for row in [*found, *jsonl.read(together / "evals.jsonl")]}) == 6
     plain = finished(tiny(), study("plain"))
     assert rows(plain, "evals.jsonl") == rows(together, "evals.jsonl")
     for number, evaluation in enumerate(SEVERAL):
@@ -179,7 +181,7 @@ def test_tables_keep_the_recipes_evaluation_apart(study: StudyFolder, tmp_path: 
     for found in (tables.collect(read_records(home), tmp_path / "out"), tables.load(tmp_path / "out")):
         tables.comparable(found.evals)
         assert found.evals["step"].tolist() == [6, 12]
-        assert found.other_evals["guidance_scale"].tolist() == [1.0, 1.5, 3.0, 1.0, 1.5]
+        assert found.other_evals["guidance_scale"].tolist() == [1.0, 3000.0, 3.0, 1.0, 3000.0]
         assert found.other_evals["fid"].tolist()[:2] == [row["fid"] for row in jsonl.read(folder / "scores.jsonl")[:2]]
 
 

@@ -8,12 +8,14 @@ import pytest
 from recipes import tiny
 from scaling_plans import local, planned, rows
 
+from bench.files.run_folder import weights_path
 from bench.files.scored import samples_path
 from bench.recipe import Recipe
-from sweeps.expand import Sweep
+from sweeps.expand import Sweep, run_folders
 from sweeps.groups import scoring_work, work
 from sweeps.planning.plan import RunPlan
 from sweeps.planning.report import print_explanation
+from sweeps.slurm.planned import todo
 from sweeps.watch.status import run_status
 from sweeps.watch.status_table import cells
 
@@ -88,3 +90,17 @@ def test_a_finished_run_that_gets_more_scores_is_planned_and_shown_so(tmp_path: 
     assert (before.state, before.scores_left, before.scoring_pflop) == ("finished", 0, 0)
     assert (after.state, after.scores_left) == ("started", 5)
     assert [run_status(each, folder).state for each in (tiny(), recipe)] == ["finished", "waiting"]
+
+
+def test_slurm_is_given_a_scoring_job_for_scores_that_were_added(tmp_path: Path) -> None:
+    recipe = several()
+    sweep = Sweep("one", [recipe])
+    folder = run_folders(sweep, tmp_path)[recipe.id]
+    rows(folder / "evals.jsonl", {"step": 6}, {"step": 12})
+    (folder / "finished.json").write_text("{}")
+    (folder / "checkpoints").mkdir()
+    for step in (6, 12):
+        weights_path(folder / "checkpoints", step).touch()
+    work_left = todo(sweep, tmp_path, {})
+    assert (work_left.to_train, work_left.to_score, work_left.finished) == ([], [recipe], 0)
+    assert todo(Sweep("one", [tiny()]), tmp_path, {}).finished == 1
