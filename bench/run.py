@@ -263,8 +263,9 @@ def _ready_steps(recipe: Recipe, folder: Path) -> list[int]:
 
 def _last_usable_step(recipe: Recipe, folder: Path, unscored: list[int]) -> int:
     """The last step that training may continue from: not beyond weights that are yet to be made, or made again."""
-    checkpoints = folder / "checkpoints"
-    untrained = [step for step in unscored if checkpoint.load_weights(checkpoints, step) is None]
+    checkpoints, guide_step = folder / "checkpoints", recipe.evaluation.guide_step
+    needed = unscored if recipe.evaluation.guide or not unscored or not guide_step else {guide_step, *unscored}
+    untrained = [step for step in needed if checkpoint.load_weights(checkpoints, step) is None]
     for step in untrained:
         weights_path(checkpoints, step).unlink(missing_ok=True)
         forget_samples(samples_path(folder, step))

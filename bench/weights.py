@@ -14,6 +14,7 @@ import models
 from bench.errors import InputError
 from bench.files import checkpoint
 from bench.files.run_folder import read_config, weights_path
+from bench.flops import cost_of, forward_gmacs
 from bench.recipe import DiffusionConfig
 from models.tensor_files import check_finite
 
@@ -24,17 +25,29 @@ class Weights:
 
     Attributes:
         identity: a run's id and step, or the name and a hash of the parameters.
-        shape, num_classes: (C, *spatial) of x, and the number of labels.
+        arch: its configuration (`models.registry.Config`).
+        gmacs: of a forward pass of one image.
         diffusion: the objective that it was trained with; the paper's where nothing says.
         decoder: the autoencoder that a run's recipe names.
+        label_dropout: that it was trained with; None where nothing says.
     """
 
     model: nn.Module
     identity: dict[str, Any]
-    shape: tuple[int, ...]
-    num_classes: int
+    arch: Any
+    gmacs: float
     diffusion: DiffusionConfig
     decoder: str | None = None
+    label_dropout: float | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, *spatial) of x."""
+        return self.arch.input_shape
+
+    @property
+    def num_classes(self) -> int:
+        return self.arch.num_classes
 
 
 def load_weights_of(name: str, step: int | None, offline: bool) -> Weights:
@@ -61,9 +74,8 @@ def load_weights_of(name: str, step: int | None, offline: bool) -> Weights:
         model = models.load_pretrained(name, offline=offline)
     except ValueError as error:
         raise InputError(str(error)) from None
-    arch = model.arch
     identity = {"weights": f"{folder.name}-{_digest(model)}"}
-    return Weights(model, identity, arch.input_shape, arch.num_classes, DiffusionConfig())
+    return Weights(model, identity, model.arch, cost_of("DiT", model.arch).macs / 1e9, DiffusionConfig())
 
 
 def _of_run(folder: Path, step: int | None) -> Weights:
@@ -84,8 +96,15 @@ def _of_run(folder: Path, step: int | None) -> Weights:
     model = models.create_model(**recipe.model.arguments())
     model.load_state_dict(tensors, strict=True)
     identity = {"run": recipe.id, "step": chosen, "weights": "ema"}
-    arch, decoder = recipe.model.architecture(), recipe.evaluation.decoder
-    return Weights(model.eval(), identity, arch.input_shape, arch.num_classes, recipe.diffusion, decoder)
+    return Weights(
+        model.eval(),
+        identity,
+        recipe.model.architecture(),
+        forward_gmacs(recipe.model),
+        recipe.diffusion,
+        recipe.evaluation.decoder,
+        recipe.train.label_dropout,
+    )
 
 
 def _digest(model: nn.Module) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from bench.flops import forward_gmacs, training_gmacs
 from bench.recipe import Recipe
-from bench.samplers import forward_passes
+from bench.samplers.guide import sampling_gmacs
 from sweeps.cluster import ClusterProfile, Resources
 
 Kind = Literal["training", "evaluation"]
@@ -78,9 +78,10 @@ def local_slots(device: str) -> int:
 
 def work(recipe: Recipe) -> float:
     """A whole run's cost in multiply-accumulates, training and sampling, for the order of tasks and time left."""
-    evaluation = recipe.evaluation
-    passes = len(recipe.train.kept_steps()) * evaluation.num_samples * forward_passes(evaluation, recipe.diffusion)
-    return recipe.train.steps * step_work(recipe) + 1e9 * forward_gmacs(recipe.model) * passes
+    evaluation, gmacs = recipe.evaluation, forward_gmacs(recipe.model)
+    samples = len(recipe.train.kept_steps()) * evaluation.num_samples
+    sampling = 1e9 * samples * sampling_gmacs(evaluation, recipe.diffusion, gmacs)
+    return recipe.train.steps * step_work(recipe) + sampling
 
 
 def step_work(recipe: Recipe) -> float:

@@ -150,9 +150,11 @@ def _compute(recipe: Recipe, folder: Path) -> Check:
 def _score_row(recipe: Recipe, folder: Path, row: dict[str, Any]) -> Check:
     """A score's key against the recipe, and the samples it is of."""
     path, step = folder / "evals.jsonl", row["step"]
-    key = {"weights": "ema", **sampling_key(recipe.evaluation, Pixels.id)}
+    key = {"weights": "ema", **sampling_key(recipe.evaluation, recipe.diffusion, Pixels.id)}
     if recipe.data.facts.latents:
         del key["decoder"]  # by name and hash, of a file that need not be here
+    if recipe.evaluation.guide is not None:
+        del key["guide"]  # likewise
     problems = [
         f"{path}: step {step}: {name} is {row[name]!r}; the recipe's is {value!r}"
         for name, value in key.items()

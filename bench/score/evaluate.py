@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ from bench.errors import InputError, RunError
 from bench.files import checkpoint
 from bench.files.atomic import wait_for_file
 from bench.files.run_folder import weights_path
+from bench.flops import forward_gmacs
 from bench.parallel import Execution, Ranks
 from bench.provenance import commit
-from bench.recipe import EvaluationConfig, Recipe
+from bench.recipe import DiffusionConfig, EvaluationConfig, Recipe
 from bench.sample import Sampling, features_folder, make_samples
+from bench.samplers import network_calls
+from bench.samplers.guide import Guide, guide_of_recipe, load_guide, sampling_gmacs
 from bench.score.extractors import load_extractor
 from bench.score.fidelity import Scorer, usable_metrics
 from bench.score.reference import Reference, find_reference
@@ -49,12 +53,14 @@ def evaluate(
     latents = read_index(data_root() / recipe.data.name) if recipe.data.facts.latents else None
     decoder = load_decoder(evaluation, device, execution.offline, latents)
     scorer = _scorer(recipe, study_folder, device, execution)
-    key = {"step": step, "weights": "ema", **sampling_key(evaluation, decoder.id)}
+    guide = guide_of_recipe(recipe, execution.offline)
+    key = {"step": step, "weights": "ema", **sampling_key(evaluation, recipe.diffusion, decoder.id, guide)}
+    gmacs = sampling_gmacs(evaluation, recipe.diffusion, forward_gmacs(recipe.model))
     path = samples_path(folder, step)
     speed = make_samples(
         path,
         Sampling.of(recipe),
-        {"run": recipe.id, "seed": recipe.seed, **key, "commit": commit()},
+        {"run": recipe.id, "seed": recipe.seed, **key, "sampling_gmacs": gmacs, "commit": commit()},
         lambda: _load_model(recipe, folder, step, ranks),
         decoder,
         device,
@@ -62,6 +68,7 @@ def evaluate(
         ranks,
         stop,
         replace_unknown=True,
+        load_guide=_guide_loader(recipe, folder, execution),
     )
     features = features_folder(path, scorer.key["extractor"])
     try:
@@ -72,21 +79,35 @@ def evaluate(
         return None
     shutil.rmtree(features, ignore_errors=True)
     samples = str(path.relative_to(folder))
-    return {**key, **scorer.key, **scores, "sampling_images_per_s": speed, "samples": samples}
+    facts = {"sampling_gmacs": gmacs, "sampling_images_per_s": speed, "samples": samples}
+    return {**key, **scorer.key, **scores, **facts}
 
 
-def sampling_key(evaluation: EvaluationConfig, decoder: str) -> dict[str, Any]:
-    """The part of a score's key that says how samples are made of weights."""
+def sampling_key(
+    evaluation: EvaluationConfig, diffusion: DiffusionConfig, decoder: str, guide: Guide | None = None
+) -> dict[str, Any]:
+    """The part of a score's key that says how samples are made of weights; `guide`: one from elsewhere."""
+    guided, interval, step = evaluation.guidance_scale != 1, evaluation.guidance_interval, evaluation.guide_step
+    # Of the run itself, by its step alone: seeds of one study are compared.
+    own_guide = f"step {step}" if guided and evaluation.guide is None and step else None
     return {
         "sampler": evaluation.sampler_id,
         "sampling_steps": evaluation.sampling_steps,
+        "network_calls": network_calls(evaluation, diffusion).sampler,
         "clip_denoised": evaluation.clip_denoised,
         "guidance_scale": evaluation.guidance_scale,
-        "guidance_channels": evaluation.guidance_channels if evaluation.guidance_scale != 1 else None,
+        "guidance_channels": evaluation.guidance_channels if guided else None,
+        "guidance_interval": " to ".join(map(_plain, interval)) if guided and interval else None,
+        "guide": guide.id if guide else own_guide,
         "decoder": decoder,
         "num_samples": evaluation.num_samples,
         "labels": evaluation.labels,
     }
+
+
+def _plain(number: float) -> str:
+    """In the shortest form that reads back as the same number."""
+    return repr(number).removesuffix(".0")
 
 
 def samples_path(folder: Path, step: int) -> Path:
@@ -127,12 +148,13 @@ def reference_of(recipe: Recipe, offline: bool) -> Reference:
 
 
 def check_scoring(recipe: Recipe, study_folder: Path, offline: bool) -> None:
-    """Refuse, before anything is trained, a reference or a metric that `evaluate` would refuse.
+    """Refuse, before anything is trained, a guide, a reference or a metric that `evaluate` would refuse.
 
     Raises:
         InputError, MissingAsset: as `evaluate`.
     """
     evaluation = recipe.evaluation
+    guide_of_recipe(recipe, offline)
     if evaluation.metrics is None and recipe.data.facts.latents:
         return  # the suite's own metrics and references of a name always fit; reading these takes a while
     reference = reference_of(recipe, offline)
@@ -156,6 +178,17 @@ def _load_model(recipe: Recipe, folder: Path, step: int, ranks: Ranks) -> nn.Mod
     model = models.create_model(**recipe.model.arguments())
     model.load_state_dict(weights, strict=True)
     return model
+
+
+def _guide_loader(recipe: Recipe, folder: Path, execution: Execution) -> Callable[[], nn.Module] | None:
+    """Loads the network that guides, where it is not the null label."""
+    evaluation, step = recipe.evaluation, recipe.evaluation.guide_step
+    if evaluation.guidance_scale == 1 or (evaluation.guide is None and step is None):
+        return None
+    if evaluation.guide is not None:
+        return lambda: load_guide(evaluation, execution.offline).model
+    assert step is not None
+    return lambda: _load_model(recipe, folder, step, execution.ranks)
 
 
 # The scorer of the last evaluation: runs of one study share the reference, whose features are the costly part.

@@ -20,7 +20,7 @@ from bench.files import jsonl
 from bench.files.run_folder import PHASES, STATES_KEPT, is_finished, is_trained, read_error
 from bench.flops import cost_of, training_gmacs
 from bench.recipe import Recipe
-from bench.samplers import forward_passes
+from bench.samplers.guide import forward_passes, guide_of_recipe
 from sweeps.cluster import ClusterProfile, Evaluate, Precision, Resources
 from sweeps.expand import Sweep
 from sweeps.groups import Group, Kind, groups, scores_in_training, training_resources
@@ -71,9 +71,10 @@ class RunPlan:
         return FLOPS_PER_MAC * training_gmacs(self.gmacs, self.recipe.train.batch_size, 1) / 1e3
 
     @property
-    def forward_passes(self) -> int:
-        """Forward passes of one image that one score needs."""
-        return self.recipe.evaluation.num_samples * forward_passes(self.recipe.evaluation, self.recipe.diffusion)
+    def forward_passes(self) -> float:
+        """Forward passes of one image that one score needs, in those of the model; see there."""
+        evaluation = self.recipe.evaluation
+        return evaluation.num_samples * forward_passes(evaluation, self.recipe.diffusion, self.gmacs)
 
     @property
     def score_tflop(self) -> float:
@@ -246,11 +247,14 @@ def plan(
         runs_folder: all sweeps' folders, whose runs tell this machine's speed where those of the sweep do not.
 
     Raises:
-        InputError: the profile has no entry for a run.
+        InputError: the profile has no entry for a run, or a guide's weights are not there.
     """
     precision = precision or profile.precision
     speeds, unknown = expected_speeds(sweep, profile, cluster, folders, mfu, precision, runs_folder)
     runs = {r.id: _run_plan(r, folders[r.id], profile, speeds.get(r.id, (None, None))) for r in sweep.recipes}
+    for run in runs.values():
+        if run.scores_left:
+            guide_of_recipe(run.recipe, offline=True)
     return Plan(
         sweep=sweep.name,
         cluster=cluster,

@@ -8,6 +8,7 @@ from typing import Any
 from bench.commands.quantities import figure, flop_text, macs_text, short_time, size_text, time_text
 from bench.commands.text_table import print_table
 from bench.files.names import visible
+from bench.samplers import network_calls
 from sweeps.planning.plan import BYTES_PER_WEIGHT, COPIES_IN_STATE, Plan, RunPlan
 from sweeps.planning.speeds import (
     CALL_KERNELS,
@@ -30,7 +31,9 @@ scoring; on disk, the second copy of a step's samples while they are put togethe
 
 COMPUTE_FORMULAS = """\
 FLOP of a step       = 2 x GMACs x 3 x batch
-FLOP of scoring      = kept steps without a score x samples x sampling steps (x 2 with guidance) x 2 x GMACs"""
+FLOP of scoring      = kept steps without a score x samples x forward passes x 2 x GMACs
+forward passes       = the sampler's network calls, and a second one of the null label, or of the guide by its cost, in
+                       each call that is guided"""
 
 MEASURED_FORMULA = (
     "time                 = FLOP / speed, as it was measured or estimated; wall time: with so many runs at once"
@@ -40,9 +43,11 @@ TIME_FORMULAS = """\
 seconds a step       = 2 x GMACs x 3 x batch / (GPUs x peak x MFU), and at least its kernels x {launch:g} microseconds
                        (kernels: {step} + {step_block} x blocks)
 training GPU-hours   = steps left x seconds a step x GPUs / 3600
-scoring GPU-hours    = kept steps without a score x samples x sampling steps (x 2 with guidance) x 2 x GMACs
-                       / (peak x MFU) / 3600, and at least batches x sampling steps x kernels x {launch:g} microseconds
-                       on every GPU (kernels: {call} + {call_block} x blocks)
+scoring GPU-hours    = kept steps without a score x samples x forward passes x 2 x GMACs / (peak x MFU) / 3600, and at
+                       least batches x network calls x kernels x {launch:g} microseconds on every GPU (kernels:
+                       {call} + {call_block} x blocks)
+forward passes       = the sampler's network calls, and a second one of the null label, or of the guide by its cost, in
+                       each call that is guided
 a run's share of a job's start, {start:g} s / runs_per_job, is the least for its training and for its scoring
 wall time            = the tasks of each array in order of index, the longest first, at most so many at once"""
 
@@ -315,10 +320,9 @@ def _training_lines(run: RunPlan, device: str) -> list[str]:
 
 def _scoring_lines(run: RunPlan, device: str) -> list[str]:
     evaluation, ranks = run.recipe.evaluation, run.scoring_job.ranks
-    guided = " x 2 (guidance)" if evaluation.guidance_scale != 1 else ""
     compute = (
         f"scoring: {run.scores_left} of {len(run.recipe.train.kept_steps())} kept steps left x "
-        f"{evaluation.num_samples:,} samples x {evaluation.sampling_steps} steps{guided} x 2 x {macs_text(run.gmacs)}"
+        f"{evaluation.num_samples:,} samples x {_passes(run)} x 2 x {macs_text(run.gmacs)}"
         f" = {flop_text(1e3 * run.scoring_pflop)}"
     )
     if run.sampling is None or run.score_s is None:
@@ -332,6 +336,18 @@ def _scoring_lines(run: RunPlan, device: str) -> list[str]:
         f"{compute}; / ({_rate(run.sampling)}){least} = {_hours(run.scoring_gpu_hours, device)}; "
         f"{_seconds(run.score_s)} a score on {_devices(ranks, device)}"
     ]
+
+
+def _passes(run: RunPlan) -> str:
+    """The forward passes of a sample: "250 network calls", "(250 network calls + 120 guided ones)"."""
+    evaluation = run.recipe.evaluation
+    calls = network_calls(evaluation, run.recipe.diffusion)
+    text = f"{calls.sampler:,} network calls"
+    if not calls.guided:
+        return text
+    each = (run.forward_passes / evaluation.num_samples - calls.sampler) / calls.guided
+    share = "" if each == 1 else f" x {each:.3g} (the guide's cost)"
+    return f"({text} + {calls.guided:,} guided ones{share})"
 
 
 def _start(run: RunPlan) -> str:
