@@ -347,7 +347,9 @@ def check_guidance(evaluation: EvaluationConfig, train: TrainConfig, in_channels
     """
     guided, channels, step = evaluation.guidance_scale != 1, evaluation.guidance_channels, evaluation.guide_step
     if guided and channels is not None and channels > in_channels:
-        raise ValueError(f"evaluation.guidance_channels: {channels} is more than the model's {in_channels}; null is all")
+        raise ValueError(
+            f"evaluation.guidance_channels: {channels} is more than the model's {in_channels}; null is all"
+        )
     if evaluation.guide is None and step is not None:
         # Weights that are there whenever a step is scored; scored itself, it is its own guide, which changes nothing.
         first = train.kept_steps()[0]

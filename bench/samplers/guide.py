@@ -118,7 +118,9 @@ def _find(name: str, step: int | None, offline: bool) -> Guide:
     if str(chosen) not in there:
         key, accepted = "guide" if step is None else "guide_step", ", ".join(there) or "a run that has weights"
         raise ValueError(f"{key}: {name} has no weights of step {chosen}; accepted: {accepted}")
-    return Guide(f"{recipe.id} step {chosen}", recipe.model.architecture(), recipe.diffusion, forward_gmacs(recipe.model))
+    return Guide(
+        f"{recipe.id} step {chosen}", recipe.model.architecture(), recipe.diffusion, forward_gmacs(recipe.model)
+    )
 
 
 def _is_run(name: str) -> bool:
