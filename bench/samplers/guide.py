@@ -89,21 +89,21 @@ def forward_passes(evaluation: EvaluationConfig, diffusion: DiffusionConfig, gma
     calls = network_calls(evaluation, diffusion)
     if evaluation.guide is None or not calls.guided:
         return calls.sampler + calls.guided
-    cost = _gmacs(evaluation.guide, evaluation.guide_step)
-    return calls.sampler + calls.guided * (1 if cost is None else cost / gmacs)
+    try:
+        share = _gmacs(evaluation.guide, evaluation.guide_step) / gmacs
+    except (InputError, ValueError, OSError):
+        share = 1.0
+    return calls.sampler + calls.guided * share
 
 
 def sampling_gmacs(evaluation: EvaluationConfig, diffusion: DiffusionConfig, gmacs: float) -> float:
-    """Multiply-accumulates of one sample in 1e9, all guidance included, a decoder not; arguments as `forward_passes`."""
+    """Multiply-accumulates of one sample in 1e9, all guidance included, a decoder not; as `forward_passes`."""
     return gmacs * forward_passes(evaluation, diffusion, gmacs)
 
 
 @cache
-def _gmacs(name: str, step: int | None) -> float | None:
-    try:
-        return forward_gmacs(read_config(Path(name)).model) if _is_run(name) else _of_file(name, step, True).gmacs
-    except (InputError, ValueError, OSError):
-        return None
+def _gmacs(name: str, step: int | None) -> float:
+    return forward_gmacs(read_config(Path(name)).model) if _is_run(name) else _of_file(name, step, True).gmacs
 
 
 def _find(name: str, step: int | None, offline: bool) -> Guide:
