@@ -113,7 +113,8 @@ def _panel(axes: Axes, scores: Scores, metric: str) -> None:
     points = _points(scores)
     lines: dict[str, Line2D] = {}
     by = [name for name in ("label", "guided") if name in points.columns]
-    for index, (named, line) in enumerate(points.groupby(by, sort=False)):
+    groups: Any = points.groupby(by, sort=False)
+    for index, (named, line) in enumerate(groups):
         look, label = marks.series_mark(index), ", ".join(map(str, named))
         (lines[label],) = axes.plot(line["guidance_scale"], line[metric], **look)
         if metric == "fid":

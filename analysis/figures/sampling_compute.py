@@ -62,9 +62,10 @@ def _scores(source: Source) -> list[Scores]:
 
 def _rule(groups: Sequence[Scores]) -> str:
     """How compute is counted; guidance in an interval of times, or by another network, in words of its own."""
-    evals = pd.concat([scores.evals for scores in groups])
-    rule = RULE.format(calls=CALL_A_STEP if (evals["network_calls"] == evals["sampling_steps"]).all() else CALLS)
-    partly = evals["guidance_interval"].notna().any() or evals["guide"].notna().any()
+    rows = [row for scores in groups for row in scores.evals.to_dict("records")]
+    call_a_step = all(row["network_calls"] == row["sampling_steps"] for row in rows)
+    rule = RULE.format(calls=CALL_A_STEP if call_a_step else CALLS)
+    partly = any(pd.notna(row[name]) for row in rows for name in ("guidance_interval", "guide"))
     return rule.replace("twice that with guidance", "and all forward passes of guidance") if partly else rule
 
 

@@ -39,5 +39,7 @@ def guidance_text(key: Mapping[Any, Any]) -> str:
 
 def sampling_gmacs(evals: pd.DataFrame) -> pd.Series:
     """GMACs of one sample (N,): as its row says, else, of earlier versions, of all calls, two each with guidance."""
-    passes = evals["network_calls"].astype(float) * (1 + (evals["guidance_scale"] != 1).astype(float))
-    return evals["sampling_gmacs"].astype(float).fillna(evals["gmacs"].astype(float) * passes)
+    guided: Any = evals["guidance_scale"] != 1
+    passes = evals["network_calls"].astype(float) * (1.0 + guided)
+    said: Any = evals["sampling_gmacs"].astype(float)
+    return said.fillna(evals["gmacs"].astype(float) * passes)
