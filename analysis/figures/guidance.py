@@ -47,14 +47,18 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     )
     metrics = [_measured(scores) for scores in groups]
     columns = 2 if width == "one" else max(map(len, metrics))
-    heights = [1.55 * -(-len(names) // columns) + 0.3 for names in metrics]
+    keys_below = [0.2 * len(_ways(scores.evals)) if len(_ways(scores.evals)) > 1 else 0.0 for scores in groups]
+    heights = [1.55 * -(-len(names) // columns) + 0.3 + key for names, key in zip(metrics, keys_below, strict=True)]
     with style.look():
         figure = style.new_figure(width, sum(heights))
         parts = figure.subfigures(len(groups), 1, squeeze=False, height_ratios=heights)
         for part, scores, names in zip(parts.flat, groups, metrics, strict=True):
             part.suptitle(_title(scores), fontsize=9)
+            lines = {}
             for axes, metric in zip(style.panels(part, len(names), columns), names, strict=True):
-                _panel(axes, scores, metric)
+                lines = _panel(axes, scores, metric)
+            if len(_ways(scores.evals)) > 1:
+                marks.below_legend(part, list(lines.values()), list(lines), handlelength=3.2)
     data = pd.concat([_points(scores) for scores in groups])
     short = in_short(groups, ("guidance_scale",))
     return Picture("guidance", figure, data, short, caption, keys(groups), left_out)
@@ -109,10 +113,11 @@ def _way(row: dict[Any, Any]) -> str:
     return guidance_text(row).strip() or "on all channels"
 
 
-def _panel(axes: Axes, scores: Scores, metric: str) -> None:
-    points = _points(scores)
+def _panel(axes: Axes, scores: Scores, metric: str) -> dict[str, Line2D]:
+    """The lines by their names; a model alone is in the title."""
+    points, ways = _points(scores), len(_ways(scores.evals)) > 1
     lines: dict[str, Line2D] = {}
-    by = [name for name in ("label", "guided") if name in points.columns]
+    by = ["label", "guided"] if ways and points["label"].nunique() > 1 else ["guided" if ways else "label"]
     groups: Any = points.groupby(by, sort=False)
     for index, (named, line) in enumerate(groups):
         look, label = marks.series_mark(index), ", ".join(map(str, named))
@@ -129,5 +134,6 @@ def _panel(axes: Axes, scores: Scores, metric: str) -> None:
     if len(scales) <= MOST_TICKS:
         axes.set_xticks(scales, [f"{scale:g}" for scale in scales])
     axes.margins(0.14, 0.25)
-    if metric == "fid" and len(lines) > 1:
+    if metric == "fid" and len(lines) > 1 and not ways:
         axes.legend(list(lines.values()), list(lines))  # given, as labels with an underscore first are left out
+    return lines
