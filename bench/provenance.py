@@ -26,9 +26,12 @@ log = logging.getLogger(__name__)
 # What the suite writes of how samples were made. Nothing else beside samples is taken into a row: no metric, above all.
 MADE_FROM = (
     *("run", "step", "weights", "post_hoc", "seed", "commit"),
-    *("sampler", "sampling_steps", "clip_denoised", "guidance_scale", "guidance_channels"),
-    *("decoder", "num_samples", "labels"),
+    *("sampler", "sampling_steps", "network_calls", "clip_denoised"),
+    *("guidance_scale", "guidance_channels", "guidance_interval", "guide"),
+    *("decoder", "num_samples", "labels", "sampling_gmacs"),
 )
+# Of these, what decides no sample.
+FACTS = ("commit", "sampling_gmacs")
 # `bench.data.images.Images.content_hash` of the samples that it is about.
 CONTENT_HASH = "content_hash"
 
@@ -71,6 +74,12 @@ def commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def completed(made_from: dict[str, Any]) -> dict[str, Any]:
+    """With what earlier versions, all of whose samplers called the network once a step, did not write."""
+    unsaid = {"network_calls": made_from["sampling_steps"]} if "sampling_steps" in made_from else {}
+    return {**unsaid, **made_from}
 
 
 def made_from_path(samples: Path) -> Path:

@@ -32,7 +32,7 @@ from bench.averages.power import NARROWEST, WIDEST
 from bench.data import Dataset, DatasetFacts, data_part
 from bench.errors import InputError
 from bench.objectives import OBJECTIVES
-from bench.samplers import SAMPLERS, Labels, call_times, sampler_id
+from bench.samplers import SAMPLERS, Labels, network_calls, sampler_id
 from bench.schema import PartSection, Section, check_options, describe, load_yaml
 from bench.score.extractors import EXTRACTORS
 from bench.score.metrics import FID_INFINITY_MIN_SAMPLES, MANY_SAMPLES, find_metrics
@@ -228,6 +228,10 @@ class TrainConfig(Section):
         return max(step - step % self.save_every, *(kept for kept in self.kept_steps() if kept <= step), 0)
 
 
+# Scales in use are below 20; far beyond this, guided predictions are no finite numbers any more.
+MOST_GUIDANCE = 10_000
+
+
 class EvaluationConfig(Section):
     """How samples are drawn and scored; all but the batch sizes is part of a score's key.
 
@@ -235,13 +239,17 @@ class EvaluationConfig(Section):
     samples of pixels are compared with the training images. `metrics`: names or dotted paths, and `fid` always;
     default: all of the suite's own that can be computed. `ema`: which weights are sampled (`bench.averages`); default:
     the average of `train.ema_decay`.
+
+    `guidance_interval`: guide only at these of the process's times, both ends included; null is always. `guide`: guide
+    by another network instead of by the null label: a run's folder or a file of weights; `guide_step`: its kept step
+    (default: its last), or, without `guide`, the first kept step of this run itself, of the same average.
     """
 
     sampler: str = "ddpm"
     sampler_options: dict[str, Any] = Field(default={})
     sampling_steps: int = Field(default=250, ge=2, le=100_000)
     clip_denoised: bool = False
-    guidance_scale: float = Field(default=1.0, ge=0)
+    guidance_scale: float = Field(default=1.0, ge=0, le=MOST_GUIDANCE)
     guidance_channels: PositiveInt | None = 3
     num_samples: Count = 50_000
     labels: Labels = "balanced"
@@ -253,6 +261,9 @@ class EvaluationConfig(Section):
     batch_size: PositiveInt = 64
     decode_batch_size: PositiveInt = 16
     ema: Annotated[str | None, BeforeValidator(averages.parse)] = None
+    guidance_interval: tuple[float, float] | None = Field(default=None, strict=False)
+    guide: str | None = Field(default=None, min_length=1)
+    guide_step: PositiveInt | None = None
 
     @field_validator("sampler", "extractor")
     @classmethod
@@ -327,6 +338,7 @@ class Score(NamedTuple):
 _OTHER_COLUMNS = {
     *EvaluationConfig.model_fields,
     *("step", "weights", "extractor_accuracy", "reference_statistics", "sampling_images_per_s", "samples", "time"),
+    *("network_calls", "sampling_gmacs"),
     *("run", "label", "family", "model", "size", "patch", "hidden_size", "depth", "num_heads", "input_size"),
     *("block", "seed", "gmacs", "loss", "score"),
 }
@@ -475,7 +487,7 @@ def fit_evaluation(
     train: TrainConfig,
     steps: Collection[int] | None = None,
 ) -> EvaluationConfig:
-    """An evaluation of kept `steps` (default: all) as it is recorded, if it fits what is learned, of which data and how.
+    """An evaluation of kept `steps` (default: all) as it is recorded, if it fits the recipe.
 
     The average of `train.ema_decay` that is spelled out is the same score as one that is left out.
 
@@ -500,9 +512,7 @@ def fit_evaluation(
             f"kid_subset_size: {evaluation.kid_subset_size} is more than num_samples ({evaluation.num_samples}) or the "
             f"reference images ({facts.length})"
         )
-    channels = evaluation.guidance_channels
-    if evaluation.guidance_scale != 1 and channels is not None and channels > facts.shape[0]:
-        raise ValueError(f"guidance_channels: {channels} is more than the model's {facts.shape[0]}; null is all")
+    check_guidance(evaluation, train, facts.shape[0])
     ema = averages.checked(evaluation.ema, train, train.kept_steps() if steps is None else steps)
     return evaluation if ema == evaluation.ema else evaluation.model_copy(update={"ema": ema})
 
@@ -521,7 +531,30 @@ def check_sampling(evaluation: EvaluationConfig, diffusion: DiffusionConfig) -> 
             f"sampler: {evaluation.sampler} samples {' and '.join(sampler.serves)} processes, objective "
             f"{diffusion.objective} is a {kind} one; accepted: {', '.join(serving) or 'one of your own'}"
         )
-    call_times(evaluation, diffusion)
+    network_calls(evaluation, diffusion)
+
+
+def check_guidance(evaluation: EvaluationConfig, train: TrainConfig, in_channels: int) -> None:
+    """Refuse guidance that a run of `train` cannot have: of channels, a null label or a step that it lacks.
+
+    Raises:
+        ValueError: `key: what is wrong`, of `evaluation`.
+    """
+    guided, channels, step = evaluation.guidance_scale != 1, evaluation.guidance_channels, evaluation.guide_step
+    if guided and channels is not None and channels > in_channels:
+        raise ValueError(f"guidance_channels: {channels} is more than the model's {in_channels}; null is all")
+    if evaluation.guide is None and step is not None:
+        # Weights that are there whenever a step is scored; scored itself, it is its own guide, which changes nothing.
+        first = train.kept_steps()[0]
+        if step != first or step == train.steps:
+            accepted = f"{first}, the first kept step" if first < train.steps else "the first of train.checkpoint_steps"
+            raise ValueError(f"guide_step: {step}; accepted: {accepted}, before the last ({train.steps})")
+    elif guided and evaluation.guide is None and train.label_dropout == 0:
+        raise ValueError(
+            f"guidance_scale: {evaluation.guidance_scale:g} needs a null label, which a model does not "
+            "learn with train.label_dropout 0; accepted: a label_dropout above 0, guide or guide_step, or "
+            "guidance_scale 1"
+        )
 
 
 def parse_recipe(content: Any, where: str) -> Recipe:

@@ -285,8 +285,11 @@ def _ready(recipe: Recipe, folder: Path) -> list[Score]:
 
 
 def _weights_of(recipe: Recipe, folder: Path, score: Score) -> set[Path]:
-    """The files of weights that a score needs."""
-    return average_paths(folder, recipe.train, score.step, score.evaluation.ema)
+    """The files of weights that a score needs, those of the run's own guide among them."""
+    evaluation = score.evaluation
+    own_guide = evaluation.guide_step if evaluation.guide is None and evaluation.guidance_scale != 1 else None
+    steps = (score.step,) if own_guide is None else (score.step, own_guide)
+    return {path for step in steps for path in average_paths(folder, recipe.train, step, evaluation.ema)}
 
 
 def _last_usable_step(recipe: Recipe, folder: Path, left: list[Score]) -> int:

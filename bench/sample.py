@@ -30,7 +30,7 @@ from bench.files.atomic import replace, wait_for_file, write_json
 from bench.objectives import OBJECTIVES
 from bench.objectives.denoiser import Network
 from bench.parallel import Precision, Ranks, autocast, full_precision
-from bench.provenance import made_from_path, read_made_from, write_made_from
+from bench.provenance import FACTS, completed, made_from_path, read_made_from, write_made_from
 from bench.randomness import Stream, generator
 from bench.recipe import DiffusionConfig, EvaluationConfig, Recipe
 from bench.samplers import SAMPLERS
@@ -105,6 +105,7 @@ def sample(
     stop: int,
     device: torch.device,
     precision: Precision,
+    guide: nn.Module | None = None,
 ) -> Tensor:
     """Samples start .. stop - 1 of a model in evaluation mode, (N, C, H, W) uint8 on the CPU.
 
@@ -120,15 +121,16 @@ def sample(
         labels = torch.arange(start, stop, device=device) % sampling.num_classes
     else:
         labels = draw.labels(sampling.num_classes)
-    scale, channels = evaluation.guidance_scale, evaluation.guidance_channels
-    network = _Watched(guided(model, labels, sampling.num_classes, sampling.shape[0], scale, channels), device)
+    scale, channels, interval = evaluation.guidance_scale, evaluation.guidance_channels, evaluation.guidance_interval
+    network = guided(model, labels, sampling.num_classes, sampling.shape[0], scale, channels, interval, guide)
+    watched = _Watched(network, device)
     objective = OBJECTIVES.find(sampling.diffusion.objective)(sampling.diffusion.options, device)
     sampler = SAMPLERS.find(evaluation.sampler)
     options = sampler.options(**evaluation.sampler_options)
     with autocast(device, precision):
-        denoiser = objective.denoiser(network, evaluation.clip_denoised)
+        denoiser = objective.denoiser(watched, evaluation.clip_denoised)
         x = sampler.sample(denoiser, draw(), evaluation.sampling_steps, draw, options)
-    if not network.finite:
+    if not watched.finite:
         raise ValueError("the network's predictions are not finite")
     check_finite(x, "samples")
     with full_precision():
@@ -166,6 +168,7 @@ def make_samples(
     ranks: Ranks,
     stop: StopRequest,
     replace_unknown: bool = False,
+    load_guide: Callable[[], nn.Module] | None = None,
 ) -> float | None:
     """Make what is missing of the samples in `path`, uint8 (N, C, H, W).
 
@@ -173,6 +176,7 @@ def make_samples(
         made_from: all that decides the samples; written beside them, and compared with what is there.
         load_model: the model, called if a sample is missing.
         replace_unknown: make samples again that are damaged or of which nothing tells how they were made.
+        load_guide: the network of `evaluation.guide` or `guide_step`, where these are used, likewise.
 
     Returns:
         Images/s of all ranks together; None if all samples were there.
@@ -190,6 +194,7 @@ def make_samples(
         return None
     parts = _parts_folder(path)
     model = load_model().to(device).eval()
+    guide = load_guide().to(device).eval() if load_guide else None
     if ranks.is_first:
         write_json(_unfinished_path(path), made_from)
     started, made = time.perf_counter(), 0
@@ -200,7 +205,7 @@ def make_samples(
         if stop:
             break
         try:
-            images = sample(model, sampling, decoder, start, end, device, precision)
+            images = sample(model, sampling, decoder, start, end, device, precision, guide)
         except ValueError as error:
             _forget_unfinished(path)
             evaluation = sampling.evaluation
@@ -257,8 +262,8 @@ def _other_samples(path: Path, made_from: dict[str, Any], replace_unknown: bool)
             return None
         except (OSError, ValueError, RecursionError) as error:
             return f"{_unfinished_path(path)}: cannot be read ({error}); it says what the batches beside it are"
-    wanted = json.loads(json.dumps(made_from))
-    keys = [key for key in {**there, **wanted} if there.get(key) != wanted.get(key) and key != "commit"]
+    there, wanted = completed(there), json.loads(json.dumps(made_from))
+    keys = [key for key in {**there, **wanted} if there.get(key) != wanted.get(key) and key not in FACTS]
     differing = "; ".join(f"{key} is {there.get(key)!r} there, {wanted.get(key)!r} here" for key in keys)
     return f"{path}: holds other samples ({differing}); give another file" if keys else None
 

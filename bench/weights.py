@@ -19,7 +19,7 @@ from bench.errors import InputError
 from bench.files import checkpoint
 from bench.files.checkpoint import CorruptCheckpoint
 from bench.files.run_folder import average_paths, read_config, weights_path
-from bench.flops import cost_of
+from bench.flops import cost_of, forward_gmacs
 from bench.recipe import DiffusionConfig, ModelConfig, Recipe
 from bench.schema import describe
 from models.parts import DOTTED_PATH
@@ -35,17 +35,29 @@ class Weights:
 
     Attributes:
         identity: a run's id, step and weights (`bench.averages`), or the name and a hash of the parameters.
-        shape, num_classes: (C, *spatial) of x, and the number of labels.
+        arch: its configuration (`models.registry.Config`).
+        gmacs: of a forward pass of one image.
         diffusion: the objective that it was trained with; the paper's where nothing says.
         decoder: the autoencoder that a run's recipe names.
+        label_dropout: that it was trained with; None where nothing says.
     """
 
     model: nn.Module
     identity: dict[str, Any]
-    shape: tuple[int, ...]
-    num_classes: int
+    arch: Any
+    gmacs: float
     diffusion: DiffusionConfig
     decoder: str | None = None
+    label_dropout: float | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, *spatial) of x."""
+        return self.arch.input_shape
+
+    @property
+    def num_classes(self) -> int:
+        return self.arch.num_classes
 
 
 def header_of(recipe: Recipe) -> dict[str, str]:
@@ -130,9 +142,8 @@ def load_weights_of(name: str, step: int | None, offline: bool, ema: str | None 
         model = models.load_pretrained(name, offline=offline)
     except ValueError as error:
         raise InputError(str(error)) from None
-    arch = model.arch
     identity = {"weights": f"{folder.name}-{_digest(model)}"}
-    return Weights(model, identity, arch.input_shape, arch.num_classes, DiffusionConfig())
+    return Weights(model, identity, model.arch, cost_of("DiT", model.arch).macs / 1e9, DiffusionConfig())
 
 
 def _of_run(folder: Path, step: int | None, given: str | None) -> Weights:
@@ -152,8 +163,15 @@ def _of_run(folder: Path, step: int | None, given: str | None) -> Weights:
     except ValueError as error:
         raise InputError(str(error)) from None
     identity = {"run": recipe.id, "step": chosen, "weights": name_of(ema), **snapshots_in(ema, train, chosen)}
-    arch, decoder = recipe.model.architecture(), recipe.evaluation.decoder
-    return Weights(model.eval(), identity, arch.input_shape, arch.num_classes, recipe.diffusion, decoder)
+    return Weights(
+        model.eval(),
+        identity,
+        recipe.model.architecture(),
+        forward_gmacs(recipe.model),
+        recipe.diffusion,
+        recipe.evaluation.decoder,
+        train.label_dropout,
+    )
 
 
 def _chosen_step(folder: Path, recipe: Recipe, step: int | None, ema: str | None) -> int:
@@ -200,7 +218,7 @@ def _of_copy(path: Path) -> Weights:
     except ValueError as error:
         raise InputError(str(error)) from None
     model.load_state_dict(tensors, strict=True)
-    return Weights(model.eval(), identity, arch.input_shape, arch.num_classes, diffusion, decoder)
+    return Weights(model.eval(), identity, arch, forward_gmacs(config), diffusion, decoder)
 
 
 def _texts(content: Any) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from bench.flops import forward_gmacs, training_gmacs
 from bench.recipe import Recipe
-from bench.samplers import forward_passes
+from bench.samplers.guide import sampling_gmacs
 from sweeps.cluster import ClusterProfile, Resources
 
 Kind = Literal["training", "evaluation"]
@@ -87,11 +87,11 @@ def training_work(recipe: Recipe) -> float:
 
 def scoring_work(recipe: Recipe) -> float:
     """Of sampling: scores of the same samples share them."""
-    passes = sum(
-        steps * evaluation.num_samples * forward_passes(evaluation, recipe.diffusion)
+    gmacs = forward_gmacs(recipe.model)
+    return 1e9 * sum(
+        steps * evaluation.num_samples * sampling_gmacs(evaluation, recipe.diffusion, gmacs)
         for evaluation, steps in recipe.wanted_samples()
     )
-    return 1e9 * forward_gmacs(recipe.model) * passes
 
 
 def step_work(recipe: Recipe) -> float:

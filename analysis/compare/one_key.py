@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.errors import ResultsError
 from analysis.results.run_folders import EVALUATION_KEY_TYPES
+from analysis.results.sampled import told_apart
 from analysis.results.tables import Tables
 
 KEY = tuple(EVALUATION_KEY_TYPES)
@@ -27,10 +28,12 @@ OF_SAMPLING = {
     "clip_denoised": "--clip-denoised",
     "guidance_scale": "--guidance-scale",
     "guidance_channels": "--guidance-channels",
+    "guidance_interval": "--guidance-interval",
+    "guide": "--guide",
     "decoder": "--decoder",
     "labels": "--labels",
 }
-"""What takes new samples, by `ditbench sample`."""
+"""What takes new samples, by `ditbench sample`; the number of network calls follows."""
 
 
 def of_one_key(designs: Mapping[str, Tables]) -> dict[str, Tables]:
@@ -147,7 +150,7 @@ def _difference(first: str, one: dict[str, Any], other: str, two: dict[str, Any]
     """What differs, and how the scores of `other` are made comparable; or of `first`, if that has more samples."""
     if one["num_samples"] > two["num_samples"]:  # the first so many of them are there
         first, one, other, two = other, two, first, one
-    differing = [name for name in KEY if one[name] != two[name]]
+    differing = told_apart([name for name in KEY if one[name] != two[name]])
     values = "; ".join(f"{name}: {_said(one[name])} in {first}, {_said(two[name])} in {other}" for name in differing)
     said = f"{first} and {other} have no comparable scores ({values})"
     if "weights" in differing:
@@ -161,7 +164,7 @@ def _remedy(differing: list[str], wanted: dict[str, Any], there: dict[str, Any],
     """The commands after which scores as `wanted` are among those of `again`."""
     step, sweeps = max(_all_scores(again)["step"].tolist()), again.runs["sweep"].dropna().unique()
     samples, commands = f"RUN/samples/step-{step:08d}.npy", []
-    if set(differing) & set(OF_SAMPLING) or wanted["num_samples"] > there["num_samples"]:
+    if set(differing) & {*OF_SAMPLING, "network_calls"} or wanted["num_samples"] > there["num_samples"]:
         samples = "RUN/again.npy"
         commands.append(f"`ditbench sample RUN --step {step} --out {samples}{_sampling(wanted)}`")
     options = [_scoring(name, wanted, there) for name in differing if name in OF_SCORING]
@@ -181,9 +184,22 @@ def _sampling(wanted: dict[str, Any]) -> str:
             options += f" {option} {sampler}" + "".join(f" --sampler-option {each}" for each in chosen)
         elif name == "decoder":  # name@hash of its weights
             options += "" if value in (None, "pixels") else f" {option} {str(value).partition('@')[0]}"
+        elif name == "guide" and value is not None:
+            options += _guide(str(value))
+        elif name == "guidance_interval" and value is not None:
+            options += f" {option} {str(value).replace(' to ', ' ')}"
         elif value is not None:
             options += f" {option} {_said(value)}"
     return options
+
+
+def _guide(value: str) -> str:
+    """Of "step 300" of the run itself, "0123456789 step 300" of another run, or "name-01234567" of a file."""
+    of_run = re.fullmatch(r"(?:(\w+) )?step (\d+)", value)
+    if of_run is None:
+        return f" --guide {_network(value)}"
+    run, step = of_run.groups()
+    return f"{f' --guide runs/*/*-{run}' if run else ''} --guide-step {step}"
 
 
 def _scoring(name: str, wanted: dict[str, Any], there: dict[str, Any]) -> str:

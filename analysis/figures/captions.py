@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.figures.scores import Scores, by_study, names, side_by_side, unhashed
+from analysis.results.sampled import guidance_text, steps_text
 
 MAX_SAID = 6  # runs that the small print names one by one
 
@@ -42,10 +43,10 @@ def _short(scores: Scores, varied: tuple[str, ...]) -> str:
     sampler = str(key["sampler"]).rpartition(":")[2] if ":" in key["sampler"] else str(key["sampler"]).upper()
     said = {
         "num_samples": f"{key['num_samples']:,} samples",
-        "sampling_steps": f"drawn in {key['sampling_steps']} {sampler} steps",
+        "sampling_steps": f"drawn in {steps_text(key, sampler)}",
         "guidance_scale": "without guidance"
         if key["guidance_scale"] == 1
-        else f"with guidance {key['guidance_scale']:g}",
+        else f"with guidance {key['guidance_scale']:g}{guidance_text(key | {'guidance_channels': None})}",
     }
     seeds: Any = scores.evals.groupby("label")["seed"].nunique()
     most, same = max(seeds), min(seeds) == max(seeds)
@@ -128,15 +129,12 @@ def protocol(scores: Scores, varied: tuple[str, ...] = ()) -> str:
     """The conditions of a measurement in one sentence: all of the evaluation's key, and the training."""
     runs, evals = scores.runs, scores.evals
     key: dict[str, Any] = evals.iloc[0].to_dict()
-    guidance = f"guidance {key['guidance_scale']:g}"
-    if pd.notna(key["guidance_channels"]):
-        guidance += f" on {key['guidance_channels']} channels"
     decoder = f"decoder {unhashed(key['decoder'])}" if pd.notna(key["decoder"]) else ""
     evaluation = {
         "weights": f"{key['weights']} weights",
         "sampler": f"{key['sampler']} sampler",
-        "sampling_steps": f"{key['sampling_steps']} steps",
-        "guidance_scale": guidance,
+        "sampling_steps": steps_text(key),
+        "guidance_scale": f"guidance {key['guidance_scale']:g}{guidance_text(key)}",
         "clip_denoised": "denoised images clipped" if key["clip_denoised"] else "denoised images not clipped",
         "decoder": decoder,
         "num_samples": f"{key['num_samples']:,} samples with {key['labels']} labels",

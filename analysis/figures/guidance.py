@@ -9,11 +9,11 @@ import pandas as pd
 
 from analysis.drawing import marks, style
 from analysis.drawing.picture import Picture
-from analysis.errors import ResultsError
 from analysis.figures.captions import fewer_seeds, in_short, keys, protocol
 from analysis.figures.scores import Scores, axis_name
 from analysis.figures.sources import Source, from_each
 from analysis.figures.varied import varied
+from analysis.results.sampled import GUIDANCE, guidance_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,12 +31,13 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """The picture guidance.
 
     A row of panels for each group of scores that differ in guidance only, one panel for each metric; one line for each
-    model, mean over seeds. Scale 1 is none. Data columns: source, gmacs, label, data, step, guidance_scale, num_seeds,
-    and the metrics.
+    model, mean over seeds, and for each way of guidance: on which channels, at which times, by what. All begin at
+    scale 1, which is none. Data columns: source, gmacs, label, data, step, guidance_scale, guided (the way, where there
+    are several), num_seeds, and the metrics.
 
     Raises:
         NothingToDraw: no model was scored at two scales.
-        ResultsError: scores that are not finite, or guided on different channels.
+        ResultsError: scores that are not finite.
     """
     found, left_out = from_each(sources, _scores, by_design=False)
     groups = [scores for of_source in found for scores in of_source]
@@ -46,26 +47,25 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     )
     metrics = [_measured(scores) for scores in groups]
     columns = 2 if width == "one" else max(map(len, metrics))
-    heights = [1.55 * -(-len(names) // columns) + 0.3 for names in metrics]
+    keys_below = [0.2 * len(_ways(scores.evals)) if len(_ways(scores.evals)) > 1 else 0.0 for scores in groups]
+    heights = [1.55 * -(-len(names) // columns) + 0.3 + key for names, key in zip(metrics, keys_below, strict=True)]
     with style.look():
         figure = style.new_figure(width, sum(heights))
         parts = figure.subfigures(len(groups), 1, squeeze=False, height_ratios=heights)
         for part, scores, names in zip(parts.flat, groups, metrics, strict=True):
             part.suptitle(_title(scores), fontsize=9)
+            lines = {}
             for axes, metric in zip(style.panels(part, len(names), columns), names, strict=True):
-                _panel(axes, scores, metric)
+                lines = _panel(axes, scores, metric)
+            if len(_ways(scores.evals)) > 1:
+                marks.below_legend(part, list(lines.values()), list(lines), handlelength=3.2)
     data = pd.concat([_points(scores) for scores in groups])
     short = in_short(groups, ("guidance_scale",))
     return Picture("guidance", figure, data, short, caption, keys(groups), left_out)
 
 
 def _scores(source: Source) -> list[Scores]:
-    groups = varied(source, "guidance_scale", ignored=("guidance_channels",))
-    for scores in groups:
-        channels = sorted(set(scores.evals.loc[scores.evals["guidance_scale"] != 1, "guidance_channels"].dropna()))
-        if len(channels) > 1:
-            named = " and ".join(map(str, channels))
-            raise ResultsError(f"{source.name}: guidance on {named} channels is not comparable; keep one")
+    groups = varied(source, "guidance_scale", ignored=GUIDANCE)
     # Tables 4 and 5 have two scales too, of the other decoder, but only their FID in common.
     return [one for one in groups if not source.published or one.evals["decoder"].iloc[0].endswith("ft-ema")]
 
@@ -77,8 +77,13 @@ def _measured(scores: Scores) -> list[str]:
 
 def _points(scores: Scores) -> pd.DataFrame:
     means = {name: (name, "mean") for name in METRICS}
-    by = ["gmacs", "label", "data", "step", "guidance_scale"]
-    points: Any = scores.evals.groupby(by, as_index=False).agg(num_seeds=("seed", "nunique"), **means)
+    by, evals = ["gmacs", "label", "data", "step", "guidance_scale"], scores.evals
+    ways, said = _ways(evals), pd.Series([_way(row) for row in evals.to_dict("records")], evals.index)
+    if len(ways) > 1:
+        by.insert(4, "guided")
+        without = evals["guidance_scale"] == 1
+        evals = pd.concat([evals.loc[without | (said == way)].assign(guided=way) for way in ways])
+    points: Any = evals.groupby(by, as_index=False).agg(num_seeds=("seed", "nunique"), **means)
     points.insert(0, "source", scores.source.name)
     return points
 
@@ -93,15 +98,30 @@ def _title(scores: Scores) -> str:
 def _conditions(scores: Scores) -> str:
     if scores.source.published:
         return PAPER
-    return " ".join([protocol(scores, ("guidance_scale",)), *fewer_seeds(scores, ("guidance_scale",))])
+    ways = _ways(scores.evals)
+    only = [f"Guided {ways[0]}."] if len(ways) == 1 and not ways[0].endswith("channels") else []  # as by default
+    return " ".join([protocol(scores, ("guidance_scale",)), *only, *fewer_seeds(scores, ("guidance_scale",))])
 
 
-def _panel(axes: Axes, scores: Scores, metric: str) -> None:
-    points = _points(scores)
+def _ways(evals: pd.DataFrame) -> list[str]:
+    """Of the rows with guidance: "on all channels", "on 3 channels at times 200 to 800"."""
+    guided = evals.loc[evals["guidance_scale"] != 1]
+    return list(dict.fromkeys(_way(row) for row in guided.to_dict("records")))
+
+
+def _way(row: dict[Any, Any]) -> str:
+    return guidance_text(row).strip() or "on all channels"
+
+
+def _panel(axes: Axes, scores: Scores, metric: str) -> dict[str, Line2D]:
+    """The lines by their names; a model alone is in the title."""
+    points, ways = _points(scores), len(_ways(scores.evals)) > 1
     lines: dict[str, Line2D] = {}
-    for index, (label, line) in enumerate(points.groupby("label", sort=False)):
-        look = marks.series_mark(index)
-        (lines[str(label)],) = axes.plot(line["guidance_scale"], line[metric], **look)
+    by = ["label", "guided"] if ways and len(set(points["label"])) > 1 else ["guided" if ways else "label"]
+    groups: Any = points.groupby(by, sort=False)
+    for index, (named, line) in enumerate(groups):
+        look, label = marks.series_mark(index), ", ".join(map(str, named))
+        (lines[label],) = axes.plot(line["guidance_scale"], line[metric], **look)
         if metric == "fid":
             best = line.loc[line["fid"].idxmin()]
             at = (best["guidance_scale"], best["fid"])
@@ -114,5 +134,6 @@ def _panel(axes: Axes, scores: Scores, metric: str) -> None:
     if len(scales) <= MOST_TICKS:
         axes.set_xticks(scales, [f"{scale:g}" for scale in scales])
     axes.margins(0.14, 0.25)
-    if metric == "fid" and len(lines) > 1:
+    if metric == "fid" and len(lines) > 1 and not ways:
         axes.legend(list(lines.values()), list(lines))  # given, as labels with an underscore first are left out
+    return lines

@@ -14,15 +14,16 @@ from analysis.figures.frontier import SAID, frontier, models_and_frontier
 from analysis.figures.scores import Scores, axis_name, over_seeds
 from analysis.figures.sources import Source, from_each
 from analysis.figures.varied import varied
+from analysis.results.sampled import sampling_gmacs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 RULE = (
-    "Sampling compute of one image = GMACs of one forward pass x sampling steps (one network call each), twice "
-    "that with guidance, in billions of multiply-accumulates; FLOPs are twice as many; the decoder is not counted. "
-    + SAID
+    "Sampling compute of one image = GMACs of one forward pass x {calls}, twice that with guidance, in billions of "
+    "multiply-accumulates; FLOPs are twice as many; the decoder is not counted. " + SAID
 )
+CALL_A_STEP, CALLS = "sampling steps (one network call each)", "network calls"
 NOT_PRINTED = (
     "the paper prints no number of its Fig. 10; needed: a results folder with scores at several sampling_steps"
 )
@@ -41,7 +42,7 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """
     found, left_out = from_each(sources, _scores)
     groups = [scores for of_source in found for scores in of_source]
-    caption = "\n".join([RULE, *(protocol(scores, ("sampling_steps",)) for scores in groups)])
+    caption = "\n".join([_rule(groups), *(protocol(scores, ("sampling_steps",)) for scores in groups)])
     with style.look():
         columns = 1 if width == "one" else min(2, len(groups))
         figure = style.new_figure(width, 2.9 * -(-len(groups) // columns))
@@ -56,19 +57,23 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
 def _scores(source: Source) -> list[Scores]:
     if source.published:
         raise NothingToDraw(NOT_PRINTED)
-    scores = varied(source, "sampling_steps")
-    known = [one for one in scores if ":" not in one.evals["sampler"].iloc[0]]
-    if not known:
-        raise NothingToDraw("samplers of one's own: tables do not hold how often a step calls the network")
-    return known
+    return varied(source, "sampling_steps", ignored=("network_calls",))
+
+
+def _rule(groups: Sequence[Scores]) -> str:
+    """How compute is counted; guidance in an interval of times, or by another network, in words of its own."""
+    rows = [row for scores in groups for row in scores.evals.to_dict("records")]
+    call_a_step = all(row["network_calls"] == row["sampling_steps"] for row in rows)
+    rule = RULE.format(calls=CALL_A_STEP if call_a_step else CALLS)
+    partly = any(pd.notna(row[name]) for row in rows for name in ("guidance_interval", "guide"))
+    return rule.replace("twice that with guidance", "and all forward passes of guidance") if partly else rule
 
 
 def _points(scores: Scores) -> pd.DataFrame:
     points = over_seeds(scores.evals, ["sampling_steps"])
     points.insert(0, "source", scores.source.called)
-    first = scores.evals.iloc[0]
-    calls = points["sampling_steps"].astype(float) * (1 if first["guidance_scale"] == 1 else 2)
-    one_image = points["gmacs"] * calls
+    first, evals = scores.evals.iloc[0], scores.evals.assign(sampling_gmacs=sampling_gmacs(scores.evals))
+    one_image = over_seeds(evals, ["sampling_steps"], "sampling_gmacs")["sampling_gmacs_min"]  # all seeds' are the same
     same = {name: first[name] for name in ("step", "guidance_scale", "num_samples")}
     points = points.assign(**same, sampling_gmacs=one_image, all_samples_gmacs=one_image * int(first["num_samples"]))
     return points.assign(on_frontier=frontier(one_image.tolist(), points["fid"].tolist()))

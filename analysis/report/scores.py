@@ -16,6 +16,7 @@ from analysis.report.study import Study
 from analysis.report.tables import brief, counted, names, number, plain_table
 from analysis.results.published import near_misses
 from analysis.results.run_folders import EVALUATION_KEY_TYPES
+from analysis.results.sampled import guidance_text, steps_text
 from analysis.results.tables import Tables
 
 
@@ -41,8 +42,8 @@ def scores(study: Study) -> dict[str, Any]:
             found["summary"] = _without_constants(brief(summary(tables), tables))
         except ResultsError as error:
             found["summary"] = f"No table: {error}."
-        # Without the key, which is one for all, and without paths.
-        shown = evals.drop(columns=[*EVALUATION_KEY_TYPES, "samples", "size", "patch"])
+        # Without the key, which is one for all, what follows from it and the model, and paths.
+        shown = evals.drop(columns=[*EVALUATION_KEY_TYPES, "sampling_gmacs", "samples", "size", "patch"])
         found["folded"].append(plain_table("evals", "Every score of every run", "", shown))
     if not others.empty:
         caption = "Scores with other settings than the recipe's evaluation"
@@ -100,8 +101,7 @@ def protocol(tables: Tables) -> dict[str, Any]:
 
 def _in_words(key: dict[Any, Any]) -> str:
     guidance = "without guidance" if key["guidance_scale"] == 1 else f"with guidance {key['guidance_scale']:g}"
-    if pd.notna(key["guidance_channels"]):
-        guidance += f" on {key['guidance_channels']} channels"
+    guidance += guidance_text(key)
     decoder = "" if pd.isna(key["decoder"]) else f", decoded by {unhashed(key['decoder'])}"
     accuracy = key["extractor_accuracy"]
     known = (
@@ -113,7 +113,7 @@ def _in_words(key: dict[Any, Any]) -> str:
     weights = "EMA" if key["weights"] == "ema" else key["weights"]
     return (
         f"A checkpoint's {weights} weights made {key['num_samples']:,} samples with {key['labels']} labels: "
-        f"{key['sampling_steps']} steps of the {key['sampler'].upper()} sampler, {guidance}, denoised images "
+        f"{steps_text(key)} of the {key['sampler'].upper()} sampler, {guidance}, denoised images "
         f"{'clipped' if key['clip_denoised'] else 'not clipped'}{decoder}. Their features, by "
         f"{unhashed(key['extractor'])}{known}, were compared with those of {unhashed(key['reference'])}.{subsets}"
     )

@@ -14,6 +14,7 @@ import pandas as pd
 from analysis.errors import ResultsError
 from analysis.results.csv_text import read_csv
 from analysis.results.run_folders import EVALUATION_KEY_TYPES, KNOB_DEFAULTS, OPTIMISATION_TYPES
+from analysis.results.sampled import GUIDANCE
 
 if TYPE_CHECKING:
     from analysis.results.tables import Tables
@@ -36,6 +37,8 @@ EVALUATION = (
     "clip_denoised",
     "guidance_scale",
     "guidance_channels",
+    "guidance_interval",
+    "guide",
     "decoder",
     "num_samples",
     "labels",  # drawn at random by the authors' sampler; as many of each class give a lower FID
@@ -94,10 +97,13 @@ def published_evaluations() -> pd.DataFrame:
         step=(1000 * rows["train_steps_k"]).astype(int),
         guidance_scale=guidance_scale,
         guidance_channels=rows["guidance_channels"].where(guidance_scale != 1),
+        guidance_interval=None,  # of later papers, as autoguidance is
+        guide=None,
+        network_calls=rows["sampling_steps"],
         decoder=rows["decoder"].map(DECODERS),
         **KNOBS,
     )
-    rows = rows.loc[:, [*SUBJECT, *CONDITIONS, *METRICS, "source"]]
+    rows = rows.loc[:, [*SUBJECT, *CONDITIONS, "network_calls", *METRICS, "source"]]
     return rows.drop_duplicates([*SUBJECT, *CONDITIONS, "fid"], ignore_index=True)
 
 
@@ -242,5 +248,5 @@ def _difference(theirs: float, ours: float) -> dict[str, float]:
 
 def _text(name: str, value: Any) -> str:
     if pd.isna(value):
-        return "none" if name in ("guidance_channels", "clip_grad_norm") else "unknown"
+        return "none" if name in (*GUIDANCE, "clip_grad_norm") else "unknown"
     return f"{value:g}" if isinstance(value, float) else str(value)

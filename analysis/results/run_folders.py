@@ -17,6 +17,7 @@ import pandas as pd
 from analysis.errors import ResultsError
 from analysis.laws.compute import training_gmacs
 from analysis.results import typed
+from analysis.results.sampled import GUIDANCE, with_calls
 from analysis.results.typed import ACCEPTED
 
 # The one family and the one objective of earlier versions, whose run folders and tables do not name them.
@@ -29,9 +30,12 @@ EVALUATION_KEY_TYPES = {
     "weights": "str",
     "sampler": "str",
     "sampling_steps": "Int64",
+    "network_calls": "Int64",
     "clip_denoised": "boolean",
     "guidance_scale": "float64",
     "guidance_channels": "Int64",
+    "guidance_interval": "str",
+    "guide": "str",
     "decoder": "str",
     "num_samples": "Int64",
     "labels": "str",
@@ -40,7 +44,9 @@ EVALUATION_KEY_TYPES = {
     "kid_subset_size": "Int64",
 }
 # Of them, what there may be none of.
-CAN_BE_NULL = ("guidance_channels", "decoder", "kid_subset_size")
+CAN_BE_NULL = (*GUIDANCE, "decoder", "kid_subset_size")
+# And what rows of earlier versions do not say.
+KEY_ADDED_LATER = ("network_calls", "guidance_interval", "guide")
 SCORE_TYPES = dict.fromkeys(
     (
         "fid",
@@ -61,6 +67,7 @@ EVALS_TYPES = {
     **EVALUATION_KEY_TYPES,
     "extractor_accuracy": "float64",
     **SCORE_TYPES,
+    "sampling_gmacs": "float64",
     "samples": "str",
 }
 TRAIN_TYPES = {
@@ -267,7 +274,7 @@ def _train(record: RunRecord) -> pd.DataFrame:
 
 def _evals(record: RunRecord, name: str) -> pd.DataFrame:
     key = ("step", *EVALUATION_KEY_TYPES)
-    evals = _measured(record, name, EVALS_TYPES, key)
+    evals = with_calls(_measured(record, name, EVALS_TYPES, tuple(k for k in key if k not in KEY_ADDED_LATER)))
     if evals["step"].is_unique:
         return evals
     evals = evals.drop_duplicates([*key, *SCORE_TYPES])

@@ -23,6 +23,7 @@ from analysis.results.run_folders import (
     EVALS_TYPES,
     EVALUATION_KEY_TYPES,
     IDDPM,
+    KEY_ADDED_LATER,
     KNOB_DEFAULTS,
     OPTIMISATION_TYPES,
     OTHER_EVALS,
@@ -40,6 +41,7 @@ from analysis.results.run_folders import (
     read_run,
 )
 from analysis.results.sample_file import SampleFile, of_collection, read_samples
+from analysis.results.sampled import told_apart, with_calls
 from analysis.results.typed import ACCEPTED
 
 __all__ = [
@@ -76,7 +78,7 @@ ADDED_LATER = {
         **KNOB_DEFAULTS,
     },
     "train": {},
-    "evals": {"fid_infinity": None, "sfid": None},
+    "evals": dict.fromkeys((*KEY_ADDED_LATER, "fid_infinity", "sfid", "sampling_gmacs")),
 }
 # What no row may lack.
 KEY = ("run", "step", *(name for name in EVALUATION_KEY_TYPES if name not in CAN_BE_NULL))
@@ -104,8 +106,9 @@ class Tables:
         gmacs_spent; clipped, skipped and roll_backs, where runs have them (docs/runs.md).
     evals: one row per evaluation: the run's `RUN_COLUMNS`; step, the `evaluation_keys`, extractor_accuracy, fid,
         fid_percent (of the trace of the real features' covariance), fid_infinity, sfid (these two empty where they
-        were not computed), kid, kid_std, inception_score, inception_score_std, precision, recall, samples (a path
-        inside the run folder), and metrics of one's own.
+        were not computed), kid, kid_std, inception_score, inception_score_std, precision, recall, sampling_gmacs (of
+        one sample, all guidance included, the decoder not; empty of earlier versions), samples (a path inside the run
+        folder), and metrics of one's own.
     samples: run id -> (10, C, H, W) uint8 at the last evaluated step; with balanced labels, sample i is of class i
         modulo the number of classes.
     earlier_samples: run id -> step -> the same, of the runs of the smallest seed, if images are small.
@@ -206,7 +209,7 @@ def load(results: Path) -> Tables:
     for name, types in (("train", TRAIN_TYPES), ("evals", EVALS_TYPES)):
         later = dict.fromkeys(RUN_COLUMNS[1:]) | ADDED_LATER[name]
         table, collections[f"{name}.parquet"] = read_parquet(paths[name], IDENTITY_TYPES | types, later)
-        of_runs[name] = _of_runs(table, runs)
+        of_runs[name] = _of_runs(with_calls(table) if name == "evals" else table, runs)
         _check(of_runs[name], name, paths[name], runs)
     samples, collections["samples.npz"] = read_samples(_existing(results / "samples.npz"))
     known = {name: collection for name, collection in collections.items() if collection is not None}
@@ -235,7 +238,7 @@ def comparable(evals: pd.DataFrame) -> None:
     Raises:
         ResultsError: the rows differ in at least one of the `evaluation_keys`.
     """
-    differing = [name for name in evaluation_keys if len(evals[name].unique()) > 1]
+    differing = told_apart([name for name in evaluation_keys if len(evals[name].unique()) > 1])
     if differing:
         values = "; ".join(f"{name}: {', '.join(map(str, evals[name].unique()))}" for name in differing)
         raise ResultsError(f"scores that differ in {values} are not comparable; keep one value of each")
@@ -354,7 +357,8 @@ def _other_evals(path: Path, runs: pd.DataFrame) -> pd.DataFrame:
     table = read_csv(path, types | own, (name for name in types if name not in later))
     for name in ADDED_LATER["evals"]:
         if name not in table.columns:
-            table[name] = np.nan
+            table[name] = pd.array([None] * len(table), dtype=types[name])  # pyright: ignore
+    table = with_calls(table)
     joined = _of_runs(table.drop(columns=[*RUN_COLUMNS[1:]], errors="ignore"), runs)
     _check(joined, "other_evals", path, runs)
     others = [name for name in joined.columns if name not in types]  # such as metrics of one's own

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,12 @@ from bench.commands.options import DeviceOption, OfflineOption, PrecisionOption
 from bench.errors import InputError
 from bench.samplers import SAMPLERS, Labels
 from bench.stopping import StopRequest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bench.recipe import EvaluationConfig
+    from bench.weights import Weights
 
 
 def sample(
@@ -38,6 +44,16 @@ def sample(
     sampling_steps: Annotated[int, typer.Option(min=2, max=100_000, help="Steps of the sampler.")] = 250,
     guidance_scale: Annotated[float, typer.Option(min=0, help="1: no guidance.")] = 1.0,
     guidance_channels: Annotated[int, typer.Option(min=1, help="Guided channels; the paper's code guides 3 of 4.")] = 3,
+    guidance_interval: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="LOW HIGH", help="Guide only at these of the process's times; default: always."),
+    ] = None,
+    guide: Annotated[
+        str | None, typer.Option(help="Guide by this network, named as the weights are, not by the null label.")
+    ] = None,
+    guide_step: Annotated[
+        int | None, typer.Option(min=1, help="Guide by this kept step of --guide's run, or of the run itself.")
+    ] = None,
     labels: Annotated[
         Labels, typer.Option(help="balanced: sample i has class i modulo their number; uniform: random.")
     ] = "balanced",
@@ -62,39 +78,41 @@ def sample(
     if out.suffix != ".npy":
         raise InputError(f"--out {out}: accepted: a .npy file; `ditbench export-samples` makes .npz and PNG of it")
     options = _options(sampler_option or [])
-    if not math.isfinite(guidance_scale):
-        raise InputError(f"--guidance-scale {guidance_scale}: accepted: a finite number")
+    if guidance_scale == 1 and (guidance_interval or guide or guide_step):
+        raise InputError("--guidance-scale: 1 is no guidance, which needs no interval and no guide; accepted: another")
     from bench.data.decoders import load_decoder
     from bench.parallel import joined, prepare_device
     from bench.provenance import commit
-    from bench.recipe import by_flag, check_sampling, parse_evaluation
+    from bench.recipe import by_flag, parse_evaluation
     from bench.sample import Sampling, make_samples
+    from bench.samplers.guide import sampling_gmacs
     from bench.weights import load_weights_of
 
-    parse_evaluation(sampler=sampler, sampler_options=options)  # before gigabytes of weights are fetched for it
+    evaluation = parse_evaluation(  # before gigabytes of weights are fetched for it
+        sampler=sampler,
+        sampler_options=options,
+        sampling_steps=sampling_steps,
+        clip_denoised=clip_denoised,
+        guidance_scale=guidance_scale,
+        guidance_channels=guidance_channels if guidance_scale != 1 else None,
+        guidance_interval=guidance_interval,
+        guide=guide,
+        guide_step=guide_step,
+        num_samples=num_samples,
+        labels=labels,
+        decoder=decoder,
+        batch_size=batch_size,
+        decode_batch_size=decode_batch_size,
+    )
     with joined(device) as ranks:
         torch_device = prepare_device(device, precision, ranks.local_rank)
         source = load_weights_of(weights, step, offline, ema)
-        evaluation = parse_evaluation(
-            sampler=sampler,
-            sampler_options=options,
-            sampling_steps=sampling_steps,
-            clip_denoised=clip_denoised,
-            guidance_scale=guidance_scale,
-            guidance_channels=guidance_channels if guidance_scale != 1 else None,
-            num_samples=num_samples,
-            labels=labels,
-            decoder=decoder or source.decoder,
-            batch_size=batch_size,
-            decode_batch_size=decode_batch_size,
-        )
+        evaluation = evaluation.model_copy(update={"decoder": decoder or source.decoder})
         from bench.score.evaluate import sampling_key
 
         channels = source.shape[0]
-        if guidance_scale != 1 and guidance_channels > channels:
-            raise InputError(f"--guidance-channels: {guidance_channels} is more than the model's {channels}")
         try:
-            check_sampling(evaluation, source.diffusion)
+            guided_by, load_guide = _checked(evaluation, source, weights, offline, ema)
         except ValueError as error:
             raise InputError(by_flag(str(error))) from None
         decode = load_decoder(evaluation, torch_device, offline)
@@ -103,7 +121,14 @@ def sample(
         if decode.latent_channels not in (None, channels):
             given = f"--decoder {decode.id}: is for other latents"
             raise InputError(f"{given} ({decode.latent_channels} channels); {weights} makes {channels} channels")
-        made_from = {**source.identity, "seed": seed, **sampling_key(evaluation, decode.id), "commit": commit()}
+        made_from = {
+            **source.identity,
+            "seed": seed,
+            **sampling_key(evaluation, source.diffusion, decode.id),
+            "guide": guided_by,
+            "sampling_gmacs": sampling_gmacs(evaluation, source.diffusion, source.gmacs),
+            "commit": commit(),
+        }
         speed = make_samples(
             out,
             Sampling(evaluation, seed, source.diffusion, source.shape, source.num_classes),
@@ -114,10 +139,51 @@ def sample(
             precision,
             ranks,
             stop,
+            load_guide=load_guide,
         )
         if ranks.is_first:
             made = "were there" if speed is None else f"made, {speed:.3g} images/s"
             typer.echo(f"{num_samples} samples {made}: {out}")
+
+
+def _checked(
+    evaluation: EvaluationConfig, source: Weights, weights: str, offline: bool, ema: str | None
+) -> tuple[str | None, Callable[[], nn.Module] | None]:
+    """What guides, and how it is loaded, where it is not the null label: see `bench.samplers.guide`.
+
+    Raises:
+        ValueError: `key: what is wrong`, of `evaluation`: what these weights cannot be sampled with.
+    """
+    from bench.recipe import check_sampling
+    from bench.samplers.guide import guide_of, load_guide
+
+    check_sampling(evaluation, source.diffusion)
+    if evaluation.guidance_scale == 1:
+        return None, None
+    channels, step, made_by = evaluation.guidance_channels, evaluation.guide_step, source.identity
+    if channels is not None and channels > source.shape[0]:
+        raise ValueError(f"guidance_channels: {channels} is more than the model's {source.shape[0]}")
+    if evaluation.guide is None and step is None:
+        if source.label_dropout == 0:
+            raise ValueError(
+                f"guidance_scale: {evaluation.guidance_scale:g} needs a null label, which {weights} did not learn "
+                "(train.label_dropout is 0); accepted: --guide, --guide-step, or 1"
+            )
+        return None, None
+    if evaluation.guide is None and "run" not in made_by:
+        raise ValueError(f"guide_step: {weights} is no run, which would have another step; accepted: --guide")
+    # A run's folder, or a file of weights in its checkpoints/.
+    own = weights if (Path(weights) / "config.yaml").exists() else str(Path(weights).resolve().parents[1])
+    by = evaluation if evaluation.guide else evaluation.model_copy(update={"guide": own})
+    found = guide_of(by, source.arch, source.diffusion, offline)
+    assert found is not None
+    run, _, its_step = found.id.rpartition(" step ")
+    is_own = bool(run) and run == made_by.get("run")
+    if is_own and int(its_step) > made_by["step"]:
+        raise ValueError(f"guide_step: {its_step} is later than {made_by['step']}, the step of the weights it guides")
+    if not is_own:
+        return found.id, lambda: load_guide(by, offline).model
+    return f"step {its_step}", lambda: load_guide(by, offline, ema).model  # of the same average, as in a recipe
 
 
 def _options(texts: list[str]) -> dict[str, Any]:

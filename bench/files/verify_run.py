@@ -163,17 +163,19 @@ def _compute(recipe: Recipe, folder: Path) -> Check:
 
 def _score_row(recipe: Recipe, folder: Path, score: Score, row: dict[str, Any]) -> Check:
     """A score's key against the recipe, and the samples it is of."""
-    path, step, ema = rows_path(folder, score), score.step, score.evaluation.ema
-    key = {"weights": name_of(ema), **sampling_key(score.evaluation, Pixels.id)}
+    path, step, evaluation = rows_path(folder, score), score.step, score.evaluation
+    key = {"weights": name_of(evaluation.ema), **sampling_key(evaluation, recipe.diffusion, Pixels.id)}
     if recipe.data.facts.latents:
         del key["decoder"]  # by name and hash, of a file that need not be here
+    if evaluation.guide is not None:
+        del key["guide"]  # likewise
     said = _said((step, score.name))
     problems = [
         f"{path}: {said}: {name} is {row[name]!r}; the recipe's is {value!r}"
         for name, value in key.items()
         if name in row and row[name] != value
     ]
-    missing = [file.name for file in average_paths(folder, recipe.train, step, ema) if not file.exists()]
+    missing = [file.name for file in average_paths(folder, recipe.train, step, evaluation.ema) if not file.exists()]
     if missing:
         problems.append(f"{path}: {said} has a score, and no weights in checkpoints/ ({min(missing)})")
     samples = samples_path(folder, step, score.samples)

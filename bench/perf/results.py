@@ -149,7 +149,7 @@ def _evaluation(recipe: Recipe, step: int, random: np.random.Generator) -> dict[
     return {
         "step": step,
         "weights": "ema",
-        **sampling_key(recipe.evaluation, "pixels"),
+        **sampling_key(recipe.evaluation, recipe.diffusion, "pixels"),
         "reference": "digits-1797-00000000",
         "extractor": "digits-cnn-00000000",
         "extractor_accuracy": 0.98,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from bench.objectives import OBJECTIVES
 from models.parts import NoOptions as NoOptions
@@ -105,10 +105,40 @@ def call_times(evaluation: Any, diffusion: Any) -> list[float]:
     return sampler.call_times(objective.process(diffusion.options), evaluation.sampling_steps, options)
 
 
-def forward_passes(evaluation: Any, diffusion: Any) -> int:
-    """Forward passes of one sample: the sampler's calls, twice as many with guidance.
+class NetworkCalls(NamedTuple):
+    """Of one sample: calls by the sampler, and those of them in which guidance needs a second prediction."""
 
-    The one place that says so: plans, queues and figures of sampling compute ask here.
+    sampler: int
+    guided: int
+
+
+def is_guided_at(time: float, interval: tuple[float, float] | None) -> bool:
+    """Whether guidance is on at a process's time; the interval includes its ends, None is always."""
+    return interval is None or interval[0] <= time <= interval[1]
+
+
+def network_calls(evaluation: Any, diffusion: Any) -> NetworkCalls:
+    """How often one sample calls the network, for a recipe's `evaluation` and `diffusion`.
+
+    What that costs is `bench.samplers.guide.forward_passes`.
+
+    Raises:
+        ValueError: `key: what is wrong`, of `evaluation`: as `call_times`, or an interval that the process's times do
+            not have, or in which nothing would be guided.
     """
-    calls = len(call_times(evaluation, diffusion))
-    return calls * (2 if evaluation.guidance_scale != 1 else 1)
+    times, interval = call_times(evaluation, diffusion), evaluation.guidance_interval
+    guided = sum(is_guided_at(time, interval) for time in times)
+    if interval is not None:
+        low, high = interval
+        first, last = OBJECTIVES.find(diffusion.objective).process(diffusion.options).bounds
+        if not first <= low < high <= last:
+            raise ValueError(
+                f"guidance_interval: {low:g} to {high:g}; accepted: low < high, within the process's times "
+                f"{first:g} to {last:g}"
+            )
+        if not guided:
+            raise ValueError(
+                f"guidance_interval: {evaluation.sampler} in {evaluation.sampling_steps} steps calls the network at "
+                f"no time from {low:g} to {high:g}; accepted: an interval with one of its times at least"
+            )
+    return NetworkCalls(len(times), guided if evaluation.guidance_scale != 1 else 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,13 @@ from bench.files.atomic import wait_for_file
 from bench.files.checkpoint import CorruptCheckpoint
 from bench.files.run_folder import average_paths
 from bench.files.scored import samples_path
+from bench.flops import forward_gmacs
 from bench.parallel import Execution, Ranks
 from bench.provenance import commit
-from bench.recipe import EvaluationConfig, Recipe, Score
+from bench.recipe import DiffusionConfig, EvaluationConfig, Recipe, Score
 from bench.sample import Sampling, features_folder, make_samples
+from bench.samplers import network_calls
+from bench.samplers.guide import Guide, guide_of_recipe, load_guide, sampling_gmacs
 from bench.score.extractors import load_extractor
 from bench.score.fidelity import Scorer, usable_metrics
 from bench.score.reference import Reference, find_reference
@@ -56,13 +60,17 @@ def evaluate(
     latents = read_index(data_root() / recipe.data.name) if recipe.data.facts.latents else None
     decoder = load_decoder(evaluation, device, execution.offline, latents)
     scorer = _scorer(recipe, evaluation, study_folder, device, execution)
-    key = {"step": step, "weights": name_of(evaluation.ema), **sampling_key(evaluation, decoder.id)}
+    guide = guide_of_recipe(recipe, evaluation, execution.offline)
+    sampled = sampling_key(evaluation, recipe.diffusion, decoder.id, guide)
+    key = {"step": step, "weights": name_of(evaluation.ema), **sampled}
+    gmacs = sampling_gmacs(evaluation, recipe.diffusion, forward_gmacs(recipe.model))
     made_of_snapshots = snapshots_in(evaluation.ema, recipe.train, step)
+    facts = {**made_of_snapshots, "sampling_gmacs": gmacs, "commit": commit()}
     path = samples_path(folder, step, score.samples)
     speed = make_samples(
         path,
         Sampling.of(recipe, evaluation),
-        {"run": recipe.id, "seed": recipe.seed, **key, **made_of_snapshots, "commit": commit()},
+        {"run": recipe.id, "seed": recipe.seed, **key, **facts},
         lambda: _load_model(recipe, folder, step, evaluation.ema, ranks),
         decoder,
         device,
@@ -70,6 +78,7 @@ def evaluate(
         ranks,
         stop,
         replace_unknown=True,
+        load_guide=_guide_loader(recipe, evaluation, folder, execution),
     )
     features = features_folder(path, scorer.key["extractor"])
     try:
@@ -81,21 +90,35 @@ def evaluate(
     shutil.rmtree(features, ignore_errors=True)
     samples = str(path.relative_to(folder))
     name = {"score": score.name} if score.name else {}
-    return {**name, **key, **scorer.key, **scores, "sampling_images_per_s": speed, "samples": samples}
+    facts = {"sampling_gmacs": gmacs, "sampling_images_per_s": speed, "samples": samples}
+    return {**name, **key, **scorer.key, **scores, **facts}
 
 
-def sampling_key(evaluation: EvaluationConfig, decoder: str) -> dict[str, Any]:
-    """The part of a score's key that says how samples are made of weights."""
+def sampling_key(
+    evaluation: EvaluationConfig, diffusion: DiffusionConfig, decoder: str, guide: Guide | None = None
+) -> dict[str, Any]:
+    """The part of a score's key that says how samples are made of weights; `guide`: one from elsewhere."""
+    guided, interval, step = evaluation.guidance_scale != 1, evaluation.guidance_interval, evaluation.guide_step
+    # Of the run itself, by its step alone: seeds of one study are compared.
+    own_guide = f"step {step}" if guided and evaluation.guide is None and step else None
     return {
         "sampler": evaluation.sampler_id,
         "sampling_steps": evaluation.sampling_steps,
+        "network_calls": network_calls(evaluation, diffusion).sampler,
         "clip_denoised": evaluation.clip_denoised,
         "guidance_scale": evaluation.guidance_scale,
-        "guidance_channels": evaluation.guidance_channels if evaluation.guidance_scale != 1 else None,
+        "guidance_channels": evaluation.guidance_channels if guided else None,
+        "guidance_interval": " to ".join(map(_plain, interval)) if guided and interval else None,
+        "guide": guide.id if guide else own_guide,
         "decoder": decoder,
         "num_samples": evaluation.num_samples,
         "labels": evaluation.labels,
     }
+
+
+def _plain(number: float) -> str:
+    """In the shortest form that reads back as the same number."""
+    return repr(number).removesuffix(".0")
 
 
 def named_reference(name: str, offline: bool) -> Reference:
@@ -133,12 +156,13 @@ def reference_of(recipe: Recipe, offline: bool, evaluation: EvaluationConfig | N
 
 
 def check_scoring(recipe: Recipe, study_folder: Path, offline: bool) -> None:
-    """Refuse, before anything is trained, a reference or a metric that `evaluate` would refuse.
+    """Refuse, before anything is trained, a guide, a reference or a metric that `evaluate` would refuse.
 
     Raises:
         InputError, MissingAsset: as `evaluate`.
     """
     for evaluation in recipe.evaluations:
+        guide_of_recipe(recipe, evaluation, offline)
         if evaluation.metrics is None and recipe.data.facts.latents:
             continue  # the suite's own metrics and references of a name always fit; reading these takes a while
         reference = reference_of(recipe, offline, evaluation)
@@ -166,6 +190,19 @@ def _load_model(recipe: Recipe, folder: Path, step: int, ema: str | None, ranks:
             f"{folder}: the {name} weights of step {step} cannot be read back; submit again to make them again"
         )
     return model
+
+
+def _guide_loader(
+    recipe: Recipe, evaluation: EvaluationConfig, folder: Path, execution: Execution
+) -> Callable[[], nn.Module] | None:
+    """Loads the network that guides, where it is not the null label."""
+    step = evaluation.guide_step
+    if evaluation.guidance_scale == 1 or (evaluation.guide is None and step is None):
+        return None
+    if evaluation.guide is not None:
+        return lambda: load_guide(evaluation, execution.offline).model
+    assert step is not None
+    return lambda: _load_model(recipe, folder, step, evaluation.ema, execution.ranks)
 
 
 # The scorer of the last evaluation: runs of one study share the reference, whose features are the costly part.

@@ -36,7 +36,7 @@ def written_out(
 
     Args:
         kept: the kept steps.
-        fitted: an evaluation of `steps` as the recipe records it; a ValueError, `key: what is wrong`, if it does not fit.
+        fitted: an evaluation of `steps` as the recipe records it, or a ValueError, `key: what is wrong`.
 
     Raises:
         ValueError: `[2].key: what is wrong`, where [2] is the place in the list; or what is wrong with the list.

@@ -16,7 +16,7 @@ from bench.files import jsonl
 from bench.files.run_folder import phase_file, read_config
 from bench.flops import forward_gmacs, training_gmacs
 from bench.recipe import Recipe
-from bench.samplers import forward_passes
+from bench.samplers.guide import sampling_gmacs
 from sweeps.cluster import cluster_name
 
 # True operations of one multiply-accumulate.
@@ -91,7 +91,7 @@ def _sampling_tflops(recipe: Recipe, folder: Path, where: Where, training: list[
     rates = [rate for row in jsonl.read(folder / "evals.jsonl") if (rate := rate_of(row, "sampling_images_per_s"))]
     if not rates or len(ranks) > 1 or not all(map(where.is_of, sessions)):
         return None
-    tflop = FLOPS_PER_MAC * forward_gmacs(recipe.model) * forward_passes(recipe.evaluation, recipe.diffusion) / 1e3
+    tflop = FLOPS_PER_MAC * sampling_gmacs(recipe.evaluation, recipe.diffusion, forward_gmacs(recipe.model)) / 1e3
     return median(rates) * tflop / ranks.pop()
 
 

@@ -23,7 +23,7 @@ from bench.files.run_folder import PHASES, STATES_KEPT, is_complete, is_trained,
 from bench.files.scored import samples_path, unscored
 from bench.flops import cost_of, training_gmacs
 from bench.recipe import EvaluationConfig, Recipe
-from bench.samplers import forward_passes
+from bench.samplers.guide import forward_passes, guide_of_recipe
 from sweeps.cluster import ClusterProfile, Evaluate, Precision, Resources
 from sweeps.expand import Sweep
 from sweeps.groups import Group, Kind, groups, scores_in_training, training_resources
@@ -74,9 +74,10 @@ class RunPlan:
         return FLOPS_PER_MAC * training_gmacs(self.gmacs, self.recipe.train.batch_size, 1) / 1e3
 
     @property
-    def forward_passes(self) -> int:
-        """Forward passes of one image that a score by the recipe's `evaluation` needs."""
-        return self.recipe.evaluation.num_samples * forward_passes(self.recipe.evaluation, self.recipe.diffusion)
+    def forward_passes(self) -> float:
+        """Forward passes of one image that a score by the recipe's `evaluation` needs, in those of the model."""
+        evaluation = self.recipe.evaluation
+        return evaluation.num_samples * forward_passes(evaluation, self.recipe.diffusion, self.gmacs)
 
     @property
     def score_tflop(self) -> float:
@@ -85,7 +86,7 @@ class RunPlan:
 
     def sampling_tflop(self, evaluation: EvaluationConfig) -> float:
         """True TFLOP of one score's samples, without decoder and feature network."""
-        passes = evaluation.num_samples * forward_passes(evaluation, self.recipe.diffusion)
+        passes = evaluation.num_samples * forward_passes(evaluation, self.recipe.diffusion, self.gmacs)
         return FLOPS_PER_MAC * self.gmacs * passes / 1e3
 
     @property
@@ -270,11 +271,14 @@ def plan(
         runs_folder: all sweeps' folders, whose runs tell this machine's speed where those of the sweep do not.
 
     Raises:
-        InputError: the profile has no entry for a run.
+        InputError: the profile has no entry for a run, or a guide's weights are not there.
     """
     precision = precision or profile.precision
     speeds, unknown = expected_speeds(sweep, profile, cluster, folders, mfu, precision, runs_folder)
     runs = {r.id: _run_plan(r, folders[r.id], profile, speeds.get(r.id, (None, None))) for r in sweep.recipes}
+    for run in runs.values():
+        for evaluation, _ in run.to_sample:
+            guide_of_recipe(run.recipe, evaluation, offline=True)
     return Plan(
         sweep=sweep.name,
         cluster=cluster,

@@ -10,6 +10,8 @@ from bench.commands.quantities import figure, flop_text, macs_text, short_time, 
 from bench.commands.text_table import print_table
 from bench.files.names import visible
 from bench.recipe import EvaluationConfig
+from bench.samplers import network_calls
+from bench.samplers.guide import forward_passes
 from sweeps.planning.plan import BYTES_PER_WEIGHT, Plan, RunPlan
 from sweeps.planning.speeds import (
     CALL_KERNELS,
@@ -32,8 +34,10 @@ scoring; on disk, the second copy of a step's samples while they are put togethe
 
 COMPUTE_FORMULAS = """\
 FLOP of a step       = 2 x GMACs x 3 x batch
-FLOP of scoring      = kept steps without a score x samples x sampling steps (x 2 with guidance) x 2 x GMACs
-                       (of `scores`, for each that has samples of its own)"""
+FLOP of scoring      = kept steps without a score x samples x forward passes x 2 x GMACs (of `scores`, for each that
+                       has samples of its own)
+forward passes       = the sampler's network calls, and a second one of the null label, or of the guide by its cost, in
+                       each call that is guided"""
 
 MEASURED_FORMULA = (
     "time                 = FLOP / speed, as it was measured or estimated; wall time: with so many runs at once"
@@ -43,10 +47,11 @@ TIME_FORMULAS = """\
 seconds a step       = 2 x GMACs x 3 x batch / (GPUs x peak x MFU), and at least its kernels x {launch:g} microseconds
                        (kernels: {step} + {step_block} x blocks)
 training GPU-hours   = steps left x seconds a step x GPUs / 3600
-scoring GPU-hours    = kept steps without a score x samples x sampling steps (x 2 with guidance) x 2 x GMACs
-                       / (peak x MFU) / 3600, and at least batches x sampling steps x kernels x {launch:g} microseconds
-                       on every GPU (kernels: {call} + {call_block} x blocks); of `scores`, for each that has
-                       samples of its own
+scoring GPU-hours    = kept steps without a score x samples x forward passes x 2 x GMACs / (peak x MFU) / 3600, and at
+                       least batches x network calls x kernels x {launch:g} microseconds on every GPU (kernels:
+                       {call} + {call_block} x blocks); of `scores`, for each that has samples of its own
+forward passes       = the sampler's network calls, and a second one of the null label, or of the guide by its cost, in
+                       each call that is guided
 a run's share of a job's start, {start:g} s / runs_per_job, is the least for its training and for its scoring
 wall time            = the tasks of each array in order of index, the longest first, at most so many at once"""
 
@@ -329,7 +334,7 @@ def _scoring_lines(run: RunPlan, device: str) -> list[str]:
         number = left[evaluation.samples_id]
         compute = (
             f"scoring{_with(evaluation, run)}: {number} of {steps} kept steps left x "
-            f"{_samples_of_one(evaluation)} x 2 x {macs_text(run.gmacs)} = "
+            f"{evaluation.num_samples:,} samples x {_passes(evaluation, run)} x 2 x {macs_text(run.gmacs)} = "
             f"{flop_text(number * run.sampling_tflop(evaluation))}"
         )
         seconds = run.sampling_s(evaluation)
@@ -351,17 +356,22 @@ def _scoring_lines(run: RunPlan, device: str) -> list[str]:
     return lines
 
 
-def _samples_of_one(evaluation: EvaluationConfig) -> str:
-    """The factors of one score's network calls."""
-    guided = " x 2 (guidance)" if evaluation.guidance_scale != 1 else ""
-    return f"{evaluation.num_samples:,} samples x {evaluation.sampling_steps} steps{guided}"
-
-
 def _with(evaluation: EvaluationConfig, run: RunPlan) -> str:
     """In what one of the recipe's `scores` differs from its `evaluation`."""
     own = run.recipe.evaluation.model_dump()
     differing = [f"{key} {value}" for key, value in evaluation.model_dump().items() if value != own[key]]
     return f" with {visible(', '.join(differing))}" if differing else ""
+
+
+def _passes(evaluation: EvaluationConfig, run: RunPlan) -> str:
+    """The forward passes of a sample: "250 network calls", "(250 network calls + 120 guided ones)"."""
+    calls = network_calls(evaluation, run.recipe.diffusion)
+    text = f"{calls.sampler:,} network calls"
+    if not calls.guided:
+        return text
+    each = (forward_passes(evaluation, run.recipe.diffusion, run.gmacs) - calls.sampler) / calls.guided
+    share = "" if each == 1 else f" x {each:.3g} (the guide's cost)"
+    return f"({text} + {calls.guided:,} guided ones{share})"
 
 
 def _start(run: RunPlan) -> str:

@@ -14,7 +14,7 @@ from typing import Literal
 from bench.commands.quantities import time_text
 from bench.errors import InputError
 from bench.recipe import EvaluationConfig, Recipe
-from bench.samplers import call_times
+from bench.samplers import network_calls
 from sweeps import shipped
 from sweeps.cluster import LEAST_SHARE, ClusterProfile, Precision
 from sweeps.expand import Sweep, load_sweep
@@ -170,5 +170,8 @@ def score_floor_s(recipe: Recipe, ranks: int, evaluation: EvaluationConfig | Non
     """
     evaluation = evaluation or recipe.evaluation
     batches = math.ceil(math.ceil(evaluation.num_samples / evaluation.batch_size) / ranks)
-    calls = len(call_times(evaluation, recipe.diffusion))  # both halves of a guided one at once
+    calls = network_calls(evaluation, recipe.diffusion)
+    # Class and null label are one batch; another network is called for itself.
+    by_network = evaluation.guide is not None or evaluation.guide_step is not None
+    calls = calls.sampler + (calls.guided if by_network else 0)
     return batches * calls * LAUNCH_S * (CALL_KERNELS + CALL_KERNELS_PER_BLOCK * recipe.model.architecture().depth)

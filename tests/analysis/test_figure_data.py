@@ -13,6 +13,7 @@ from drawn_figures import (
     DECODERS,
     DESIGNS,
     SAMPLING_STEPS,
+    SCALES,
     block_study,
     isoflop_study,
     sampling_study,
@@ -36,7 +37,7 @@ from analysis.figures.sources import Source, measured, published_source
 from analysis.laws.compute import FLOPS_PER_GMAC
 from analysis.laws.observed import collected_observations
 from analysis.laws.power_law import power_law
-from analysis.results.tables import ResultsError, load, published
+from analysis.results.tables import load, published
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -238,11 +239,22 @@ def test_the_papers_guidance_is_its_tables_2_and_3(tmp_path):
     assert len(figure.axes) == 8
 
 
-def test_guidance_on_different_channels_is_refused(tmp_path, sampling):
-    other = sampling.tables.other_evals.copy()
-    other.loc[other["guidance_scale"] == 4.0, "guidance_channels"] = 4
-    with pytest.raises(ResultsError, match="guidance on 3 and 4 channels is not comparable"):
-        figures.draw("guidance", [replace(sampling, tables=replace(sampling.tables, other_evals=other))], tmp_path)
+def test_ways_of_guidance_are_lines_of_their_own_from_the_same_start(tmp_path, sampling):
+    tables = sampling.tables
+    other = tables.other_evals.loc[tables.other_evals["label"] == "S/4"]
+    guided = other.loc[other["guidance_scale"] != 1]
+    ways = [guided.assign(guidance_channels=4, fid=guided["fid"] + 1), guided.assign(guidance_interval="200 to 800")]
+    ways.append(guided.assign(guide="step 500"))
+    of_one = replace(
+        tables, evals=tables.evals.loc[tables.evals["label"] == "S/4"], other_evals=pd.concat([other, *ways])
+    )
+    _, data = drawn_data("guidance", replace(sampling, tables=of_one), tmp_path)
+    rows = data.set_index(["guided", "guidance_scale"])["fid"]
+    assert len(rows) == 4 * (len(SCALES) + 1)
+    mean = np.mean([fid_of("S/4", 2000, seed) for seed in (0, 1)])
+    for way in ("on 3 channels", "on 4 channels", "on 3 channels at times 200 to 800", "on 3 channels by step 500"):
+        assert rows[way, 1.0] == pytest.approx(mean, rel=1e-12)
+        assert rows[way, SCALES[0]] == pytest.approx(mean / SCALES[0] + (way == "on 4 channels"), rel=1e-12)
 
 
 def test_decoders_are_the_papers_table_5(tmp_path):

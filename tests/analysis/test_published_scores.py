@@ -207,6 +207,8 @@ OTHERS: dict[str, tuple[Any, str, str]] = {
     "clip_denoised": (True, "True", "False"),
     "guidance_scale": (1.25, "1.25", "1"),
     "guidance_channels": (3, "3", "none"),
+    "guidance_interval": ("200 to 800", "200 to 800", "none"),
+    "guide": ("step 200000", "step 200000", "none"),
     "decoder": (FT_EMA, FT_EMA, "stabilityai/sd-vae-ft-mse"),
     "num_samples": (10_000, "10000", "50000"),
     "labels": ("balanced", "balanced", "uniform"),
@@ -217,7 +219,7 @@ OTHERS: dict[str, tuple[Any, str, str]] = {
 
 
 # No guided channels are none; what rows of earlier versions do not say of the statistics, reference and extractor do.
-MAY_BE_MISSING = ("guidance_channels", "reference_statistics", *KNOBS)
+MAY_BE_MISSING = ("guidance_channels", "guidance_interval", "guide", "reference_statistics", *KNOBS)
 
 
 def test_every_condition_is_tried() -> None:

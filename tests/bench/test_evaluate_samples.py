@@ -247,11 +247,11 @@ def test_a_run_s_weights_are_sampled_otherwise_and_the_score_goes_to_its_folder(
         ((*command, "--seed", 1), "guided.npy: holds other samples (seed is 0 there, 1 here)"),
         (("sample", folder, "--step", 7, "--out", tmp_path / "x.npy"), "--step 7:"),
         (("sample", folder, "--out", tmp_path / "x.npz"), "accepted: a .npy file"),
-        (("sample", folder, "--out", tmp_path / "x.npy", "--guidance-scale", "inf"), "--guidance-scale inf"),
+        (("sample", folder, "--out", tmp_path / "x.npy", "--guidance-scale", "inf"), "--guidance-scale"),
         (("sample", folder, "--out", tmp_path / "x.npy", "--decoder", tmp_path / "vae"), "is for other latents"),
         (
             ("sample", folder, "--out", tmp_path / "x.npy", "--sampling-steps", 1001),
-            "--sampling-steps: 1001 is more than",
+            "--sampling-steps: 1001",
         ),
         (("sample", folder, "--out", tmp_path / "x.npy", "--guidance-scale", 2), "--guidance-channels: 3 is more than"),
         (("evaluate", out, "--reference", real, "--format", "yaml"), "--format yaml: accepted: table, json"),

@@ -86,13 +86,20 @@ def noisy(recipe: Any) -> nn.Module:
     return model
 
 
+class Huge(nn.Module):
+    """Finite, and near the largest float32; of the other sign for the null label."""
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        return torch.where(y == 10, -1e36, 1e36).view(-1, 1, 1, 1).expand_as(x)
+
+
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
-@pytest.mark.parametrize(("scale", "clip"), [(1e30, False), (1e39, True)])
-def test_a_guidance_beyond_all_numbers(tmp_path: Path, sampler: str, scale: float, clip: bool) -> None:
+@pytest.mark.parametrize("clip", [False, True])
+def test_a_guidance_beyond_all_numbers(tmp_path: Path, sampler: str, clip: bool) -> None:
     """Clipped, an infinite prediction would be an image of extremes."""
-    guidance = {"guidance_scale": scale, "guidance_channels": 1}
-    message = made(tmp_path, sampler=sampler, sampling_steps=4, clip_denoised=clip, **guidance)
-    assert f"guidance_scale {scale:g}" in message
+    guidance = {"guidance_scale": 1e4, "guidance_channels": 1}
+    message = made(tmp_path, Huge, sampler=sampler, sampling_steps=4, clip_denoised=clip, **guidance)
+    assert "guidance_scale 10000" in message
     assert "not finite" in message
 
 

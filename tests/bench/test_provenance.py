@@ -23,7 +23,7 @@ from bench.stopping import StopRequest
 
 CPU = torch.device("cpu")
 RECIPE = tiny(evaluation={"num_samples": 10, "kid_subset_size": 5, "batch_size": 4})
-SAID = {"run": RECIPE.id, "step": 6, **sampling_key(RECIPE.evaluation, "pixels"), "commit": None}
+SAID = {"run": RECIPE.id, "step": 6, **sampling_key(RECIPE.evaluation, RECIPE.diffusion, "pixels"), "commit": None}
 
 
 def make(path: Path, replace_unknown: bool = False) -> float | None:

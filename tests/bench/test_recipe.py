@@ -69,6 +69,9 @@ CHANGES: dict[str, Any] = {
     "evaluation.clip_denoised": False,
     "evaluation.guidance_scale": 0.5,
     "evaluation.guidance_channels": 1,
+    "evaluation.guidance_interval": [0, 500],
+    "evaluation.guide": "runs/smaller",
+    "evaluation.guide_step": 6,
     "evaluation.num_samples": 70,
     "evaluation.labels": "uniform",
     "evaluation.extractor": "inception-v3-compat",
@@ -240,6 +243,9 @@ DEFAULTS: dict[str, Any] = {
         "batch_size": 64,
         "decode_batch_size": 16,
         "ema": None,
+        "guidance_interval": None,
+        "guide": None,
+        "guide_step": None,
     },
     "seed": 0,
     "scores": [],
@@ -344,7 +350,7 @@ def test_sampler_options_are_part_of_the_scores_key_and_their_defaults_are_not()
     ddim = recipe({"evaluation.sampler": "ddim"})
     for eta, text in ((0.5, "ddim eta=0.5"), (1, "ddim eta=1.0"), (1.0, "ddim eta=1.0"), (0, "ddim"), (0.0, "ddim")):
         given = recipe({"evaluation.sampler": "ddim", "evaluation.sampler_options": {"eta": eta}})
-        assert sampling_key(given.evaluation, "pixels")["sampler"] == text
+        assert sampling_key(given.evaluation, given.diffusion, "pixels")["sampler"] == text
         assert (given.id == ddim.id) == (eta == 0)
 
 

@@ -11,7 +11,8 @@ from bench.errors import InputError
 from bench.objectives import Objective
 from bench.objectives.process import LinearPath, NoiseLevels, Process
 from bench.recipe import Recipe, by_flag, parse_evaluation, parse_recipe
-from bench.samplers import NoOptions, call_times, forward_passes
+from bench.samplers import NoOptions, call_times
+from bench.samplers.guide import forward_passes
 
 
 class Flow(Objective):
@@ -97,8 +98,8 @@ def test_calls_are_counted_twice_with_guidance(
     plain = of(objective, sampler, steps, options)
     assert len(call_times(plain.evaluation, plain.diffusion)) == calls
     guided = of(objective, sampler, steps, options, guidance_scale=2.0, guidance_channels=None)
-    assert forward_passes(plain.evaluation, plain.diffusion) == calls
-    assert forward_passes(guided.evaluation, guided.diffusion) == 2 * calls
+    assert forward_passes(plain.evaluation, plain.diffusion, 1.0) == calls
+    assert forward_passes(guided.evaluation, guided.diffusion, 1.0) == 2 * calls
 
 
 def test_options_are_in_the_scores_key_and_the_id_but_defaults_are_not() -> None:

@@ -31,7 +31,9 @@ def test_the_table_and_the_arithmetic(capsys: pytest.CaptureFixture[str]) -> Non
     print_explanation(whole)
     explained = capsys.readouterr().out
     assert "step: 2 x 118.638 GMACs x 3 x 256 images = 182.228 TFLOP" in explained
-    assert "8 of 8 kept steps left x 50,000 samples x 250 steps x 2 x 118.638 GMACs = 23,727.6 PFLOP" in explained
+    assert (
+        "8 of 8 kept steps left x 50,000 samples x 250 network calls x 2 x 118.638 GMACs = 23,727.6 PFLOP" in explained
+    )
     assert "states: 3 x 4 x 4 bytes x 674,834,720 = 32.4 GB" in explained
     assert "samples: 8 x 50,000 x 3 x 256 x 256 bytes = 78.6 GB" in explained
     assert explained.count("\narray ") == 6
