@@ -287,12 +287,10 @@ def _check_sizes(config: DiTConfig) -> None:
     if config.frequency_embedding_size % 2:
         raise ValueError(f"frequency_embedding_size: {config.frequency_embedding_size} is odd (sine-cosine pairs)")
     if not _mlp_width(config):
-        raise ValueError(f"mlp_ratio: {config.mlp_ratio} of hidden_size {config.hidden_size} leaves no {config.mlp} MLP")
+        raise ValueError(f"mlp_ratio: {config.mlp_ratio} of hidden_size {config.hidden_size} leaves no hidden features")
     if config.has_rotation and config.hidden_size // config.num_heads % 4:
-        raise ValueError(
-            f"positions: {config.positions} rotates pairs of channels along two axes, and heads have "
-            f"{config.hidden_size // config.num_heads} channels; accepted: num_heads with a multiple of 4 in each"
-        )
+        size = config.hidden_size // config.num_heads
+        raise ValueError(f"positions: {config.positions} needs heads of a multiple of 4 channels, num_heads gives {size}")
     start = config.class_tokens_start
     if start >= config.depth:
         raise ValueError(f"class_tokens_start: {start} is none of the {config.depth} blocks, counted from 0")
