@@ -17,9 +17,10 @@ from timm.layers.mlp import GluMlp, Mlp, SwiGLUPacked
 from torch import Tensor, nn
 
 from models.designs import PAPER_LAYERS, Layers
+from models.layers import RMSNorm
 
 EPS = 1e-6
-NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
+NORMS = {"layer": nn.LayerNorm, "rms": RMSNorm}
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -39,6 +39,14 @@ class BottleneckPatchEmbed(PatchEmbed):
         return self.expand(super().forward(x))
 
 
+class RMSNorm(nn.RMSNorm):
+    """Computed in its scale's precision, as autocast has LayerNorm: it has no such rule for RMSNorm everywhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.weight is not None
+        return super().forward(x.to(self.weight.dtype))
+
+
 class TimestepEmbedder(nn.Module):
     """Sine-cosine features of the timestep through a two-layer MLP (paper Sec. 3.2; ADM's embedding)."""
 
