@@ -1,13 +1,14 @@
 """The block designs side by side (paper Sec. 3.2 and Fig. 3; adaLN-single: PixArt, arXiv 2310.00426 Sec. 2.3).
 
-Shapes: x (N, T, D) tokens; t and y (N, D), the embedded timestep and label; rotation (T, 2 D / heads), sines and cosines
-of the tokens' positions (`layers.rotation_table`). Which condition, block and final layer make a design, and what it
-costs, is in `designs.py`.
+Shapes: x (N, T, D) tokens; t and y (N, D), the embedded timestep and label; rotation (T, 2 D / heads), sines and
+cosines of the tokens' positions (`layers.rotation_table`). Which condition, block and final layer make a design, and
+what it costs, is in `designs.py`.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,7 @@ def _plain_norm(dim: int, layers: Layers) -> nn.Module:
 
 def _attention(dim: int, num_heads: int, layers: Layers) -> AttentionRope:
     """Self-attention, (x, rotation or None); with None it is timm's `Attention`."""
-    norm = partial(NORMS[layers.norm], eps=EPS)
+    norm: Any = partial(NORMS[layers.norm], eps=EPS)
     # No prefix: the rotation has a row for every token.
     return AttentionRope(dim, num_heads, num_prefix_tokens=0, qk_norm=layers.qk_norm, norm_layer=norm)
 

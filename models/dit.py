@@ -290,7 +290,7 @@ def _check_sizes(config: DiTConfig) -> None:
         raise ValueError(f"mlp_ratio: {config.mlp_ratio} of hidden_size {config.hidden_size} leaves no hidden features")
     if config.has_rotation and config.hidden_size // config.num_heads % 4:
         size = config.hidden_size // config.num_heads
-        raise ValueError(f"positions: {config.positions} needs heads of a multiple of 4 channels, num_heads gives {size}")
+        raise ValueError(f"positions: {config.positions} needs heads of 4, 8, 12 ... channels; num_heads gives {size}")
     start = config.class_tokens_start
     if start >= config.depth:
         raise ValueError(f"class_tokens_start: {start} is none of the {config.depth} blocks, counted from 0")

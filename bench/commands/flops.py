@@ -109,7 +109,7 @@ def _label(variant: Variant, variants: Sequence[Variant]) -> dict[str, Any]:
 
 
 def print_modules(rows: list[dict[str, Any]], format: str) -> None:
-    """As `table`, `csv` or `json`. The table leaves out what costs nothing, and blocks that cost what the last one did."""
+    """As `table`, `csv` or `json`. The table leaves out what costs nothing, and repeated blocks."""
     if format != "table":
         print_data(rows, format)
         return

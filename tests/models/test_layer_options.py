@@ -122,9 +122,7 @@ def rotated(x: Tensor) -> Tensor:
 
 
 def attention(w: dict[str, Tensor], name: str, x: Tensor, options: dict[str, Any]) -> Tensor:
-    q, k, v = (
-        z.unflatten(-1, (HEADS, HEAD)).transpose(1, 2) for z in linear(w, f"{name}.qkv", x).split(DIM, dim=-1)
-    )
+    q, k, v = (z.unflatten(-1, (HEADS, HEAD)).transpose(1, 2) for z in linear(w, f"{name}.qkv", x).split(DIM, dim=-1))
     if options["qk_norm"]:
         q = normalised(w, f"{name}.q_norm", q, options["norm"])
         k = normalised(w, f"{name}.k_norm", k, options["norm"])
@@ -149,7 +147,7 @@ def mlp(w: dict[str, Tensor], name: str, x: Tensor, kind: str) -> Tensor:
 
 
 def reference(w: dict[str, Tensor], block: str, given: dict[str, Any], x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-    """adaln-zero and in-context with the options, on a state dict, tokens (N, T, p p C) as the final layer gives them."""
+    """adaln-zero and in-context with the options, on a state dict: what the final layer gives, (N, T, p p C)."""
     options = {"qk_norm": False, "norm": "layer", "mlp": "gelu", "positions": "sincos", **given}
     kind = options["norm"]
     corners = [(i, j) for i in range(0, SIZE, PATCH) for j in range(0, SIZE, PATCH)]
@@ -166,16 +164,15 @@ def reference(w: dict[str, Tensor], block: str, given: dict[str, Any], x: Tensor
         h = torch.cat([h, time[:, None], label[:, None]], 1)
     for i in range(DEPTH):
         if i == options.get("class_tokens_start", 0) and "class_tokens" in options:
-            h = torch.cat([h, *(label[:, None] + w["class_positions"][0, k] for k in range(options["class_tokens"]))], 1)
+            copies = [label + w["class_positions"][0, k] for k in range(options["class_tokens"])]
+            h = torch.cat([h, torch.stack(copies, 1)], 1)
         b = f"blocks.{i}"
         vectors: Any = (0.0, 0.0, 1.0) * 2
         if block == "adaln-zero":
             vectors = linear(w, f"{b}.adaLN_modulation.1", silu(time + label))[:, None].split(DIM, -1)
         shift1, scale1, gate1, shift2, scale2, gate2 = vectors
         h = h + gate1 * attention(w, f"{b}.attn", normalised(w, f"{b}.norm1", h, kind) * (1 + scale1) + shift1, options)
-        h = h + gate2 * mlp(
-            w, f"{b}.mlp", normalised(w, f"{b}.norm2", h, kind) * (1 + scale2) + shift2, options["mlp"]
-        )
+        h = h + gate2 * mlp(w, f"{b}.mlp", normalised(w, f"{b}.norm2", h, kind) * (1 + scale2) + shift2, options["mlp"])
     h = normalised(w, "final_layer.norm_final", h[:, : len(corners)], kind)
     if block == "adaln-zero":
         shift, scale = linear(w, "final_layer.adaLN_modulation.1", silu(time + label))[:, None].split(DIM, -1)
@@ -289,9 +286,6 @@ class Plain(AdaLNBlock):
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__(dim, num_heads, mlp_ratio)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(x, c)
-
 
 class Choosy(AdaLNBlock):
     """It follows `norm`, and remembers what it was told."""
@@ -345,7 +339,7 @@ def test_a_design_of_ones_own_is_told_what_it_says_that_it_takes() -> None:
         ({"mlp": "relu"}, ["mlp", "'relu'", "gelu, swiglu"]),
         ({"positions": "learned"}, ["positions", "'learned'", "sincos, rotary, both"]),
         ({"qk_norm": "rms"}, ["qk_norm", "'rms'", "False, True"]),
-        ({"positions": "rotary", "num_heads": 4}, ["positions", "multiple of 4", "num_heads", "6"]),
+        ({"positions": "rotary", "num_heads": 4}, ["positions", "4, 8, 12", "num_heads", "6"]),
         ({"positions": "both", "num_heads": 12}, ["positions", "2"]),
         ({"patch_bottleneck": 0}, ["patch_bottleneck", "0", "positive"]),
         ({"patch_bottleneck": 1.5}, ["patch_bottleneck", "1.5", "whole"]),
@@ -371,5 +365,5 @@ def test_a_file_of_weights_is_never_taken_for_another_network(options: dict[str,
     """Not all of an option can be read off the tensors, so none is guessed."""
     path = tmp_path / "weights.safetensors"
     save_file(create_model("DiT", **SIZES, **options).state_dict(), path)
-    with pytest.raises(ValueError, match="option|mlp|norm1"):
+    with pytest.raises(ValueError, match=r"option|mlp|norm1"):
         load_pretrained(path, num_heads=HEADS)
