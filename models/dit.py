@@ -27,6 +27,11 @@ PATCH_SIZES = (8, 4, 2)
 VAE_DOWNSAMPLING = 8
 
 Positions = Literal["sincos", "rotary", "both"]
+# Options that make another network of the same sizes and block design.
+LAYER_OPTIONS = (
+    *("qk_norm", "norm", "mlp", "positions"),
+    *("patch_bottleneck", "class_tokens", "class_tokens_start"),
+)
 
 
 @dataclass(frozen=True)
@@ -133,8 +138,16 @@ class DiTConfig:
     @property
     def columns(self) -> dict[str, Any]:
         """What tables say of it beside its name and cost."""
-        names = ("block", "patch_size", "hidden_size", "depth", "num_heads", "input_size")
-        return {name: getattr(self, name) for name in names}
+        names = ("patch_size", "hidden_size", "depth", "num_heads", "input_size")
+        return {"block": self.block_id, **{name: getattr(self, name) for name in names}}
+
+    @property
+    def block_id(self) -> str:
+        """The block design and what of the layers is not default, as one text: "adaln-zero qk_norm norm=rms"."""
+        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name in LAYER_OPTIONS}
+        changed = {name: value for name, value in options.items() if value != getattr(type(self), name)}
+        said = (name if value is True else f"{name}={value}" for name, value in changed.items())
+        return " ".join([self.block, *said])
 
 
 def resolve(preset: dict[str, Any], options: DiTOptions) -> DiTConfig:
