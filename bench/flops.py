@@ -5,7 +5,8 @@ every linear map and attention product (QK^T and AV), plus one per output elemen
 final layer's). With that rule all published rows agree to the last printed digit, save DiT-B/4: we count 5.566 and
 the paper prints 5.56, which is our count truncated, where every other row is rounded. Two conventions differ from
 fvcore's own: fused attention, which fvcore skips without a word, is counted, and LayerNorm counts 1 per element,
-not 4 or 5.
+not 4 or 5. So does RMSNorm, and so do the norms of queries and keys, neither of which the paper has; to rotate these
+by their positions is elementwise, and counts nothing.
 """
 
 from __future__ import annotations
@@ -186,7 +187,7 @@ def count_macs(
         inputs = (torch.zeros(shape, device=device), *beside)
         analysis = FlopCountAnalysis(model, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
-        analysis.set_op_handle("aten::layer_norm", _layer_norm_macs)
+        analysis.set_op_handle("aten::layer_norm", _norm_macs, "aten::rms_norm", _norm_macs)
         for operator in UNCOUNTED_OPERATORS:
             analysis.set_op_handle(f"aten::{operator}", None, f"aten::{operator}_", None)
         stated = getattr(model, "operators", None)
@@ -235,7 +236,7 @@ def _attention_macs(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     return Counter({"attention": 2 * prod(query) * key[-2]})
 
 
-def _layer_norm_macs(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+def _norm_macs(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     """One per output element in the blocks, none in the final layer, as the printed values at 512 px imply."""
     in_final_layer = "final_layer" in outputs[0].node().scopeName()
-    return Counter({"layer_norm": 0 if in_final_layer else prod(_sizes(outputs[0]))})
+    return Counter({"norm": 0 if in_final_layer else prod(_sizes(outputs[0]))})

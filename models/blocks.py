@@ -1,19 +1,27 @@
 """The block designs side by side (paper Sec. 3.2 and Fig. 3; adaLN-single: PixArt, arXiv 2310.00426 Sec. 2.3).
 
-Shapes: x (N, T, D) tokens; t and y (N, D), the embedded timestep and label. Which condition, block and final layer make
-a design, and what it costs, is in `designs.py`.
+Shapes: x (N, T, D) tokens; t and y (N, D), the embedded timestep and label; rotation (T, 2 D / heads), sines and
+cosines of the tokens' positions (`layers.rotation_table`). Which condition, block and final layer make a design, and
+what it costs, is in `designs.py`.
 """
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from timm.layers.activations import GELUTanh
-from timm.layers.attention import Attention
-from timm.layers.mlp import Mlp
+from timm.layers.attention import AttentionRope
+from timm.layers.mlp import GluMlp, Mlp, SwiGLUPacked
 from torch import Tensor, nn
 
+from models.designs import PAPER_LAYERS, Layers
+from models.layers import RMSNorm
+
 EPS = 1e-6
+NORMS = {"layer": nn.LayerNorm, "rms": RMSNorm}
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -21,16 +29,27 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return x * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
 
 
-def _plain_norm(dim: int) -> nn.LayerNorm:
-    return nn.LayerNorm(dim, elementwise_affine=False, eps=EPS)
+def _norm(dim: int, layers: Layers) -> nn.Module:
+    return NORMS[layers.norm](dim, eps=EPS)
 
 
-def _attention(dim: int, num_heads: int) -> Attention:
-    return Attention(dim, num_heads=num_heads, qkv_bias=True)
+def _plain_norm(dim: int, layers: Layers) -> nn.Module:
+    """For what is modulated afterwards: LayerNorm leaves scale and shift to that, RMSNorm keeps its scale."""
+    return nn.LayerNorm(dim, elementwise_affine=False, eps=EPS) if layers.norm == "layer" else _norm(dim, layers)
 
 
-def _mlp(dim: int, mlp_ratio: float) -> Mlp:
-    return Mlp(dim, hidden_features=int(dim * mlp_ratio), act_layer=GELUTanh)
+def _attention(dim: int, num_heads: int, layers: Layers) -> AttentionRope:
+    """Self-attention, (x, rotation or None); with None it is timm's `Attention`."""
+    norm: Any = partial(NORMS[layers.norm], eps=EPS)
+    # No prefix: the rotation has a row for every token.
+    return AttentionRope(dim, num_heads, num_prefix_tokens=0, qk_norm=layers.qk_norm, norm_layer=norm)
+
+
+def _mlp(dim: int, mlp_ratio: float, layers: Layers) -> Mlp | GluMlp:
+    hidden = int(dim * mlp_ratio)
+    if layers.mlp == "swiglu":
+        return SwiGLUPacked(dim, hidden_features=2 * (2 * hidden // 3))  # of gate and value together
+    return Mlp(dim, hidden_features=hidden, act_layer=GELUTanh)
 
 
 def _modulation(dim: int, num_vectors: int) -> nn.Sequential:
@@ -49,86 +68,88 @@ class _ZeroModulation(nn.Module):
 class AdaLNZeroBlock(_ZeroModulation):
     """Shift, scale and gate from t + y; gates start at zero, so the block starts as the identity."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, layers: Layers = PAPER_LAYERS) -> None:
         super().__init__()
-        self.norm1 = _plain_norm(dim)
-        self.attn = _attention(dim, num_heads)
-        self.norm2 = _plain_norm(dim)
-        self.mlp = _mlp(dim, mlp_ratio)
+        self.norm1 = _plain_norm(dim, layers)
+        self.attn = _attention(dim, num_heads, layers)
+        self.norm2 = _plain_norm(dim, layers)
+        self.mlp = _mlp(dim, mlp_ratio, layers)
         self.adaLN_modulation = _modulation(dim, 6)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, rotation: Tensor | None = None) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=1)
-        x = x + gate1.unsqueeze(1) * self.attn(modulate(self.norm1(x), shift1, scale1))
+        x = x + gate1.unsqueeze(1) * self.attn(modulate(self.norm1(x), shift1, scale1), rotation)
         return x + gate2.unsqueeze(1) * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
 
 class AdaLNBlock(_ZeroModulation):
     """Shift and scale from t + y, no gate: the residual branches are open from the start."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, layers: Layers = PAPER_LAYERS) -> None:
         super().__init__()
-        self.norm1 = _plain_norm(dim)
-        self.attn = _attention(dim, num_heads)
-        self.norm2 = _plain_norm(dim)
-        self.mlp = _mlp(dim, mlp_ratio)
+        self.norm1 = _plain_norm(dim, layers)
+        self.attn = _attention(dim, num_heads, layers)
+        self.norm2 = _plain_norm(dim, layers)
+        self.mlp = _mlp(dim, mlp_ratio, layers)
         self.adaLN_modulation = _modulation(dim, 4)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, rotation: Tensor | None = None) -> Tensor:
         shift1, scale1, shift2, scale2 = self.adaLN_modulation(c).chunk(4, dim=1)
-        x = x + self.attn(modulate(self.norm1(x), shift1, scale1))
+        x = x + self.attn(modulate(self.norm1(x), shift1, scale1), rotation)
         return x + self.mlp(modulate(self.norm2(x), shift2, scale2))
 
 
 class AdaLNSingleBlock(nn.Module):
     """The six vectors of adaLN-Zero come from one map shared by all blocks; a block adds a table of its own."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, layers: Layers = PAPER_LAYERS) -> None:
         super().__init__()
-        self.norm1 = _plain_norm(dim)
-        self.attn = _attention(dim, num_heads)
-        self.norm2 = _plain_norm(dim)
-        self.mlp = _mlp(dim, mlp_ratio)
+        self.norm1 = _plain_norm(dim, layers)
+        self.attn = _attention(dim, num_heads, layers)
+        self.norm2 = _plain_norm(dim, layers)
+        self.mlp = _mlp(dim, mlp_ratio, layers)
         self.scale_shift_table = nn.Parameter(torch.randn(6, dim) / dim**0.5)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, rotation: Tensor | None = None) -> Tensor:
         vectors = self.scale_shift_table + c.unflatten(1, (6, -1))  # (N, 6, D)
         shift1, scale1, gate1, shift2, scale2, gate2 = vectors.unbind(1)
-        x = x + gate1.unsqueeze(1) * self.attn(modulate(self.norm1(x), shift1, scale1))
+        x = x + gate1.unsqueeze(1) * self.attn(modulate(self.norm1(x), shift1, scale1), rotation)
         return x + gate2.unsqueeze(1) * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
 
 class CrossAttention(nn.Module):
     """Queries from the image tokens, keys and values from the condition, fused attention."""
 
-    def __init__(self, dim: int, num_heads: int) -> None:
+    def __init__(self, dim: int, num_heads: int, layers: Layers = PAPER_LAYERS) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.q = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)
+        self.q_norm = _norm(dim // num_heads, layers) if layers.qk_norm else nn.Identity()
+        self.k_norm = _norm(dim // num_heads, layers) if layers.qk_norm else nn.Identity()
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """x (N, T, D), c (N, S, D) -> (N, T, D)."""
         q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (N, heads, T, D/heads)
         k, v = self.kv(c).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        x = F.scaled_dot_product_attention(q, k, v)
+        x = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
         return self.proj(x.transpose(1, 2).flatten(2))
 
 
 class CrossAttentionBlock(nn.Module):
     """A standard block with cross-attention to the two-token sequence [t, y] after self-attention."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, layers: Layers = PAPER_LAYERS) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=EPS)
-        self.attn = _attention(dim, num_heads)
-        self.cross_attn = CrossAttention(dim, num_heads)
-        self.norm2 = nn.LayerNorm(dim, eps=EPS)
-        self.mlp = _mlp(dim, mlp_ratio)
+        self.norm1 = _norm(dim, layers)
+        self.attn = _attention(dim, num_heads, layers)
+        self.cross_attn = CrossAttention(dim, num_heads, layers)
+        self.norm2 = _norm(dim, layers)
+        self.mlp = _mlp(dim, mlp_ratio, layers)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, c: Tensor, rotation: Tensor | None = None) -> Tensor:
+        x = x + self.attn(self.norm1(x), rotation)
         x = x + self.cross_attn(x, c)
         return x + self.mlp(self.norm2(x))
 
@@ -136,15 +157,15 @@ class CrossAttentionBlock(nn.Module):
 class InContextBlock(nn.Module):
     """A standard ViT block; the condition is two more tokens, which the model appends once."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, layers: Layers = PAPER_LAYERS) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=EPS)
-        self.attn = _attention(dim, num_heads)
-        self.norm2 = nn.LayerNorm(dim, eps=EPS)
-        self.mlp = _mlp(dim, mlp_ratio)
+        self.norm1 = _norm(dim, layers)
+        self.attn = _attention(dim, num_heads, layers)
+        self.norm2 = _norm(dim, layers)
+        self.mlp = _mlp(dim, mlp_ratio, layers)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, c: Tensor, rotation: Tensor | None = None) -> Tensor:
+        x = x + self.attn(self.norm1(x), rotation)
         return x + self.mlp(self.norm2(x))
 
 
@@ -186,11 +207,11 @@ class SharedModulation(nn.Module):
 
 
 class FinalLayer(_ZeroModulation):
-    """LayerNorm and a linear map to patch pixels, for the designs without adaptive normalisation."""
+    """A norm and a linear map to patch pixels, for the designs without adaptive normalisation."""
 
-    def __init__(self, dim: int, out_features: int) -> None:
+    def __init__(self, dim: int, out_features: int, layers: Layers = PAPER_LAYERS) -> None:
         super().__init__()
-        self.norm_final = nn.LayerNorm(dim, eps=EPS)
+        self.norm_final = _norm(dim, layers)
         self.linear = nn.Linear(dim, out_features)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
@@ -200,9 +221,9 @@ class FinalLayer(_ZeroModulation):
 class AdaLNFinalLayer(_ZeroModulation):
     """Shift and scale from t + y, then a linear map to patch pixels."""
 
-    def __init__(self, dim: int, out_features: int) -> None:
+    def __init__(self, dim: int, out_features: int, layers: Layers = PAPER_LAYERS) -> None:
         super().__init__()
-        self.norm_final = _plain_norm(dim)
+        self.norm_final = _plain_norm(dim, layers)
         self.linear = nn.Linear(dim, out_features)
         self.adaLN_modulation = _modulation(dim, 2)
 
@@ -214,9 +235,9 @@ class AdaLNFinalLayer(_ZeroModulation):
 class AdaLNSingleFinalLayer(_ZeroModulation):
     """Shift and scale are t + y plus a table of the layer's own."""
 
-    def __init__(self, dim: int, out_features: int) -> None:
+    def __init__(self, dim: int, out_features: int, layers: Layers = PAPER_LAYERS) -> None:
         super().__init__()
-        self.norm_final = _plain_norm(dim)
+        self.norm_final = _plain_norm(dim, layers)
         self.linear = nn.Linear(dim, out_features)
         self.scale_shift_table = nn.Parameter(torch.randn(2, dim) / dim**0.5)
 

@@ -9,14 +9,36 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from models.parts import Seam
+
+Norm = Literal["layer", "rms"]
+Mlp = Literal["gelu", "swiglu"]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What the layers of blocks and final layer are, where a model option says otherwise than the paper.
+
+    Attributes:
+        norm: "layer" (LayerNorm), or "rms": RMSNorm, with a scale of its own in every design, as LightningDiT and JiT
+            have it.
+        mlp: "gelu", or "swiglu" of two thirds of the hidden width, rounded down.
+        qk_norm: whether every attention normalises queries and keys, head by head, with a `norm` that has a scale.
+    """
+
+    norm: Norm = "layer"
+    mlp: Mlp = "gelu"
+    qk_norm: bool = False
+
+
+PAPER_LAYERS = Layers()
 
 
 @dataclass(frozen=True)
 class DesignCost:
-    """What a design adds to attention, MLP and two LayerNorms a block; D is the hidden size.
+    """What a design adds to attention, MLP and two norms a block; D is the hidden size.
 
     Attributes:
         in_block, shared, in_final: maps D -> D of the condition: in every block, once for all, in the final layer.
@@ -48,6 +70,9 @@ class BlockDesign:
         cost: in closed form; None: counted.
         operators: handles for operators that nothing counts yet, as `fvcore.nn.FlopCountAnalysis.set_op_handle`
             takes them, such as {"aten::my_op": count}; None for one that costs no multiply-accumulates.
+        takes: which of the options "norm", "mlp", "qk_norm" and "positions" of a model its modules can follow. Where
+            one of the first three is given, block and final layer get `Layers` as a last argument; with rotary
+            positions, `block.forward` gets the rotation, (T, 2 D / num_heads), as a third.
 
     A module is a class, or the dotted path of one. Its `initialize(std)`, if it has one, is called after all linear
     maps were initialised with Xavier; `std` is that of the timestep MLP.
@@ -59,6 +84,7 @@ class BlockDesign:
     condition_as_tokens: bool = False
     cost: DesignCost | None = None
     operators: Mapping[str, Any] = field(default_factory=dict)
+    takes: tuple[str, ...] = ()
 
     def modules(self) -> tuple[Any, Any, Any]:
         """The classes of condition, block and final layer; imports torch."""
@@ -75,7 +101,8 @@ def _loaded(module: Any) -> Any:
 
 def _of_blocks(condition: str, block: str, final_layer: str, cost: DesignCost, as_tokens: bool = False) -> BlockDesign:
     names = (f"models.blocks:{name}" for name in (condition, block, final_layer))
-    return BlockDesign(*names, condition_as_tokens=as_tokens, cost=cost)
+    takes = ("norm", "mlp", "qk_norm", "positions")
+    return BlockDesign(*names, condition_as_tokens=as_tokens, cost=cost, takes=takes)
 
 
 ADALN_ZERO = _of_blocks("SumCondition", "AdaLNZeroBlock", "AdaLNFinalLayer", DesignCost(in_block=6, in_final=2))
@@ -110,5 +137,5 @@ DESIGNS = Seam(
         "cross-attention": "models.designs:CROSS_ATTENTION",
         "in-context": "models.designs:IN_CONTEXT",
     },
-    contract=("condition", "block", "final_layer", "condition_as_tokens", "cost", "operators", "modules"),
+    contract=("condition", "block", "final_layer", "condition_as_tokens", "cost", "operators", "takes", "modules"),
 )

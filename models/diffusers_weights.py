@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -107,6 +108,19 @@ def _take_from_diffusers(left: dict[str, Tensor], depth: int) -> dict[str, Tenso
     return result
 
 
+def check_held_by_diffusers(arch: DiTConfig) -> None:
+    """Refuse what diffusers' class has no setting for: all that has a default here, and block designs.
+
+    Raises:
+        ValueError: `key: what it is, and what diffusers has`.
+    """
+    fixed = {"block": "adaln-zero", **{f.name: f.default for f in fields(arch) if f.default is not MISSING}}
+    for key, value in fixed.items():
+        # How weights were initialised does not matter any more.
+        if getattr(arch, key) != value and not key.endswith("_init_std"):
+            raise ValueError(f"{key}: {getattr(arch, key)}; diffusers has {value} only")
+
+
 def to_diffusers(model: DiT) -> OfficialDiTTransformer2DModel:
     """The same network as diffusers' `DiTTransformer2DModel`, computing the same outputs; a saved copy does too.
 
@@ -114,13 +128,12 @@ def to_diffusers(model: DiT) -> OfficialDiTTransformer2DModel:
     configured otherwise: the returned module is of a subclass.
 
     Raises:
-        ValueError: a design other than adaln-zero, or sizes that diffusers fixes (MLP ratio 4, 256 frequencies).
+        ValueError: see `check_held_by_diffusers`.
     """
     from models.diffusers_transformer import OfficialDiTTransformer2DModel
 
     arch = model.arch
-    if (arch.block, arch.mlp_ratio, arch.frequency_embedding_size) != ("adaln-zero", 4.0, 256):
-        raise ValueError("diffusers has only block adaln-zero, mlp_ratio 4 and frequency_embedding_size 256")
+    check_held_by_diffusers(arch)
     build: Any = OfficialDiTTransformer2DModel  # with the arguments of its base class
     transformer = build(
         num_attention_heads=arch.num_heads,

@@ -6,9 +6,9 @@ The network is in `transformer.py`, its block designs in `designs.py` and `block
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from models.designs import DESIGNS, BlockDesign, DesignCost
+from models.designs import DESIGNS, BlockDesign, DesignCost, Layers, Mlp, Norm
 from models.registry import Count, Family
 
 if TYPE_CHECKING:
@@ -26,6 +26,13 @@ PATCH_SIZES = (8, 4, 2)
 # The autoencoder of the paper (sd-vae) maps 8 x 8 pixels to one latent position.
 VAE_DOWNSAMPLING = 8
 
+Positions = Literal["sincos", "rotary", "both"]
+# Options that make another network of the same sizes and block design.
+LAYER_OPTIONS = (
+    *("qk_norm", "norm", "mlp", "positions"),
+    *("patch_bottleneck", "class_tokens", "class_tokens_start"),
+)
+
 
 @dataclass(frozen=True)
 class DiTOptions:
@@ -38,6 +45,14 @@ class DiTOptions:
         num_classes: labels 0 .. num_classes - 1; label num_classes is the null label of guidance.
         learn_sigma: predict 2C channels (noise and variance) instead of C.
         input_size: latent pixels a side.
+        qk_norm: queries and keys of every attention are normalised, head by head, by a `norm` with a scale.
+        norm: RMSNorm instead of LayerNorm, with a scale of its own (LightningDiT, JiT).
+        mlp: SwiGLU instead of GELU; its hidden width is two thirds, rounded down, and has as many parameters.
+        positions: a table of sines and cosines that is added to the patches, rotations of queries and keys by row and
+            column (2-D axial rotary), or both, as in JiT; tokens that are no patches have none.
+        patch_bottleneck: features between the two linear maps that embed a patch (JiT); None: one map.
+        class_tokens: copies of the class embedding, each plus a learned position, that join the patches as tokens
+            before block `class_tokens_start`, counted from 0 (JiT: 32).
     """
 
     block: str = "adaln-zero"
@@ -54,6 +69,13 @@ class DiTOptions:
     frequency_embedding_size: int | None = None
     label_init_std: float | None = None
     timestep_init_std: float | None = None
+    qk_norm: bool | None = None
+    norm: Norm | None = None
+    mlp: Mlp | None = None
+    positions: Positions | None = None
+    patch_bottleneck: int | None = None
+    class_tokens: int | None = None
+    class_tokens_start: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,10 +95,31 @@ class DiTConfig:
     frequency_embedding_size: int = 256
     label_init_std: float = 0.02
     timestep_init_std: float = 0.02
+    qk_norm: bool = False
+    norm: Norm = "layer"
+    mlp: Mlp = "gelu"
+    positions: Positions = "sincos"
+    patch_bottleneck: int | None = None
+    class_tokens: int = 0
+    class_tokens_start: int = 0
 
     @property
     def design(self) -> BlockDesign:
         return DESIGNS.find(self.block)
+
+    @property
+    def layers(self) -> Layers:
+        return Layers(self.norm, self.mlp, self.qk_norm)
+
+    @property
+    def has_table(self) -> bool:
+        """Whether a table of positions is added to the patches."""
+        return self.positions != "rotary"
+
+    @property
+    def has_rotation(self) -> bool:
+        """Whether queries and keys are rotated by their positions."""
+        return self.positions != "sincos"
 
     @property
     def num_tokens(self) -> int:
@@ -95,8 +138,16 @@ class DiTConfig:
     @property
     def columns(self) -> dict[str, Any]:
         """What tables say of it beside its name and cost."""
-        names = ("block", "patch_size", "hidden_size", "depth", "num_heads", "input_size")
-        return {name: getattr(self, name) for name in names}
+        names = ("patch_size", "hidden_size", "depth", "num_heads", "input_size")
+        return {"block": self.block_id, **{name: getattr(self, name) for name in names}}
+
+    @property
+    def block_id(self) -> str:
+        """The block design and what of the layers is not default, as one text: "adaln-zero qk_norm norm=rms"."""
+        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name in LAYER_OPTIONS}
+        changed = {name: value for name, value in options.items() if value != getattr(type(self), name)}
+        said = (name if value is True else f"{name}={value}" for name, value in changed.items())
+        return " ".join([self.block, *said])
 
 
 def resolve(preset: dict[str, Any], options: DiTOptions) -> DiTConfig:
@@ -132,61 +183,113 @@ def build(config: DiTConfig) -> DiT:
 def count(config: DiTConfig) -> Count | None:
     """In closed form what `bench.flops` counts operator by operator; None where the block design does not say."""
     cost = config.design.cost
-    return None if cost is None else Count(_macs(config, cost), _parameters(config, cost), _position_table(config))
+    return None if cost is None else Count(_macs(config, cost), _parameters(config, cost), _position_tables(config))
 
 
 def _macs(config: DiTConfig, cost: DesignCost) -> int:
     """Multiply-accumulates of one forward pass of one image, by the convention of `bench.flops`."""
-    dim, image_tokens = config.hidden_size, config.num_tokens
-    tokens = image_tokens + (cost.condition_tokens if config.design.condition_as_tokens else 0)
+    dim, patches = config.hidden_size, config.num_tokens
+    tokens = patches + (cost.condition_tokens if config.design.condition_as_tokens else 0)
+    first = config.class_tokens_start
+    blocks = first * _block_macs(config, cost, tokens)
+    blocks += (config.depth - first) * _block_macs(config, cost, tokens + config.class_tokens)
+    embed = patches * _patch_weights(config) + config.frequency_embedding_size * dim + dim**2
+    final = patches * config.patch_size**2 * dim * config.out_channels + cost.in_final * dim**2
+    return blocks + cost.shared * dim**2 + embed + final
+
+
+def _block_macs(config: DiTConfig, cost: DesignCost, tokens: int) -> int:
+    dim = config.hidden_size
     attention = 4 * tokens * dim**2 + 2 * tokens**2 * dim
-    mlp = 2 * tokens * dim * int(dim * config.mlp_ratio)
     norms = 2 * tokens * dim
+    normalised = 2 * tokens * dim  # queries and keys
     cross = 0
     if cost.cross_attention:
         attended = cost.condition_tokens
         cross = 2 * tokens * dim**2 + 2 * attended * dim**2 + 2 * tokens * attended * dim
-    block = attention + mlp + norms + cross + cost.in_block * dim**2
-    patch = config.patch_size**2 * dim * image_tokens
-    embed = patch * config.in_channels + config.frequency_embedding_size * dim + dim**2
-    final = patch * config.out_channels + cost.in_final * dim**2
-    return config.depth * block + cost.shared * dim**2 + embed + final
+        normalised += (tokens + attended) * dim
+    qk_norms = normalised if config.qk_norm else 0
+    mlp = tokens * _mlp_maps(config) * dim * _mlp_width(config)
+    return attention + mlp + norms + qk_norms + cross + cost.in_block * dim**2
 
 
 def _parameters(config: DiTConfig, cost: DesignCost) -> int:
-    """Trainable parameters and the fixed position table."""
-    dim, hidden = config.hidden_size, int(config.hidden_size * config.mlp_ratio)
+    """Trainable parameters and the fixed tables of positions."""
+    dim, hidden, maps = config.hidden_size, _mlp_width(config), _mlp_maps(config)
     linear = dim**2 + dim  # D -> D
-    affine = 2 * dim if cost.affine_norms else 0
-    mlp = 2 * dim * hidden + hidden + dim
+    is_rms = config.norm == "rms"
+    norm = dim if is_rms else 2 * dim if cost.affine_norms else 0
+    mlp = maps * dim * hidden + (maps - 1) * hidden + dim
     cross = 4 * linear if cost.cross_attention else 0
-    block = 4 * linear + mlp + cross + 2 * affine + cost.in_block * linear + cost.block_table * dim
-    patch_in = config.patch_size**2 * config.in_channels * dim + dim
+    block = 4 * linear + mlp + cross + 2 * norm + cost.in_block * linear + cost.block_table * dim
+    if config.qk_norm:
+        attentions = 2 if cost.cross_attention else 1
+        block += attentions * 2 * (1 if is_rms else 2) * (dim // config.num_heads)
+    patch_in = _patch_weights(config) + dim
     timestep = config.frequency_embedding_size * dim + dim + linear
     labels = (config.num_classes + 1) * dim
     out_features = config.patch_size**2 * config.out_channels
-    final = dim * out_features + out_features + affine + cost.in_final * linear + cost.final_table * dim
-    embed = patch_in + timestep + labels + _position_table(config)
+    final = dim * out_features + out_features + norm + cost.in_final * linear + cost.final_table * dim
+    embed = patch_in + timestep + labels + config.class_tokens * dim + _position_tables(config)
     return config.depth * block + cost.shared * linear + embed + final
 
 
-def _position_table(config: DiTConfig) -> int:
-    return config.num_tokens * config.hidden_size
+def _mlp_width(config: DiTConfig) -> int:
+    """Hidden features: int(D mlp_ratio), of SwiGLU two thirds of that, rounded down."""
+    width = int(config.hidden_size * config.mlp_ratio)
+    return 2 * width // 3 if config.mlp == "swiglu" else width
+
+
+def _mlp_maps(config: DiTConfig) -> int:
+    """Linear maps between D and the hidden features: SwiGLU's gate is one more."""
+    return 3 if config.mlp == "swiglu" else 2
+
+
+def _patch_weights(config: DiTConfig) -> int:
+    """Weights of the linear map, or of the two, from a patch to D."""
+    pixels, dim, bottleneck = config.patch_size**2 * config.in_channels, config.hidden_size, config.patch_bottleneck
+    return pixels * dim if bottleneck is None else bottleneck * (pixels + dim)
+
+
+def _position_tables(config: DiTConfig) -> int:
+    """Fixed parameters: the table that is added to the patches, and sines and cosines of the rotations of a head."""
+    table = config.hidden_size if config.has_table else 0
+    rotation = 2 * config.hidden_size // config.num_heads if config.has_rotation else 0
+    return config.num_tokens * (table + rotation)
 
 
 def _check_block(config: DiTConfig) -> None:
     try:
-        DESIGNS.find(config.block)
+        design = DESIGNS.find(config.block)
     except ValueError as error:
         raise ValueError(f"block: {error}") from None
+    for key in ("norm", "mlp", "qk_norm", "positions"):
+        given, default = getattr(config, key), DiTConfig.__dataclass_fields__[key].default
+        if given != default and key not in design.takes:
+            raise ValueError(f"{key}: {given}, but block {config.block} does not take it; accepted: {default}")
+
+
+# Fields of a few values.
+_CHOICES = {
+    **{"norm": get_args(Norm), "mlp": get_args(Mlp), "positions": get_args(Positions)},
+    **dict.fromkeys(("learn_sigma", "qk_norm"), (False, True)),
+}
+# Numbers that may be 0.
+_COUNTS = ("class_tokens", "class_tokens_start")
 
 
 def _check_sizes(config: DiTConfig) -> None:
     for field in fields(config):
         value = getattr(config, field.name)
-        if field.type == "int" and not isinstance(value, int):
+        if field.name in _CHOICES and value not in _CHOICES[field.name]:
+            raise ValueError(f"{field.name}: {value!r}; accepted: {', '.join(map(str, _CHOICES[field.name]))}")
+        if str(field.type).startswith("int") and not isinstance(value, int) and value is not field.default:
             raise ValueError(f"{field.name}: {value!r} is not a whole number")
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            continue
+        if field.name in _COUNTS and value < 0:
+            raise ValueError(f"{field.name}: {value} is negative; accepted: 0 or greater")
+        if field.name not in _COUNTS and value <= 0:
             raise ValueError(f"{field.name}: {value} is not positive; accepted: greater than 0")
     if config.input_size % config.patch_size:
         raise ValueError(f"patch_size: {config.patch_size} does not divide the input size {config.input_size}")
@@ -196,6 +299,16 @@ def _check_sizes(config: DiTConfig) -> None:
         raise ValueError(f"hidden_size: {config.hidden_size} is not a multiple of 4 (two sine-cosine axes)")
     if config.frequency_embedding_size % 2:
         raise ValueError(f"frequency_embedding_size: {config.frequency_embedding_size} is odd (sine-cosine pairs)")
+    if not _mlp_width(config):
+        raise ValueError(f"mlp_ratio: {config.mlp_ratio} of hidden_size {config.hidden_size} leaves no hidden features")
+    if config.has_rotation and config.hidden_size // config.num_heads % 4:
+        size = config.hidden_size // config.num_heads
+        raise ValueError(f"positions: {config.positions} needs heads of 4, 8, 12 ... channels; num_heads gives {size}")
+    start = config.class_tokens_start
+    if start >= config.depth:
+        raise ValueError(f"class_tokens_start: {start} is none of the {config.depth} blocks, counted from 0")
+    if start and not config.class_tokens:
+        raise ValueError(f"class_tokens_start: {start}, but class_tokens is 0; accepted: 0, or give class_tokens")
 
 
 FAMILY = Family(

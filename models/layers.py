@@ -7,6 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 from timm.layers.patch_embed import PatchEmbed as TimmPatchEmbed
+from timm.layers.pos_embed_sincos import build_rotary_pos_embed
 from torch import Tensor, nn
 
 
@@ -24,6 +25,26 @@ class PatchEmbed(TimmPatchEmbed):
         x = x.reshape(n, c, height // p, p, width // p, p)
         x = x.permute(0, 2, 4, 1, 3, 5).reshape(n, (height // p) * (width // p), c * p * p)
         return F.linear(x, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class BottleneckPatchEmbed(PatchEmbed):
+    """Two linear maps without an activation between them: to `bottleneck` features, then to D (JiT, 2511.13720)."""
+
+    def __init__(self, input_size: int, patch_size: int, in_channels: int, bottleneck: int, hidden_size: int) -> None:
+        super().__init__(input_size, patch_size, in_channels, bottleneck, bias=False)
+        self.expand = nn.Linear(bottleneck, hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, T, D), tokens in row-major order."""
+        return self.expand(super().forward(x))
+
+
+class RMSNorm(nn.RMSNorm):
+    """Computed in its scale's precision, as autocast has LayerNorm: it has no such rule for RMSNorm everywhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.weight is not None
+        return super().forward(x.to(self.weight.dtype))
 
 
 class TimestepEmbedder(nn.Module):
@@ -78,6 +99,16 @@ def position_table(hidden_size: int, grid_size: int) -> Tensor:
     columns = axis[None, :, :].expand(grid_size, -1, -1)
     rows = axis[:, None, :].expand(-1, grid_size, -1)
     return torch.cat([columns, rows], dim=-1).reshape(1, grid_size**2, hidden_size).float()
+
+
+def rotation_table(head_size: int, grid_size: int) -> Tensor:
+    """Sines, then cosines, of the angles by which queries and keys are rotated, (grid_size^2, 2 head_size).
+
+    Tokens in row-major order; half of a head's pairs of channels turn with the row, half with the column, at
+    frequencies 10000^(-i / (head_size / 4)), as in JiT.
+    """
+    grid = [grid_size, grid_size]
+    return torch.cat(build_rotary_pos_embed(grid, dim=head_size, in_pixels=False, device=torch.device("cpu")), dim=-1)
 
 
 def guided_channels(channels: int | None, in_channels: int) -> int:

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from models.designs import PAPER_LAYERS
 from models.layers import (
+    BottleneckPatchEmbed,
     LabelEmbedder,
     PatchEmbed,
     TimestepEmbedder,
     classifier_free,
     guided_channels,
     position_table,
+    rotation_table,
 )
 
 if TYPE_CHECKING:
@@ -35,15 +38,27 @@ class DiT(nn.Module):
         dim = arch.hidden_size
         condition, block, final_layer = arch.design.modules()
 
-        self.x_embedder = PatchEmbed(arch.input_size, arch.patch_size, arch.in_channels, dim)
+        patches = (arch.input_size, arch.patch_size, arch.in_channels)
+        self.x_embedder = (
+            PatchEmbed(*patches, dim)
+            if arch.patch_bottleneck is None
+            else BottleneckPatchEmbed(*patches, arch.patch_bottleneck, dim)
+        )
         self.t_embedder = TimestepEmbedder(dim, arch.frequency_embedding_size)
         self.y_embedder = LabelEmbedder(arch.num_classes, dim)
-        table = position_table(dim, arch.input_size // arch.patch_size).to(self.x_embedder.proj.weight.device)
-        self.pos_embed = nn.Parameter(table, requires_grad=False)
+        device, grid = self.x_embedder.proj.weight.device, arch.input_size // arch.patch_size
+        # Fixed, and parameters all the same: a file of weights shows which positions a network has.
+        if arch.has_table:
+            self.pos_embed = nn.Parameter(position_table(dim, grid).to(device), requires_grad=False)
+        if arch.has_rotation:
+            self.rotation = nn.Parameter(rotation_table(dim // arch.num_heads, grid).to(device), requires_grad=False)
+        if arch.class_tokens:
+            self.class_positions = nn.Parameter(torch.empty(1, arch.class_tokens, dim))
         self.condition = condition(dim)
         self.condition_as_tokens = arch.design.condition_as_tokens
-        self.blocks = nn.ModuleList([block(dim, arch.num_heads, arch.mlp_ratio) for _ in range(arch.depth)])
-        self.final_layer = final_layer(dim, arch.patch_size**2 * self.out_channels)
+        layers = () if arch.layers == PAPER_LAYERS else (arch.layers,)  # a design of one's own may take none
+        self.blocks = nn.ModuleList([block(dim, arch.num_heads, arch.mlp_ratio, *layers) for _ in range(arch.depth)])
+        self.final_layer = final_layer(dim, arch.patch_size**2 * self.out_channels, *layers)
         self._initialize_weights()
 
     def _initialize_weights(self) -> None:
@@ -52,8 +67,10 @@ class DiT(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        nn.init.xavier_uniform_(self.x_embedder.proj.weight.view(self.arch.hidden_size, -1))
+        nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1))
         nn.init.normal_(self.y_embedder.embedding_table.weight, std=self.arch.label_init_std)
+        if self.arch.class_tokens:
+            nn.init.normal_(self.class_positions, std=self.arch.label_init_std)
         for name, parameter in self.x_embedder.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
@@ -64,14 +81,29 @@ class DiT(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """x (N, C, H, W), timesteps t (N,), labels y (N,) int64 -> (N, 2C, H, W), or (N, C, H, W)."""
-        tokens = self.x_embedder(x) + self.pos_embed
+        tokens = self.x_embedder(x)
+        if self.arch.has_table:
+            tokens = tokens + self.pos_embed
         num_tokens = tokens.shape[1]
-        for_blocks, for_final = self.condition(self.t_embedder(t), self.y_embedder(y))
+        label = self.y_embedder(y)
+        for_blocks, for_final = self.condition(self.t_embedder(t), label)
         if self.condition_as_tokens:
             tokens = torch.cat([tokens, for_blocks], dim=1)
-        for block in self.blocks:
-            tokens = block(tokens, for_blocks)
+        rotation = self._rotation(tokens)
+        for i, block in enumerate(self.blocks):
+            if self.arch.class_tokens and i == self.arch.class_tokens_start:
+                tokens = torch.cat([tokens, label.unsqueeze(1) + self.class_positions], dim=1)
+                rotation = self._rotation(tokens)
+            tokens = block(tokens, for_blocks, *rotation)
         return self.unpatchify(self.final_layer(tokens[:, :num_tokens], for_final))
+
+    def _rotation(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """What a block gets beside tokens and condition: their rotation, (T, 2 D / num_heads), if there is one."""
+        if not self.arch.has_rotation:
+            return ()
+        others = tokens.shape[1] - len(self.rotation)
+        # Those that are no patches stay as they are, as does the patch of row 0 and column 0.
+        return (torch.cat([self.rotation, self.rotation[:1].expand(others, -1)]),)
 
     def forward_with_cfg(self, x: Tensor, t: Tensor, y: Tensor, cfg_scale: float, channels: int | None = 3) -> Tensor:
         """Classifier-free guidance with the official signature: batch [half; half], labels [class; null].

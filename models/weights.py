@@ -27,6 +27,13 @@ DIFFUSERS_CLASSES = ("DiTTransformer2DModel", "OfficialDiTTransformer2DModel", "
 DIFFUSERS_PIPELINES = ("DiTPipeline",)
 DIFFUSERS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 MOST_PATCHES = 512  # a side, of a position table that is computed
+# What names of tensors have in them -> the model option that they come from, of which tensors do not show everything.
+OF_OPTIONS = {
+    "attn.q_norm.": "qk_norm",
+    "x_embedder.expand.": "patch_bottleneck",
+    "class_positions": "class_tokens",
+    "rotation": "positions",
+}
 ACCEPTED = (
     f"{', '.join(OFFICIAL)}, a .pt, .pth or .safetensors file, "
     "or the folder of a DiTPipeline or a DiTTransformer2DModel"
@@ -78,6 +85,9 @@ def infer_architecture(weights: dict[str, Tensor], num_heads: int | None = None)
     for key in weights:
         if key.startswith("transformer_blocks."):
             raise ValueError("names of diffusers; give the folder that has its config.json")
+    for part, option in OF_OPTIONS.items():
+        if key := next((key for key in weights if part in key), None):
+            raise ValueError(f"{key}: of a DiT with the option {option}; accepted: such weights in their run's folder")
     hidden_size, in_channels, patch_size, _ = _shape(weights, "x_embedder.proj.weight", 4)
     _, num_tokens, _ = _shape(weights, "pos_embed", 3)
     grid_size = math.isqrt(num_tokens)

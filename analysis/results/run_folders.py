@@ -346,7 +346,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "family": words["family"] or DIT,
         "size": _size(path, config, words["size"], label, name),
         "model": name,
-        "block": block or words["block"] or "",
+        "block": words["block"] or block or "",  # model.json's says what else of the layers is not the paper's
         "objective": words["objective"] or IDDPM,
         **cost,
         **shape,

@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.commands.text_table import print_table
@@ -14,7 +14,7 @@ from bench.commands.variants import Variant
 
 CONVENTION = """\
 GMACs: multiply-accumulates (1e9) of one forward pass of one image, what the paper calls Gflops;
-true FLOPs are twice that. Parameters include the fixed position table.
+true FLOPs are twice that. Parameters include fixed tables of positions.
 Training compute: GMACs x 3 x batch x steps (paper, Fig. 9)."""
 
 # What people call the parts of a network, by what the modules' names begin with or contain; the first that fits.
@@ -109,20 +109,25 @@ def _label(variant: Variant, variants: Sequence[Variant]) -> dict[str, Any]:
 
 
 def print_modules(rows: list[dict[str, Any]], format: str) -> None:
-    """As `table`, `csv` or `json`. The table leaves out what costs nothing and blocks after the first, all alike."""
+    """As `table`, `csv` or `json`. The table leaves out what costs nothing, and repeated blocks."""
     if format != "table":
         print_data(rows, format)
         return
-    shown = [row for row in rows if row["macs"] and not _is_later_block(row["module"])]
+    shown = [row for row in _without_repeated_blocks(rows) if row["macs"]]
     print_columns(shown or rows)
     if any(row["module"].startswith("blocks.0") for row in shown):
-        print("\nblocks.0 stands for each of the blocks.")
+        print("\nBlocks that cost as much as the one before them are left out.")
     print(f"\n{CONVENTION}")
 
 
-def _is_later_block(module: str) -> bool:
-    parts = module.split(".")
-    return parts[0] == "blocks" and len(parts) > 1 and parts[1] != "0"
+def _without_repeated_blocks(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    macs, is_repeated = 0, False
+    for row in rows:
+        name, _, block = row["module"].partition(".")
+        if name == "blocks" and block.isdigit():  # its own modules follow
+            is_repeated, macs = block != "0" and row["macs"] == macs, row["macs"]
+        if not (name == "blocks" and block and is_repeated):
+            yield row
 
 
 def print_data(rows: list[dict[str, Any]], format: str) -> None:

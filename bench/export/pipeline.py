@@ -33,7 +33,8 @@ from bench.recipe import Recipe
 from bench.weights import load_weights_of
 from models import diffusers_transformer
 from models.diffusers_transformer import PIPELINE_NULL_LABEL, OfficialDiTTransformer2DModel
-from models.diffusers_weights import to_diffusers
+from models.diffusers_weights import check_held_by_diffusers, to_diffusers
+from models.dit import DiTConfig
 from models.transformer import DiT
 
 # Component of the pipeline -> the class of ours that it is, and the file that holds it.
@@ -122,8 +123,13 @@ def _check(recipe: Recipe, run: Path) -> None:
         raise InputError(
             f"{where}: diffusion: {diffusion.id}; DiTPipeline samples iddpm that predicts noise on the linear schedule"
         )
-    if recipe.model.block != "adaln-zero":
-        raise InputError(f"{where}: model.block: {recipe.model.block}; diffusers has adaln-zero only")
+    arch = recipe.model.architecture()
+    if not isinstance(arch, DiTConfig):
+        raise InputError(f"{where}: model.name: {recipe.model.name}; DiTPipeline holds the family DiT only")
+    try:
+        check_held_by_diffusers(arch)
+    except ValueError as error:
+        raise InputError(f"{where}: model.{error}") from None
     if recipe.model.num_classes > PIPELINE_NULL_LABEL:
         raise InputError(
             f"{where}: model.num_classes: {recipe.model.num_classes} is more than {PIPELINE_NULL_LABEL}; DiTPipeline "

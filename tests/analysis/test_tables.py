@@ -303,11 +303,12 @@ def rewrite_config(folder, **changed):
 def test_a_label_is_free_text(sweep, tmp_path, label):
     """A run of a model without a preset, whose sweep has no axis of sizes: its size has no name."""
     folder = write_run(sweep, "S/4")
-    rewrite_config(folder, label=label, recipe=config("S/4")["recipe"] | {"model": {"name": "DiT", "block": "adaln"}})
+    model = {"name": "DiT", "block": "adaln-zero"}
+    rewrite_config(folder, label=label, recipe=config("S/4")["recipe"] | {"model": model})
     collected = collect(sweep, tmp_path)
     for tables in (collected, load(tmp_path)):
         (row,) = tables.runs.to_dict("records")
-        assert (row["label"], row["size"], row["patch"], row["block"]) == (label, "", 4, "adaln")
+        assert (row["label"], row["size"], row["patch"], row["block"]) == (label, "", 4, "adaln-zero")
         assert tables.evals["size"].tolist() == [""] * 4
     assert summary(collected)["label"].tolist() == [label]
 

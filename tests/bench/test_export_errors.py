@@ -52,8 +52,14 @@ def refused(run: Path, out: Path, match: str, **options: Any) -> None:
     ("model", "match"),
     [
         ({"block": "adaln"}, r"config.yaml: model.block: adaln; diffusers has adaln-zero only"),
-        ({"mlp_ratio": 2.0}, "mlp_ratio 4"),
-        ({"frequency_embedding_size": 64}, "frequency_embedding_size 256"),
+        ({"mlp_ratio": 2.0}, "config.yaml: model.mlp_ratio: 2.0; diffusers has 4.0 only"),
+        ({"frequency_embedding_size": 64}, "model.frequency_embedding_size: 64; diffusers has 256 only"),
+        ({"qk_norm": True}, "model.qk_norm: True; diffusers has False only"),
+        ({"norm": "rms"}, "model.norm: rms; diffusers has layer only"),
+        ({"mlp": "swiglu"}, "model.mlp: swiglu; diffusers has gelu only"),
+        ({"positions": "both"}, "model.positions: both; diffusers has sincos only"),
+        ({"patch_bottleneck": 3}, "model.patch_bottleneck: 3; diffusers has None only"),
+        ({"class_tokens": 2}, "model.class_tokens: 2; diffusers has 0 only"),
         ({"num_classes": 1001}, "config.yaml: model.num_classes: 1001 is more than 1000"),
     ],
 )

@@ -170,13 +170,15 @@ def test_training_compute_when_asked_for() -> None:
 def test_every_field_of_the_family_is_an_option() -> None:
     typed = {"block": "adaln", "in_channels": 1, "num_classes": 10, "learn_sigma": False, "depth": 3, "hidden_size": 96,
              "num_heads": 4, "patch_size": 2, "input_size": 8, "mlp_ratio": 2.5, "frequency_embedding_size": 32,
-             "label_init_std": 0.1, "timestep_init_std": 0.2}  # fmt: skip
+             "label_init_std": 0.1, "timestep_init_std": 0.2, "qk_norm": True, "norm": "rms", "mlp": "swiglu",
+             "positions": "both", "patch_bottleneck": 3, "class_tokens": 5, "class_tokens_start": 1}  # fmt: skip
     assert {*typed, "image_size"} == set(DiTOptions.__dataclass_fields__)
     words = [word for key, value in typed.items() for word in (f"--{key.replace('_', '-')}", value)]
     (row,) = rows("DiT", *words)
     cost = count("DiT", **typed)
     assert (row["gmacs"], row["parameters"]) == (cost.by_module[""] / 1e9, cost.num_parameters)
-    assert (row["model"], row["block"], row["image_size"], row["tokens"]) == ("DiT", "adaln", None, 16)
+    assert (row["model"], row["image_size"], row["tokens"]) == ("DiT", None, 16)
+    assert row["block"].startswith("adaln qk_norm norm=rms mlp=swiglu positions=both patch_bottleneck=3 class_tokens=5")
 
 
 @pytest.mark.parametrize("spelled", [("--depth", 10), ("--depth=10",), ("--depth", "1e1")])

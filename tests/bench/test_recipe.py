@@ -36,6 +36,13 @@ CHANGES: dict[str, Any] = {
     "model.frequency_embedding_size": 32,
     "model.label_init_std": 0.5,
     "model.timestep_init_std": 0.5,
+    "model.qk_norm": True,
+    "model.norm": "rms",
+    "model.mlp": "swiglu",
+    "model.positions": "rotary",
+    "model.patch_bottleneck": 3,
+    "model.class_tokens": 2,
+    "model.class_tokens_start": 1,
     "data.name": "test_recipe:COPY",
     "diffusion.timesteps": 500,
     "diffusion.objective": "test_recipe:OBJECTIVE",
@@ -109,6 +116,7 @@ FITTING_FACTS: dict[str, dict[str, Any]] = {
 }
 # Guidance over three channels, the default, needs a model of three.
 NEEDED_BESIDE = {
+    "model.class_tokens_start": {"model.depth": 2, "model.class_tokens": 2},
     "evaluation.guidance_scale": {"evaluation.guidance_channels": None},
     "evaluation.sampler_options": {"evaluation.sampler": "ddim"},
     "diffusion.min_snr_gamma": {"diffusion.weighting": "min-snr"},
@@ -191,6 +199,13 @@ DEFAULTS: dict[str, Any] = {
         "frequency_embedding_size": None,
         "label_init_std": None,
         "timestep_init_std": None,
+        "qk_norm": None,
+        "norm": None,
+        "mlp": None,
+        "positions": None,
+        "patch_bottleneck": None,
+        "class_tokens": None,
+        "class_tokens_start": None,
     },
     "data": {},
     "diffusion": {

@@ -65,8 +65,9 @@ def explicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.cat(heads, dim=-1)
 
 
-def affine(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+def affine(x: Tensor, norm: nn.Module) -> Tensor:
     """`x` times weight plus bias of a LayerNorm (typed optional by torch)."""
+    assert isinstance(norm, nn.LayerNorm)
     assert norm.bias is not None
     return x * norm.weight + norm.bias
 
@@ -98,6 +99,7 @@ def test_self_attention_is_softmax_attention() -> None:
     attn = AdaLNBlock(DIM, HEADS, 4.0).double().attn
     randomise(attn)
     x = tokens()
+    assert attn.qkv is not None
     q, k, v = (x @ attn.qkv.weight.T + attn.qkv.bias).split(DIM, dim=-1)
     expected = explicit_attention(q, k, v) @ attn.proj.weight.T + attn.proj.bias
     assert torch.allclose(attn(x), expected, rtol=0, atol=1e-12)
