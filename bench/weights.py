@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 import models
+from bench.data.normalization import Normalization, read_kept
 from bench.errors import InputError
 from bench.files import checkpoint
 from bench.files.run_folder import read_config, weights_path
@@ -27,6 +28,7 @@ class Weights:
         shape, num_classes: (C, *spatial) of x, and the number of labels.
         diffusion: the objective that it was trained with; the paper's where nothing says.
         decoder: the autoencoder that a run's recipe names.
+        normalization: of the latents that a run was trained on; its samples are decoded with it.
     """
 
     model: nn.Module
@@ -35,6 +37,7 @@ class Weights:
     num_classes: int
     diffusion: DiffusionConfig
     decoder: str | None = None
+    normalization: Normalization | None = None
 
 
 def load_weights_of(name: str, step: int | None, offline: bool) -> Weights:
@@ -85,7 +88,8 @@ def _of_run(folder: Path, step: int | None) -> Weights:
     model.load_state_dict(tensors, strict=True)
     identity = {"run": recipe.id, "step": chosen, "weights": "ema"}
     arch, decoder = recipe.model.architecture(), recipe.evaluation.decoder
-    return Weights(model.eval(), identity, arch.input_shape, arch.num_classes, recipe.diffusion, decoder)
+    normalization = read_kept(folder) if recipe.data.facts.normalized else None
+    return Weights(model.eval(), identity, arch.input_shape, arch.num_classes, recipe.diffusion, decoder, normalization)
 
 
 def _digest(model: nn.Module) -> str:

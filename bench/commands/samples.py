@@ -58,7 +58,7 @@ def sample(
     options = _options(sampler_option or [])
     if not math.isfinite(guidance_scale):
         raise InputError(f"--guidance-scale {guidance_scale}: accepted: a finite number")
-    from bench.data.decoders import load_decoder
+    from bench.data.decoders import load_decoder, of_normalized
     from bench.parallel import joined, prepare_device
     from bench.provenance import commit
     from bench.recipe import check_sampling, parse_evaluation
@@ -98,7 +98,9 @@ def sample(
         if decode.latent_channels not in (None, channels):
             given = f"--decoder {decode.id}: is for other latents"
             raise InputError(f"{given} ({decode.latent_channels} channels); {weights} makes {channels} channels")
-        made_from = {**source.identity, "seed": seed, **sampling_key(evaluation, decode.id), "commit": commit()}
+        decode, normalized = of_normalized(decode, source.normalization)
+        key = {**sampling_key(evaluation, decode.id), **normalized}
+        made_from = {**source.identity, "seed": seed, **key, "commit": commit()}
         speed = make_samples(
             out,
             Sampling(evaluation, seed, source.diffusion, source.shape, source.num_classes),

@@ -19,6 +19,7 @@ import torch
 
 from bench.data.decoders import Pixels
 from bench.data.images import open_images
+from bench.data.normalization import KEPT, read_kept
 from bench.errors import InputError, RunError
 from bench.files import jsonl
 from bench.files.checkpoint import CorruptCheckpoint, load_tensors
@@ -47,6 +48,8 @@ def verify_run(folder: Path) -> Iterator[Check]:
     recipe = read_config(folder)
     yield _identity(recipe, folder)
     yield from _weights(recipe, folder)
+    if recipe.data.facts.normalized:
+        yield _normalization(folder)
     for name, steps in (("train.jsonl", _logged_steps(recipe)), ("evals.jsonl", recipe.train.kept_steps())):
         if (folder / name).exists() or is_finished(folder):
             yield _rows(folder / name, steps, is_finished(folder))
@@ -89,6 +92,15 @@ def _weights(recipe: Recipe, folder: Path) -> Iterator[Check]:
             f"{checkpoints}: weights of {len(kept)} kept steps",
             [f"{path}: missing, and the run is finished" for path in missing],
         )
+
+
+def _normalization(folder: Path) -> Check:
+    try:
+        read_kept(folder)
+        problems = []
+    except InputError as error:
+        problems = [str(error)]
+    return f"{folder / KEPT}: mean and std of its latents by their checksum", problems
 
 
 def _logged_steps(recipe: Recipe) -> list[int]:
