@@ -1,7 +1,7 @@
 """Latents normalised per channel: (z - mean) / std, by the mean and the standard deviation of the data set.
 
-`ditbench encode` has computed both (`mean` and `std` of index.json). Weights do not show them, so a run keeps those that
-it was trained with in its folder, and its samples are decoded by these. Importing this module imports no torch.
+`ditbench encode` has computed both (`mean` and `std` of index.json). Weights do not show them, so a run keeps those
+that it was trained with in its folder, and its samples are decoded by these. Importing this module imports no torch.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def keep(run: Path, found: Normalization) -> None:
         write_json(path, {**found.model_dump(mode="json"), "checksum": found.sha256})
     elif (kept := read_kept(run)) != found:
         raise InputError(
-            f"{path}: the run was trained with mean {_listed(kept.mean)} and std {_listed(kept.std)} of {kept.latents}, "
-            f"now {found.latents} has {_listed(found.mean)} and {_listed(found.std)}; train a new run on these latents"
+            f"{path}: the run was trained with mean {_listed(kept.mean)} and std {_listed(kept.std)} of "
+            f"{kept.latents}, now {found.latents} has {_listed(found.mean)} and {_listed(found.std)}; train a new run"
         )
 
 

@@ -277,7 +277,7 @@ def test_such_a_run_is_not_exported_as_a_pipeline_that_only_scales(tmp_path: Pat
     content = recipe_of(tmp_path / "vae").model_dump(mode="json")
     content["data"]["normalize"] = True
     run = make_run(tmp_path / "run", parse_recipe(content, "recipe.yaml"))
-    with pytest.raises(InputError, match="data.normalize: true"):
+    with pytest.raises(InputError, match=r"data\.normalize: true"):
         export(run, tmp_path / "out", offline=True)
 
 
