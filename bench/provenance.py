@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 MADE_FROM = (
     *("run", "step", "weights", "seed", "commit"),
     *("sampler", "sampling_steps", "clip_denoised", "guidance_scale", "guidance_channels"),
-    *("decoder", "num_samples", "labels", "normalization"),
+    *("decoder", "num_samples", "labels", "normalization", "objective"),
 )
 # `bench.data.images.Images.content_hash` of the samples that it is about.
 CONTENT_HASH = "content_hash"

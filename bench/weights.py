@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from bench.data.normalization import Normalization, read_kept
 from bench.errors import InputError
 from bench.files import checkpoint
 from bench.files.run_folder import read_config, weights_path
+from bench.objectives import OBJECTIVES
+from bench.objectives.stated import stated
 from bench.recipe import DiffusionConfig
 from models.tensor_files import check_finite
+from models.weights import OFFICIAL
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Weights:
     Attributes:
         identity: a run's id and step, or the name and a hash of the parameters.
         shape, num_classes: (C, *spatial) of x, and the number of labels.
-        diffusion: the objective that it was trained with; the paper's where nothing says.
+        diffusion: the objective that it was trained with (see `load_weights_of`).
         decoder: the autoencoder that a run's recipe names.
         normalization: of the latents that a run was trained on; its samples are decoded with it.
     """
@@ -40,33 +44,74 @@ class Weights:
     normalization: Normalization | None = None
 
 
-def load_weights_of(name: str, step: int | None, offline: bool) -> Weights:
+def load_weights_of(name: str, step: int | None, offline: bool, asked: DiffusionConfig | None = None) -> Weights:
     """Weights of a run's folder (EMA, of a kept step) or of anything that `models.load_pretrained` takes.
 
-    A file of weights in a run's folder is that run's, with its recipe's objective.
+    A file of weights in a run's folder is that run's, with its recipe's objective. Other files have the objective that
+    they state (`bench.objectives.stated`), else the one that is `asked` for, else the paper's.
 
     Raises:
-        InputError: no such weights, a run without weights of this step, or not a checkpoint.
+        InputError: no such weights, a run without weights of this step, or not a checkpoint; or what is asked for is
+            not what they say, or they leave it open and nothing is asked for.
         MissingAsset: official weights that are not in the cache and cannot be fetched.
     """
     folder = Path(name)
     if (folder / "config.yaml").exists():
-        return _of_run(folder, step)
+        return _of_run(_not_asked(folder, asked), step)
     kept = re.fullmatch(r"ema-(\d+)\.safetensors", folder.name)
     run = folder.resolve().parent.parent if kept else folder
     if kept and folder.is_file() and (run / "config.yaml").exists():
         if step not in (None, int(kept[1])):
             raise InputError(f"--step {step}: {name} is of step {int(kept[1])}")
-        return _of_run(run, int(kept[1]))
+        return _of_run(_not_asked(run, asked), int(kept[1]))
     if step is not None:
         raise InputError(f"--step: {name} is not a run's folder")
+    chosen: list[DiffusionConfig] = []
+
+    def choose(facts: Mapping[str, Any]) -> None:
+        chosen.append(_objective_of(facts, name, asked))
+
     try:
-        model = models.load_pretrained(name, offline=offline)
+        model = models.load_pretrained(name, offline=offline, accept=choose)
     except ValueError as error:
         raise InputError(str(error)) from None
-    arch = model.arch
+    arch, (diffusion,) = model.arch, chosen
+    try:
+        OBJECTIVES.find(diffusion.objective).check(diffusion.options, arch.input_shape[0], arch.out_channels)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from None
     identity = {"weights": f"{folder.name}-{_digest(model)}"}
-    return Weights(model, identity, arch.input_shape, arch.num_classes, DiffusionConfig())
+    if diffusion.id != DiffusionConfig().id:
+        identity["objective"] = diffusion.id
+    return Weights(model, identity, arch.input_shape, arch.num_classes, diffusion)
+
+
+def _not_asked(run: Path, asked: DiffusionConfig | None) -> Path:
+    if asked is not None and asked.id != (own := read_config(run).diffusion).id:
+        raise InputError(f"--objective {asked.id}: {run} is a run of {own.id}, which its recipe says; leave it out")
+    return run
+
+
+def _objective_of(facts: Mapping[str, Any], name: str, asked: DiffusionConfig | None) -> DiffusionConfig:
+    """Raises ValueError: what weights say is not what is asked for, or is not enough."""
+    if name in OFFICIAL:
+        facts = {**facts, "model": name}
+    sections, because, binding = stated(facts, Path(name).name)
+    given = {} if asked is None else asked.model_dump()
+    fitting = [section for section in sections if all(given.get(key) == section[key] for key in section)]
+    if asked is not None and (fitting or not binding):
+        return asked
+    possible = [DiffusionConfig.model_validate(section) for section in sections]
+    if asked is None and len(possible) == 1 and (binding or not because):
+        return possible[0]
+    accepted = "; or ".join(_as_given(diffusion) for diffusion in possible)
+    raise ValueError(f"{because}: accepted: {accepted}" + ("" if asked is None else f"; not {_as_given(asked)}"))
+
+
+def _as_given(diffusion: DiffusionConfig) -> str:
+    """As the command line takes it."""
+    options = (f"--objective-option {key}={value}" for key, value in diffusion.non_default().items())
+    return " ".join([f"--objective {diffusion.objective}", *options])
 
 
 def _of_run(folder: Path, step: int | None) -> Weights:

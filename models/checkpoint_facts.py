@@ -105,7 +105,7 @@ def check_objective(facts: Mapping[str, Any]) -> None:
     Raises:
         ValueError: all facts that are otherwise.
     """
-    others = [f"{name} is {value!r}" for name, value in facts.items() if not _is_assumed(key_of(name), value)]
+    others = [f"{name} is {value!r}" for name, value in facts.items() if not is_assumed(key_of(name), value)]
     is_dit = any(key_of(name) in NETWORKS and network_of(value) == "dit" for name, value in facts.items())
     if PROJECTORS in facts and not is_dit:
         others.append(f"it has {PROJECTORS}, as REPA's SiT")
@@ -130,7 +130,8 @@ def network_of(value: Any) -> str | None:
     return found[1].lower() if found else None
 
 
-def _is_assumed(key: str, value: Any) -> bool:
+def is_assumed(key: str, value: Any) -> bool:
+    """Whether a fact is as of the official DiT, or not of the objective at all."""
     if value is None:
         return True
     if key in ASSUMED:
