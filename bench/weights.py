@@ -87,6 +87,7 @@ def load_weights_of(name: str, step: int | None, offline: bool, asked: Diffusion
 
 
 def _not_asked(run: Path, asked: DiffusionConfig | None) -> Path:
+    """A run, if no other objective is asked for than its recipe's."""
     if asked is not None and asked.id != (own := read_config(run).diffusion).id:
         raise InputError(f"--objective {asked.id}: {run} is a run of {own.id}, which its recipe says; leave it out")
     return run
@@ -94,9 +95,8 @@ def _not_asked(run: Path, asked: DiffusionConfig | None) -> Path:
 
 def _objective_of(facts: Mapping[str, Any], name: str, asked: DiffusionConfig | None) -> DiffusionConfig:
     """Raises ValueError: what weights say is not what is asked for, or is not enough."""
-    if name in OFFICIAL:
-        facts = {**facts, "model": name}
-    sections, because, binding = stated(facts, Path(name).name)
+    known = {**facts, "model": name} if name in OFFICIAL else facts
+    sections, because, binding = stated(known, Path(name).name)
     given = {} if asked is None else asked.model_dump()
     fitting = [section for section in sections if all(given.get(key) == section[key] for key in section)]
     if asked is not None and (fitting or not binding):
