@@ -314,20 +314,6 @@ def parse_evaluation(**given: Any) -> EvaluationConfig:
         raise InputError(f"--{key.replace('_', '-')}{colon}{problem}") from None
 
 
-def parse_diffusion(objective: str, options: dict[str, Any]) -> DiffusionConfig:
-    """A diffusion section from a command's --objective and --objective-option.
-
-    Raises:
-        InputError: the option, what is wrong and what is accepted.
-    """
-    try:
-        return DiffusionConfig.model_validate({**options, "objective": objective})
-    except ValidationError as error:
-        key, colon, problem = describe(error, DiffusionConfig).partition(":")
-        flag = "--objective" if key == "objective" else f"--objective-option {key}"
-        raise InputError(f"{flag}{colon}{problem}") from None
-
-
 def check_sampling(evaluation: EvaluationConfig, diffusion: DiffusionConfig) -> None:
     """Refuse a sampler that does not serve the objective's process, or steps and options that do not fit it.
 
@@ -343,6 +329,20 @@ def check_sampling(evaluation: EvaluationConfig, diffusion: DiffusionConfig) -> 
             f"{diffusion.objective} is a {kind} one; accepted: {', '.join(serving) or 'one of your own'}"
         )
     call_times(evaluation, diffusion)
+
+
+def parse_diffusion(objective: str, options: dict[str, Any]) -> DiffusionConfig:
+    """A diffusion section from a command's --objective and --objective-option.
+
+    Raises:
+        InputError: the option, what is wrong and what is accepted.
+    """
+    try:
+        return DiffusionConfig.model_validate({**options, "objective": objective})
+    except ValidationError as error:
+        key, colon, problem = describe(error, DiffusionConfig).partition(":")
+        flag = "--objective" if key == "objective" else f"--objective-option {key}"
+        raise InputError(f"{flag}{colon}{problem}") from None
 
 
 def parse_recipe(content: Any, where: str) -> Recipe:

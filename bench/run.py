@@ -22,8 +22,7 @@ from torch import nn
 import models
 from bench import provenance
 from bench.data import Dataset
-from bench.data.latent_index import data_root, read_index
-from bench.data.normalization import keep, normalization_of
+from bench.data.normalization import keep_of
 from bench.errors import InputError, RunError
 from bench.files import checkpoint, jsonl
 from bench.files.atomic import write_json
@@ -179,7 +178,7 @@ def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: E
     parallel = Parallel(_device(execution), execution.precision, ranks)
     check_scoring(recipe, folder.parent, execution.offline)
     dataset = recipe.data.load(parallel.device)
-    if problem := ranks.from_first(_other_normalization(recipe, folder) if ranks.is_first else None):
+    if problem := ranks.from_first(keep_of(recipe.data, folder) if ranks.is_first else None):
         raise InputError(problem)
     cost = cost_of(recipe.model.name, recipe.model.architecture())
     micro_batches = ranks.from_first(read_micro_batches(folder))
@@ -213,18 +212,6 @@ def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: E
         trainer.train_until(recipe.train.steps)
     if ranks.is_first and study_folder:
         _finish(recipe, folder)
-
-
-def _other_normalization(recipe: Recipe, folder: Path) -> str | None:
-    """What is wrong if the run was begun with latents that were normalised otherwise."""
-    if not recipe.data.facts.normalized:
-        return None
-    latents = data_root() / recipe.data.name
-    try:
-        keep(folder, normalization_of(read_index(latents), latents))
-    except InputError as error:
-        return str(error)
-    return None
 
 
 def _score_step(

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 import models
-from bench.data.normalization import Normalization, read_kept
+from bench.data.normalization import Normalization, kept_of
 from bench.errors import InputError
 from bench.files import checkpoint
 from bench.files.run_folder import read_config, weights_path
@@ -133,7 +133,7 @@ def _of_run(folder: Path, step: int | None) -> Weights:
     model.load_state_dict(tensors, strict=True)
     identity = {"run": recipe.id, "step": chosen, "weights": "ema"}
     arch, decoder = recipe.model.architecture(), recipe.evaluation.decoder
-    normalization = read_kept(folder) if recipe.data.facts.normalized else None
+    normalization = kept_of(recipe.data, folder)
     return Weights(model.eval(), identity, arch.input_shape, arch.num_classes, recipe.diffusion, decoder, normalization)
 
 

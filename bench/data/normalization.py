@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import ValidationError, model_validator
 
-from bench.data.latent_index import AGAIN, INDEX, LatentIndex, Sha256, Stored
+from bench.data.latent_index import AGAIN, INDEX, LatentIndex, Sha256, Stored, data_root, read_index
 from bench.errors import InputError
 from bench.files.atomic import write_json
 from bench.schema import describe
@@ -21,6 +21,8 @@ from bench.schema import describe
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from bench.recipe import DataConfig
 
 KEPT = "normalization.json"
 # Of latents, which are about 1: a channel that varies less is constant but for rounding.
@@ -83,6 +85,23 @@ def normalization_of(index: LatentIndex, folder: Path) -> Normalization:
         return Normalization(latents=index.name, mean=index.mean, std=index.std)
     except ValidationError as error:
         raise InputError(f"{folder / INDEX}: {describe(error, Normalization)} (data.normalize)") from None
+
+
+def keep_of(data: DataConfig, run: Path) -> str | None:
+    """`keep` what a run's latents are normalised by, if they are; returns what is wrong, for rank 0 to tell."""
+    if not data.facts.normalized:
+        return None
+    latents = data_root() / data.name
+    try:
+        keep(run, normalization_of(read_index(latents), latents))
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def kept_of(data: DataConfig, run: Path) -> Normalization | None:
+    """`read_kept` of a run whose latents are normalised."""
+    return read_kept(run) if data.facts.normalized else None
 
 
 def keep(run: Path, found: Normalization) -> None:

@@ -14,7 +14,7 @@ from bench.data import DATA, PixelDataset, data_part
 from bench.data.decoders import load_decoder, of_normalized
 from bench.data.images import open_images
 from bench.data.latent_index import data_root, read_index
-from bench.data.normalization import read_kept
+from bench.data.normalization import kept_of
 from bench.errors import InputError, RunError
 from bench.files import checkpoint
 from bench.files.atomic import wait_for_file
@@ -48,9 +48,8 @@ def evaluate(
     ranks, stop, evaluation = execution.ranks, execution.stop, recipe.evaluation
     # All that scoring needs is made ready first, before hours of sampling.
     latents = read_index(data_root() / recipe.data.name) if recipe.data.facts.latents else None
-    normalization = read_kept(folder) if recipe.data.facts.normalized else None
-    plain = load_decoder(evaluation, device, execution.offline, latents)
-    decoder, normalized = of_normalized(plain, normalization)
+    decoder = load_decoder(evaluation, device, execution.offline, latents)
+    decoder, normalized = of_normalized(decoder, kept_of(recipe.data, folder))
     scorer = _scorer(recipe, study_folder, device, execution)
     key = {"step": step, "weights": "ema", **sampling_key(evaluation, decoder.id)}
     path = samples_path(folder, step)
