@@ -112,6 +112,30 @@ def test_the_difference_to_the_published_score(tmp_path: Path) -> None:
     assert row["source"] == "Peebles & Xie 2022 (arXiv:2212.09748) Table 4"
 
 
+# As `bench` writes an evaluation by SiT's protocol: DiT's networks with another objective and sampler.
+OF_SIT = {"objective": "flow", "sampler": "sde", "decoder": FT_EMA}
+
+
+@pytest.mark.parametrize(
+    ("model", "gmacs", "step", "fid"),
+    [
+        ("DiT-B/2", 23.01, 400_000, 33.0),
+        ("DiT-L/2", 80.71, 400_000, 18.8),
+        ("DiT-XL/2", 118.638, 400_000, 17.2),
+        ("DiT-XL/2", 118.638, 7_000_000, 8.3),
+    ],
+)
+def test_a_flow_is_compared_with_sit_and_not_with_dit(model: str, gmacs: float, step: int, fid: float) -> None:
+    ours = external(model=model, gmacs=gmacs, step=step, **OF_SIT)
+    assert compared_evaluations(ours)["published"].tolist() == [fid]
+    for change in ({"sampler": "heun", "sampling_steps": 125}, {"sampler": "sde norm=0.5"}, {"decoder": FT_MSE}):
+        assert compared_evaluations(ours.assign(**change)).empty
+        assert near_misses_of_evaluations(ours.assign(**change))["published"].notna().all()
+    # Whatever agrees besides, another objective is another model.
+    assert compared_evaluations(external(model=model, gmacs=gmacs, step=step, objective="flow")).empty
+    assert compared_evaluations(ours.assign(objective="iddpm")).empty
+
+
 # Typed from the paper: step, guidance, decoder -> FID, sFID, IS, precision, recall, and the table.
 XL2 = [
     ({"step": 400_000}, [19.47], 4),
@@ -159,7 +183,8 @@ def test_every_model_as_counted_is_the_published_one() -> None:
         )
         assert compared_evaluations(mine)["published"].tolist() == [row["fid50k"]]
     assert len(table) == 19
-    assert len(published_evaluations()) == len(table) + 7
+    of_dit = published_evaluations().query("objective == 'iddpm'")
+    assert len(of_dit) == len(table) + 7
 
 
 def test_scores_that_were_not_computed_have_no_row() -> None:
