@@ -205,7 +205,8 @@ def _evaluations(tables: Tables) -> pd.DataFrame:
 def _records(evaluations: pd.DataFrame) -> list[dict[Any, Any]]:
     columns = [*IDENTITY, *SUBJECT, *TRAINING, *EVALUATION_KEY_TYPES, STATISTICS, *METRICS]
     found = evaluations.reindex(columns=columns)
-    found["objective"] = found["objective"].astype("object").fillna(IDDPM)  # which tables of earlier versions do not name
+    # Tables of earlier versions do not name it.
+    found["objective"] = found["objective"].astype("object").fillna(IDDPM)
     return found.to_dict("records")
 
 
