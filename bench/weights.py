@@ -17,10 +17,9 @@ from bench.errors import InputError
 from bench.files import checkpoint
 from bench.files.run_folder import read_config, weights_path
 from bench.objectives import OBJECTIVES
-from bench.objectives.stated import stated
+from bench.objectives.stated import choose_objective
 from bench.recipe import DiffusionConfig
 from models.tensor_files import check_finite
-from models.weights import OFFICIAL
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def load_weights_of(name: str, step: int | None, offline: bool, asked: Diffusion
     chosen: list[DiffusionConfig] = []
 
     def choose(facts: Mapping[str, Any]) -> None:
-        chosen.append(_objective_of(facts, name, asked))
+        chosen.append(choose_objective(facts, name, asked))
 
     try:
         model = models.load_pretrained(name, offline=offline, accept=choose)
@@ -91,27 +90,6 @@ def _not_asked(run: Path, asked: DiffusionConfig | None) -> Path:
     if asked is not None and asked.id != (own := read_config(run).diffusion).id:
         raise InputError(f"--objective {asked.id}: {run} is a run of {own.id}, which its recipe says; leave it out")
     return run
-
-
-def _objective_of(facts: Mapping[str, Any], name: str, asked: DiffusionConfig | None) -> DiffusionConfig:
-    """Raises ValueError: what weights say is not what is asked for, or is not enough."""
-    known = {**facts, "model": name} if name in OFFICIAL else facts
-    sections, because, binding = stated(known, Path(name).name)
-    given = {} if asked is None else asked.model_dump()
-    fitting = [section for section in sections if all(given.get(key) == section[key] for key in section)]
-    if asked is not None and (fitting or not binding):
-        return asked
-    possible = [DiffusionConfig.model_validate(section) for section in sections]
-    if asked is None and len(possible) == 1 and (binding or not because):
-        return possible[0]
-    accepted = "; or ".join(_as_given(diffusion) for diffusion in possible)
-    raise ValueError(f"{because}: accepted: {accepted}" + ("" if asked is None else f"; not {_as_given(asked)}"))
-
-
-def _as_given(diffusion: DiffusionConfig) -> str:
-    """As the command line takes it."""
-    options = (f"--objective-option {key}={value}" for key, value in diffusion.non_default().items())
-    return " ".join([f"--objective {diffusion.objective}", *options])
 
 
 def _of_run(folder: Path, step: int | None) -> Weights:

@@ -11,7 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from bench.recipe import DiffusionConfig
 from models.checkpoint_facts import ASSUMED, NETWORKS, PROJECTORS, is_assumed, key_of, network_of
+from models.weights import OFFICIAL
 
 PREDICTION = ("prediction", "prediction_type", "pred_type", "parameterization", "model_mean_type", "objective")
 PREDICTIONS = {
@@ -47,6 +49,33 @@ class Stated(NamedTuple):
     sections: tuple[Section, ...]
     because: str
     binding: bool
+
+
+def choose_objective(facts: Mapping[str, Any], name: str, asked: DiffusionConfig | None) -> DiffusionConfig:
+    """What weights called `name` are sampled as: what they state; where they state nothing, what is asked for.
+
+    Raises:
+        ValueError: they state another than what is asked for, or leave it open and nothing is asked for; or they are of
+            no objective here.
+    """
+    known = {**facts, "model": name} if name in OFFICIAL else facts
+    sections, because, binding = stated(known, name.rpartition("/")[2])
+    given = {} if asked is None else asked.model_dump()
+    # Options that bear on training alone may be asked for besides.
+    fits = any(all(given.get(key) == section[key] for key in section) for section in sections)
+    if asked is not None and (fits or not binding):
+        return asked
+    possible = [DiffusionConfig.model_validate(section) for section in sections]
+    if asked is None and len(possible) == 1:
+        return possible[0]
+    accepted = "; or ".join(_as_given(diffusion) for diffusion in possible)
+    raise ValueError(f"{because}: accepted: {accepted}" + ("" if asked is None else f"; not {_as_given(asked)}"))
+
+
+def _as_given(diffusion: DiffusionConfig) -> str:
+    """As the command line takes it."""
+    options = (f"--objective-option {key}={value}" for key, value in diffusion.non_default().items())
+    return " ".join([f"--objective {diffusion.objective}", *options])
 
 
 def stated(facts: Mapping[str, Any], name: str) -> Stated:
