@@ -27,7 +27,8 @@ from bench.data.normalization import KEPT, Normalization, keep, normalization_of
 from bench.data.vae import load_vae
 from bench.errors import InputError
 from bench.export.pipeline import export
-from bench.files.run_folder import write_config
+from bench.files import checkpoint
+from bench.files.run_folder import weights_path, write_config
 from bench.files.verify_run import verify_run
 from bench.parallel import Execution
 from bench.provenance import made_from_path
@@ -233,7 +234,8 @@ def test_a_run_on_normalised_latents_is_sampled_with_its_own_statistics(
     # By hand: the same weights in a run without normalisation give x; its images are those of x std + mean.
     plain = tmp_path / "plain"
     write_config(on_photos(), plain)
-    shutil.copytree(run / "checkpoints", plain / "checkpoints")
+    tensors, _ = checkpoint.load_tensors(weights_path(run / "checkpoints", 4))
+    checkpoint.save_tensors(weights_path(plain / "checkpoints", 4), tensors)
     vae = load_vae(VAE, CPU, offline=True)
     caught: list[torch.Tensor] = []
     with monkeypatch.context() as patch:
