@@ -131,7 +131,7 @@ def test_a_flow_is_compared_with_sit_and_not_with_dit(model: str, gmacs: float, 
     assert compared_evaluations(ours)["published"].tolist() == [fid]
     for change in ({"sampler": "heun", "sampling_steps": 125}, {"sampler": "sde norm=0.5"}, {"decoder": FT_MSE}):
         assert compared_evaluations(ours.assign(**change)).empty
-        assert near_misses_of_evaluations(ours.assign(**change))["published"].notna().all()
+        assert len(near_misses_of_evaluations(ours.assign(**change)))
     # Whatever agrees besides, another objective is another model.
     assert compared_evaluations(external(model=model, gmacs=gmacs, step=step, objective="flow")).empty
     assert compared_evaluations(ours.assign(objective="iddpm")).empty
