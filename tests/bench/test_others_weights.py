@@ -106,6 +106,20 @@ def test_what_is_asked_for_must_be_what_it_says(
         refused(path, "args.path_type is ", "accepted: --objective flow", "; not --objective", asked=asked)
 
 
+@pytest.mark.parametrize("args", [SIT, REPA], ids=["SiT", "REPA"])
+def test_imagenets_1000_classes_and_their_null_label(tmp_path: Path, args: dict[str, Any]) -> None:
+    """1000 and the 1001 rows of the table differ by a thousandth only."""
+    path = tmp_path / "0400000.pt"
+    for classes, fits in ((1000, True), (1001, False), (999, False)):
+        said = argparse.Namespace(**{**args, "num_classes": classes})
+        torch.save({"ema": small(num_classes=1000).state_dict(), "args": said}, path)
+        if fits:
+            assert load_weights_of(str(path), None, True).num_classes == 1000
+        else:
+            with pytest.raises(InputError, match=rf"args\.num_classes is {classes}"):
+                load_weights_of(str(path), None, True)
+
+
 def test_options_of_training_alone_may_be_asked_for(tmp_path: Path) -> None:
     asked = FROM_NOISE | {"times": "logit-normal"}
     assert load(saved(tmp_path / "0400000.pt", SIT), asked).diffusion.times == "logit-normal"
