@@ -557,6 +557,20 @@ def check_guidance(evaluation: EvaluationConfig, train: TrainConfig, in_channels
         )
 
 
+def parse_diffusion(objective: str, options: dict[str, Any]) -> DiffusionConfig:
+    """A diffusion section from a command's --objective and --objective-option.
+
+    Raises:
+        InputError: the option, what is wrong and what is accepted.
+    """
+    try:
+        return DiffusionConfig.model_validate({**options, "objective": objective})
+    except ValidationError as error:
+        key, colon, problem = describe(error, DiffusionConfig).partition(":")
+        flag = "--objective" if key == "objective" else f"--objective-option {key}"
+        raise InputError(f"{flag}{colon}{problem}") from None
+
+
 def parse_recipe(content: Any, where: str) -> Recipe:
     """Check a mapping against the schema.
 

@@ -26,6 +26,7 @@ import models
 from bench import provenance
 from bench.averages import kept_weights, power_averages
 from bench.data import Dataset
+from bench.data.normalization import keep_of, kept_of
 from bench.errors import InputError, RunError
 from bench.files import checkpoint, jsonl
 from bench.files.atomic import write_json
@@ -204,6 +205,8 @@ def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: E
 
     trainer = None
     if not trained:
+        if problem := ranks.from_first(keep_of(recipe.data, folder) if ranks.is_first else None):
+            raise InputError(problem)
         dataset, cost = recipe.data.load(parallel.device), cost_of(recipe.model.name, recipe.model.architecture())
         gmacs, stop = cost.macs / 1e9, execution.stop
         trainer = build_trainer(recipe, dataset, folder, gmacs, parallel, on_log, stop, micro_batches)
@@ -385,5 +388,5 @@ def build_trainer(
         on_log,
         stop,
         micro_batches,
-        header_of(recipe),
+        header_of(recipe, kept_of(recipe.data, folder)),
     )

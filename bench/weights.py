@@ -15,11 +15,14 @@ from torch import Tensor, nn
 
 import models
 from bench.averages import RAW, checked, is_post_hoc, made_of, name_of, parse, snapshots_in, steps_of
+from bench.data.normalization import Normalization, kept_of
 from bench.errors import InputError
 from bench.files import checkpoint
 from bench.files.checkpoint import CorruptCheckpoint
 from bench.files.run_folder import average_paths, read_config, weights_path
 from bench.flops import cost_of, forward_gmacs
+from bench.objectives import OBJECTIVES
+from bench.objectives.stated import choose_objective
 from bench.recipe import DiffusionConfig, ModelConfig, Recipe
 from bench.schema import describe
 from models.parts import DOTTED_PATH
@@ -37,9 +40,10 @@ class Weights:
         identity: a run's id, step and weights (`bench.averages`), or the name and a hash of the parameters.
         arch: its configuration (`models.registry.Config`).
         gmacs: of a forward pass of one image.
-        diffusion: the objective that it was trained with; the paper's where nothing says.
+        diffusion: the objective that it was trained with (see `load_weights_of`).
         decoder: the autoencoder that a run's recipe names.
         label_dropout: that it was trained with; None where nothing says.
+        normalization: of the latents that a run was trained on; its samples are decoded with it.
     """
 
     model: nn.Module
@@ -49,6 +53,7 @@ class Weights:
     diffusion: DiffusionConfig
     decoder: str | None = None
     label_dropout: float | None = None
+    normalization: Normalization | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -60,11 +65,13 @@ class Weights:
         return self.arch.num_classes
 
 
-def header_of(recipe: Recipe) -> dict[str, str]:
+def header_of(recipe: Recipe, normalization: Normalization | None) -> dict[str, str]:
     """What files of a run's weights say beside their step and name, so that a copy of one is sampled as what it is."""
     model = {key: value for key, value in recipe.model.model_dump(mode="json").items() if value is not None}
     diffusion, decoder = recipe.diffusion.model_dump(mode="json"), recipe.evaluation.decoder
     said = {"model": model, "diffusion": diffusion, "decoder": decoder}
+    if normalization is not None:
+        said["normalization"] = normalization.model_dump(mode="json")
     return {"run": recipe.id, "recipe": json.dumps(said, sort_keys=True)}
 
 
@@ -111,21 +118,25 @@ def _check(tensors: Mapping[str, Tensor], path: Path, model: nn.Module) -> None:
         raise ValueError(f"{path}: {error}") from None
 
 
-def load_weights_of(name: str, step: int | None, offline: bool, ema: str | None = None) -> Weights:
+def load_weights_of(
+    name: str, step: int | None, offline: bool, ema: str | None = None, asked: DiffusionConfig | None = None
+) -> Weights:
     """Weights of a run's folder (of a kept step) or of anything that `models.load_pretrained` takes.
 
-    A file of a run's weights, in the run's folder or copied out of it, is sampled as that run's.
+    A file of a run's weights, in the run's folder or copied out of it, is sampled as that run's. Other files have the
+    objective that they state (`bench.objectives.stated`), else the one that is `asked` for, else the paper's.
 
     Args:
         ema: of a run's folder, which weights, as `evaluation.ema` has them; default: the average of `train.ema_decay`.
 
     Raises:
-        InputError: no such weights, a run without weights of this step or average, or not a checkpoint.
+        InputError: no such weights, a run without weights of this step or average, or not a checkpoint; or what is
+            asked for is not what they say, or they leave it open and nothing is asked for.
         MissingAsset: official weights that are not in the cache and cannot be fetched.
     """
     folder = Path(name)
     if (folder / "config.yaml").exists():
-        return _of_run(folder, step, ema)
+        return _of_run(_not_asked(folder, asked), step, ema)
     if ema is not None:
         raise InputError(f"--ema: {name} is not a run's folder")
     kept = KEPT.fullmatch(folder.name)
@@ -133,17 +144,36 @@ def load_weights_of(name: str, step: int | None, offline: bool, ema: str | None 
     if kept and folder.is_file() and (run / "config.yaml").exists():
         if step not in (None, int(kept["step"])):
             raise InputError(f"--step {step}: {name} is of step {int(kept['step'])}")
-        return _of_run(run, int(kept["step"]), RAW if kept[1] == RAW else kept["ema"])
+        return _of_run(_not_asked(run, asked), int(kept["step"]), RAW if kept[1] == RAW else kept["ema"])
     if step is not None:
         raise InputError(f"--step: {name} is not a run's folder")
     if folder.is_file() and checkpoint.says_its_weights(folder):
-        return _of_copy(folder)
+        return _of_copy(folder, asked)
+    chosen: list[DiffusionConfig] = []
+
+    def choose(facts: Mapping[str, Any]) -> None:
+        chosen.append(choose_objective(facts, name, asked))
+
     try:
-        model = models.load_pretrained(name, offline=offline)
+        model = models.load_pretrained(name, offline=offline, accept=choose)
     except ValueError as error:
         raise InputError(str(error)) from None
+    arch, (diffusion,) = model.arch, chosen
+    try:
+        OBJECTIVES.find(diffusion.objective).check(diffusion.options, arch.input_shape[0], arch.out_channels)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from None
     identity = {"weights": f"{folder.name}-{_digest(model)}"}
-    return Weights(model, identity, model.arch, cost_of("DiT", model.arch).macs / 1e9, DiffusionConfig())
+    if diffusion.id != DiffusionConfig().id:
+        identity["objective"] = diffusion.id
+    return Weights(model, identity, arch, cost_of("DiT", arch).macs / 1e9, diffusion)
+
+
+def _not_asked(run: Path, asked: DiffusionConfig | None) -> Path:
+    """A run, if no other objective is asked for than its recipe's."""
+    if asked is not None and asked.id != (own := read_config(run).diffusion).id:
+        raise InputError(f"--objective {asked.id}: {run} is a run of {own.id}, which its recipe says; leave it out")
+    return run
 
 
 def _of_run(folder: Path, step: int | None, given: str | None) -> Weights:
@@ -171,6 +201,7 @@ def _of_run(folder: Path, step: int | None, given: str | None) -> Weights:
         recipe.diffusion,
         recipe.evaluation.decoder,
         train.label_dropout,
+        kept_of(recipe.data, folder),
     )
 
 
@@ -190,7 +221,7 @@ def _chosen_step(folder: Path, recipe: Recipe, step: int | None, ema: str | None
     return kept[-1] if step is None else step
 
 
-def _of_copy(path: Path) -> Weights:
+def _of_copy(path: Path, asked: DiffusionConfig | None) -> Weights:
     """Weights of a file that says of what run they are (`header_of`)."""
     try:
         tensors, said = checkpoint.load_tensors(path)
@@ -200,12 +231,13 @@ def _of_copy(path: Path) -> Weights:
             raise ValueError(f"is of {own[0]}, code of one's own; accepted: the file in its run's folder")
         config, diffusion = ModelConfig(**content["model"]), DiffusionConfig(**content["diffusion"])
         identity = {"run": str(said["run"]), "step": int(said["step"]), "weights": str(said["weights"])}
-        arch, decoder = config.architecture(), content["decoder"]
+        arch, decoder, kept = config.architecture(), content["decoder"], content.get("normalization")
+        normalization = None if kept is None else Normalization.model_validate_json(json.dumps(kept))
     except CorruptCheckpoint as error:
         raise InputError(str(error)) from None
     except ValidationError as error:
-        section = ModelConfig if error.title == ModelConfig.__name__ else DiffusionConfig
-        raise InputError(f"{path}: its header says {describe(error, section)}") from None
+        sections = {section.__name__: section for section in (ModelConfig, DiffusionConfig, Normalization)}
+        raise InputError(f"{path}: its header says {describe(error, sections[error.title])}") from None
     except (KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: its header is not that of a run's weights ({error})") from None
     except ValueError as error:
@@ -217,8 +249,11 @@ def _of_copy(path: Path) -> Weights:
         _check(tensors, path, model)
     except ValueError as error:
         raise InputError(str(error)) from None
+    if asked is not None and asked.id != diffusion.id:
+        raise InputError(f"--objective {asked.id}: {path} is of a run of {diffusion.id}, which it says; leave it out")
     model.load_state_dict(tensors, strict=True)
-    return Weights(model.eval(), identity, arch, forward_gmacs(config), diffusion, decoder)
+    gmacs = forward_gmacs(config)
+    return Weights(model.eval(), identity, arch, gmacs, diffusion, decoder, normalization=normalization)
 
 
 def _texts(content: Any) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 Assumed is the official DiT: noise is predicted, in 1000 steps with linear betas, and the last label is the null label
 of guidance. Tensors show none of that: a flow-matching SiT has the very same ones. So what the training script wrote
-beside them (`args`, a configuration, a safetensors header, diffusers' config.json) is asked. Imports no torch.
+beside them (`args`, a configuration, a safetensors header, diffusers' config.json) is asked. Another objective than
+assumed is refused here; who can sample it reads what it is from the same facts. Imports no torch.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from models.dit import DiTConfig
 
 NOISE = ("noise", "eps", "epsilon", "pred_noise", "pred_eps")
-# Key -> what may stand there, beside null; words in lower case.
+# Key -> what may stand there, beside null; words in lower case. Of the objective:
 ASSUMED: dict[str, tuple[object, ...]] = {
     **dict.fromkeys(("prediction", "prediction_type", "pred_type", "parameterization"), NOISE),
     **dict.fromkeys(("model_mean_type", "objective"), (*NOISE, "iddpm", "ddpm", "diffusion")),
@@ -30,7 +31,9 @@ ASSUMED: dict[str, tuple[object, ...]] = {
         ("v_prediction", "v_pred", "predict_v", "predict_velocity", "predict_xstart", "predict_x0", "pred_x0"), (False,)
     ),
     **dict.fromkeys(("flow_matching", "rectified_flow", "use_flow", "rescale_betas_zero_snr"), (False,)),
-    # Of the network, where tensors do not show it.
+}
+# Of the network, where tensors do not show it.
+ASSUMED_NETWORK: dict[str, tuple[object, ...]] = {
     **dict.fromkeys(("use_rope", "use_rmsnorm", "norm_elementwise_affine", "only_cross_attention"), (False,)),
     **dict.fromkeys(("num_vector_embeds", "cross_attention_dim", "caption_channels", "quantization_config"), ()),
     "attention_bias": (True,),
@@ -54,11 +57,13 @@ SIZES = {
     "frequency_embedding_size": "frequency_embedding_size",
 }
 CLASSES = ("num_classes", "n_classes", "num_embeds_ada_norm")
-DROPOUT = ("class_dropout_prob", "class_dropout", "label_dropout", "cfg_dropout")
+DROPOUT = ("class_dropout_prob", "class_dropout", "label_dropout", "cfg_dropout", "cfg_prob")
 PIXELS = ("image_size", "resolution")
 NETWORKS = ("model", "model_name", "model_type", "arch", "architecture")
 # Parts of a configuration that are of something else than the network and its objective.
 OTHERS = ("vae", "autoencoder", "first_stage", "tokenizer", "data", "dataset", "opt", "optim", "optimizer", "ema")
+# Of REPA (arXiv 2410.06940): heads that align features in training, and that sampling does not compute.
+PROJECTORS = "projectors.*"
 WHOLE = ("quantization_config",)  # is there or not, whatever it says
 DEEPEST = 6
 
@@ -70,7 +75,7 @@ def facts_in(content: Any, where: str = "") -> dict[str, Any]:
 
 def _facts(content: Any, where: str, level: int) -> Iterator[tuple[str, Any]]:
     content = vars(content) if isinstance(content, Namespace) else content
-    if not isinstance(content, Mapping) or _key(where) in WHOLE:
+    if not isinstance(content, Mapping) or key_of(where) in WHOLE:
         if where and (content is None or isinstance(content, (str, int, float, list, tuple, Mapping))):
             yield where, content
     elif level < DEEPEST:
@@ -86,7 +91,7 @@ def heads_in(facts: Mapping[str, Any]) -> int | None:
         ValueError: it is no number.
     """
     for name, value in facts.items():
-        if SIZES.get(_key(name)) == "num_heads" and value is not None:
+        if SIZES.get(key_of(name)) == "num_heads" and value is not None:
             number = _number(value)
             if number is None or not number.is_integer() or number < 1:
                 raise ValueError(f"{name} is {value!r}, expected a positive whole number")
@@ -95,26 +100,55 @@ def heads_in(facts: Mapping[str, Any]) -> int | None:
 
 
 def check_objective(facts: Mapping[str, Any]) -> None:
-    """Compare what a checkpoint says of its objective and its kind of network with what is assumed.
+    """Compare what a checkpoint says of its objective with what is assumed.
 
     Raises:
         ValueError: all facts that are otherwise.
     """
-    others = [f"{name} is {value!r}" for name, value in facts.items() if not _is_assumed(_key(name), value)]
+    others = [f"{name} is {value!r}" for name, value in facts.items() if not is_assumed(key_of(name), value)]
+    is_dit = any(key_of(name) in NETWORKS and network_of(value) == "dit" for name, value in facts.items())
+    if PROJECTORS in facts and not is_dit:
+        others.append(f"it has {PROJECTORS}, as REPA's SiT")
     if others:
-        raise ValueError(f"{', '.join(others)}: accepted are weights of a DiT that predicts noise and has a null label")
+        raise ValueError(f"{', '.join(others)}: accepted are weights of a DiT that predicts noise")
 
 
-def _is_assumed(key: str, value: Any) -> bool:
+def check_network(facts: Mapping[str, Any]) -> None:
+    """Compare what a checkpoint says of its network with what is assumed: a DiT's, which a SiT's is too.
+
+    Raises:
+        ValueError: all facts that are otherwise.
+    """
+    others = [f"{name} is {value!r}" for name, value in facts.items() if not _is_network(key_of(name), value)]
+    if others:
+        raise ValueError(f"{', '.join(others)}: accepted are weights of a DiT or a SiT that has a null label")
+
+
+def network_of(value: Any) -> str | None:
+    """`dit` or `sit`, as in "DiT-XL/2" or "models.SiT_XL_2"; None if it is neither, or says nothing."""
+    found = re.search(r"(?:^|[./:\\])(dit|sit)", str(value), re.IGNORECASE)
+    return found[1].lower() if found else None
+
+
+def is_assumed(key: str, value: Any) -> bool:
+    """Whether a fact is as of the official DiT, or not of the objective at all."""
     if value is None:
         return True
     if key in ASSUMED:
         return any(_equal(value, accepted) for accepted in ASSUMED[key])
     if key in NETWORKS and isinstance(value, str):
-        return bool(re.search(r"(^|[./:\\])dit", value, re.IGNORECASE))
-    if key in DROPOUT:  # without it there is no null label
-        return (_number(value) or 0) > 0
+        return network_of(value) == "dit"
     return key != "_class_name" or "flow" not in str(value).lower()
+
+
+def _is_network(key: str, value: Any) -> bool:
+    if value is None:
+        return True
+    if key in ASSUMED_NETWORK:
+        return any(_equal(value, accepted) for accepted in ASSUMED_NETWORK[key])
+    if key in NETWORKS and isinstance(value, str):
+        return network_of(value) is not None
+    return key not in DROPOUT or (_number(value) or 0) > 0  # without it there is no null label
 
 
 def check_sizes(facts: Mapping[str, Any], arch: DiTConfig) -> None:
@@ -124,7 +158,7 @@ def check_sizes(facts: Mapping[str, Any], arch: DiTConfig) -> None:
         ValueError: the first fact that is otherwise.
     """
     for name, value in facts.items():
-        key = _key(name)
+        key = key_of(name)
         if value is None:
             continue
         if key in SIZES and not _equal(value, ours := getattr(arch, SIZES[key])):
@@ -149,7 +183,8 @@ def _check_classes(name: str, value: Any, rows: int) -> None:
         raise ValueError(f"{name} is {value!r}, but {table} has {rows} rows; accepted: {rows - 1} and the null label")
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
+    """`num_classes` of "args.model.num_classes"."""
     return name.rpartition(".")[2].lower()
 
 
@@ -171,4 +206,8 @@ def _equal(value: Any, accepted: object) -> bool:
     if isinstance(accepted, bool):  # a flag may be 0 or 1
         return value == accepted or str(value).lower() == str(accepted).lower()
     number = _number(value)
-    return number is not None and isinstance(accepted, (int, float)) and math.isclose(number, accepted, rel_tol=1e-3)
+    if number is None or not isinstance(accepted, (int, float)):
+        return False
+    if isinstance(accepted, int):  # 1000 classes and the 1001 rows of their table are not the same
+        return number == accepted
+    return math.isclose(number, accepted, rel_tol=1e-3)

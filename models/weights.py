@@ -7,13 +7,14 @@ along is run (`models.tensor_files`).
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.checkpoint_facts import check_objective, check_sizes, facts_in, heads_in
+from models.checkpoint_facts import PROJECTORS, check_network, check_objective, check_sizes, facts_in, heads_in
 from models.dit import SIZES, DiTConfig
 from models.registry import configure
 
@@ -22,10 +23,14 @@ if TYPE_CHECKING:
 
     from models.transformer import DiT
 
+log = logging.getLogger(__name__)
+
 OFFICIAL = ("DiT-XL/2-256", "DiT-XL/2-512")
 DIFFUSERS_CLASSES = ("DiTTransformer2DModel", "OfficialDiTTransformer2DModel", "Transformer2DModel")
 DIFFUSERS_PIPELINES = ("DiTPipeline",)
 DIFFUSERS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+# Of a training checkpoint without an average: where its weights are.
+TRAINED = ("state_dict", "model_state_dict", "model")
 MOST_PATCHES = 512  # a side, of a position table that is computed
 # What names of tensors have in them -> the model option that they come from, of which tensors do not show everything.
 OF_OPTIONS = {
@@ -40,19 +45,27 @@ ACCEPTED = (
 )
 
 
-def load_pretrained(name_or_path: str | Path, offline: bool = False, num_heads: int | None = None) -> DiT:
+def load_pretrained(
+    name_or_path: str | Path,
+    offline: bool = False,
+    num_heads: int | None = None,
+    accept: Callable[[Mapping[str, Any]], object] = check_objective,
+) -> DiT:
     """A DiT with weights from a file, in evaluation mode, float32, on the CPU.
 
     Args:
         name_or_path: `DiT-XL/2-256` or `DiT-XL/2-512`, the authors' checkpoints; a .pt or .pth file of the official
-            layout (a state dict, or a training checkpoint, whose `ema` is taken); a .safetensors file of the same
-            names, such as a run's checkpoints/ema-*.safetensors; or a folder that diffusers saved.
+            layout (a state dict, or a training checkpoint, whose `ema` is taken if it has one); a .safetensors file of
+            the same names, such as a run's checkpoints/ema-*.safetensors; or a folder that diffusers saved.
         offline: never fetch a checkpoint that is not in the cache.
         num_heads: attention heads, which leave no trace in the tensors; default: those of the paper's model of the
             same width, or what diffusers' configuration says.
+        accept: is told what the file says of itself, before anything is built, and raises ValueError to refuse it;
+            default: another objective than the official DiT's is refused.
 
     The last row of the label table is taken as the null label of guidance. Of a diffusers model the weights are
-    taken, and the timestep frequencies and norms are the official code's.
+    taken, and the timestep frequencies and norms are the official code's. Of REPA's checkpoints the projectors are
+    ignored, with a warning.
 
     Raises:
         ValueError: not a checkpoint, one that would run code, that is damaged, quantised or not finite, that says that
@@ -68,7 +81,8 @@ def load_pretrained(name_or_path: str | Path, offline: bool = False, num_heads: 
             weights, facts = _read_file(path)
         else:
             raise ValueError(f"a {path.suffix or 'nameless'} file is none of the accepted: {ACCEPTED}")
-        check_objective(facts)
+        accept(facts)
+        check_network(facts)
         model = _build(infer_architecture(weights, num_heads or heads_in(facts)), weights)
         check_sizes(facts, model.arch)
         return model
@@ -212,7 +226,10 @@ def _locate(name_or_path: str | Path, offline: bool) -> Path:
 
 
 def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a file, finite floats all, and what it says beside them; of a training checkpoint the EMA's."""
+    """The tensors of a file, finite floats all, and what it says beside them; of a training checkpoint the EMA's.
+
+    The names are those of the network itself, and REPA's projectors are not among them.
+    """
     from models.tensor_files import check_finite, check_floats, read_pickle, read_safetensors
 
     if path.suffix == ".safetensors":
@@ -221,9 +238,8 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     else:
         content = read_pickle(path)
         facts = facts_in(content)
-    if isinstance(content, dict) and isinstance(content.get("ema"), dict):
-        content = content["ema"]
-    expected = "expected a state dict or a checkpoint with one in `ema`"
+    content = _network_in(content, path)
+    expected = f"expected a state dict or a checkpoint with one in `ema` or {', '.join(f'`{key}`' for key in TRAINED)}"
     if not isinstance(content, dict):
         raise ValueError(f"holds a {type(content).__name__}, {expected}")
     try:
@@ -231,7 +247,51 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except ValueError as error:
         raise ValueError(f"{error}; {expected}") from None
     check_finite(content)
-    return {str(key): value for key, value in content.items()}, facts
+    weights = _without_prefix({str(key): value for key, value in content.items()})
+    ignored = [key for key in weights if key.startswith(PROJECTORS.removesuffix("*"))]
+    if ignored:
+        log.warning("%s: %s: %d tensors ignored, which sampling does not need", path, PROJECTORS, len(ignored))
+        facts[PROJECTORS] = len(ignored)
+    return {key: value for key, value in weights.items() if key not in ignored}, facts
+
+
+def _network_in(content: Any, path: Path) -> Any:
+    """Of a training checkpoint the average of the weights; without one, with a warning, what is trained."""
+    if not isinstance(content, dict):
+        return content
+    dicts = {key: value for key, value in content.items() if isinstance(value, dict)}
+    networks = [key for key, value in dicts.items() if key == "ema" or _has_tensors(value)]
+    averages = [key for key in networks if "ema" in str(key).lower()]
+    if len(averages) > 1:
+        raise ValueError(f"has the averages {', '.join(averages)}; accepted: one, in a file of its own")
+    if averages:
+        return content[averages[0]]
+    for key in TRAINED:
+        if key in networks:
+            if key != "state_dict":  # may be anything, an average too
+                log.warning("%s: has no averaged weights (`ema`); those of `%s` are taken", path, key)
+            return content[key]
+    return content
+
+
+def _has_tensors(content: dict[Any, Any]) -> bool:
+    import torch
+
+    return any(isinstance(value, torch.Tensor) for value in content.values())
+
+
+def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names without what wrappers put before them, such as `module.`; of an average among several networks its own."""
+    first = "x_embedder.proj.weight"
+    prefixes = [key.removesuffix(first) for key in weights if key.endswith(f".{first}")]
+    if first in weights or not prefixes:
+        return weights
+    averages = [prefix for prefix in prefixes if "ema" in prefix.lower()] if len(prefixes) > 1 else prefixes
+    if len(averages) != 1:
+        raise ValueError(f"has several networks: {', '.join(prefixes)}; accepted: one, or one average (ema) among them")
+    others = tuple(prefix for prefix in prefixes if prefix not in averages)
+    own = {key: value for key, value in weights.items() if not others or not key.startswith(others)}
+    return {key.removeprefix(averages[0]): value for key, value in own.items()}
 
 
 def _read_folder(folder: Path, num_heads: int | None) -> tuple[dict[str, Tensor], dict[str, Any]]:

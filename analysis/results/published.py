@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.errors import ResultsError
 from analysis.results.csv_text import read_csv
-from analysis.results.run_folders import EVALUATION_KEY_TYPES, KNOB_DEFAULTS, OPTIMISATION_TYPES
+from analysis.results.run_folders import EVALUATION_KEY_TYPES, IDDPM, KNOB_DEFAULTS, OPTIMISATION_TYPES
 from analysis.results.sampled import GUIDANCE
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ CONDITIONS_TABLE = "dit_tables_conditions"
 
 METRICS = ("fid", "sfid", "inception_score", "precision", "recall")
 # What was trained, and on what: evaluations of anything else have no published row to be near to.
-SUBJECT = ("model", "block", "data")
+SUBJECT = ("model", "block", "objective", "data")
 # What the papers did without; how a run takes what is not finite is of no concern to them.
 KNOBS = {name: value for name, value in KNOB_DEFAULTS.items() if name != "non_finite"}
 # What else must be as published: of the training (gmacs tells a model whose sizes a recipe overrides), ...
@@ -54,7 +54,7 @@ DECODERS = {"ft-mse": "stabilityai/sd-vae-ft-mse", "ft-ema": "stabilityai/sd-vae
 GMACS_ROUNDING = 0.01  # the paper prints two decimals, and truncates one of them
 # Of the columns of results/published, all tables together.
 PUBLISHED_TYPES = {
-    **dict.fromkeys(("table", "model", "block", STATISTICS, "source"), "str"),
+    **dict.fromkeys(("table", "model", "block", "objective", STATISTICS, "source"), "str"),
     **dict.fromkeys(("image_size", "train_steps_k", "batch_size"), "Int64"),
     **dict.fromkeys(("gmacs", "params_m", "cfg_scale", "fid50k", *METRICS), "float64"),
     **OPTIMISATION_TYPES,
@@ -81,14 +81,16 @@ def published(name: str) -> pd.DataFrame:
 
 
 def published_evaluations() -> pd.DataFrame:
-    """Every published row of a DiT: `SUBJECT`, `CONDITIONS`, `METRICS` (empty where not reported), source.
+    """Every published row of a DiT or a SiT: `SUBJECT`, `CONDITIONS`, `METRICS` (empty where not reported), source.
+
+    A SiT is the network of the DiT of its size with another objective.
 
     The scores are in the tables of `results/published`, with some of their conditions; the others are in
     dit_tables_conditions.csv. A row that repeats another table's is left out.
     """
     conditions = published(CONDITIONS_TABLE).drop(columns="source").to_dict("records")
     rows: Any = pd.concat([_with_conditions(table) for table in conditions], ignore_index=True)
-    rows["model"] = rows["model"].str.removesuffix("-G")
+    rows["model"] = rows["model"].str.removesuffix("-G").str.replace("SiT-", "DiT-")
     rows = rows.loc[rows["model"].str.startswith("DiT-") & rows["decoder"].isin(list(DECODERS))]
     guidance_scale = rows["cfg_scale"].fillna(1.0)
     rows = rows.assign(
@@ -212,7 +214,10 @@ def _evaluations(tables: Tables) -> pd.DataFrame:
 def _records(evaluations: pd.DataFrame) -> list[dict[Any, Any]]:
     columns = [*IDENTITY, *SUBJECT, *TRAINING, *EVALUATION_KEY_TYPES, STATISTICS, *METRICS]
     unsaid = {name: value for name, value in KNOBS.items() if name not in evaluations.columns}
-    return evaluations.assign(**unsaid).reindex(columns=columns).to_dict("records")
+    found = evaluations.assign(**unsaid).reindex(columns=columns)
+    # Tables of earlier versions do not name it.
+    found["objective"] = found["objective"].astype("object").fillna(IDDPM)
+    return found.to_dict("records")
 
 
 def _of_same_subject(evaluation: dict[Any, Any], paper: list[dict[Any, Any]]) -> list[dict[Any, Any]]:

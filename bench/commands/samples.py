@@ -11,6 +11,7 @@ import typer
 
 from bench.commands.options import DeviceOption, OfflineOption, PrecisionOption
 from bench.errors import InputError
+from bench.objectives import OBJECTIVES
 from bench.samplers import SAMPLERS, Labels
 from bench.stopping import StopRequest
 
@@ -42,6 +43,19 @@ def sample(
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Of the sampler, such as eta=0.5.")
     ] = None,
     sampling_steps: Annotated[int, typer.Option(min=2, max=100_000, help="Steps of the sampler.")] = 250,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Of a file that does not say how it was trained: {', '.join(OBJECTIVES.builtin)}, or the path of "
+            f"your own, module:Name; default: {next(iter(OBJECTIVES.builtin))}."
+        ),
+    ] = None,
+    objective_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="Of the objective, such as network_time=data-at-1 for SiT's own weights."
+        ),
+    ] = None,
     guidance_scale: Annotated[float, typer.Option(min=0, help="1: no guidance.")] = 1.0,
     guidance_channels: Annotated[int, typer.Option(min=1, help="Guided channels; the paper's code guides 3 of 4.")] = 3,
     guidance_interval: Annotated[
@@ -77,13 +91,16 @@ def sample(
     stop = StopRequest().on(signal.SIGUSR2, signal.SIGTERM)
     if out.suffix != ".npy":
         raise InputError(f"--out {out}: accepted: a .npy file; `ditbench export-samples` makes .npz and PNG of it")
-    options = _options(sampler_option or [])
+    options = _options("--sampler-option", sampler_option or [], "eta=0.5")
+    objective_options = _options("--objective-option", objective_option or [], "network_time=data-at-1")
+    if objective_options and objective is None:
+        raise InputError("--objective-option: of which --objective? It is missing")
     if guidance_scale == 1 and (guidance_interval or guide or guide_step):
         raise InputError("--guidance-scale: 1 is no guidance, which needs no interval and no guide; accepted: another")
-    from bench.data.decoders import load_decoder
+    from bench.data.decoders import load_decoder, of_normalized
     from bench.parallel import joined, prepare_device
     from bench.provenance import commit
-    from bench.recipe import by_flag, parse_evaluation
+    from bench.recipe import by_flag, parse_diffusion, parse_evaluation
     from bench.sample import Sampling, make_samples
     from bench.samplers.guide import sampling_gmacs
     from bench.weights import load_weights_of
@@ -104,9 +121,10 @@ def sample(
         batch_size=batch_size,
         decode_batch_size=decode_batch_size,
     )
+    asked = None if objective is None else parse_diffusion(objective, objective_options)
     with joined(device) as ranks:
         torch_device = prepare_device(device, precision, ranks.local_rank)
-        source = load_weights_of(weights, step, offline, ema)
+        source = load_weights_of(weights, step, offline, ema, asked)
         evaluation = evaluation.model_copy(update={"decoder": decoder or source.decoder})
         from bench.score.evaluate import sampling_key
 
@@ -121,10 +139,12 @@ def sample(
         if decode.latent_channels not in (None, channels):
             given = f"--decoder {decode.id}: is for other latents"
             raise InputError(f"{given} ({decode.latent_channels} channels); {weights} makes {channels} channels")
+        decode, normalized = of_normalized(decode, source.normalization)
         made_from = {
             **source.identity,
             "seed": seed,
             **sampling_key(evaluation, source.diffusion, decode.id),
+            **normalized,
             "guide": guided_by,
             "sampling_gmacs": sampling_gmacs(evaluation, source.diffusion, source.gmacs),
             "commit": commit(),
@@ -186,7 +206,7 @@ def _checked(
     return f"step {its_step}", lambda: load_guide(by, offline, ema).model  # of the same average, as in a recipe
 
 
-def _options(texts: list[str]) -> dict[str, Any]:
+def _options(flag: str, texts: list[str], example: str) -> dict[str, Any]:
     """`KEY=VALUE` as a recipe would hold it."""
     from bench.schema import parse_yaml
 
@@ -194,11 +214,11 @@ def _options(texts: list[str]) -> dict[str, Any]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals:
-            raise InputError(f"--sampler-option {text}: accepted: KEY=VALUE, such as eta=0.5")
+            raise InputError(f"{flag} {text}: accepted: KEY=VALUE, such as {example}")
         try:
             options[key] = parse_yaml(value)
         except ValueError as error:
-            raise InputError(f"--sampler-option {text}: {error}") from None
+            raise InputError(f"{flag} {text}: {error}") from None
     return options
 
 

@@ -28,7 +28,8 @@ class DatasetFacts(NamedTuple):
     """What recipes and plans are checked against.
 
     `shape` is (C, *spatial) as the model sees it, `image_shape` (C, H, W) of a sample as it is stored; `latents` need
-    an autoencoder between the two, and a reference that the recipe names.
+    an autoencoder between the two, and a reference that the recipe names; `normalized`: the model sees them per
+    channel less the data set's mean and divided by its standard deviation (`bench.data.normalization`).
     """
 
     length: int
@@ -36,6 +37,7 @@ class DatasetFacts(NamedTuple):
     image_shape: tuple[int, int, int]
     num_classes: int
     latents: bool = False
+    normalized: bool = False
 
 
 class Dataset(Protocol):

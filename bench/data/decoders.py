@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from bench.data.latent_index import LatentIndex, check_decoder
+from bench.data.normalization import Normalization
 from bench.data.pixels import check_finite, to_uint8
 from bench.recipe import EvaluationConfig
 
@@ -37,6 +39,36 @@ class Pixels:
     def decode(self, x: Tensor) -> Tensor:
         check_finite(x, "images")
         return to_uint8(x).cpu()
+
+
+@dataclass(frozen=True)
+class OfNormalized:
+    """The same for a model of normalised latents.
+
+    Its `id` is the decoder's own: how a run's latents are normalised is a matter of its recipe, as the model is.
+    """
+
+    decoder: Decoder
+    normalization: Normalization
+
+    @property
+    def id(self) -> str:
+        return self.decoder.id
+
+    @property
+    def latent_channels(self) -> int | None:
+        return self.decoder.latent_channels
+
+    def decode(self, x: Tensor) -> Tensor:
+        mean, std = self.normalization.tensors(x.device)
+        return self.decoder.decode(x.float() * std + mean)
+
+
+def of_normalized(decoder: Decoder, normalization: Normalization | None) -> tuple[Decoder, dict[str, str]]:
+    """The decoder of latents that a model saw so normalised, if they were, and what samples say of that."""
+    if normalization is None:
+        return decoder, {}
+    return OfNormalized(decoder, normalization), {"normalization": normalization.id}
 
 
 def load_decoder(

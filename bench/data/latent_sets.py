@@ -29,13 +29,14 @@ class LatentOptions:
     """Latents are in the folder `name` of the data root; `vae` is the autoencoder that made them.
 
     Those of one's own images, or of a part of ImageNet, need all keys; of the data sets with a name, the others are
-    known.
+    known. `normalize`: the model sees (z - mean) / std, per channel, with the data set's mean and standard deviation.
     """
 
     vae: str | None = None
     length: int | None = None
     num_classes: int | None = None
     image_size: int | None = None
+    normalize: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,23 +48,27 @@ class LatentSet:
 
     def facts(self, name: str, options: LatentOptions) -> DatasetFacts:
         self._check(name, options)
-        return self.known or latent_facts(options.length or 0, options.num_classes or 0, options.image_size or 0)
+        own = (options.length or 0, options.num_classes or 0, options.image_size or 0)
+        return (self.known or latent_facts(*own))._replace(normalized=options.normalize)
 
     def load(self, name: str, options: LatentOptions, device: torch.device) -> Latents:
         from bench.data.latent_index import data_root
         from bench.data.latents import Latents
 
         self.check_ready(name, options)
-        return Latents(data_root() / name, device)
+        return Latents(data_root() / name, device, options.normalize)
 
     def reference(self, name: str, options: LatentOptions) -> Reference:
         raise AssertionError("samples of latents are compared with the reference that the recipe names")
 
     def check_ready(self, name: str, options: LatentOptions) -> None:
         from bench.data.latent_index import check, data_root, read_index
+        from bench.data.normalization import normalization_of
 
-        facts = self.facts(name, options)
-        check(read_index(data_root() / name), facts.length, facts.num_classes, facts.image_shape[1], str(options.vae))
+        facts, index = self.facts(name, options), read_index(data_root() / name)
+        check(index, facts.length, facts.num_classes, facts.image_shape[1], str(options.vae))
+        if options.normalize:
+            normalization_of(index, data_root() / name)
 
     def _check(self, name: str, options: LatentOptions) -> None:
         sizes: dict[str, Any] = {key: getattr(options, key) for key in ("length", "num_classes", "image_size")}

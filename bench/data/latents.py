@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bench.data.latent_index import AGAIN, INDEX, LOG_VARIANCE_RANGE, LatentIndex, Shard, file_sha256, read_index
 from bench.data.moments import NO_NPY, Moments, all_finite, open_shard
+from bench.data.normalization import normalization_of
 from bench.errors import InputError
 
 # Float sums of the same numbers may differ in their last digits between versions of numpy.
@@ -26,14 +27,15 @@ MAX_PENDING = 4
 class Latents:
     """Training data (a `bench.data.Dataset`): every batch is a new draw from the posteriors of its images."""
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    def __init__(self, folder: Path, device: torch.device, normalize: bool = False) -> None:
         """Open a folder for training on `device`; moments stay on disk, in the page cache if they fit.
 
         Every file is read once, for its checksum: 42 GB of ImageNet at 256 pixels, by as many threads as there are
-        cores.
+        cores. `normalize`: less the data set's mean, divided by its standard deviation, per channel.
 
         Raises:
-            InputError: a file is missing, damaged, not finite, or not what index.json says; it is named.
+            InputError: a file is missing, damaged, not finite, or not what index.json says; it is named. Or a channel
+                that is to be normalised does not vary.
         """
         self.index = read_index(folder)
         self.num_classes = self.index.num_classes
@@ -43,13 +45,20 @@ class Latents:
         check_shards(folder, self.index)
         self._labels = torch.from_numpy(_read_labels(folder, self.index)).long()
         self._device = device
+        self._normalization: tuple[Tensor, Tensor] | None = None
+        if normalize:
+            from bench.data.shards import check_statistics  # imports diffusers, which nothing else here needs
+
+            self._normalization = normalization_of(self.index, folder).tensors(device)
+            check_statistics(folder, self.index)
         self._pending: dict[bytes, _Reading] = {}
 
     def __len__(self) -> int:
         return self.index.count
 
     def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draws from the posteriors of `indices[share]`, each flipped or not: x (N, C, h, w) float32, scaled; y (N,).
+        """Draws from the posteriors of `indices[share]`, each flipped or not: x (N, C, h, w) float32, scaled,
+        and normalised if asked for; y (N,).
 
         Args:
             indices: of the whole batch, (B,) int64 on the CPU.
@@ -70,6 +79,9 @@ class Latents:
         mean, log_variance = chosen.float().chunk(2, dim=1)
         std = log_variance.clamp_(*LOG_VARIANCE_RANGE).mul_(0.5).exp_()
         x = noise.mul_(std).add_(mean).mul_(self.index.scale_factor)
+        if self._normalization is not None:
+            mean, std = self._normalization
+            x.sub_(mean).div_(std)
         return x, self._labels[own].to(self._device, non_blocking=True)
 
     def read_ahead(self, indices: Tensor) -> None:

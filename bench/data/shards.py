@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from bench.data.latent_index import (
+    AGAIN,
     INDEX,
     LABELS,
     LOG_VARIANCE_RANGE,
@@ -200,7 +201,8 @@ def write_index(out: Path, settings: Settings, classes: tuple[str, ...], records
     channels, height, width = settings.latent_shape
     moments_shape = (2, 2 * channels, height, width)
     moments = Moments([open_shard(out / shard.file, shard.count, moments_shape) for shard in shards])
-    mean, std = _statistics(records, count * 2 * height * width, settings.scale_factor)
+    sums = [(record.mean_sum, record.square_sum, record.variance_sum) for record in records]
+    mean, std = _statistics(sums, count * 2 * height * width, settings.scale_factor)
     index = LatentIndex(
         name=shown(out.resolve().name),
         count=count,
@@ -224,6 +226,8 @@ def write_index(out: Path, settings: Settings, classes: tuple[str, ...], records
 
 
 T = TypeVar("T", bound=Stored)
+# Of a shard: `mean_sum`, `square_sum` and `variance_sum` of its record.
+Sums = tuple[tuple[float, ...], ...]
 
 
 def _parse(schema: type[T], path: Path) -> T | None:
@@ -242,7 +246,7 @@ def _save_array(path: Path, array: NDArray[Any]) -> None:
     replace(path, write)
 
 
-def _sums(moments: NDArray[np.float16]) -> tuple[tuple[float, ...], ...]:
+def _sums(moments: NDArray[np.float16]) -> Sums:
     """Of (n, 2, 2C, h, w): sums of the means, of their squares and of the variances, per channel."""
     channels = moments.shape[2] // 2
     sums = np.zeros((3, channels))
@@ -254,14 +258,32 @@ def _sums(moments: NDArray[np.float16]) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(row) for row in sums.tolist())
 
 
-def _statistics(records: list[ShardRecord], n: int, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(sums: list[Sums], n: int, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of scaled samples of the posteriors, by the law of total variance."""
-    means, squares, variances = (
-        np.sum([getattr(record, key) for record in records], axis=0) / n
-        for key in ("mean_sum", "square_sum", "variance_sum")
-    )
+    means, squares, variances = np.sum(sums, axis=0) / n
     std = np.sqrt(squares - means**2 + variances)
     return tuple((scale * means).tolist()), tuple((scale * std).tolist())
+
+
+def check_statistics(folder: Path, index: LatentIndex) -> None:
+    """Compare `mean` and `std` of index.json with what its shards give: their records say it, else they are summed.
+
+    Raises:
+        InputError: they are of other latents, or a shard without a record cannot be read.
+    """
+
+    def sums(shard: Shard) -> Sums:
+        record = _parse(ShardRecord, (folder / shard.file).with_suffix(".json"))
+        if record is not None and record.sha256 == shard.sha256:
+            return record.mean_sum, record.square_sum, record.variance_sum
+        return _sums(open_shard(folder / shard.file, shard.count, index.moments_shape))
+
+    _, height, width = index.latent_shape
+    n = index.count * 2 * height * width
+    mean, std = _statistics([sums(shard) for shard in index.shards], n, index.scale_factor)
+    for key, found, stored in (("mean", mean, index.mean), ("std", std, index.std)):
+        if len(found) != len(stored) or not np.allclose(found, stored, rtol=1e-6, atol=1e-6 * max(std)):
+            raise InputError(f"{folder / INDEX}: {key}: {list(stored)}, but its shards give {list(found)}; {AGAIN}")
 
 
 def _joined(versions: list[dict[str, str]]) -> dict[str, str]:

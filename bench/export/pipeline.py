@@ -118,6 +118,8 @@ def _check(recipe: Recipe, run: Path) -> None:
         raise InputError(
             f"{where}: data.name: {recipe.data.name} are pixels; accepted: runs on latents, which DiTPipeline decodes"
         )
+    if recipe.data.facts.normalized:
+        raise InputError(f"{where}: data.normalize: true; DiTPipeline only scales latents before it decodes them")
     diffusion = recipe.diffusion
     if diffusion.objective != "iddpm" or not diffusion.non_default().keys() <= EXPORTED:
         raise InputError(

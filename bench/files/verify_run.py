@@ -20,6 +20,7 @@ import torch
 from bench.averages import kept_weights, name_of
 from bench.data.decoders import Pixels
 from bench.data.images import open_images
+from bench.data.normalization import KEPT, read_kept
 from bench.errors import InputError, RunError
 from bench.files.checkpoint import CorruptCheckpoint, load_tensors
 from bench.files.run_folder import average_paths, is_finished, read_config, read_content, weights_path
@@ -48,6 +49,8 @@ def verify_run(folder: Path) -> Iterator[Check]:
     recipe = read_config(folder)
     yield _identity(recipe, folder)
     yield from _weights(recipe, folder)
+    if recipe.data.facts.normalized:
+        yield _normalization(folder)
     wanted = recipe.wanted_scores()
     for name, steps in (("train.jsonl", _logged_steps(recipe)), (EVALS, recipe.train.kept_steps())):
         if (folder / name).exists() or is_finished(folder):
@@ -99,6 +102,15 @@ def _weights(recipe: Recipe, folder: Path) -> Iterator[Check]:
             f"{checkpoints}: {len(wanted)} kept weights of {len(kept)} steps",
             [f"{path}: missing, and the run is finished" for path in missing],
         )
+
+
+def _normalization(folder: Path) -> Check:
+    try:
+        read_kept(folder)
+        problems = []
+    except InputError as error:
+        problems = [str(error)]
+    return f"{folder / KEPT}: mean and std of its latents by their checksum", problems
 
 
 def _logged_steps(recipe: Recipe) -> list[int]:

@@ -14,9 +14,10 @@ from torch import nn
 import models
 from bench.averages import EMA, name_of, snapshots_in
 from bench.data import DATA, PixelDataset, data_part
-from bench.data.decoders import load_decoder
+from bench.data.decoders import load_decoder, of_normalized
 from bench.data.images import open_images
 from bench.data.latent_index import data_root, read_index
+from bench.data.normalization import kept_of
 from bench.errors import InputError, RunError
 from bench.files.atomic import wait_for_file
 from bench.files.checkpoint import CorruptCheckpoint
@@ -59,13 +60,14 @@ def evaluate(
     # All that scoring needs is made ready first, before hours of sampling.
     latents = read_index(data_root() / recipe.data.name) if recipe.data.facts.latents else None
     decoder = load_decoder(evaluation, device, execution.offline, latents)
+    decoder, normalized = of_normalized(decoder, kept_of(recipe.data, folder))
     scorer = _scorer(recipe, evaluation, study_folder, device, execution)
     guide = guide_of_recipe(recipe, evaluation, execution.offline)
     sampled = sampling_key(evaluation, recipe.diffusion, decoder.id, guide)
     key = {"step": step, "weights": name_of(evaluation.ema), **sampled}
     gmacs = sampling_gmacs(evaluation, recipe.diffusion, forward_gmacs(recipe.model))
     made_of_snapshots = snapshots_in(evaluation.ema, recipe.train, step)
-    facts = {**made_of_snapshots, "sampling_gmacs": gmacs, "commit": commit()}
+    facts = {**made_of_snapshots, **normalized, "sampling_gmacs": gmacs, "commit": commit()}
     path = samples_path(folder, step, score.samples)
     speed = make_samples(
         path,

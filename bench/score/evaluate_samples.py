@@ -103,7 +103,9 @@ def evaluate_samples(
         raise InputError(f"{samples}: {count} samples cannot be scored ({error})") from None
     if not ranks.is_first:
         return {}
-    made_from = {key: value for key, value in read_made_from(samples, content_hash, say).items() if key != "commit"}
+    made_from = read_made_from(samples, content_hash, say)
+    for key in ("commit", "normalization"):  # no part of a score's key: the latter is a matter of the run's recipe
+        made_from.pop(key, None)
     row = {
         **made_from,
         "samples": shown(str(samples)),

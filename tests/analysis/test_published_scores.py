@@ -34,6 +34,7 @@ from analysis.results.published import (
 from analysis.results.tables import Tables, load
 from bench.flops import forward_gmacs
 from bench.recipe import Recipe
+from bench.samplers.guide import forward_passes
 from sweeps.cluster import load_cluster
 from sweeps.expand import load_sweep
 from sweeps.planning.plan import plan
@@ -113,6 +114,30 @@ def test_the_difference_to_the_published_score(tmp_path: Path) -> None:
     assert row["source"] == "Peebles & Xie 2022 (arXiv:2212.09748) Table 4"
 
 
+# As `bench` writes an evaluation by SiT's protocol: DiT's networks with another objective and sampler.
+OF_SIT = {"objective": "flow", "sampler": "sde", "decoder": FT_EMA}
+
+
+@pytest.mark.parametrize(
+    ("model", "gmacs", "step", "fid"),
+    [
+        ("DiT-B/2", 23.01, 400_000, 33.0),
+        ("DiT-L/2", 80.71, 400_000, 18.8),
+        ("DiT-XL/2", 118.638, 400_000, 17.2),
+        ("DiT-XL/2", 118.638, 7_000_000, 8.3),
+    ],
+)
+def test_a_flow_is_compared_with_sit_and_not_with_dit(model: str, gmacs: float, step: int, fid: float) -> None:
+    ours = external(model=model, gmacs=gmacs, step=step, **OF_SIT)
+    assert compared_evaluations(ours)["published"].tolist() == [fid]
+    for change in ({"sampler": "heun", "sampling_steps": 125}, {"sampler": "sde norm=0.5"}, {"decoder": FT_MSE}):
+        assert compared_evaluations(ours.assign(**change)).empty
+        assert len(near_misses_of_evaluations(ours.assign(**change)))
+    # Whatever agrees besides, another objective is another model.
+    assert compared_evaluations(external(model=model, gmacs=gmacs, step=step, objective="flow")).empty
+    assert compared_evaluations(ours.assign(objective="iddpm")).empty
+
+
 # Typed from the paper: step, guidance, decoder -> FID, sFID, IS, precision, recall, and the table.
 XL2 = [
     ({"step": 400_000}, [19.47], 4),
@@ -160,7 +185,8 @@ def test_every_model_as_counted_is_the_published_one() -> None:
         )
         assert compared_evaluations(mine)["published"].tolist() == [row["fid50k"]]
     assert len(table) == 19
-    assert len(published_evaluations()) == len(table) + 7
+    of_dit = published_evaluations().query("objective == 'iddpm'")
+    assert len(of_dit) == len(table) + 7
 
 
 def test_scores_that_were_not_computed_have_no_row() -> None:
@@ -359,7 +385,7 @@ def evaluations_of(recipe: Recipe) -> pd.DataFrame:
     named |= {"extractor": f"{scoring.extractor}-01234567", "weights": "ema"}
     training = {name: getattr(train, name) for name in PAPERS_TRAINING}
     model = {"model": recipe.model.name, "block": recipe.model.architecture().block, "data": recipe.data.name}
-    training["gmacs"] = forward_gmacs(recipe.model)
+    training["gmacs"], model["objective"] = forward_gmacs(recipe.model), recipe.diffusion.id
     rows = [{**model, **training, **key, **named, "step": step, "label": recipe.label} for step in train.kept_steps()]
     return pd.DataFrame(rows).assign(**dict.fromkeys(METRICS, 1.0))
 
@@ -405,7 +431,27 @@ def test_the_long_runs_pass_the_published_scores(name: str, steps: int, scores: 
     assert compared_evaluations(guided)["metric"].tolist() == list(METRICS)
 
 
-@pytest.mark.parametrize("name", ["scaling", "blocks", "xl2-long", "xl2-512"])
+def test_sits_study_ends_at_its_published_scores_by_the_sde() -> None:
+    recipes = load_sweep(SWEEPS / "sit.yaml").recipes
+    rows = pd.concat([evaluations_of(recipe) for recipe in recipes])
+    found = compared_evaluations(rows)
+    assert dict(zip(found["label"], found["published"], strict=True)) == {
+        "SiT-B/2": 33.0,
+        "SiT-L/2": 18.8,
+        "SiT-XL/2": 17.2,
+    }
+    assert set(found["step"]) == {400_000}
+    dits = {recipe.model.name: recipe for recipe in load_sweep(SWEEPS / "scaling.yaml").recipes}
+    for recipe in recipes:
+        assert recipe.train == dits[recipe.model.name].train  # the training differs in the objective alone
+        assert recipe.model == dits[recipe.model.name].model
+        sde, ode = recipe.evaluations
+        calls = [forward_passes(evaluation, recipe.diffusion, 1.0) for evaluation in (sde, ode)]
+        assert [sde.sampler_id, ode.sampler_id, *calls] == ["sde", "heun", 250, 250]
+        assert [score.step for score in recipe.wanted_scores() if score.name] == [400_000]
+
+
+@pytest.mark.parametrize("name", ["scaling", "blocks", "xl2-long", "xl2-512", "sit"])
 def test_headers_say_what_is_planned_and_published(name: str) -> None:
     path = SWEEPS / f"{name}.yaml"
     header = path.read_text(encoding="utf-8").partition("\nname:")[0].replace("\n#", "")
@@ -423,5 +469,6 @@ def test_headers_say_what_is_planned_and_published(name: str) -> None:
         evaluations = pd.concat([evaluations, last, *guided])
         assert f"{2 * committed['scoring_gpu_hours'] / committed['runs'][0]['scores_left']:.0f} GPU-hours." in header
     rows = compared_evaluations(evaluations)
-    assert len(rows) >= 4
-    assert all(f" {value:.2f}" in header for value in rows["published"])
+    assert len(rows) >= (3 if name == "sit" else 4)
+    digits = 1 if name == "sit" else 2  # as the papers print them
+    assert all(f" {value:.{digits}f}" in header for value in rows["published"])

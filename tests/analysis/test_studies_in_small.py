@@ -39,6 +39,7 @@ PICTURE = {
     "digits-seeds": "seeds",
     "digits-timestep-init": "loss",
     "scaling": "gflops-vs-fid",
+    "sit": "gflops-vs-fid",
     "try": "gflops-vs-fid",
     "xl2-512": "gflops-vs-fid",
     "xl2-long": "gflops-vs-fid",
@@ -70,6 +71,7 @@ def scored(recipe: Recipe, step: int) -> dict[str, Any]:
     fid, asked = made_up_fid(recipe, step), recipe.evaluation
     latents = asked.decoder is not None
     conditions: dict[str, Any] = {
+        "sampler": asked.sampler_id,
         "sampling_steps": asked.sampling_steps,
         "clip_denoised": asked.clip_denoised,
         "decoder": f"{asked.decoder}@1234" if latents else None,

@@ -92,6 +92,7 @@ LATENT_CHANGES: dict[str, Any] = {
     "data.length": 65,
     "data.num_classes": 7,
     "data.image_size": 128,
+    "data.normalize": True,
     "evaluation.decoder": "owner/other",
     "evaluation.reference": "others",
 }

@@ -85,7 +85,7 @@ def test_the_list_has_all_that_ships_with_its_costs() -> None:
         below = lines[lines.index(rows[path.stem]) + 1]
         assert below == f"    {path.read_text().splitlines()[0].removeprefix('# ')}"
         assert below.endswith(".")
-    for name in ("scaling", "blocks", "xl2-long", "xl2-512"):
+    for name in ("scaling", "blocks", "xl2-long", "xl2-512", "sit"):
         committed = json.loads((ROOT / "results" / "plans" / f"{name}.json").read_text())
         assert f"{len(committed['runs'])} run" in rows[name]
         assert f"{committed['gpu_hours']:,.0f} GPU-hours, planned on {committed['cluster']}" in rows[name]
