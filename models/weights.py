@@ -230,11 +230,12 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     The names are those of the network itself, and REPA's projectors are not among them.
     """
-    from models.tensor_files import check_finite, check_floats, read_pickle, read_safetensors
+    from models.tensor_files import HEADER, check_finite, check_floats, read_pickle, read_safetensors
 
     if path.suffix == ".safetensors":
         content, metadata = read_safetensors(path)
-        facts = facts_in(metadata)
+        own = json.loads(metadata.get(HEADER, "{}"))  # a dict of texts: `read_safetensors` has compared its checksum
+        facts = facts_in({**metadata, HEADER: json.loads(own.get("recipe", "{}"))})
     else:
         content = read_pickle(path)
         facts = facts_in(content)

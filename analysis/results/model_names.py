@@ -54,7 +54,9 @@ def designs(runs: pd.DataFrame) -> list[str]:
 
 def differing_settings(runs: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """The `SETTINGS` in which runs differ that agree in `columns`."""
-    known = [name for name in SETTINGS if len(runs[name].unique()) > 1]
+    known = [name for name in SETTINGS if name in runs and len(runs[name].unique()) > 1]
+    if not known:
+        return []
     groups: Any = runs.groupby(list(columns), dropna=False)
     return [name for name in known if (groups[name].nunique(dropna=False) > 1).any()]
 

@@ -42,6 +42,7 @@ def test_one_row_says_everything_about_a_run(sweep, tmp_path):
     path.write_text(yaml.safe_dump(config))
     (row,) = collect(sweep, tmp_path).runs.to_dict("records")
     assert pd.isna(row.pop("metrics")), "an earlier version's run folder does not describe them"
+    assert pd.isna(row.pop("clip_grad_norm"))
     assert row == {
         "run": "xl13",
         "sweep": "digits",
@@ -64,6 +65,12 @@ def test_one_row_says_everything_about_a_run(sweep, tmp_path):
         "steps": 2000,
         "batch_size": 64,
         **optimisation,
+        "warmup_steps": 0,
+        "schedule": "constant",
+        "final_learning_rate": 0.0,
+        "cooldown_steps": 0,
+        "decay_matrices_only": False,
+        "non_finite": "stop",
         "state": "finished",
         "device": "cpu",
         "precision": "fp32",

@@ -285,7 +285,7 @@ def test_a_copied_file_is_refused_where_it_is_damaged_or_says_what_cannot_be(tmp
     header = json.loads(said["recipe"])
     model, diffusion = header["model"], header["diffusion"]
     for changed, message in (
-        ({"diffusion": {**diffusion, "prediction": "score"}}, r"prediction: .*'noise' or 'velocity'"),
+        ({"diffusion": {**diffusion, "prediction": "score"}}, r"prediction: .*'noise', 'x0' or 'velocity'"),
         ({"diffusion": {"objective": "none"}}, "unknown objective 'none'"),
         ({"diffusion": {"objective": "os:system"}}, r"os:system, code of one's own"),
         ({"model": {**model, "block": "os:system"}}, r"os:system, code of one's own"),

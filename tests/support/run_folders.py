@@ -101,7 +101,6 @@ def write_run(sweep: Path, label: str, seed: int = 0, steps: tuple[int, ...] = S
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     model = {
         "name": f"DiT-{label}",
-        "block": "adaln-zero",
         "params": 12 * WIDTHS[size] ** 2 * 4,
         "gmacs": gmacs_of(label),
         "tokens": (8 // int(patch)) ** 2,

@@ -53,9 +53,9 @@ def test_the_arithmetic_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert said.count("kept steps left x") == 3
     for factors in (
-        "scoring: 2 of 2 kept steps left x 60 samples x 4 steps x 2 x",
-        "2 of 2 kept steps left x 60 samples x 8 steps x 2 (guidance) x 2 x",
-        "1 of 1 kept steps left x 30 samples x 2 steps x 2 x",
+        "scoring: 2 of 2 kept steps left x 60 samples x 4 network calls x 2 x",
+        "2 of 2 kept steps left x 60 samples x (8 network calls + 8 guided ones) x 2 x",
+        "1 of 1 kept steps left x 30 samples x 2 network calls x 2 x",
         "7 scores left",
         "samples: (4 x 60 + 1 x 30) x 1 x 8 x 8 bytes",
     ):
