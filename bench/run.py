@@ -51,7 +51,8 @@ from bench.flops import cost_of
 from bench.objectives import OBJECTIVES
 from bench.parallel import Execution, OnLog, Parallel, lost_a_peer, prepare_device
 from bench.randomness import Stream, generator
-from bench.recipe import Recipe, Score
+from bench.recipe import Recipe
+from bench.recipe.evaluation import Score
 from bench.sample import forget_samples
 from bench.score.evaluate import check_scoring, evaluate
 from bench.stopping import Stopped, StopRequest

@@ -32,7 +32,9 @@ from bench.objectives.denoiser import Network
 from bench.parallel import Precision, Ranks, autocast, full_precision
 from bench.provenance import FACTS, completed, made_from_path, read_made_from, write_made_from
 from bench.randomness import Stream, generator
-from bench.recipe import DiffusionConfig, EvaluationConfig, Recipe
+from bench.recipe import Recipe
+from bench.recipe.evaluation import EvaluationConfig
+from bench.recipe.parts import DiffusionConfig
 from bench.samplers import SAMPLERS
 from bench.samplers.guidance import guided
 from bench.stopping import Stopped, StopRequest

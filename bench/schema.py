@@ -5,18 +5,26 @@ A section whose keys depend on the part that it names (a model family, an object
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Collection, Hashable
 from dataclasses import MISSING, asdict, fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_type_hints
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bench.errors import InputError
+
+# As large as tables and generators of random numbers take.
+BOUND = 2**63
+PositiveInt = Annotated[int, Field(gt=0, lt=BOUND)]
+# Beyond, compute and time that are planned from it are no numbers any more.
+Count = Annotated[int, Field(gt=0, le=10**15)]
 
 # Of a field of a part's options: `folder: str = dataclasses.field(metadata=NO_RESULT)`.
 NO_RESULT = {"result": False}
@@ -214,6 +222,11 @@ for _yaml in (_Loader, _FastLoader, _Dumper):
 _rules: Any = _Rules
 _rules.add_constructor("tag:yaml.org,2002:float", _Rules.construct_yaml_float)
 _rules.add_constructor("tag:yaml.org,2002:int", _Rules.construct_yaml_int)
+
+
+def content_hash(content: dict[str, Any]) -> str:
+    """SHA-256, in hex, of a mapping of plain values, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def dump_yaml(content: Any) -> str:

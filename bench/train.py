@@ -27,7 +27,7 @@ from bench.flops import training_gmacs
 from bench.objectives import Objective
 from bench.parallel import Parallel
 from bench.randomness import Stream, generator
-from bench.recipe import TrainConfig
+from bench.recipe.training import TrainConfig
 from bench.stopping import Stopped, StopRequest
 from bench.training.learning_rate import learning_rate
 from bench.training.not_finite import MOST_ROLL_BACKS, MOST_SKIPPED, RollBacks, Skips, unchanged_where

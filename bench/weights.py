@@ -23,7 +23,8 @@ from bench.files.run_folder import average_paths, read_config, weights_path
 from bench.flops import cost_of, forward_gmacs
 from bench.objectives import OBJECTIVES
 from bench.objectives.stated import choose_objective
-from bench.recipe import DiffusionConfig, ModelConfig, Recipe
+from bench.recipe import Recipe
+from bench.recipe.parts import DiffusionConfig, ModelConfig
 from bench.schema import describe
 from models.parts import DOTTED_PATH
 from models.tensor_files import check_finite

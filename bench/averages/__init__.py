@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bench.averages.power import NARROWEST, WIDEST, check_std, coefficients, share
 
 if TYPE_CHECKING:
-    from bench.recipe import TrainConfig
+    from bench.recipe.training import TrainConfig
 
 EMA, RAW = "ema", "raw"
 

@@ -18,7 +18,7 @@ from bench.stopping import StopRequest
 if TYPE_CHECKING:
     from torch import nn
 
-    from bench.recipe import EvaluationConfig
+    from bench.recipe.evaluation import EvaluationConfig
     from bench.weights import Weights
 
 
@@ -100,7 +100,8 @@ def sample(
     from bench.data.decoders import load_decoder, of_normalized
     from bench.parallel import joined, prepare_device
     from bench.provenance import commit
-    from bench.recipe import by_flag, parse_diffusion, parse_evaluation
+    from bench.recipe.evaluation import by_flag, parse_evaluation
+    from bench.recipe.parts import parse_diffusion
     from bench.sample import Sampling, make_samples
     from bench.samplers.guide import sampling_gmacs
     from bench.weights import load_weights_of
@@ -174,7 +175,7 @@ def _checked(
     Raises:
         ValueError: `key: what is wrong`, of `evaluation`: what these weights cannot be sampled with.
     """
-    from bench.recipe import check_sampling
+    from bench.recipe.evaluation import check_sampling
     from bench.samplers.guide import guide_of, load_guide
 
     check_sampling(evaluation, source.diffusion)
@@ -267,7 +268,7 @@ def evaluate(
         raise InputError("--reference: missing; accepted: a reference, or --run RUN for that run's own")
     from bench.files.run_folder import read_config
     from bench.parallel import joined, prepare_device
-    from bench.recipe import EvaluationConfig
+    from bench.recipe.evaluation import EvaluationConfig
     from bench.score.evaluate import named_reference, reference_of
     from bench.score.evaluate_samples import add_to_run, evaluate_samples
     from bench.score.fidelity import OF_THE_FILE

@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.data.latent_index import LatentIndex, check_decoder
 from bench.data.normalization import Normalization
 from bench.data.pixels import check_finite, to_uint8
-from bench.recipe import EvaluationConfig
+from bench.recipe.evaluation import EvaluationConfig
 
 
 class Decoder(Protocol):

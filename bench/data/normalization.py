@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from bench.recipe import DataConfig
+    from bench.recipe.parts import DataConfig
 
 KEPT = "normalization.json"
 # Of latents, which are about 1: a channel that varies less is constant but for rounding.

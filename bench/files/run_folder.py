@@ -30,7 +30,8 @@ from bench.files import jsonl
 from bench.files.atomic import write_bytes, write_json
 from bench.files.scored import EVALS, SCORES, unscored, whole_rows
 from bench.flops import cost_of
-from bench.recipe import Recipe, TrainConfig, parse_recipe
+from bench.recipe import Recipe, parse_recipe
+from bench.recipe.training import TrainConfig
 from bench.schema import dump_yaml, load_yaml
 from bench.score.metrics import describe_metrics
 from models.parts import look_in, own_folders

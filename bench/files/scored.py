@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.files import jsonl
-from bench.recipe import Recipe, Score
+from bench.recipe import Recipe
+from bench.recipe.evaluation import Score
 
 EVALS, SCORES = "evals.jsonl", "scores.jsonl"
 

@@ -26,7 +26,8 @@ from bench.files.checkpoint import CorruptCheckpoint, load_tensors
 from bench.files.run_folder import average_paths, is_finished, read_config, read_content, weights_path
 from bench.files.scored import EVALS, SCORES, rows_path, samples_path, whole_rows
 from bench.flops import cost_of, training_gmacs
-from bench.recipe import EvaluationConfig, Recipe, Score
+from bench.recipe import Recipe
+from bench.recipe.evaluation import EvaluationConfig, Score
 from bench.score.evaluate import reference_of, sampling_key
 from bench.score.extractors import load_extractor
 from bench.score.fidelity import Scorer

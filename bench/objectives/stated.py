@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from bench.recipe import DiffusionConfig
+from bench.recipe.parts import DiffusionConfig
 from models.checkpoint_facts import ASSUMED, NETWORKS, PROJECTORS, is_assumed, key_of, network_of
 from models.weights import OFFICIAL
 

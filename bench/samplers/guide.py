@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bench.errors import InputError
 from bench.files.run_folder import read_config, weights_path
 from bench.flops import forward_gmacs
-from bench.recipe import DiffusionConfig, EvaluationConfig, Recipe
+from bench.recipe import Recipe
+from bench.recipe.evaluation import EvaluationConfig
+from bench.recipe.parts import DiffusionConfig
 from bench.samplers import network_calls
 from models.assets import MissingAsset
 

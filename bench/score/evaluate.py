@@ -26,7 +26,9 @@ from bench.files.scored import samples_path
 from bench.flops import forward_gmacs
 from bench.parallel import Execution, Ranks
 from bench.provenance import commit
-from bench.recipe import DiffusionConfig, EvaluationConfig, Recipe, Score
+from bench.recipe import Recipe
+from bench.recipe.evaluation import EvaluationConfig, Score
+from bench.recipe.parts import DiffusionConfig
 from bench.sample import Sampling, features_folder, make_samples
 from bench.samplers import network_calls
 from bench.samplers.guide import Guide, guide_of_recipe, load_guide, sampling_gmacs

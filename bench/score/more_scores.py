@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from bench.schema import describe
 
 if TYPE_CHECKING:
-    from bench.recipe import EvaluationConfig
+    from bench.recipe.evaluation import EvaluationConfig
 
 KEPT_STEPS, PRODUCT, LAST = "kept_steps", "product", "last"
 # A step more is a score more: beyond, it is a mistake.

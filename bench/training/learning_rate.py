@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.recipe import TrainConfig
+    from bench.recipe.training import TrainConfig
 
 
 def learning_rate(step: int, train: TrainConfig) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.recipe import TrainConfig
+from bench.recipe.training import TrainConfig
 from bench.training.learning_rate import learning_rate
 
 

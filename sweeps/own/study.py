@@ -15,7 +15,8 @@ from bench.errors import InputError
 from bench.files.atomic import write_bytes
 from bench.flops import forward_gmacs
 from bench.objectives import OBJECTIVES
-from bench.recipe import ModelConfig, Recipe
+from bench.recipe import Recipe
+from bench.recipe.parts import ModelConfig
 from bench.samplers import SAMPLERS
 from bench.schema import check_options, dump_yaml, load_yaml
 from sweeps.expand import Sweep, load_sweep

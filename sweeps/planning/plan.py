@@ -22,7 +22,8 @@ from bench.files import jsonl
 from bench.files.run_folder import PHASES, STATES_KEPT, is_complete, is_trained, read_error
 from bench.files.scored import samples_path, unscored
 from bench.flops import cost_of, training_gmacs
-from bench.recipe import EvaluationConfig, Recipe
+from bench.recipe import Recipe
+from bench.recipe.evaluation import EvaluationConfig
 from bench.samplers.guide import forward_passes, guide_of_recipe
 from sweeps.cluster import ClusterProfile, Evaluate, Precision, Resources
 from sweeps.expand import Sweep

@@ -9,7 +9,7 @@ from typing import Any
 from bench.commands.quantities import figure, flop_text, macs_text, short_time, size_text, time_text
 from bench.commands.text_table import print_table
 from bench.files.names import visible
-from bench.recipe import EvaluationConfig
+from bench.recipe.evaluation import EvaluationConfig
 from bench.samplers import network_calls
 from bench.samplers.guide import forward_passes
 from sweeps.planning.plan import BYTES_PER_WEIGHT, Plan, RunPlan

@@ -13,7 +13,8 @@ from typing import Literal
 
 from bench.commands.quantities import time_text
 from bench.errors import InputError
-from bench.recipe import EvaluationConfig, Recipe
+from bench.recipe import Recipe
+from bench.recipe.evaluation import EvaluationConfig
 from bench.samplers import network_calls
 from sweeps import shipped
 from sweeps.cluster import LEAST_SHARE, ClusterProfile, Precision

@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 from bench.commands.variants import Variant
 from bench.errors import InputError
 from bench.flops import training_gmacs
-from bench.recipe import DataConfig, DiffusionConfig, EvaluationConfig, Recipe, TrainConfig
+from bench.recipe import Recipe
+from bench.recipe.evaluation import EvaluationConfig
+from bench.recipe.parts import DataConfig, DiffusionConfig
+from bench.recipe.training import TrainConfig
 from models.registry import configure, list_models
 from sweeps.cluster import ClusterProfile
 from sweeps.expand import Sweep

@@ -23,7 +23,7 @@ from analysis.paper.tables import summary
 from analysis.report.runs import failures
 from analysis.results.run_folders import KNOB_DEFAULTS, KNOB_TYPES, SETTINGS
 from analysis.results.tables import load
-from bench.recipe import TrainConfig
+from bench.recipe.training import TrainConfig
 
 APP = typer.Typer()
 APP.command()(compare)

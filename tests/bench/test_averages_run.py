@@ -22,7 +22,8 @@ from bench.files import atomic, checkpoint, jsonl
 from bench.files.run_folder import clear_error, is_finished, is_trained, weights_path
 from bench.files.verify_run import verify_run
 from bench.parallel import Execution
-from bench.recipe import DiffusionConfig, Recipe
+from bench.recipe import Recipe
+from bench.recipe.parts import DiffusionConfig
 from bench.run import run, score, train
 from bench.weights import load_weights_of
 from sweeps.expand import Sweep

@@ -11,7 +11,8 @@ from sampled import sample_ddim, sample_ddpm
 from torch import Tensor, nn
 
 from bench.errors import InputError
-from bench.recipe import EvaluationConfig, parse_recipe
+from bench.recipe import parse_recipe
+from bench.recipe.evaluation import EvaluationConfig
 from bench.samplers import NetworkCalls, call_times, network_calls
 from bench.samplers.guidance import guided
 from bench.score.evaluate import sampling_key

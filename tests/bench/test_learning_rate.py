@@ -10,7 +10,7 @@ from recipes import recipe
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 from bench.errors import InputError
-from bench.recipe import TrainConfig
+from bench.recipe.training import TrainConfig
 from bench.training.learning_rate import learning_rate
 
 

@@ -13,7 +13,7 @@ from trainings import trainer_of
 
 import models
 from bench.files import jsonl
-from bench.recipe import TrainConfig
+from bench.recipe.training import TrainConfig
 from bench.training.optimizer import Optimizer, matrices
 
 

@@ -25,7 +25,7 @@ from bench.files.run_folder import write_config
 from bench.objectives import OBJECTIVES
 from bench.parallel import Execution
 from bench.provenance import made_from_path
-from bench.recipe import DiffusionConfig, parse_diffusion
+from bench.recipe.parts import DiffusionConfig, parse_diffusion
 from bench.run import train
 from bench.weights import Weights, load_weights_of
 from models import load_pretrained

@@ -10,7 +10,8 @@ from recipes import content
 from bench.errors import InputError
 from bench.objectives import Objective
 from bench.objectives.process import LinearPath, NoiseLevels, Process
-from bench.recipe import Recipe, by_flag, parse_evaluation, parse_recipe
+from bench.recipe import Recipe, parse_recipe
+from bench.recipe.evaluation import by_flag, parse_evaluation
 from bench.samplers import NoOptions, call_times
 from bench.samplers.guide import forward_passes
 
