@@ -148,7 +148,7 @@ def describe(error: ValidationError, schema: type[BaseModel]) -> str:
     separator = ": "
     # A section's own check begins its message with the key, as `patch_size: ...`, or the place in a list, `[2]: ...`.
     if first["type"] == "value_error" and (own := re.match(r"[a-z_]+: |\[\d+\][.:]", message)):
-        separator = "" if own[0] == "[" else "."
+        separator = "" if own[0].startswith("[") else "."
     return f"{'.'.join(path)}{separator}{message}{others}"
 
 
