@@ -251,6 +251,7 @@ def test_a_block_of_null_is_what_the_model_says(tmp_path: Path) -> None:
     for label in ("S/4", "B/4"):
         folder = write_run(tmp_path / "runs", label)
         set_recipe("model", config(label)["recipe"]["model"] | {"block": None})(folder)
+        set_model("block", "adaln-zero")(folder)
     set_model("block", None)(folder)
     runs = collect(tmp_path / "runs", tmp_path / "results").runs
     assert sorted(runs["block"]) == ["", "adaln-zero"]
