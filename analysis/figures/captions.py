@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.figures.scores import Scores, by_study, names, side_by_side, unhashed
-from analysis.results.sampled import guidance_text, steps_text
+from analysis.results.sampled import guidance_text, sampler_text, steps_text
 
 MAX_SAID = 6  # runs that the small print names one by one
 
@@ -20,12 +20,12 @@ MACS = (
 )
 PAPER = (
     "Published: Peebles & Xie 2022 (arXiv:2212.09748), Table 4: ImageNet 256 x 256, adaln-zero, batch 256, FID-50K, "
-    "250 DDPM steps, no guidance, EMA weights, ft-MSE decoder, random labels."
+    "{steps}, no guidance, EMA weights, ft-MSE decoder, random labels."
 )
 
 
 def in_short(scores: Sequence[Scores], varied: tuple[str, ...] = ()) -> str:
-    """The conditions in a sentence: "Scores of 250 samples, drawn in 25 DDPM steps, without guidance."
+    """The conditions in a sentence: "Scores of 250 samples, drawn in 25 steps, without guidance."
 
     Said once where all sources agree, else of each; without what the figure has `varied`.
     """
@@ -40,10 +40,9 @@ def in_short(scores: Sequence[Scores], varied: tuple[str, ...] = ()) -> str:
 
 def _short(scores: Scores, varied: tuple[str, ...]) -> str:
     key: dict[str, Any] = scores.evals.iloc[0].to_dict()
-    sampler = str(key["sampler"]).rpartition(":")[2] if ":" in key["sampler"] else str(key["sampler"]).upper()
     said = {
         "num_samples": f"{key['num_samples']:,} samples",
-        "sampling_steps": f"drawn in {steps_text(key, sampler)}",
+        "sampling_steps": f"drawn in {_sampler_steps(scores)}",
         "guidance_scale": "without guidance"
         if key["guidance_scale"] == 1
         else f"with guidance {key['guidance_scale']:g}{guidance_text(key | {'guidance_channels': None})}",
@@ -52,6 +51,13 @@ def _short(scores: Scores, varied: tuple[str, ...]) -> str:
     most, same = max(seeds), min(seeds) == max(seeds)
     over = [f"mean and range of {'' if same else 'up to '}{most} seeds"] if most > 1 else []
     return ", ".join([*(text for name, text in said.items() if name not in varied), *over])
+
+
+def _sampler_steps(scores: Scores) -> str:
+    """Steps with their sampler as its table has it, of one's own without its file; a paper's in capitals."""
+    key: dict[str, Any] = scores.evals.iloc[0].to_dict()
+    sampler, options = sampler_text(key)
+    return steps_text(key, sampler.upper() if scores.source.published else sampler.rpartition(":")[2]) + options
 
 
 def unnamed(models: Sequence[str]) -> str:
@@ -78,7 +84,7 @@ def protocols(scores: Sequence[Scores], varied: tuple[str, ...] = ()) -> str:
     lines: list[str] = []
     for panel in (panel for study in by_study(scores) for panel in side_by_side(study)):
         one = _together(panel)
-        lines.append(PAPER if one.source.published else protocol(one, varied))
+        lines.append(paper(PAPER, one) if one.source.published else protocol(one, varied))
         lines += [] if one.source.published or varied else absent(one)
         lines += fewer_seeds(one, ("step", *varied))
     return "\n".join(lines)
@@ -125,14 +131,20 @@ def _together(designs: Sequence[Scores]) -> Scores:
     return Scores(whole, pd.concat([one.evals for one in designs]))
 
 
+def paper(text: str, scores: Scores) -> str:
+    """A paper's conditions, with the `{steps}` of its table in results/published."""
+    return text.format(steps=_sampler_steps(scores))
+
+
 def protocol(scores: Scores, varied: tuple[str, ...] = ()) -> str:
     """The conditions of a measurement in one sentence: all of the evaluation's key, and the training."""
     runs, evals = scores.runs, scores.evals
     key: dict[str, Any] = evals.iloc[0].to_dict()
     decoder = f"decoder {unhashed(key['decoder'])}" if pd.notna(key["decoder"]) else ""
+    sampler, options = sampler_text(key)
     evaluation = {
         "weights": f"{key['weights']} weights",
-        "sampler": f"{key['sampler']} sampler",
+        "sampler": f"{sampler} sampler{options}",
         "sampling_steps": steps_text(key),
         "guidance_scale": f"guidance {key['guidance_scale']:g}{guidance_text(key)}",
         "clip_denoised": "denoised images clipped" if key["clip_denoised"] else "denoised images not clipped",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,10 +24,16 @@ def told_apart(differing: Sequence[str]) -> list[str]:
 
 
 def steps_text(key: Mapping[Any, Any], sampler: str = "") -> str:
-    """ "25 steps", "25 DDPM steps"; "25 steps (49 network calls)" where a step is not one call."""
+    """ "25 steps", "25 `sampler` steps"; "25 steps (49 network calls)" where a step is not one call."""
     text = f"{key['sampling_steps']}{sampler and f' {sampler}'} steps"
     same = pd.isna(key["network_calls"]) or key["network_calls"] == key["sampling_steps"]
     return text if same else f"{text} ({key['network_calls']} network calls)"
+
+
+def sampler_text(key: Mapping[Any, Any]) -> tuple[str, str]:
+    """The sampler's name, and what follows it: "" or ", shift 3.0, order 2"."""
+    name, *options = re.split(r" (?=\w+=)", key["sampler"])
+    return name, "".join(f", {option.replace('_', ' ').replace('=', ' ', 1)}" for option in options)
 
 
 def guidance_text(key: Mapping[Any, Any]) -> str:
