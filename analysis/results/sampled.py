@@ -33,7 +33,8 @@ def steps_text(key: Mapping[Any, Any], sampler: str = "") -> str:
 def sampler_text(key: Mapping[Any, Any]) -> tuple[str, str]:
     """The sampler's name, and what follows it: "" or ", shift 3.0, order 2"."""
     name, *options = re.split(r" (?=\w+=)", key["sampler"])
-    return name, "".join(f", {option.replace('_', ' ').replace('=', ' ', 1)}" for option in options)
+    pairs = [option.partition("=") for option in options]
+    return name, "".join(f", {option.replace('_', ' ')} {value}" for option, _, value in pairs)
 
 
 def guidance_text(key: Mapping[Any, Any]) -> str:
