@@ -42,7 +42,7 @@ def _short(scores: Scores, varied: tuple[str, ...]) -> str:
     key: dict[str, Any] = scores.evals.iloc[0].to_dict()
     said = {
         "num_samples": f"{key['num_samples']:,} samples",
-        "sampling_steps": f"drawn in {_sampler_steps(scores)}",
+        "sampling_steps": f"drawn in {steps_text(key, sampler_text(key['sampler']))}",
         "guidance_scale": "without guidance"
         if key["guidance_scale"] == 1
         else f"with guidance {key['guidance_scale']:g}{guidance_text(key | {'guidance_channels': None})}",
@@ -51,13 +51,6 @@ def _short(scores: Scores, varied: tuple[str, ...]) -> str:
     most, same = max(seeds), min(seeds) == max(seeds)
     over = [f"mean and range of {'' if same else 'up to '}{most} seeds"] if most > 1 else []
     return ", ".join([*(text for name, text in said.items() if name not in varied), *over])
-
-
-def _sampler_steps(scores: Scores) -> str:
-    """Steps with their sampler as its table has it, of one's own without its file; a paper's in capitals."""
-    key: dict[str, Any] = scores.evals.iloc[0].to_dict()
-    sampler, options = sampler_text(key)
-    return steps_text(key, sampler.upper() if scores.source.published else sampler.rpartition(":")[2]) + options
 
 
 def unnamed(models: Sequence[str]) -> str:
@@ -133,7 +126,8 @@ def _together(designs: Sequence[Scores]) -> Scores:
 
 def paper(text: str, scores: Scores) -> str:
     """A paper's conditions, with the `{steps}` of its table in results/published."""
-    return text.format(steps=_sampler_steps(scores))
+    key: dict[str, Any] = scores.evals.iloc[0].to_dict()
+    return text.format(steps=steps_text(key, sampler_text(key["sampler"])))
 
 
 def protocol(scores: Scores, varied: tuple[str, ...] = ()) -> str:
@@ -141,10 +135,9 @@ def protocol(scores: Scores, varied: tuple[str, ...] = ()) -> str:
     runs, evals = scores.runs, scores.evals
     key: dict[str, Any] = evals.iloc[0].to_dict()
     decoder = f"decoder {unhashed(key['decoder'])}" if pd.notna(key["decoder"]) else ""
-    sampler, options = sampler_text(key)
     evaluation = {
         "weights": f"{key['weights']} weights",
-        "sampler": f"{sampler} sampler{options}",
+        "sampler": f"{key['sampler']} sampler",
         "sampling_steps": steps_text(key),
         "guidance_scale": f"guidance {key['guidance_scale']:g}{guidance_text(key)}",
         "clip_denoised": "denoised images clipped" if key["clip_denoised"] else "denoised images not clipped",

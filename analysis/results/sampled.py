@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,11 +29,10 @@ def steps_text(key: Mapping[Any, Any], sampler: str = "") -> str:
     return text if same else f"{text} ({key['network_calls']} network calls)"
 
 
-def sampler_text(key: Mapping[Any, Any]) -> tuple[str, str]:
-    """The sampler's name, and what follows it: "" or ", shift 3.0, order 2"."""
-    name, *options = re.split(r" (?=\w+=)", key["sampler"])
-    pairs = [option.partition("=") for option in options]
-    return name, "".join(f", {option.replace('_', ' ')} {value}" for option, _, value in pairs)
+def sampler_text(sampler: str) -> str:
+    """A sampler in a sentence: in capitals, its options as they are given; of one's own, "my_file:Mine", its name."""
+    name, blank, options = sampler.partition(" ")
+    return (name.rpartition(":")[2] if ":" in name else name.upper()) + blank + options
 
 
 def guidance_text(key: Mapping[Any, Any]) -> str:
