@@ -110,10 +110,10 @@ flops.__doc__ = "\n\n".join(
 def _published() -> list[Variant]:
     """The 12 models, the other block designs at XL/2, and XL/2 at 512 px."""
     from bench.commands.variants import of_model
-    from models import BLOCKS
+    from models.designs import DESIGNS
 
     rows: list[tuple[str, Given]] = [(name, {}) for name in list_models()]
-    rows += [("DiT-XL/2", {"block": block}) for block in BLOCKS if block != "adaln-zero"]
+    rows += [("DiT-XL/2", {"block": block}) for block in DESIGNS.builtin if block != DESIGNS.default]
     return [of_model(name, given) for name, given in [*rows, ("DiT-XL/2", {"image_size": "512"})]]
 
 

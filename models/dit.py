@@ -55,7 +55,7 @@ class DiTOptions:
             before block `class_tokens_start`, counted from 0 (JiT: 32).
     """
 
-    block: str = "adaln-zero"
+    block: str = DESIGNS.default
     image_size: int = 256
     in_channels: int = 4
     num_classes: int = 1000

@@ -48,7 +48,7 @@ class Seam:
     Attributes:
         noun: for messages, such as "sampler".
         key: of the recipe, such as "evaluation.sampler".
-        builtin: name -> dotted path; the one list of the suite's own parts of this kind.
+        builtin: name -> dotted path; the one list of the suite's own parts of this kind. The first is the `default`.
         contract: attributes that every part has.
     """
 
@@ -56,6 +56,11 @@ class Seam:
     key: str
     builtin: Mapping[str, str]
     contract: tuple[str, ...]
+
+    @property
+    def default(self) -> str:
+        """The name that stands there where nobody gives one."""
+        return next(iter(self.builtin))
 
     def find(self, name: str) -> Any:
         """The part of a built-in's name, or of a user's dotted path.

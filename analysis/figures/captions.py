@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.figures.scores import Scores, by_study, names, side_by_side, unhashed
-from analysis.results.sampled import guidance_text, steps_text
+from analysis.results.sampled import guidance_text, sampler_text, steps_text
 
 MAX_SAID = 6  # runs that the small print names one by one
 
@@ -20,12 +20,12 @@ MACS = (
 )
 PAPER = (
     "Published: Peebles & Xie 2022 (arXiv:2212.09748), Table 4: ImageNet 256 x 256, adaln-zero, batch 256, FID-50K, "
-    "250 DDPM steps, no guidance, EMA weights, ft-MSE decoder, random labels."
+    "{steps}, no guidance, EMA weights, ft-MSE decoder, random labels."
 )
 
 
 def in_short(scores: Sequence[Scores], varied: tuple[str, ...] = ()) -> str:
-    """The conditions in a sentence: "Scores of 250 samples, drawn in 25 DDPM steps, without guidance."
+    """The conditions in a sentence: "Scores of 250 samples, drawn in 25 steps, without guidance."
 
     Said once where all sources agree, else of each; without what the figure has `varied`.
     """
@@ -40,10 +40,9 @@ def in_short(scores: Sequence[Scores], varied: tuple[str, ...] = ()) -> str:
 
 def _short(scores: Scores, varied: tuple[str, ...]) -> str:
     key: dict[str, Any] = scores.evals.iloc[0].to_dict()
-    sampler = str(key["sampler"]).rpartition(":")[2] if ":" in key["sampler"] else str(key["sampler"]).upper()
     said = {
         "num_samples": f"{key['num_samples']:,} samples",
-        "sampling_steps": f"drawn in {steps_text(key, sampler)}",
+        "sampling_steps": f"drawn in {steps_text(key, sampler_text(key['sampler']))}",
         "guidance_scale": "without guidance"
         if key["guidance_scale"] == 1
         else f"with guidance {key['guidance_scale']:g}{guidance_text(key | {'guidance_channels': None})}",
@@ -78,7 +77,7 @@ def protocols(scores: Sequence[Scores], varied: tuple[str, ...] = ()) -> str:
     lines: list[str] = []
     for panel in (panel for study in by_study(scores) for panel in side_by_side(study)):
         one = _together(panel)
-        lines.append(PAPER if one.source.published else protocol(one, varied))
+        lines.append(paper(PAPER, one) if one.source.published else protocol(one, varied))
         lines += [] if one.source.published or varied else absent(one)
         lines += fewer_seeds(one, ("step", *varied))
     return "\n".join(lines)
@@ -123,6 +122,12 @@ def _together(designs: Sequence[Scores]) -> Scores:
     runs = pd.concat([one.source.tables.runs for one in designs])
     whole = replace(source, design="", tables=replace(source.tables, runs=runs))
     return Scores(whole, pd.concat([one.evals for one in designs]))
+
+
+def paper(text: str, scores: Scores) -> str:
+    """A paper's conditions, with the `{steps}` of its table in results/published."""
+    key: dict[str, Any] = scores.evals.iloc[0].to_dict()
+    return text.format(steps=steps_text(key, sampler_text(key["sampler"])))
 
 
 def protocol(scores: Scores, varied: tuple[str, ...] = ()) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.drawing import marks, style
 from analysis.drawing.picture import Picture
-from analysis.figures.captions import in_short, keys, protocol
+from analysis.figures.captions import in_short, keys, paper, protocol
 from analysis.figures.scores import Scores, axis_name
 from analysis.figures.sources import Source, from_each
 from analysis.figures.varied import varied
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 METRICS = ("fid", "sfid", "inception_score", "precision", "recall")
 PAPER = (
     "Published: Peebles & Xie 2022 (arXiv:2212.09748), Table 5: DiT-XL/2 at 7M steps, ImageNet 256 x 256, 50,000 "
-    "samples, 250 DDPM steps, EMA weights, guidance 1.5 on 3 of 4 channels."
+    "samples, {steps}, EMA weights, guidance 1.5 on 3 of 4 channels."
 )
 
 
@@ -72,7 +72,7 @@ def _models(scores: Scores) -> list[pd.DataFrame]:
 
 
 def _conditions(scores: Scores) -> str:
-    return PAPER if scores.source.published else protocol(scores, ("decoder",))
+    return paper(PAPER, scores) if scores.source.published else protocol(scores, ("decoder",))
 
 
 def _panel(axes: Axes, points: pd.DataFrame, metric: str, named: bool) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.drawing import marks, style
 from analysis.drawing.picture import Picture
-from analysis.figures.captions import fewer_seeds, in_short, keys, protocol
+from analysis.figures.captions import fewer_seeds, in_short, keys, paper, protocol
 from analysis.figures.scores import Scores, axis_name
 from analysis.figures.sources import Source, from_each
 from analysis.figures.varied import varied
@@ -23,7 +23,7 @@ METRICS = ("fid", "inception_score", "precision", "recall")
 MOST_TICKS = 6  # scales that are marked one by one
 PAPER = (
     "Published: Peebles & Xie 2022 (arXiv:2212.09748), Tables 2 and 3: DiT-XL/2 at 7M steps (256 x 256) and 3M "
-    "(512 x 512), 50,000 samples, 250 DDPM steps, EMA weights, ft-EMA decoder, guidance on 3 of 4 channels."
+    "(512 x 512), 50,000 samples, {steps}, EMA weights, ft-EMA decoder, guidance on 3 of 4 channels."
 )
 
 
@@ -97,7 +97,7 @@ def _title(scores: Scores) -> str:
 
 def _conditions(scores: Scores) -> str:
     if scores.source.published:
-        return PAPER
+        return paper(PAPER, scores)
     ways = _ways(scores.evals)
     only = [f"Guided {ways[0]}."] if len(ways) == 1 and not ways[0].endswith("channels") else []  # as by default
     return " ".join([protocol(scores, ("guidance_scale",)), *only, *fewer_seeds(scores, ("guidance_scale",))])

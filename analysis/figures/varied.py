@@ -50,7 +50,7 @@ def varied(source: Source, setting: str, ignored: tuple[str, ...] = ()) -> list[
 
 
 def _said(name: str, value: Any) -> str:
-    """A setting's value where that tells groups apart: "ddim", "guidance scale 1.5"; nothing where it has none."""
+    """A setting's value where that tells groups apart: "digits", "guidance scale 1.5"; nothing where it has none."""
     if pd.isna(value):
         return ""
     text = f"{value:g}" if isinstance(value, float) else unhashed(value)

@@ -26,8 +26,8 @@ OF_RUNS = ["params", "tokens", "objective", "data", *SETTINGS]
 
 
 def published_observations(metric: str = "fid", compute: str = "forward", all_steps: bool = False) -> Observations:
-    """The 12 models of the DiT paper's Table 4: ImageNet 256 x 256, adaln-zero, 400K steps, FID-50K, 250 DDPM steps,
-    no guidance, EMA weights, ft-MSE decoder. With `all_steps`, also XL/2 at 2,352K and 7,000K steps.
+    """The 12 models of the DiT paper's Table 4: ImageNet 256 x 256, adaln-zero, 400K steps, FID-50K, 250 sampling
+    steps, no guidance, EMA weights, ft-MSE decoder. With `all_steps`, also XL/2 at 2,352K and 7,000K steps.
 
     Raises:
         ResultsError: another metric than fid, or an unknown convention of compute.

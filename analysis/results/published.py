@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.errors import ResultsError
 from analysis.results.csv_text import read_csv
-from analysis.results.run_folders import EVALUATION_KEY_TYPES, IDDPM, KNOB_DEFAULTS, OPTIMISATION_TYPES
+from analysis.results.run_folders import EVALUATION_KEY_TYPES, KNOB_DEFAULTS, OF_EARLIER_VERSIONS, OPTIMISATION_TYPES
 from analysis.results.sampled import GUIDANCE
 
 if TYPE_CHECKING:
@@ -215,8 +215,7 @@ def _records(evaluations: pd.DataFrame) -> list[dict[Any, Any]]:
     columns = [*IDENTITY, *SUBJECT, *TRAINING, *EVALUATION_KEY_TYPES, STATISTICS, *METRICS]
     unsaid = {name: value for name, value in KNOBS.items() if name not in evaluations.columns}
     found = evaluations.assign(**unsaid).reindex(columns=columns)
-    # Tables of earlier versions do not name it.
-    found["objective"] = found["objective"].astype("object").fillna(IDDPM)
+    found["objective"] = found["objective"].astype("object").fillna(OF_EARLIER_VERSIONS["objective"])
     return found.to_dict("records")
 
 

@@ -21,7 +21,7 @@ from analysis.results.sampled import GUIDANCE, with_calls
 from analysis.results.typed import ACCEPTED
 
 # The one family and the one objective of earlier versions, whose run folders and tables do not name them.
-DIT, IDDPM = "DiT", "iddpm"
+OF_EARLIER_VERSIONS = {"family": "DiT", "objective": "iddpm"}
 # Smallest first; Table 1 of the DiT paper.
 SIZES = ("S", "B", "L", "XL")
 
@@ -343,11 +343,11 @@ def _row(record: RunRecord) -> dict[str, Any]:
         # A byte that is no UTF-8 is half of a surrogate pair to Python, which no table can hold.
         "sweep": os.fsencode(record.folder.parent.name).decode("utf-8", "backslashreplace"),
         "label": label,
-        "family": words["family"] or DIT,
+        "family": words["family"] or OF_EARLIER_VERSIONS["family"],
         "size": _size(path, config, words["size"], label, name),
         "model": name,
         "block": words["block"] or block or "",  # model.json's says what else of the layers is not the paper's
-        "objective": words["objective"] or IDDPM,
+        "objective": words["objective"] or OF_EARLIER_VERSIONS["objective"],
         **cost,
         **shape,
         "data": _given(path, config, "recipe.data.name", "str"),

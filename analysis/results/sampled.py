@@ -23,10 +23,16 @@ def told_apart(differing: Sequence[str]) -> list[str]:
 
 
 def steps_text(key: Mapping[Any, Any], sampler: str = "") -> str:
-    """ "25 steps", "25 DDPM steps"; "25 steps (49 network calls)" where a step is not one call."""
+    """ "25 steps", "25 `sampler` steps"; "25 steps (49 network calls)" where a step is not one call."""
     text = f"{key['sampling_steps']}{sampler and f' {sampler}'} steps"
     same = pd.isna(key["network_calls"]) or key["network_calls"] == key["sampling_steps"]
     return text if same else f"{text} ({key['network_calls']} network calls)"
+
+
+def sampler_text(sampler: str) -> str:
+    """A sampler in a sentence: in capitals, its options as they are given; of one's own, "my_file:Mine", its name."""
+    name, blank, options = sampler.partition(" ")
+    return (name.rpartition(":")[2] if ":" in name else name.upper()) + blank + options
 
 
 def guidance_text(key: Mapping[Any, Any]) -> str:

@@ -18,13 +18,12 @@ from analysis.results.parquet import parquet_bytes, read_parquet
 from analysis.results.published import compared, published
 from analysis.results.run_folders import (
     CAN_BE_NULL,
-    DIT,
     EVALS,
     EVALS_TYPES,
     EVALUATION_KEY_TYPES,
-    IDDPM,
     KEY_ADDED_LATER,
     KNOB_DEFAULTS,
+    OF_EARLIER_VERSIONS,
     OPTIMISATION_TYPES,
     OTHER_EVALS,
     POSITIVE,
@@ -71,8 +70,7 @@ IDENTITY_TYPES = {name: RUNS_TYPES[name] for name in RUN_COLUMNS}
 # What tables of earlier versions lack, beside `RUN_COLUMNS`, and what stands there then.
 ADDED_LATER = {
     "runs": {
-        "family": DIT,
-        "objective": IDDPM,
+        **OF_EARLIER_VERSIONS,
         "metrics": None,
         **dict.fromkeys(OPTIMISATION_TYPES),
         **KNOB_DEFAULTS,

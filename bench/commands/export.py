@@ -17,7 +17,7 @@ def export(
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use only files that are in the cache.")] = False,
 ) -> None:
-    """Write a run's EMA weights as a diffusers DiTPipeline with a model card: the same latents as the suite's DDIM."""
+    """Write a run's EMA weights as a diffusers DiTPipeline that samples the suite's latents, with a model card."""
     from bench.export.pipeline import export as write
 
     write(run, out, step, vae, offline)

@@ -18,7 +18,7 @@ def reference(
     out: Annotated[Path, typer.Option(help="The statistics, a .npz for --reference.")],
     extractor: Annotated[
         str, typer.Option(help=f"Whose features: {', '.join(EXTRACTORS.builtin)}, or the path of your own.")
-    ] = "inception-v3-compat",
+    ] = EXTRACTORS.default,
     image_size: Annotated[
         int | None,
         typer.Option(min=1, help="Crop a folder with a folder for each class to this, as ADM does; default: no crop."),

@@ -13,6 +13,7 @@ from bench.commands.options import DeviceOption, OfflineOption, PrecisionOption
 from bench.errors import InputError
 from bench.objectives import OBJECTIVES
 from bench.samplers import SAMPLERS, Labels
+from bench.score.extractors import EXTRACTORS
 from bench.stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def sample(
     num_samples: Annotated[int, typer.Option(min=2, help="How many.")] = 50_000,
     sampler: Annotated[
         str, typer.Option(help=f"{', '.join(SAMPLERS.builtin)}, or the path of your own, module:Name.")
-    ] = "ddpm",
+    ] = SAMPLERS.default,
     sampler_option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Of the sampler, such as eta=0.5.")
     ] = None,
@@ -47,7 +48,7 @@ def sample(
         str | None,
         typer.Option(
             help=f"Of a file that does not say how it was trained: {', '.join(OBJECTIVES.builtin)}, or the path of "
-            f"your own, module:Name; default: {next(iter(OBJECTIVES.builtin))}."
+            f"your own, module:Name; default: {OBJECTIVES.default}."
         ),
     ] = None,
     objective_option: Annotated[
@@ -234,7 +235,7 @@ def evaluate(
     ] = None,
     extractor: Annotated[
         str | None,
-        typer.Option(help="The features that are compared; default: of --run's recipe, else inception-v3-compat."),
+        typer.Option(help=f"The features that are compared; default: of --run's recipe, else {EXTRACTORS.default}."),
     ] = None,
     num_samples: Annotated[
         int | None, typer.Option(min=2, help="How many of them, from the first on; default: all.")

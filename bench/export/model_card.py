@@ -10,6 +10,7 @@ import yaml
 from bench.files.names import visible
 from bench.flops import count
 from bench.recipe import Recipe
+from bench.samplers.dit_pipeline import SAMPLER
 from bench.score.metrics import describe_metrics
 from models.diffusers_transformer import PIPELINE_NULL_LABEL
 
@@ -56,9 +57,9 @@ images = pipeline([0, 1], guidance_scale=4.0, num_inference_steps=50, generator=
 
 `trust_remote_code` lets diffusers run the two Python files in this folder; without it, it refuses the folder, because
 its own classes would compute something else: `transformer/` spaces the timestep frequencies as the official DiT code
-does and maps the pipeline's null label {null} to this model's, `scheduler/` is DDIM on the steps that ditbench visits.
+does and maps the pipeline's null label {null} to this model's, `scheduler/` is ditbench's sampler {sampler}.
 
-- `DiTPipeline` ignores the learned variance, so the sampler is deterministic DDIM; ditbench's DDPM samples differ.
+- `DiTPipeline` ignores the learned variance and draws no noise on the way; other samplers give other samples.
 - `DiTPipeline` guides all latent channels (ditbench: `guidance_channels: null`); the DiT paper's code guides three.
 
 Scores below whose key says otherwise are not those of samples drawn here.
@@ -104,6 +105,7 @@ def model_card(recipe: Recipe, step: int, vae: str, scores: list[dict[str, Any]]
         run=recipe.id,
         commit=commit or "unknown",
         null=PIPELINE_NULL_LABEL,
+        sampler=SAMPLER,
         scores="\n\n".join(_table(row, titles) for row in scores) or "None were computed for this step.",
         recipe=text_of_recipe,
         # Longer than any run of backticks in a name, so that none ends it.

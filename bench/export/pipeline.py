@@ -1,18 +1,18 @@
-"""A run's weights as the folder of a diffusers `DiTPipeline` that samples the same latents as the suite's DDIM.
+"""A run's weights as the folder of a diffusers `DiTPipeline` that samples the same latents as the suite does.
 
-Plain diffusers would compute something else (see `models/diffusers_transformer.py`, `diffusers_scheduler.py` here), so
-these two files travel with the weights, and the folder is loaded with `trust_remote_code=True`. Without it diffusers
-refuses the folder.
+Plain diffusers would compute something else (see `models/diffusers_transformer.py` and
+`bench/samplers/diffusers_scheduler.py`), so these two files travel with the weights, and the folder is loaded with
+`trust_remote_code=True`. Without it diffusers refuses the folder.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
 import stat
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import diffusers
@@ -22,28 +22,17 @@ from safetensors import SafetensorError
 from bench.data.latent_index import check, data_root, read_index
 from bench.data.vae import load_vae
 from bench.errors import InputError, RunError
-from bench.export import diffusers_scheduler
-from bench.export.diffusers_scheduler import RespacedDDIMScheduler
 from bench.export.model_card import model_card
 from bench.files import jsonl
 from bench.files.atomic import give_mode
 from bench.files.run_folder import read_config
-from bench.objectives.process import linear_betas
 from bench.recipe import Recipe
+from bench.samplers.dit_pipeline import check_sampled, scheduler
 from bench.weights import load_weights_of
-from models import diffusers_transformer
-from models.diffusers_transformer import PIPELINE_NULL_LABEL, OfficialDiTTransformer2DModel
+from models.diffusers_transformer import PIPELINE_NULL_LABEL
 from models.diffusers_weights import check_held_by_diffusers, to_diffusers
 from models.dit import DiTConfig
 from models.transformer import DiT
-
-# Component of the pipeline -> the class of ours that it is, and the file that holds it.
-SHIPPED: dict[str, tuple[ModuleType, type]] = {
-    "transformer": (diffusers_transformer, OfficialDiTTransformer2DModel),
-    "scheduler": (diffusers_scheduler, RespacedDDIMScheduler),
-}
-# Options of the objective that the scheduler takes over, or that only training or samplers other than DDIM ask.
-EXPORTED = {"timesteps", "variance", "weighting", "min_snr_gamma", "p2_gamma"}
 
 
 def export(run: Path, out: Path, step: int | None = None, vae: str | None = None, offline: bool = False) -> None:
@@ -69,6 +58,7 @@ def export(run: Path, out: Path, step: int | None = None, vae: str | None = None
         transformer = to_diffusers(weights.model)
     except ValueError as error:
         raise InputError(f"{run}: cannot be exported: {error}") from None
+    ours = {"transformer": transformer, "scheduler": scheduler(recipe.diffusion.timesteps)}
     autoencoder = load_vae(vae or str(recipe.evaluation.decoder), torch.device("cpu"), offline)
     channels = weights.shape[0]
     if autoencoder.latent_channels != channels:
@@ -79,12 +69,11 @@ def export(run: Path, out: Path, step: int | None = None, vae: str | None = None
     aside = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         aside.mkdir(parents=True)
-        transformer.save_pretrained(aside / "transformer")
-        scheduler(recipe.diffusion.timesteps).save_pretrained(aside / "scheduler")
         autoencoder.network.save_pretrained(aside / "vae")
-        for component, (module, _) in SHIPPED.items():
-            shutil.copyfile(str(module.__file__), aside / component / f"{_name(module)}.py")
-        (aside / "model_index.json").write_text(json.dumps(_index(recipe), indent=2) + "\n", encoding="utf-8")
+        for name, component in ours.items():
+            component.save_pretrained(aside / name)
+            shutil.copyfile(_file(component), aside / name / _file(component).name)
+        (aside / "model_index.json").write_text(json.dumps(_index(recipe, ours), indent=2) + "\n", encoding="utf-8")
         (aside / "README.md").write_text(card, encoding="utf-8")
         mode = stat.S_IMODE((aside / "README.md").stat().st_mode)
         for path in aside.rglob("*.safetensors"):
@@ -96,21 +85,6 @@ def export(run: Path, out: Path, step: int | None = None, vae: str | None = None
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def scheduler(timesteps: int) -> RespacedDDIMScheduler:
-    """The suite's process of that many steps and its DDIM, which ends at alpha_bar = 1 and clips nothing."""
-    betas = linear_betas(timesteps)
-    return RespacedDDIMScheduler(
-        num_train_timesteps=timesteps,
-        beta_start=betas[0],
-        beta_end=betas[-1],
-        beta_schedule="linear",
-        clip_sample=False,
-        set_alpha_to_one=True,
-        steps_offset=0,
-        timestep_spacing="linspace",
-    )
-
-
 def _check(recipe: Recipe, run: Path) -> None:
     """Refuse what is known to have no place in a DiTPipeline before anything is loaded."""
     where = run / "config.yaml"
@@ -120,11 +94,10 @@ def _check(recipe: Recipe, run: Path) -> None:
         )
     if recipe.data.facts.normalized:
         raise InputError(f"{where}: data.normalize: true; DiTPipeline only scales latents before it decodes them")
-    diffusion = recipe.diffusion
-    if diffusion.objective != "iddpm" or not diffusion.non_default().keys() <= EXPORTED:
-        raise InputError(
-            f"{where}: diffusion: {diffusion.id}; DiTPipeline samples iddpm that predicts noise on the linear schedule"
-        )
+    try:
+        check_sampled(recipe.diffusion)
+    except ValueError as error:
+        raise InputError(f"{where}: diffusion: {error}") from None
     arch = recipe.model.architecture()
     if not isinstance(arch, DiTConfig):
         raise InputError(f"{where}: model.name: {recipe.model.name}; DiTPipeline holds the family DiT only")
@@ -139,26 +112,29 @@ def _check(recipe: Recipe, run: Path) -> None:
         )
 
 
-def _index(recipe: Recipe) -> dict[str, Any]:
-    """The content of model_index.json, with the classes' names where the latents are here to tell them."""
+def _index(recipe: Recipe, ours: dict[str, Any]) -> dict[str, Any]:
+    """The content of model_index.json, with the classes' names where the latents are here to tell them.
+
+    ours: the components whose classes lie in files beside them.
+    """
     folder, data = data_root() / recipe.data.name, recipe.data
     classes: tuple[str, ...] = ()
     if (folder / "index.json").exists():
         index = read_index(folder)
         check(index, data.facts.length, data.facts.num_classes, data.facts.image_shape[1], str(data.vae))
         classes = index.classes
-    ours = {component: [_name(module), kind.__name__] for component, (module, kind) in SHIPPED.items()}
     return {
         "_class_name": "DiTPipeline",
         "_diffusers_version": diffusers.__version__,
         **({"id2label": {str(label): name for label, name in enumerate(classes)}} if classes else {}),
-        **ours,
+        **{name: [_file(component).stem, type(component).__name__] for name, component in ours.items()},
         "vae": ["diffusers", "AutoencoderKL"],
     }
 
 
-def _name(module: ModuleType) -> str:
-    return module.__name__.rpartition(".")[2]
+def _file(component: object) -> Path:
+    """That of its class."""
+    return Path(inspect.getfile(type(component)))
 
 
 def _commit(run: Path) -> str | None:

@@ -35,7 +35,7 @@ class EvaluationConfig(Section):
     (default: its last), or, without `guide`, the first kept step of this run itself, of the same average.
     """
 
-    sampler: str = "ddpm"
+    sampler: str = SAMPLERS.default
     sampler_options: dict[str, Any] = Field(default={})
     sampling_steps: int = Field(default=250, ge=2, le=100_000)
     clip_denoised: bool = False
@@ -45,7 +45,7 @@ class EvaluationConfig(Section):
     labels: Labels = "balanced"
     decoder: str | None = None
     reference: str | None = None
-    extractor: str = "inception-v3-compat"
+    extractor: str = EXTRACTORS.default
     metrics: tuple[str, ...] | None = Field(default=None, strict=False)
     kid_subset_size: PositiveInt = 1000
     batch_size: PositiveInt = 64
@@ -85,7 +85,7 @@ class EvaluationConfig(Section):
 
     @property
     def sampler_id(self) -> str:
-        """The sampler and its options, as in a score's key: "ddim", "ddim eta=0.5"."""
+        """The sampler and its options, as in a score's key: "name", "name eta=0.5"."""
         return sampler_id(self.sampler, self.sampler_options)
 
     @property

@@ -45,10 +45,10 @@ class ModelConfig(PartSection):
         return configure(self.name, self.options)
 
     def identity(self) -> dict[str, Any]:
-        """What the network is, for the recipe's id: what is not default, and a family other than DiT."""
+        """What the network is, for the recipe's id: what is not default, and a family other than the default."""
         arch, family = self.architecture(), family_of(self.name)
         content = {f.name: getattr(arch, f.name) for f in fields(arch) if getattr(arch, f.name) != f.default}
-        is_default = family is FAMILIES.find(next(iter(FAMILIES.builtin)))
+        is_default = family is FAMILIES.find(FAMILIES.default)
         return content if is_default else {**content, "family": self.name.partition("/")[0]}
 
 
@@ -81,11 +81,11 @@ class DiffusionConfig(PartSection):
 
     NAME = "objective"
 
-    objective: str = "iddpm"
+    objective: str = OBJECTIVES.default
 
     @property
     def id(self) -> str:
-        """The objective and what of its options is not default, as one text: "iddpm prediction=velocity"."""
+        """The objective and what of its options is not default, as one text: "name prediction=velocity"."""
         return " ".join([self.objective, *(f"{key}={value}" for key, value in sorted(self.non_default().items()))])
 
     @classmethod

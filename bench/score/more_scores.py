@@ -1,10 +1,10 @@
 """The `scores` of a recipe, written out: how kept steps are scored beside `evaluation`.
 
 scores:
-- {sampler: ddim, sampling_steps: 50}       keys of `evaluation`, in place of its own
+- {sampler: name, sampling_steps: 50}       keys of `evaluation`, in place of its own
 - {guidance_scale: 1.5, kept_steps: last}   of the last kept step alone; or a list of kept steps; default: all
 - product:                                  every combination of these, each with the entry's other keys
-    sampler: [ddpm, ddim]
+    sampler: [name, my_file:Name]
     sampling_steps: [10, 25]
 
 A sampler other than `evaluation`'s begins with its own default options.

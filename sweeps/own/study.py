@@ -20,11 +20,11 @@ from bench.recipe.parts import ModelConfig
 from bench.samplers import SAMPLERS
 from bench.schema import check_options, dump_yaml, load_yaml
 from sweeps.expand import Sweep, load_sweep
-from sweeps.own.part import OwnPart
+from sweeps.own.part import KINDS, OwnPart
 from sweeps.shipped import STUDIES
 
 TEMPLATE = STUDIES / "try.yaml"
-BUILT_IN = {"block": "adaln-zero", "family": "DiT", "objective": "iddpm"}
+BUILT_IN = {kind: seam.default for kind, seam in KINDS.items()}
 SIZES = 3  # fewer have no law
 # Of a model, what the data fix.
 OF_DATA = ("input_size", "in_channels", "num_classes")
@@ -117,7 +117,7 @@ def _sampler(part: OwnPart) -> str:
     for objective in (OBJECTIVES.find(BUILT_IN["objective"]), OBJECTIVES.find(part.path)):
         kinds.add(objective.process(check_options(objective.options, {})).kind)
     serving = [name for name in SAMPLERS.builtin if kinds <= set(SAMPLERS.find(name).serves)]
-    return serving[0] if serving else next(iter(SAMPLERS.builtin))  # then the recipe is refused, and says why
+    return serving[0] if serving else SAMPLERS.default  # then the recipe is refused, and says why
 
 
 def _add_family(content: dict[str, Any], part: OwnPart) -> None:

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from bench.commands.variants import Variant
+from bench.data import DATA
 from bench.errors import InputError
 from bench.flops import training_gmacs
 from bench.recipe import Recipe
@@ -78,7 +79,7 @@ def _recipe(variant: Variant) -> Recipe:
     """Unchecked: it may fit no data set, of which the time of training is independent."""
     assert variant.batch_size is not None and variant.steps is not None
     base = variant.recipe or Recipe.model_construct(
-        label="", data=DataConfig(name="digits"), diffusion=DiffusionConfig(), evaluation=EvaluationConfig(), seed=0
+        label="", data=DataConfig(name=DATA.default), diffusion=DiffusionConfig(), evaluation=EvaluationConfig(), seed=0
     )
     name = variant.name if variant.arch is not None else list_models()[0]
     model = _Model(name, configure(name) if variant.arch is None else variant.arch)

@@ -27,10 +27,11 @@ import models
 from bench.commands.export import export as export_command
 from bench.data.vae import load_vae
 from bench.errors import InputError
-from bench.export.pipeline import export, scheduler
+from bench.export.pipeline import export
 from bench.files.run_folder import read_config, weights_path
 from bench.objectives.diffusion import respaced_steps
 from bench.objectives.iddpm import IDDPMOptions
+from bench.samplers.dit_pipeline import scheduler
 from bench.samplers.guidance import guided
 
 
