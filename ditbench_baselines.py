@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -112,7 +112,8 @@ def print_baselines(made: pd.DataFrame) -> None:
     from analysis.results.baselines import KEY, name_of
     from bench.commands.text_table import print_table
 
-    for _, rows in made.groupby([*KEY], sort=False):
+    groups: Any = made.groupby([*KEY], sort=False)
+    for _, rows in groups:
         first = rows.iloc[0]
         typer.echo(
             f"Beside scores of {first['num_samples']:,} samples with {first['labels']} labels against "

@@ -72,6 +72,10 @@ def settle(figure: Figure) -> None:
             extent = text.get_window_extent()
             if text not in ends and any(extent.y0 < height < extent.y1 for height in through):
                 text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8})
+        legend = axes.get_legend()
+        if legend is not None:
+            legend.get_frame().set(facecolor="white", edgecolor="none", alpha=0.9)
+            legend.set_frame_on(True)
 
 
 def apart(centres: Sequence[float], heights: Sequence[float]) -> list[float]:

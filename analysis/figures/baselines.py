@@ -7,13 +7,11 @@ from dataclasses import replace
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from analysis.drawing import levels, style
 from analysis.drawing.picture import Picture
 from analysis.figures.scores import Scores
 from analysis.figures.sources import Source
-from analysis.results.baselines import beside, differing, name_of
+from analysis.results.baselines import beside, differing, explanation, name_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,29 +20,23 @@ REAL = ("real", "real-halves")
 FITTED, OF_DATA = (0, (6, 2)), (0, (1, 1.5))  # dashes of lines: what is fitted to the data, and real images
 ASKED = "scores"  # marks a panel that would have lines
 NAME_CHARACTERS = 16  # of a name's line beside a panel
-MEANING = {
-    "gaussian": "every pixel by itself, with each class's mean and variance",
-    "gaussian-full": "all pixels together, with each class's mean and covariance",
-    "real-halves": "{images:,} images against {against:,} others",
-    "real": "{images:,} of the {against:,} that they are compared with, as near as so few samples come",
-}
 
 
-def draw_baselines(axes: Axes, group: Sequence[Scores], metric: str = "fid", named: bool = True) -> None:
-    """A line for each baseline under the conditions of the scores `group` of a panel; `named` at its right end.
+def draw_baselines(axes: Axes, group: Sequence[Scores], named: bool = True) -> None:
+    """A line for each baseline under the conditions of a panel's Fréchet distances, `named` at its right end.
 
     Before the panel's ticks are set: its scale reaches every line.
     """
     axes.set_gid(ASKED)
     drawn: set[str] = set()
     for one in group:
-        for place, row in _beside(one, metric).iterrows():
+        for place, row in zip(*_beside(one), strict=True):
             if row["baseline"] in drawn:
                 continue
             drawn.add(row["baseline"])
             name = "\n".join(wrap(name_of(row["baseline"]), NAME_CHARACTERS)) if named else ""
             dashes = OF_DATA if row["baseline"] in REAL else FITTED
-            levels.add_level(axes, float(row[metric]), f"{place} {one.source.name}", dashes, name)
+            levels.add_level(axes, float(row["fid"]), f"{place} {one.source.name}", dashes, name)
 
 
 def explained(picture: Picture, sources: Sequence[Source]) -> Picture:
@@ -66,18 +58,17 @@ def explained(picture: Picture, sources: Sequence[Source]) -> Picture:
     with style.look():
         style.lay_out(picture.figure)
         levels.settle(picture.figure)
-    said = dict.fromkeys(_said(row) for row in rows)
-    draws = sorted({int(row["draws"]) for row in rows})
-    caption = f"Level lines, means of {' or '.join(map(str, draws))} draws: {'; '.join(said)}.\n{picture.caption}"
+    caption = f"Level lines: {explanation(rows)}\n{picture.caption}"
     return replace(picture, caption=caption, short=f"{_short(rows)} {picture.short}", left_out=left_out)
 
 
-def _beside(scores: Scores, metric: str) -> pd.DataFrame:
+def _beside(scores: Scores) -> tuple[list[Any], list[dict[Any, Any]]]:
+    """The places in the source's baselines, and the rows there."""
     rows = beside(scores.source.tables.baselines, scores.evals)
-    if metric not in rows.columns:
-        return rows.iloc[:0]
-    # All real images against themselves are no measure of anything.
-    return rows.loc[rows[metric].notna() & ~((rows["baseline"] == "real") & (rows["images"] >= rows["against"]))]
+    # All real images against themselves are no measure of anything, and zero is on no logarithmic scale.
+    itself = (rows["baseline"] == "real") & (rows["images"] >= rows["against"])
+    rows = rows.loc[~itself & (rows["fid"] > 0)]
+    return rows.index.tolist(), rows.to_dict("records")
 
 
 def _why_not(source: Source) -> str:
@@ -85,11 +76,6 @@ def _why_not(source: Source) -> str:
     if source.tables.baselines.empty or evals.empty:
         return ""
     return differing(source.tables.baselines, evals) if beside(source.tables.baselines, evals).empty else ""
-
-
-def _said(row: Any) -> str:
-    meaning = MEANING.get(row["baseline"], "").format(images=row["images"], against=row["against"])
-    return f"{name_of(row['baseline'])}, {row['fid']:.4g}{f' ({meaning})' if meaning else ''}"
 
 
 def _short(rows: Sequence[Any]) -> str:

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +24,12 @@ NAMES = {
     "real": "real images",
 }
 """What people are told of those that `ditbench baselines` scores."""
+MEANINGS = {
+    "gaussian": "images of each class's mean and variance, every pixel by itself",
+    "gaussian-full": "images of each class's mean and covariance",
+    "real-halves": "{images:,} real images against {against:,} others",
+    "real": "{images:,} of the {against:,} real images, against all of them: what so many true samples score",
+}
 KEY = ("num_samples", "labels", "reference", "extractor")
 """The columns in which a baseline and a score must agree to stand side by side."""
 ENDS = ("_min", "_max")
@@ -76,6 +84,16 @@ def read_baselines(path: Path) -> pd.DataFrame:
 def name_of(baseline: str) -> str:
     """For people; one of your own is called what the file calls it."""
     return NAMES.get(baseline, baseline)
+
+
+def explanation(rows: Iterable[Any]) -> str:
+    """What the baselines `rows` are, of whose images and how often drawn, and their Fréchet distances; a sentence."""
+    said, draws = [], set()
+    for row in rows:
+        meaning = MEANINGS.get(row["baseline"], "").format(images=row["images"], against=row["against"])
+        said.append(f"{name_of(row['baseline'])}, {row['fid']:.4g}{f' ({meaning})' if meaning else ''}")
+        draws.add(int(row["draws"]))
+    return f"{'; '.join(dict.fromkeys(said))}; means of {' or '.join(map(str, sorted(draws)))} draws."
 
 
 def beside(baselines: pd.DataFrame, evals: pd.DataFrame) -> pd.DataFrame:
