@@ -96,7 +96,8 @@ def make_baselines(
     under = conditions(recipes)
     on = prepare_device(device, "fp32")
     features = study / "features"
-    features.mkdir(parents=True, exist_ok=True)
+    for folder in (features, out):  # what cannot be written to is refused before anything is scored
+        folder.mkdir(parents=True, exist_ok=True)
     stop = stop or StopRequest()
     with console(stderr=True).status("baselines") as status:
         rows = [
