@@ -29,6 +29,7 @@ from bench.commands.terminal import WholeSentences, console, protected
 from bench.errors import InputError, RunError
 from bench.files.names import visible
 from bench.stopping import STOPPED, Stopped
+from ditbench_baselines import baselines, make_baselines
 from ditbench_flops import flops
 from ditbench_perf import app as perf_app
 from ditbench_try import try_part
@@ -57,6 +58,7 @@ for command in (
     sample,
     evaluate,
     reference,
+    baselines,
     export,
     export_samples,
     figure_command.figure,
@@ -296,7 +298,9 @@ def demo(
     from sweeps.expand import load_sweep
 
     profile = ClusterProfile(executor="local", device=device, precision=precision)
-    run_here(load_sweep(path), runs, profile, console())
+    sweep = load_sweep(path)
+    run_here(sweep, runs, profile, console())
+    make_baselines(sweep.recipes, runs / name, out, device=device)
     from analysis import figures
     from analysis.results import tables
     from bench.files.run_files import read_records
@@ -335,10 +339,14 @@ def _print_published(tables: Tables) -> None:
 
 def _print_summary(tables: Tables) -> None:
     """The scores at the last step, and how they follow compute."""
+    from analysis.results.baselines import beside, name_of
     from analysis.results.tables import correlations, summary
     from bench.commands.text_table import print_table
 
     rows = [[_cell(column, row[column]) for column in SUMMARY_COLUMNS] for row in summary(tables).to_dict("records")]
+    for row in beside(tables.baselines, tables.evals).to_dict("records"):
+        row["label"] = name_of(row["baseline"])
+        rows.append([_cell(column, row[column]) if column in row else "" for column in SUMMARY_COLUMNS])
     typer.echo("\nScores at the last step (EMA weights):")
     print_table(list(SUMMARY_COLUMNS.values()), rows, [column == "label" for column in SUMMARY_COLUMNS])
     last = correlations(tables.evals).groupby("seed").last()

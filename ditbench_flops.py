@@ -127,7 +127,7 @@ def _variants(
     shape = None if input_shape is None else read_shape(input_shape)
     found: list[Variant] = []
     for name in names or list_models():
-        recipes = _recipes(name)
+        recipes = recipes_of(name)
         if recipes is None:
             found.append(_trained(_one(name, shape, given), batch_size, steps))
         else:
@@ -155,7 +155,7 @@ def _one(name: str, shape: tuple[int, ...] | None, given: Given) -> Variant:
     return of_network(name, shape, given)
 
 
-def _recipes(name: str) -> list[Recipe] | None:
+def recipes_of(name: str) -> list[Recipe] | None:
     """Those of a run folder, a folder of runs, a recipe's or sweep's file, or a shipped sweep; None: it is none."""
     from bench.files.run_folder import read_config
     from bench.recipe import Recipe, load_recipe
@@ -214,7 +214,7 @@ def _trained(variant: Variant, batch_size: int | None, steps: int | None) -> Var
 
 def _row(variant: Variant, variants: list[Variant]) -> dict[str, Any]:
     """`variants`: all rows, which have the same columns."""
-    from analysis.results.printed_gmacs import agreement, printed_gmacs
+    from analysis.printed_gmacs import agreement, printed_gmacs
     from bench.flops import training_gmacs
 
     is_listed = variant.is_listed and variant.image_size is not None

@@ -16,6 +16,7 @@ class Stream(IntEnum):
     STEP = 2
     SAMPLE = 3
     FEATURES = 4
+    BASELINE = 5
 
 
 def generator(seed: int, stream: Stream, index: int, device: torch.device | str = "cpu") -> torch.Generator:

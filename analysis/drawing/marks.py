@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from analysis.drawing import style
 from analysis.drawing.labels import place_labels
+from analysis.drawing.levels import points_of
 from analysis.drawing.picture import NothingToDraw
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def name_points(
     Returns the names for which there is no room.
     radii, colours: of the markers, in points; those of `scatter` if not given.
     """
-    avoid = [] if line is None else [line]
+    avoid = [points_of(axes), *([] if line is None else [line])]
     if f"{y}_min" in points.columns:
         avoid += [
             np.column_stack([np.full(20, at), np.linspace(low, high, 20)])
@@ -108,8 +109,7 @@ def name_points(
         looks = style.looks(points["size"])
         radii = [looks[size].area ** 0.5 / 2 for size in points["size"]]
         colours = [looks[size].colour for size in points["size"]]
-    far = np.concatenate(avoid) if avoid else np.empty((0, 2))
-    return place_labels(axes, x, points[y].tolist(), texts, far, radii, colours)
+    return place_labels(axes, x, points[y].tolist(), texts, np.concatenate(avoid), radii, colours)
 
 
 def corner_text(axes: Axes, lines: Sequence[str], at_bottom: bool = False) -> None:

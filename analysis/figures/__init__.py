@@ -100,9 +100,11 @@ def picture(name: str, sources: Sequence[Source], width: Width = "two") -> Pictu
         NothingToDraw: no source has what the figure shows; the message says what would be needed.
         ResultsError: unknown name, scores that are not finite or not comparable.
     """
+    from analysis.figures.baselines import explained
+
     entry = CATALOGUE[named(name)]
     drawn = importlib.import_module(f"analysis.figures.{entry.module}").draw(sources, width)
-    return replace(drawn, title=entry.shows[0].upper() + entry.shows[1:])
+    return replace(explained(drawn, sources), title=entry.shows[0].upper() + entry.shows[1:])
 
 
 def draw(name: str, sources: Sequence[Source], out: Path, width: Width = "two", caption: Caption = "short") -> Drawn:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.drawing import marks, style
 from analysis.drawing.picture import NothingToDraw, Picture
+from analysis.figures.baselines import draw_baselines
 from analysis.figures.captions import MACS, in_short, keys, protocols
 from analysis.figures.scores import Scores, axis_name, checked, names, one_study, over_seeds
 from analysis.figures.sources import Source, from_each
@@ -51,7 +52,7 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
         grid = figure.subfigures(len(heights), columns, squeeze=False, height_ratios=heights)
         parts: list[Any] = list(grid.flat)
         for part, (scores, title, points) in zip(parts, groups, strict=False):
-            (_rows if _at_one_step(points) else _lines)(part, title, points, axis_name([scores]))
+            (_rows if _at_one_step(points) else _lines)(part, title, points, scores)
     short, caption = in_short(found), f"{MACS}\n{protocols(found)}"
     if any(scores.source.published for scores in found):
         short += " The paper's curves are not published as numbers."
@@ -97,7 +98,7 @@ def _height(points: pd.DataFrame) -> float:
     return 0.75 + 0.23 * len(set(points["block"])) if _at_one_step(points) else 2.5
 
 
-def _lines(part: Any, title: str, points: pd.DataFrame, name: str) -> None:
+def _lines(part: Any, title: str, points: pd.DataFrame, scores: Scores) -> None:
     axes: Axes = part.subplots()
     lines: dict[str, Line2D] = {}
     for index, design in enumerate(_designs(points)):
@@ -106,7 +107,8 @@ def _lines(part: Any, title: str, points: pd.DataFrame, name: str) -> None:
         label = f"{design} ({chosen['gmacs'].iloc[0] / size:.4g} {unit})"
         lines[label] = marks.curve(axes, chosen, "step", "fid", marks.series_mark(index))
     axes.set_title(title)
-    axes.set_ylabel(name)
+    axes.set_ylabel(axis_name([scores]))
+    draw_baselines(axes, [scores])
     style.step_ticks(axes)
     if min(points["fid_min"]) > 0:
         axes.set_yscale("log")
@@ -114,7 +116,7 @@ def _lines(part: Any, title: str, points: pd.DataFrame, name: str) -> None:
     marks.below_legend(part, list(lines.values()), list(lines), handlelength=3.2)
 
 
-def _rows(part: Any, title: str, points: pd.DataFrame, name: str) -> None:
+def _rows(part: Any, title: str, points: pd.DataFrame, scores: Scores) -> None:
     """One row for each design: its marker at its score, and in a second panel its compute, both with their numbers."""
     designs = _designs(points)
     unit, size = marks.compute_unit(points["gmacs"].tolist())
@@ -122,7 +124,7 @@ def _rows(part: Any, title: str, points: pd.DataFrame, name: str) -> None:
     left, right = part.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     rows = [points.loc[points["block"] == design].iloc[0] for design in designs]
     for axes, label, values in (
-        (left, name, [row["fid"] for row in rows]),
+        (left, axis_name([scores]), [row["fid"] for row in rows]),
         (right, unit, [row["gmacs"] / size for row in rows]),
     ):
         for index, value in enumerate(values):

@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.drawing import marks, style
 from analysis.drawing.picture import Picture
+from analysis.figures.baselines import draw_baselines
 from analysis.figures.captions import MACS, in_short, keys, protocols, unnamed
 from analysis.figures.scores import Scores, at_last_shared_step, axis_name, over_seeds, scaling_scores
 from analysis.figures.sources import Source, from_each
@@ -41,23 +42,24 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """
     scores, left_out = from_each(sources, lambda source: at_last_shared_step(scaling_scores(source)), by_design=False)
     panels = [
-        (f"{one.title}, {style.steps_text(int(one.evals['step'].iloc[0]))} steps", axis_name([one]), _models(one))
+        (f"{one.title}, {style.steps_text(int(one.evals['step'].iloc[0]))} steps", [one], _models(one))
         for one in scores
     ]
     short = in_short(scores)
     caption = f"{MACS} Areas are in proportion to them, but for the smallest.\n{protocols(scores)}"
     paper = [one for one in scores if one.source.published]
     if paper:
-        panels.append(("Published: DiT-XL/2, ADM and LDM", axis_name(paper), against_unets()))
+        panels.append(("Published: DiT-XL/2, ADM and LDM", paper, against_unets()))
         short = f"{short[:-1]}; DiT-XL/2, ADM and LDM: guided where filled."
         caption += f"\n{BASELINES}"
     with style.look():
         columns = 1 if width == "one" else min(2, len(panels))
         figure = style.new_figure(width, 2.7 * -(-len(panels) // columns))
         axes = style.panels(figure, len(panels), columns)
-        for panel, (title, name, points) in zip(axes, panels, strict=True):
+        for panel, (title, of, points) in zip(axes, panels, strict=True):
             panel.set_title(title)
-            panel.set_ylabel(name)
+            panel.set_ylabel(axis_name(of))
+            draw_baselines(panel, of)
             _bubbles(panel, points, width)
         style.lay_out(figure)
         without: list[str] = []

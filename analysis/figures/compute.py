@@ -13,6 +13,7 @@ import pandas as pd
 
 from analysis.drawing import marks, style
 from analysis.drawing.picture import Picture
+from analysis.figures.baselines import draw_baselines
 from analysis.figures.captions import MACS, in_short, keys, protocols, unnamed
 from analysis.figures.scores import (
     Scores,
@@ -96,6 +97,7 @@ def _panel(axes: Axes, group: list[Scores]) -> None:
     step = style.steps_text(int(group[0].evals["step"].iloc[0]))
     axes.set_title(f"{titles(group)}, {step} steps")
     axes.set_ylabel(axis_name(group))
+    draw_baselines(axes, group)
     marks.gmacs_axis(axes, unit)
     marks.corner_text(axes, ["too few models for a line"] if too_few else texts)
     if not _few_designs(group):

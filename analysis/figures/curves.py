@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.drawing import marks, style
 from analysis.drawing.picture import Picture
+from analysis.figures.baselines import draw_baselines
 from analysis.figures.captions import in_short, keys, protocols
 from analysis.figures.scores import (
     Scores,
@@ -126,9 +127,10 @@ def _over_steps(part: Any, group: list[Scores], points: pd.DataFrame, width: sty
         columns = _columns(len(panels), width)
         free = _has_cell(len(panels), columns)
         axes = style.panels(strip, len(panels) + free, columns, share=True)
-        for panel, (value, rows) in zip(axes, panels.items(), strict=False):
+        for index, (panel, (value, rows)) in enumerate(zip(axes, panels.items(), strict=False)):
             panel.set_title(_title(by, value))
             _lines(panel, rows, by, ranks, looks, list(points["source"].unique()))
+            draw_baselines(panel, group, named=(index + 1) % columns == 0)
         for index, panel in enumerate(axes[: len(panels)]):
             style.step_ticks(panel)
             if index + columns < len(panels):
@@ -209,6 +211,7 @@ def _at_one_step(part: Any, group: list[Scores], width: style.Width) -> None:
         axes["step"].set_title(f"{_some(curves['label'].unique().tolist())} over training")
         style.step_ticks(axes["step"])
     for panel in axes.values():
+        draw_baselines(panel, group, named=panel is list(axes.values())[-1])
         if min(every["fid_min"]) > 0:
             panel.set_yscale("log")
         panel.margins(0.2 if panel is axes.get("step") else 0.12)

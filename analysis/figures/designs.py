@@ -14,6 +14,7 @@ from analysis.compare.designs import DesignComparison, compare_designs
 from analysis.drawing import marks, style
 from analysis.drawing.picture import NothingToDraw, Picture
 from analysis.errors import ResultsError
+from analysis.figures.baselines import draw_baselines
 from analysis.figures.captions import MACS, in_short, keys, protocols
 from analysis.figures.scores import Scores, at_last_shared_step, axis_name, for_a_law, has_line, scaling_scores
 from analysis.figures.sources import Source, from_each
@@ -128,6 +129,7 @@ def _panel(axes: Axes, each: _Compared) -> None:
     step = style.steps_text(int(each.scores.evals["step"].iloc[0]))
     axes.set_title(f"{each.scores.study}, {step} steps")
     axes.set_ylabel(axis_name([each.scores]))
+    draw_baselines(axes, [each.scores])
     axes.set_yscale("log")
     marks.gmacs_axis(axes, unit)
     style.log_ticks(axes.yaxis, (1, 2, 3, 5, 7))

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from analysis.drawing import marks, style
 from analysis.drawing.labels import BAND
 from analysis.drawing.picture import NothingToDraw, Picture
+from analysis.figures.baselines import draw_baselines
 from analysis.figures.captions import MACS, in_short, keys, protocols, unnamed
 from analysis.figures.scores import Scores, at_last_shared_step, axis_name, for_a_law, over_seeds, scaling_scores
 from analysis.figures.sources import Source, from_each
@@ -136,6 +137,7 @@ def _panel(part: Any, axes: Axes, scores: Scores, points: pd.DataFrame) -> None:
     look: dict[str, Any] = {"fmt": "D", "color": "black", "markerfacecolor": "white", "markersize": 4.5, "capsize": 3}
     predicted = axes.errorbar(at, largest["line"], bar, zorder=4, **look)
     axes.set_title(f"{scores.title}, {style.steps_text(int(scores.evals['step'].iloc[0]))} steps")
+    draw_baselines(axes, [scores])
     axes.set_yscale("log")
     axes.set_ylabel(axis_name([scores]))
     marks.gmacs_axis(axes, unit)

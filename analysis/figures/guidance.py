@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.drawing import marks, style
 from analysis.drawing.picture import Picture
+from analysis.figures.baselines import draw_baselines
 from analysis.figures.captions import fewer_seeds, in_short, keys, paper, protocol
 from analysis.figures.scores import Scores, axis_name
 from analysis.figures.sources import Source, from_each
@@ -56,6 +57,8 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
             part.suptitle(_title(scores), fontsize=9)
             lines = {}
             for axes, metric in zip(style.panels(part, len(names), columns), names, strict=True):
+                if metric == "fid":
+                    draw_baselines(axes, [scores], named=False)  # for want of room
                 lines = _panel(axes, scores, metric)
             if len(_ways(scores.evals)) > 1:
                 marks.below_legend(part, list(lines.values()), list(lines), handlelength=3.2)

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from analysis.advice.budget import pf_days
 from analysis.drawing import marks, style
 from analysis.drawing.picture import NothingToDraw, Picture
+from analysis.figures.baselines import draw_baselines
 from analysis.figures.captions import in_short, keys, protocols
 from analysis.figures.scores import Scores, axis_name, over_seeds, scaling_scores, side_by_side, titles
 from analysis.figures.sources import Source, from_each
@@ -73,6 +74,7 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
             patch = points["patch"].iloc[0]
             of_patch = f"patch size {patch}" if patch else "no patches"
             axes.set_title(f"{titles(pool)}, {of_patch}" if named else of_patch)
+            draw_baselines(axes, pool)
             _panel(axes, points)
             axes.set_ylabel(axis_name(pool))
     drawn = [one for one in scores if any(one in pool for pool, _ in panels)]

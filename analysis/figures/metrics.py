@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.drawing import marks, style
 from analysis.drawing.picture import NothingToDraw, Picture
+from analysis.figures.baselines import draw_baselines
 from analysis.figures.captions import MACS, in_short, keys, protocols
 from analysis.figures.scores import (
     METRICS,
@@ -63,6 +64,8 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
             free = len(metrics) % columns > 0 and len(metrics) > columns  # a cell for the legend
             panels = style.panels(part, len(metrics) + free, columns)
             for axes, metric in zip(panels, metrics, strict=False):
+                if metric == "fid":
+                    draw_baselines(axes, group, named=False)  # for want of room
                 _panel(axes, group, metric)
             evals = pd.concat([one.evals for one in group])
             marks.shape_legend(part, evals, sources_of(group), panels[-1] if free else None)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.drawing import marks, style
 from analysis.drawing.picture import NothingToDraw, Picture
+from analysis.figures.baselines import draw_baselines
 from analysis.figures.captions import in_short, keys, protocol
 from analysis.figures.frontier import SAID, frontier, models_and_frontier
 from analysis.figures.scores import Scores, axis_name, over_seeds
@@ -83,6 +84,7 @@ def _panel(axes: Axes, scores: Scores) -> None:
     points = _points(scores)
     unit, size_of_unit = marks.compute_unit(points["sampling_gmacs"].tolist())
     models_and_frontier(axes, points.assign(x=points["sampling_gmacs"] / size_of_unit), "x", 0)
+    draw_baselines(axes, [scores])
     axes.set_title(f"{scores.title}, {style.steps_text(int(scores.evals['step'].iloc[0]))} training steps")
     axes.set_xlabel(f"Sampling compute of one image ({unit})")
     axes.set_ylabel(axis_name([scores]))

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.drawing import marks, style
 from analysis.drawing.picture import Picture
+from analysis.figures.baselines import draw_baselines
 from analysis.figures.captions import in_short, keys, protocols
 from analysis.figures.frontier import SAID, frontier, models_and_frontier
 from analysis.figures.scores import Scores, axis_name, over_seeds, scaling_scores, side_by_side, sources_of, titles
@@ -66,6 +67,7 @@ def _points(scores: Scores) -> pd.DataFrame:
 def _panel(axes: Axes, group: list[Scores]) -> None:
     for index, scores in enumerate(group):
         models_and_frontier(axes, _points(scores), "training_gmacs", index)
+    draw_baselines(axes, group)
     axes.set_title(titles(group))
     axes.set_xlabel("Training compute (GMACs)")
     axes.set_ylabel(axis_name(group))

@@ -167,7 +167,8 @@ def _cell(column: Column, row: dict[Any, Any]) -> Cell:
         since = row.get(f"{column.name}_nan_since")
         return Cell(f"NaN since step {since:,}" if since is not None and pd.notna(since) else "", "", None)
     low, high = row.get(f"{column.name}_min"), row.get(f"{column.name}_max")
-    has_range = low is not None and row["num_seeds"] > 1 and pd.notna(low)
+    # What has no seeds, such as a baseline, has a range of draws, if it has one.
+    has_range = low is not None and pd.notna(low) and (pd.isna(row["num_seeds"]) or row["num_seeds"] > 1)
     return Cell(text(value), f"{text(low)} to {text(high)}" if has_range else "", value)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.paper.table_formats import Column, Table, count, fixed, signed, significant
+from analysis.results.baselines import beside, explanation, name_of
 from analysis.results.published import compared, near_misses
 from analysis.results.run_folders import EVALUATION_KEY_TYPES, SETTINGS, SIZES
 from analysis.results.sampled import guidance_text, steps_text
@@ -89,11 +90,14 @@ def summary(tables: Tables) -> Table:
     if not evals["loss_nan_since"].notna().to_numpy().any():
         rows = [{name: value for name, value in row.items() if name != "loss_nan_since"} for row in rows]
     several = len(set(evals["block"])) > 1
+    baselines = beside(tables.baselines, tables.evals)
+    below = f" Below the models: {explanation(baselines.to_dict('records'))}" if len(baselines) else ""
     return Table(
         "summary",
         "Models at their last scored step",
         f"{GMACS} Loss: training loss, mean since the log's row before. {RANGE} {protocol(tables)}"
-        f"{_sentence('Left out', _not_scored(tables, evals))}{_sentence('Without a value', _without(evals, names))}",
+        f"{_sentence('Left out', _not_scored(tables, evals))}{_sentence('Without a value', _without(evals, names))}"
+        f"{below}",
         (
             Column("label", "Model"),
             *((Column("block", "Block"),) if several else ()),
@@ -104,7 +108,7 @@ def summary(tables: Tables) -> Table:
             Column("loss", "Loss ↓", fixed(4)),
             *scores,
         ),
-        pd.DataFrame(rows),
+        _with_baselines(pd.DataFrame(rows), baselines),
     )
 
 
@@ -270,6 +274,15 @@ def _over_seeds(models: pd.DataFrame, names: list[str]) -> dict[str, Any]:
         # The mean of seeds of which one has no value would be another quantity: it stays empty.
         row |= {name: values.mean(), f"{name}_min": values.min(), f"{name}_max": values.max()}
     return row | {"loss_nan_since": models["loss_nan_since"].min()}
+
+
+def _with_baselines(models: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
+    """The rows of models, and below them those of baselines, which have scores and no seeds."""
+    if baselines.empty:
+        return models
+    rows = baselines.assign(label=baselines["baseline"].map(name_of))
+    whole = dict.fromkeys(("params", "num_seeds", "step"), "Int64")
+    return pd.concat([models.astype(whole), rows.reindex(columns=models.columns).astype(whole)], ignore_index=True)
 
 
 def _not_scored(tables: Tables, evals: pd.DataFrame) -> list[str]:

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.laws.power_law import log_linear, power_law
+from analysis.results.baselines import FILE as BASELINES
+from analysis.results.baselines import no_baselines, read_baselines
 from analysis.results.csv_text import csv_text, read_csv
 from analysis.results.files import write_set
 from analysis.results.parquet import parquet_bytes, read_parquet
@@ -113,6 +115,7 @@ class Tables:
     real: data -> (10, C, H, W) uint8, real images of the classes of such samples, and the number of classes.
     other_evals: as evals, with other settings than the recipe's `evaluation`, such as guidance: by its `scores`, and of
         samples that anyone made of its weights.
+    baselines: scores of images that no network made, as `analysis.results.baselines.read_baselines` has them.
 
     gmacs are 10^9 multiply-accumulates of one forward pass of one image, which the DiT paper calls Gflops.
     training_gmacs = gmacs x 3 x batch_size x steps, the whole recipe's training compute (DiT paper, Fig. 9).
@@ -125,6 +128,7 @@ class Tables:
     other_evals: pd.DataFrame
     earlier_samples: Mapping[str, Mapping[int, np.ndarray]] = field(default_factory=dict)
     real: Mapping[str, tuple[np.ndarray, int]] = field(default_factory=dict)
+    baselines: pd.DataFrame = field(default_factory=no_baselines)
 
 
 def collect(records: Iterable[RunRecord], out: Path) -> Tables:
@@ -164,6 +168,7 @@ def collect(records: Iterable[RunRecord], out: Path) -> Tables:
             and (earlier := {step: run.samples[step] for step in sorted(run.samples)[:-1]})
         },
         real={run.row["data"]: run.real for run in runs if run.real is not None},
+        baselines=read_baselines(out / BASELINES),
     )
     _write(tables, out)
     return tables
@@ -227,6 +232,7 @@ def load(results: Path) -> Tables:
         _other_evals(results / "other_evals.csv", runs),
         {run: steps for run, steps in samples.earlier.items() if run in ids},
         samples.real,
+        read_baselines(results / BASELINES),
     )
 
 

@@ -41,6 +41,7 @@ def visible_names(tables: Tables) -> Tables:
         train=shown(tables.train),
         evals=shown(tables.evals),
         other_evals=shown(tables.other_evals),
+        baselines=shown(tables.baselines),
         samples={visible(run): samples for run, samples in tables.samples.items()},
         earlier_samples={visible(run): steps for run, steps in tables.earlier_samples.items()},
         real={visible(data): images for data, images in tables.real.items()},

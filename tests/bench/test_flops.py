@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from analysis.results.printed_gmacs import TABLE, agreement, printed_gmacs
+from analysis.printed_gmacs import TABLE, agreement, printed_gmacs
 from bench.errors import InputError
 from bench.flops import Cost, count, count_macs, training_gmacs
 from models import BLOCKS, create_model

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from analysis.results.printed_gmacs import TABLE
+from analysis.printed_gmacs import TABLE
 from models import BLOCKS, create_model, list_models
 from models.layers import timestep_features
 from models.transformer import DiT

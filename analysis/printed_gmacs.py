@@ -7,7 +7,7 @@ from functools import cache
 from math import floor
 from pathlib import Path
 
-TABLE = Path(__file__).parents[2] / "results" / "published" / "dit_table4.csv"
+TABLE = Path(__file__).parents[1] / "results" / "published" / "dit_table4.csv"
 
 
 @cache
