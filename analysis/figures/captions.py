@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.figures.scores import Scores, by_study, names, side_by_side, unhashed
-from analysis.results.sampled import guidance_text, steps_text
+from analysis.results.sampled import guidance_text, sampler_text, steps_text
 
 MAX_SAID = 6  # runs that the small print names one by one
 
@@ -40,10 +40,9 @@ def in_short(scores: Sequence[Scores], varied: tuple[str, ...] = ()) -> str:
 
 def _short(scores: Scores, varied: tuple[str, ...]) -> str:
     key: dict[str, Any] = scores.evals.iloc[0].to_dict()
-    sampler = str(key["sampler"]).rpartition(":")[2] if ":" in key["sampler"] else str(key["sampler"]).upper()
     said = {
         "num_samples": f"{key['num_samples']:,} samples",
-        "sampling_steps": f"drawn in {steps_text(key, sampler)}",
+        "sampling_steps": f"drawn in {steps_text(key, sampler_text(key['sampler']))}",
         "guidance_scale": "without guidance"
         if key["guidance_scale"] == 1
         else f"with guidance {key['guidance_scale']:g}{guidance_text(key | {'guidance_channels': None})}",

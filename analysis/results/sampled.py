@@ -29,6 +29,12 @@ def steps_text(key: Mapping[Any, Any], sampler: str = "") -> str:
     return text if same else f"{text} ({key['network_calls']} network calls)"
 
 
+def sampler_text(sampler: str) -> str:
+    """ "DDIM eta=0.5" of "ddim eta=0.5": options as they are given; and of one's own, "my_file:HEUN", its name."""
+    name, blank, options = sampler.partition(" ")
+    return (name.rpartition(":")[2] if ":" in name else name.upper()) + blank + options
+
+
 def guidance_text(key: Mapping[Any, Any]) -> str:
     """What follows the scale: "", " on 3 channels at times 200 to 800 by step 300"."""
     text = f" on {key['guidance_channels']} channels" if pd.notna(key["guidance_channels"]) else ""
