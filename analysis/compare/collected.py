@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.compare.one_key import of_one_key
+from analysis.compare.one_key import by_words, of_one_key
 from analysis.errors import ResultsError
 from analysis.laws.observations import Observations
 from analysis.laws.observed import collected_observations
@@ -172,8 +172,7 @@ def _meant(name: str, designs: Collection[str]) -> str:
         said = design.split(", ")
         if len(said) == len(given) and all(map(_is_value, given, said)):
             return design
-    having = [design for design in designs if set(name.split()) <= set(design.split())]
-    return having[0] if len(having) == 1 else name
+    return by_words(name, designs)
 
 
 def _is_value(given: str, said: str) -> bool:

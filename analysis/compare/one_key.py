@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -94,7 +94,7 @@ def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] 
     values_of = {name: rows[name] if name in KEY else runs[name].loc[rows["run"]] for name in columns}
     called = pd.Series([", ".join(map(_said_or_none, each)) for each in zip(*values_of.values(), strict=True)])
     values = list(dict.fromkeys(called))
-    names = between or tuple(values)
+    names = tuple(by_words(name, values) for name in between or values)
     if len(set(names)) != 2 or not {*names} <= {*values}:
         hint = "needed: two" if len(values) < 2 else "choose two: --between A,B"
         raise ResultsError(f"--by {by}: there are scores of {'; '.join(values) or 'nothing'}; {hint}")
@@ -117,6 +117,17 @@ def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] 
             said = f"{column} ({', '.join(several)})"
             raise ResultsError(f"--by {by}: the scores are of several: {said}; say more: --by {column},{by}")
     return found
+
+
+def by_words(name: str, designs: Collection[str]) -> str:
+    """The one design that has all words of `name`, value by value: of "flow prediction=x0 times=uniform, heun" it is
+    "prediction=x0, heun". `name` itself where it is a design, and where no design or several have them."""
+    given = [set(part.split()) for part in name.split(", ")]
+    said = {design: [set(part.split()) for part in design.split(", ")] for design in designs}
+    having = [
+        design for design, parts in said.items() if len(parts) == len(given) and all(map(set.issubset, given, parts))
+    ]
+    return having[0] if len(having) == 1 and name not in designs else name
 
 
 def _scores_alone(tables: Tables, evals: pd.DataFrame) -> Tables:

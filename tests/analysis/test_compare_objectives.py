@@ -68,6 +68,7 @@ def test_each_objective_by_a_sampler_of_its_own(tables: Tables) -> None:
     (one, each, factor), (two, twice, better) = SAMPLERS
     assert (one, two) == ("euler", "heun shift=3.0")
     found = said(tables, by, between)
+    assert found == said(tables, by, ("iddpm, euler, 50", "prediction=x0, heun, 25"))
     assert (found["worse"], found["better"]) == between
     calls = {each * 50, twice * 25}
     assert calls == {50}
