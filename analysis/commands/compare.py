@@ -36,8 +36,8 @@ def compare(
         str | None,
         typer.Option(
             help="The column of runs that tells designs apart, such as learning_rate, or several with commas between, "
-            "label (models), or source (folders); default: block, or objective, where there are several, else source, and "
-            "label where --between names models. Columns of a score's key, such as sampler, too.",
+            "label (models), or source (folders), or of a score's key, such as sampler; default: block, or objective, "
+            "where there are several, else source, and label where --between names models.",
         ),
     ] = None,
     source: OldDataOption = None,

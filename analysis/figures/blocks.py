@@ -137,19 +137,20 @@ def _rows(part: Any, title: str, points: pd.DataFrame, scores: Scores) -> None:
     part.suptitle(f"{title}, {style.steps_text(points['step'].iloc[0])} steps", fontsize=8.5)
     left, right = part.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     rows = [points.loc[points["design"] == design].iloc[0] for design in designs]
+    looks = [marks.series_mark(index % len(style.SERIES)) for index in range(len(rows))]  # their place tells them apart
     evals = _by_network(scores.evals)
     evals = evals.loc[evals["label"] == rows[0]["label"]]
     for index, (design, row) in enumerate(zip(designs, rows, strict=True)):
         if row["num_seeds"] > 1:
             seeds = evals.loc[evals["design"] == design, "fid"]
-            left.plot(seeds, [index] * len(seeds), "|", color=marks.series_mark(index)["color"], markersize=9)
+            left.plot(seeds, [index] * len(seeds), "|", color=looks[index]["color"], markersize=9)
     for axes, label, values, furthest in (
         (left, axis_name([scores]), [row["fid"] for row in rows], [row["fid_max"] for row in rows]),
         (right, unit, [row["gmacs"] / size for row in rows], [row["gmacs"] / size for row in rows]),
     ):
         for index, (value, end) in enumerate(zip(values, furthest, strict=True)):
             axes.plot([0, value], [index, index], color="#bbbbbb", linewidth=0.8, zorder=1)
-            axes.plot(value, index, **marks.series_mark(index))
+            axes.plot(value, index, **looks[index])
             axes.annotate(f"{value:.2f}", (end, index), (6, 0), textcoords="offset points", va="center")
         axes.grid(False, axis="y")
         axes.set_xlim(0, 1.35 * max(furthest))
