@@ -40,7 +40,7 @@ def collected_designs(
         metric: one of `observed.METRICS`.
         step: default: the last that most runs share, which has to be the same of both designs.
         between: the designs to compare, of a setting by their values alone, else by words that one design alone has,
-            as "flow prediction=x0"; needed where there are more than two, unless they are blocks, objectives or
+            such as "order=2"; needed where there are more than two, unless they are blocks, objectives or
             values of a setting.
 
     Raises:

@@ -120,8 +120,8 @@ def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] 
 
 
 def by_words(name: str, designs: Collection[str]) -> str:
-    """The one design that has all words of `name`, value by value: of "flow prediction=x0 times=uniform, heun" it is
-    "prediction=x0, heun". `name` itself where it is a design, and where no design or several have them."""
+    """The one design that has all words of `name`, value by value: "order=2, 25" stands for "mine norm=1 order=2, 25".
+    `name` itself where it is a design, and where no design or several have them."""
     given = [set(part.split()) for part in name.split(", ")]
     said = {design: [set(part.split()) for part in design.split(", ")] for design in designs}
     having = [

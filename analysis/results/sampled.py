@@ -30,7 +30,7 @@ def steps_text(key: Mapping[Any, Any], sampler: str = "") -> str:
 
 
 def sampler_text(sampler: str) -> str:
-    """ "DDIM eta=0.5" of "ddim eta=0.5": options as they are given; and of one's own, "my_file:HEUN", its name."""
+    """ "MINE eta=0.5" of "mine eta=0.5": options as they are given; and of one's own, "my_file:Mine", its name."""
     name, blank, options = sampler.partition(" ")
     return (name.rpartition(":")[2] if ":" in name else name.upper()) + blank + options
 
