@@ -36,8 +36,8 @@ def compare(
         str | None,
         typer.Option(
             help="The column of runs that tells designs apart, such as learning_rate, or several with commas between, "
-            "label (models), or source (folders); default: block where there are several, else source, and label where "
-            "--between names models.",
+            "label (models), or source (folders), or of a score's key, such as sampler; default: block, or objective, "
+            "where there are several, else source, and label where --between names models.",
         ),
     ] = None,
     source: OldDataOption = None,
@@ -58,7 +58,7 @@ def compare(
     """Compare two designs at equal compute: better, worse or not distinguishable, and the factor of compute between.
 
     With fewer than three models of each, and of two models: at equal steps, over seeds. Of more than two block designs,
-    or values of a setting of the training: a table of all.
+    objectives, or values of a setting of the training: a table of all.
     """
     import json
 

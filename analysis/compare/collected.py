@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.compare.one_key import of_one_key
+from analysis.compare.one_key import by_words, of_one_key
 from analysis.errors import ResultsError
 from analysis.laws.observations import Observations
 from analysis.laws.observed import collected_observations
@@ -18,7 +18,7 @@ from analysis.results.published import published
 from analysis.results.run_folders import SETTINGS
 from analysis.results.tables import MODEL, Tables
 
-BLOCK, LABEL, SOURCE = "block", "label", "source"
+BLOCK, OBJECTIVE, LABEL, SOURCE = "block", "objective", "label", "source"
 
 
 def collected_designs(
@@ -36,16 +36,17 @@ def collected_designs(
         results: name -> tables of a folder that `collect` made.
         by: a column of the runs tables, or several with commas between, whose values are the designs, such as block or
             learning_rate,batch_size; label: models are; or source: the folders are. Default: what `between` names; else
-            block where there are several; else source.
+            block where there are several, or objective; else source.
         metric: one of `observed.METRICS`.
         step: default: the last that most runs share, which has to be the same of both designs.
-        between: the designs to compare, of a setting by their values alone; needed where there are more than two,
-            unless they are blocks or values of a setting.
+        between: the designs to compare, of a setting by their values alone, else by words that one design alone has,
+            such as "order=2"; needed where there are more than two, unless they are blocks, objectives or
+            values of a setting.
 
     Raises:
-        ResultsError: an unknown column, not two designs (but blocks and settings), scores that are not comparable
-            (`of_one_key`), designs that differ in data or, unless it is what they are, batch_size or block, or at
-            different steps; and those of `observed.collected_observations`.
+        ResultsError: an unknown column, not two designs (but blocks, objectives and settings), scores that are not
+            comparable (`of_one_key`), designs that differ in data or, unless it is what they are, batch_size, block or
+            objective, or at different steps; and those of `observed.collected_observations`.
     """
     by = by or _usual(results, between)
     columns = [column.strip() for column in by.split(",")]
@@ -57,13 +58,13 @@ def collected_designs(
             named = f"no design {unknown[0]}" if unknown else f"{between[0]} twice"
             raise ResultsError(f"--between {','.join(between)}: {named}; accepted: two of {', '.join(sorted(parts))}")
         parts = {name: parts[name] for name in between}
-    if len(parts) < 2 or (len(parts) > 2 and not {*columns} <= {BLOCK, *SETTINGS}):
+    if len(parts) < 2 or (len(parts) > 2 and not {*columns} <= {BLOCK, OBJECTIVE, *SETTINGS}):
         hint = _what_to_compare(results) if len(parts) < 2 else "choose two: --between A,B"
         raise ResultsError(
             f"--by {by}: {len(parts)} design{'' if len(parts) == 1 else 's'} ({', '.join(sorted(parts))}); {hint}"
         )
-    compared = {BLOCK, *columns} if {LABEL, SOURCE} & {*columns} else {*columns}
-    for name in (name for name in ("data", "batch_size", BLOCK) if name not in compared):
+    compared = {BLOCK, OBJECTIVE, *columns} if {LABEL, SOURCE} & {*columns} else {*columns}
+    for name in (name for name in ("data", "batch_size", BLOCK, OBJECTIVE) if name not in compared):
         values = {design: sorted(set(map(str, tables.runs[name]))) for design, tables in parts.items()}
         if len(set().union(*values.values())) > 1:
             said = ", ".join(f"{' and '.join(each)} in {design}" for design, each in values.items())
@@ -117,12 +118,14 @@ def _published(row: Mapping[Any, Any]) -> Observations:
 def _usual(results: Mapping[str, Tables], between: tuple[str, str] | None) -> str:
     """By what designs are told apart, if nobody says."""
     runs = pd.concat([tables.runs for tables in results.values()], ignore_index=True)
-    blocks = set(runs[BLOCK])
+    blocks, objectives = set(runs[BLOCK]), set(runs[OBJECTIVE])
     if between is not None and not set(between) <= blocks:
         if set(between) <= set(results):
             return SOURCE
-        return LABEL
-    return SOURCE if len(blocks) == 1 and len(results) > 1 else BLOCK
+        return OBJECTIVE if set(between) <= objectives else LABEL
+    if len(blocks) == 1 and len(results) > 1:
+        return SOURCE
+    return OBJECTIVE if len(blocks) == 1 < len(objectives) else BLOCK
 
 
 def _what_to_compare(results: Mapping[str, Tables]) -> str:
@@ -160,7 +163,8 @@ def _parts(results: Mapping[str, Tables], columns: list[str]) -> dict[str, Table
 
 
 def _meant(name: str, designs: Collection[str]) -> str:
-    """The design that somebody calls `name`: of settings their values say which, however a number is written."""
+    """The design that somebody calls `name`: of settings their values say which, however a number is written; of
+    others words that are in it alone."""
     if name in designs:
         return name
     given = [each.strip() for each in name.split(",")]
@@ -168,7 +172,7 @@ def _meant(name: str, designs: Collection[str]) -> str:
         said = design.split(", ")
         if len(said) == len(given) and all(map(_is_value, given, said)):
             return design
-    return name
+    return by_words(name, designs)
 
 
 def _is_value(given: str, said: str) -> bool:
@@ -181,8 +185,13 @@ def _is_value(given: str, said: str) -> bool:
 
 
 def _names_of_runs(results: Mapping[str, Tables], column: str) -> dict[str, str]:
-    """Run id -> the name of its model, the same in all folders: as `model_names` has it in `column`."""
+    """Run id -> the name of its model, the same in all folders: as `model_names` has it in `column`.
+
+    A model by another objective is another one, as in figures.
+    """
     runs = pd.concat([tables.runs for tables in results.values()], ignore_index=True)
+    if len(set(runs[OBJECTIVE])) > 1:
+        runs = runs.assign(block=runs[BLOCK] + " " + runs[OBJECTIVE])
     return dict(zip(runs["run"], model_names(runs)[column], strict=True))
 
 

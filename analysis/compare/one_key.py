@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -65,18 +65,20 @@ def of_one_key(designs: Mapping[str, Tables]) -> dict[str, Tables]:
 
 
 def is_setting(by: str | None) -> bool:
-    """Whether `by` names columns of a score's key, with commas between."""
-    return by is not None and {name.strip() for name in by.split(",")} <= {*KEY}
+    """Whether `by` names a column of a score's key, among others with commas between."""
+    return by is not None and not {name.strip() for name in by.split(",")}.isdisjoint(KEY)
 
 
 def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] | None) -> dict[str, Tables]:
-    """Two ways of scoring the same runs as designs: two values of `by` -> the tables with those scores alone.
+    """Two ways of scoring as designs: two values of `by` -> the tables with those scores alone.
 
-    Their keys say nothing of `by` any more. In all else they agree: with the recipe's `evaluation` where both designs
-    have such scores, else in the one way that they have in common.
+    `by` may name columns of runs too: two objectives, each by a sampler of its own. The designs' keys say nothing of
+    `by` any more. In all else they agree: with the recipe's `evaluation` where both designs have such scores, else in
+    the one way that they have in common.
 
     Raises:
-        ResultsError: several folders, not two values, or several ways that they have in common.
+        ResultsError: several folders, an unknown column, not two values, or several ways, block designs or objectives
+            that they have in common.
     """
     if len(results) > 1:
         raise ResultsError(f"--by {by}: of the scores in one folder; given: {', '.join(results)}")
@@ -85,9 +87,14 @@ def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] 
     rows = _all_scores(tables).reset_index(drop=True)
     if "guidance_scale" in columns:
         rows = _guided_alike(rows)
-    called = pd.Series([", ".join(_said_or_none(row[name]) for name in columns) for row in rows.to_dict("records")])
+    runs = tables.runs.set_index("run")
+    for name in columns:
+        if name not in (*KEY, *runs.columns):
+            raise ResultsError(f"--by {by}: no column {name}; accepted: {', '.join([*KEY, *runs.columns])}")
+    values_of = {name: rows[name] if name in KEY else runs[name].loc[rows["run"]] for name in columns}
+    called = pd.Series([", ".join(map(_said_or_none, each)) for each in zip(*values_of.values(), strict=True)])
     values = list(dict.fromkeys(called))
-    names = between or tuple(values)
+    names = tuple(by_words(name, values) for name in between or values)
     if len(set(names)) != 2 or not {*names} <= {*values}:
         hint = "needed: two" if len(values) < 2 else "choose two: --between A,B"
         raise ResultsError(f"--by {by}: there are scores of {'; '.join(values) or 'nothing'}; {hint}")
@@ -103,8 +110,30 @@ def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] 
         more = f"--by {by},{next(iter(said))}"
         raise ResultsError(f"--by {by}: both have scores of several kinds ({listed}); say more: {more}")
     chosen = keys.isin(list(ways)) if ways else keys.notna()
-    nothing = tables.other_evals.iloc[:0]
-    return {name: replace(tables, evals=plain.loc[chosen & (called == name)], other_evals=nothing) for name in names}
+    found = {name: _scores_alone(tables, plain.loc[chosen & (called == name)]) for name in names}
+    for column in ("block", "objective"):
+        several = sorted({text for each in found.values() for text in each.runs[column]})
+        if column not in columns and len(several) > 1:
+            said = f"{column} ({', '.join(several)})"
+            raise ResultsError(f"--by {by}: the scores are of several: {said}; say more: --by {column},{by}")
+    return found
+
+
+def by_words(name: str, designs: Collection[str]) -> str:
+    """The one design that has all words of `name`, value by value: "order=2, 25" stands for "mine norm=1 order=2, 25".
+    `name` itself where it is a design, and where no design or several have them."""
+    given = [set(part.split()) for part in name.split(", ")]
+    said = {design: [set(part.split()) for part in design.split(", ")] for design in designs}
+    having = [
+        design for design, parts in said.items() if len(parts) == len(given) and all(map(set.issubset, given, parts))
+    ]
+    return having[0] if len(having) == 1 and name not in designs else name
+
+
+def _scores_alone(tables: Tables, evals: pd.DataFrame) -> Tables:
+    """The runs that have these scores, and no others of them."""
+    runs = tables.runs.loc[tables.runs["run"].isin(evals["run"])]
+    return replace(tables, runs=runs, evals=evals, other_evals=tables.other_evals.iloc[:0])
 
 
 def _guided_alike(rows: pd.DataFrame) -> pd.DataFrame:

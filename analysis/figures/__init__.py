@@ -57,6 +57,9 @@ CATALOGUE = {
         "training_compute", "Fig. 9", "training compute against FID, with the frontier", "a score"
     ),
     "sampling-compute": Entry("sampling_compute", "Fig. 10", "sampling compute against FID", "several sampling_steps"),
+    "network-calls": Entry(
+        "network_calls", "", "network calls against FID, sampler by sampler", "two samplers, several network calls"
+    ),
     "metrics": Entry("metrics", "Fig. 12", "every metric against GMACs", "two metrics"),
     "loss": Entry("loss", "Fig. 13", "training loss", "a run that has trained"),
     "decoders": Entry("decoders", "Table 5", "scores with different autoencoder decoders", "two decoders"),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # As in the legend of the paper's figure, from the highest curve to the lowest, and ours.
 DESIGNS = ("in-context", "cross-attention", "adaln", "adaln-zero", "adaln-single")
+TICKS = "Markers and numbers: means over seeds; ticks: the seeds."
 NOT_PRINTED = (
     "The paper prints the designs' numbers at 400K steps, where the curves of its Fig. 5 end; the curves themselves "
     "are not available as numbers."
@@ -30,8 +31,10 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     """The picture blocks.
 
     One panel for each source and model: lines over training, means over seeds with bands from the lowest to the
-    highest; or, where there is one step only, one row for each design with its score, and in a second panel its
-    compute. Data columns: source, label, size, patch, block, step, gmacs, num_seeds, fid, fid_min, fid_max.
+    highest; or, where there is one step only, one row for each design with its score, a tick for each seed, and in a
+    second panel its compute. Designs are called as the study's labels have it, else by what they are, as the column
+    block. Data columns: source, label, size, patch, block, design (what it is called), step, gmacs, num_seeds, fid,
+    fid_min, fid_max.
 
     Raises:
         NothingToDraw: no source has two designs of one model.
@@ -53,7 +56,8 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
         parts: list[Any] = list(grid.flat)
         for part, (scores, title, points) in zip(parts, groups, strict=False):
             (_rows if _at_one_step(points) else _lines)(part, title, points, scores)
-    short, caption = in_short(found), f"{MACS}\n{protocols(found)}"
+    ticks = f"\n{TICKS}" if any(_at_one_step(points) and max(points["num_seeds"]) > 1 for *_, points in groups) else ""
+    short, caption = in_short(found), f"{MACS}{ticks}\n{protocols(found)}"
     if any(scores.source.published for scores in found):
         short += " The paper's curves are not published as numbers."
         caption = f"{caption.replace('adaln-zero, ', '')}\n{NOT_PRINTED}"
@@ -79,14 +83,23 @@ def _with_designs(source: Source) -> Scores:
 
 
 def _points(scores: Scores) -> pd.DataFrame:
-    evals = scores.evals.assign(label=scores.evals["network"])  # the designs stand in their own column
-    points = over_seeds(evals, ["block", "step"])
+    points = over_seeds(_by_network(scores.evals), ["block", "design", "step"])
     points.insert(0, "source", scores.source.name)
     return points
 
 
+def _by_network(evals: pd.DataFrame) -> pd.DataFrame:
+    """`evals` whose `label` is the network, and what its label says besides is in a column of its own, `design`."""
+    rows = evals.loc[:, ["label", "network", "block"]].itertuples(index=False)
+    said = [
+        label.removeprefix(f"{network} ") if label.startswith(f"{network} ") else block
+        for label, network, block in rows
+    ]
+    return evals.assign(label=evals["network"], design=said)
+
+
 def _designs(points: pd.DataFrame) -> list[str]:
-    present = points["block"].unique().tolist()
+    present = points["design"].unique().tolist()
     return sorted(present, key=lambda name: (DESIGNS.index(name) if name in DESIGNS else len(DESIGNS), name))
 
 
@@ -95,14 +108,14 @@ def _at_one_step(points: pd.DataFrame) -> bool:
 
 
 def _height(points: pd.DataFrame) -> float:
-    return 0.75 + 0.23 * len(set(points["block"])) if _at_one_step(points) else 2.5
+    return 0.75 + 0.23 * len(set(points["design"])) if _at_one_step(points) else 2.5
 
 
 def _lines(part: Any, title: str, points: pd.DataFrame, scores: Scores) -> None:
     axes: Axes = part.subplots()
     lines: dict[str, Line2D] = {}
     for index, design in enumerate(_designs(points)):
-        chosen = points.loc[points["block"] == design]
+        chosen = points.loc[points["design"] == design]
         unit, size = marks.compute_unit(chosen["gmacs"].tolist())
         label = f"{design} ({chosen['gmacs'].iloc[0] / size:.4g} {unit})"
         lines[label] = marks.curve(axes, chosen, "step", "fid", marks.series_mark(index))
@@ -117,22 +130,29 @@ def _lines(part: Any, title: str, points: pd.DataFrame, scores: Scores) -> None:
 
 
 def _rows(part: Any, title: str, points: pd.DataFrame, scores: Scores) -> None:
-    """One row for each design: its marker at its score, and in a second panel its compute, both with their numbers."""
+    """One row for each design: its marker at its score, a tick for each seed; in a second panel its compute."""
     designs = _designs(points)
     unit, size = marks.compute_unit(points["gmacs"].tolist())
     part.suptitle(f"{title}, {style.steps_text(points['step'].iloc[0])} steps", fontsize=8.5)
     left, right = part.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-    rows = [points.loc[points["block"] == design].iloc[0] for design in designs]
-    for axes, label, values in (
-        (left, axis_name([scores]), [row["fid"] for row in rows]),
-        (right, unit, [row["gmacs"] / size for row in rows]),
+    rows = [points.loc[points["design"] == design].iloc[0] for design in designs]
+    looks = [marks.series_mark(index % len(style.SERIES)) for index in range(len(rows))]  # their place tells them apart
+    evals = _by_network(scores.evals)
+    evals = evals.loc[evals["label"] == rows[0]["label"]]
+    for index, (design, row) in enumerate(zip(designs, rows, strict=True)):
+        if row["num_seeds"] > 1:
+            seeds = evals.loc[evals["design"] == design, "fid"]
+            left.plot(seeds, [index] * len(seeds), "|", color=looks[index]["color"], markersize=9)
+    for axes, label, values, furthest in (
+        (left, axis_name([scores]), [row["fid"] for row in rows], [row["fid_max"] for row in rows]),
+        (right, unit, [row["gmacs"] / size for row in rows], [row["gmacs"] / size for row in rows]),
     ):
-        for index, value in enumerate(values):
+        for index, (value, end) in enumerate(zip(values, furthest, strict=True)):
             axes.plot([0, value], [index, index], color="#bbbbbb", linewidth=0.8, zorder=1)
-            axes.plot(value, index, **marks.series_mark(index))
-            axes.annotate(f"{value:.2f}", (value, index), (6, 0), textcoords="offset points", va="center")
+            axes.plot(value, index, **looks[index])
+            axes.annotate(f"{value:.2f}", (end, index), (6, 0), textcoords="offset points", va="center")
         axes.grid(False, axis="y")
-        axes.set_xlim(0, 1.35 * max(values))
+        axes.set_xlim(0, 1.35 * max(furthest))
         axes.set_xlabel(label)
     left.set_yticks(range(len(designs)), designs)
     left.set_ylim(len(designs) - 0.5, -0.5)

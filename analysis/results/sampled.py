@@ -30,7 +30,7 @@ def steps_text(key: Mapping[Any, Any], sampler: str = "") -> str:
 
 
 def sampler_text(sampler: str) -> str:
-    """A sampler in a sentence: in capitals, its options as they are given; of one's own, "my_file:Mine", its name."""
+    """ "MINE eta=0.5" of "mine eta=0.5": options as they are given; and of one's own, "my_file:Mine", its name."""
     name, blank, options = sampler.partition(" ")
     return (name.rpartition(":")[2] if ":" in name else name.upper()) + blank + options
 

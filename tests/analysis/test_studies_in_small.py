@@ -21,6 +21,8 @@ from typer.testing import CliRunner
 from bench.files.run_folder import write_config, write_model
 from bench.flops import forward_gmacs
 from bench.recipe import Recipe
+from bench.recipe.evaluation import EvaluationConfig
+from bench.samplers import network_calls
 from ditbench import app
 from sweeps.expand import load_sweep, run_folders
 
@@ -38,6 +40,9 @@ PICTURE = {
     "digits-quick": "gflops-vs-fid",
     "digits-seeds": "seeds",
     "digits-timestep-init": "loss",
+    "objectives": "blocks",
+    "objectives-rates": "blocks",
+    "samplers": "network-calls",
     "scaling": "gflops-vs-fid",
     "sit": "gflops-vs-fid",
     "try": "gflops-vs-fid",
@@ -59,7 +64,7 @@ def ditbench(*arguments: object) -> str:
 
 
 def made_up_fid(recipe: Recipe, step: int) -> float:
-    """Falls with compute and steps; a design, a model and a seed each have their own part in it."""
+    """Falls with compute and steps; a design, a model, an objective and a seed each have their own part in it."""
     arch = recipe.model.architecture()
     level = 100 * forward_gmacs(recipe.model) ** -0.2 * (1 + 0.5 * recipe.train.steps / (step + recipe.train.steps))
     start = 1.1 if arch.timestep_init_std == 0.02 and recipe.data.name == "digits" else 1.0
@@ -67,12 +72,14 @@ def made_up_fid(recipe: Recipe, step: int) -> float:
     return float(level * WORSE[arch.block] * start * np.exp(noise))
 
 
-def scored(recipe: Recipe, step: int) -> dict[str, Any]:
-    fid, asked = made_up_fid(recipe, step), recipe.evaluation
+def scored(recipe: Recipe, step: int, asked: EvaluationConfig) -> dict[str, Any]:
+    calls = network_calls(asked, recipe.diffusion).sampler
+    fid = made_up_fid(recipe, step) * (1 + 10 / calls)
     latents = asked.decoder is not None
     conditions: dict[str, Any] = {
         "sampler": asked.sampler_id,
         "sampling_steps": asked.sampling_steps,
+        "network_calls": calls,
         "clip_denoised": asked.clip_denoised,
         "decoder": f"{asked.decoder}@1234" if latents else None,
         "num_samples": asked.num_samples,
@@ -101,7 +108,14 @@ def write_run(recipe: Recipe, axes: dict[str, str], folder: Path) -> None:
         for step in range(train.steps // 20, train.steps + 1, train.steps // 20)
     ]
     write_lines(folder / "train.jsonl", losses)
-    write_lines(folder / "evals.jsonl", [scored(recipe, step) for step in train.kept_steps()])
+    own = [scored(recipe, step, recipe.evaluation) for step in train.kept_steps()]
+    others = [
+        {"score": score.name, **scored(recipe, score.step, score.evaluation)}
+        for score in recipe.wanted_scores()
+        if score.name
+    ]
+    write_lines(folder / "evals.jsonl", own)
+    write_lines(folder / "scores.jsonl", others)
     (folder / "samples").mkdir()
     noise = np.random.default_rng(int(recipe.id, 16))
     np.save(folder / "samples" / f"{train.steps}.npy", noise.integers(0, 256, (10, 1, 8, 8), dtype=np.uint8))
@@ -146,14 +160,15 @@ def test_every_shipped_study_has_its_picture() -> None:
 def test_a_shipped_study_is_collected_and_drawn(tmp_path: Path, name: str) -> None:
     study = SHIPPED / f"{name}.yaml"
     recipes = load_sweep(study).recipes
-    models = {recipe.model.architecture() for recipe in recipes}
+    models = {(recipe.model.architecture(), recipe.diffusion.id, recipe.train) for recipe in recipes}
     results = finished(study, tmp_path)
     curves = drawn(results, "fid-vs-steps")
-    scored_steps = {(recipe.model.architecture(), step) for recipe in recipes for step in recipe.train.kept_steps()}
+    scored_steps = {(model, step) for model in models for step in model[-1].kept_steps()}
     assert len(curves) == len(curves.drop_duplicates(["label", "step"])) == len(scored_steps)
     assert curves["label"].nunique() == len(models)
     points = drawn(results, PICTURE[name])
-    assert len(points.drop_duplicates(["label", "block"] if name == "blocks" else ["label"])) == len(models)
+    of_model = ["label", "block"] if PICTURE[name] == "blocks" else ["label"]
+    assert len(points.drop_duplicates(of_model)) == len(models)
 
 
 def test_the_papers_block_designs_are_one_line_each(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,9 @@ SAMPLING_STEPS = (16, 32, 64, 128)
 SCALES = (1.25, 1.5, 4.0)
 DECODERS = ("vae-mse@12", "vae-ema@ab")
 DESIGNS = ("in-context", "adaln", "adaln-zero")
+OBJECTIVES = {"iddpm": 2.0, "flow prediction=x0": 1.0}
+# Name, network calls a step, and how much worse than the best.
+SAMPLERS = (("euler", 1, 1.5), ("heun shift=3.0", 2, 1.0))
 BUDGETS = (16_000, 64_000)  # in steps of S/2
 
 
@@ -58,6 +62,35 @@ def sampling_study(folder: Path) -> Source:
             ]
             rows += [evaluation(label, 2000, seed, decoder=name, fid=fid + len(name)) for name in DECODERS]
             write_lines(run / "other-evals.jsonl", rows)
+    return collected(folder)
+
+
+def sampler_study(folder: Path) -> Source:
+    """S/4 and B/2 by two objectives, two seeds: three samplers at several numbers of network calls, one of them twice
+    a step."""
+    for objective, worse in OBJECTIVES.items():
+        for label in ("S/4", "B/2"):
+            for seed in (0, 1):
+                run = write_run(folder / "runs", label, seed)
+                config = yaml.safe_load((run / "config.yaml").read_text())
+                name = f"{config['id']}{objective.partition(' ')[2]}"
+                named = {"id": name, "label": f"{label} {objective.partition('=')[2] or objective}"}
+                (run / "config.yaml").write_text(yaml.safe_dump(config | named))
+                model = json.loads((run / "model.json").read_text())
+                (run / "model.json").write_text(json.dumps(model | {"objective": objective}))
+                fid = worse * fid_of(label, 2000, seed)
+                write_lines(run / "evals.jsonl", [evaluation(label, 2000, seed, sampling_steps=25, fid=fid)])
+                write_lines(
+                    run / "scores.jsonl",
+                    [
+                        evaluation(label, 2000, seed, sampling_steps=steps, network_calls=calls, sampler=sampler)
+                        | {"fid": fid * factor * (1 + 20 / calls)}
+                        for sampler, each, factor in SAMPLERS
+                        for steps in (5, 25, 50)
+                        for calls in [each * steps]
+                    ],
+                )
+                run.rename(folder / "runs" / name)
     return collected(folder)
 
 
@@ -101,5 +134,6 @@ def sources_of(folder: Path) -> dict[str, Source]:
         "sampling-compute": sampling,
         "guidance": sampling,
         "decoders": sampling,
+        "network-calls": sampler_study(folder / "samplers"),
     }
     return dict.fromkeys(CATALOGUE, study(folder / "scaling", seeds=(0, 1))) | special
