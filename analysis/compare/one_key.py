@@ -64,9 +64,17 @@ def of_one_key(designs: Mapping[str, Tables]) -> dict[str, Tables]:
     return {name: replace(designs[name], evals=rows.loc[_key_of(rows) == best]) for name, rows in scores.items()}
 
 
+# What a recipe's `evaluation` calls a column of its scores' key otherwise.
+IN_A_RECIPE = {"ema": "weights"}
+
+
 def is_setting(by: str | None) -> bool:
     """Whether `by` names columns of a score's key, with commas between."""
-    return by is not None and {name.strip() for name in by.split(",")} <= {*KEY}
+    return by is not None and {*_columns(by)} <= {*KEY}
+
+
+def _columns(by: str) -> list[str]:
+    return [IN_A_RECIPE.get(name.strip(), name.strip()) for name in by.split(",")]
 
 
 def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] | None) -> dict[str, Tables]:
@@ -81,13 +89,13 @@ def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] 
     if len(results) > 1:
         raise ResultsError(f"--by {by}: of the scores in one folder; given: {', '.join(results)}")
     (tables,) = results.values()
-    columns = [name.strip() for name in by.split(",")]
+    columns = _columns(by)
     rows = _all_scores(tables).reset_index(drop=True)
     if "guidance_scale" in columns:
         rows = _guided_alike(rows)
     called = pd.Series([", ".join(_said_or_none(row[name]) for name in columns) for row in rows.to_dict("records")])
     values = list(dict.fromkeys(called))
-    names = between or tuple(values)
+    names = tuple(_meant(name, values) for name in between or values)
     if len(set(names)) != 2 or not {*names} <= {*values}:
         hint = "needed: two" if len(values) < 2 else "choose two: --between A,B"
         raise ResultsError(f"--by {by}: there are scores of {'; '.join(values) or 'nothing'}; {hint}")
@@ -100,11 +108,28 @@ def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] 
         apart = {name: sorted({_said(key[at]) for key in ways}) for at, name in enumerate(KEY)}
         said = {name: texts for name, texts in apart.items() if len(texts) > 1}
         listed = "; ".join(f"{name}: {', '.join(texts)}" for name, texts in said.items())
-        more = f"--by {by},{next(iter(said))}"
+        more = f"--by {','.join([by, *said])}"
         raise ResultsError(f"--by {by}: both have scores of several kinds ({listed}); say more: {more}")
     chosen = keys.isin(list(ways)) if ways else keys.notna()
     nothing = tables.other_evals.iloc[:0]
     return {name: replace(tables, evals=plain.loc[chosen & (called == name)], other_evals=nothing) for name in names}
+
+
+def _meant(given: str, values: list[str]) -> str:
+    """The one of `values` that somebody writes as `given`, as a recipe may: null, True, 1.50, std=0.1."""
+    plain = _plain(given)
+    return next((value for value in values if _plain(value) == plain), given)
+
+
+def _plain(value: str) -> list[str | float]:
+    """The words of a value, numbers among them as such, without what does not tell values apart."""
+    words: list[str | float] = []
+    for word in re.split(r"[\s=,]+", value.lower()):
+        try:
+            words.append(float(word))
+        except ValueError:
+            words.append("none" if word == "null" else word)
+    return words[1:] if words[0] == "ema" and len(words) > 1 else words
 
 
 def _guided_alike(rows: pd.DataFrame) -> pd.DataFrame:
