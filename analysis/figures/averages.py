@@ -19,6 +19,7 @@ from analysis.figures.varied import varied
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+KINDS = "Filled: made afterwards of snapshots; hollow: kept in training; triangles: exponential; crosses: no average."
 WIDTH = (
     "Relative width: the standard deviation of the steps that an average sums, each as often as it does, as a share of "
     "the steps so far. Circles are averages by a power function of time: filled, made afterwards of snapshots; hollow, "
@@ -50,7 +51,8 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
         for part, (one, points) in zip(style.parts(figure, len(groups), columns), groups, strict=True):
             _panel(part, one, points)
     data = pd.concat([points for _, points in groups])
-    return Picture("averages", figure, data, in_short(scores, ("weights",)), caption, keys(scores), left_out)
+    short = f"{KINDS} {in_short(scores, ('weights',))}"
+    return Picture("averages", figure, data, short, caption, keys(scores), left_out)
 
 
 def _scores(source: Source) -> list[Scores]:
@@ -92,6 +94,8 @@ def _width(weights: str, step: int, ema_decay: float) -> float:
     if weights == RAW:
         return 0.0
     decay = float(weights.removeprefix(DECAY)) if weights.startswith(DECAY) else ema_decay if weights == PLAIN else nan
+    if pd.isna(decay):
+        return nan
     # Step 0, the initial weights, has what is left for it.
     share = np.array([decay**step, *((1 - decay) * decay ** np.arange(step - 1, -1, -1.0))])
     steps = np.arange(step + 1)
@@ -99,6 +103,8 @@ def _width(weights: str, step: int, ema_decay: float) -> float:
 
 
 def _panel(part: Any, scores: Scores, points: pd.DataFrame) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
     axes: Axes = part.subplots()
     lines: dict[str, Any] = {}
     steps: Any = points.groupby("step")
@@ -119,6 +125,8 @@ def _panel(part: Any, scores: Scores, points: pd.DataFrame) -> None:
         axes.annotate(f"{at[1]:.3g}", at, (0, -6), **below)
     axes.set_title(f"{scores.title}, {points['label'].iloc[0]}")
     axes.set_xlabel("Relative width of the average")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     axes.set_ylabel(axis_name([scores]))
     axes.margins(0.08, 0.16)
     if min(points["fid_min"]) > 0:
