@@ -17,8 +17,8 @@ def varied(source: Source, setting: str, ignored: tuple[str, ...] = (), every_st
     """Scores that differ in `setting` only: a group for each data and rest of the evaluation key.
 
     A group holds the runs that were scored at two values of `setting` at least, at the last step at which any was, or
-    at `every_step`: a seed with one value alone would move the mean there, and nowhere else. Where there are several, each group's source
-    says in its `design` in what it differs from the others.
+    at `every_step`: a seed with one value alone would move the mean there, and nowhere else. Where there are several,
+    each group's source says in its `design` in what it differs from the others.
     ignored: keys that `setting` decides.
 
     Raises:

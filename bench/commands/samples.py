@@ -205,7 +205,8 @@ def _checked(
         raise ValueError(f"guide_step: {its_step} is later than {made_by['step']}, the step of the weights it guides")
     if not is_own:
         return found.id, lambda: load_guide(by, source.diffusion, offline).model
-    return f"step {its_step}", lambda: load_guide(by, source.diffusion, offline, ema).model  # of the same average, as in a recipe
+    # Of the same average, as in a recipe.
+    return f"step {its_step}", lambda: load_guide(by, source.diffusion, offline, ema).model
 
 
 def _options(flag: str, texts: list[str], example: str) -> dict[str, Any]:

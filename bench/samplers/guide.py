@@ -79,7 +79,8 @@ def check_latents(guide: Guide | None, normalization: Normalization | None) -> N
         ValueError: `guide: by what either were`.
     """
     if guide is not None and guide.normalization != normalization:
-        its, ours = (f"normalised as {each.id}" if each else "as they are" for each in (guide.normalization, normalization))
+        both = (guide.normalization, normalization)
+        its, ours = (f"normalised as {each.id}" if each else "as they are" for each in both)
         raise ValueError(f"guide: {guide.id} sees latents {its}, the guided model {ours}; accepted: the same of both")
 
 

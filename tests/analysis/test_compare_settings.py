@@ -1,4 +1,4 @@
-"""`ditbench compare --by` a setting of the scores: values as a recipe or a table writes them, and what is asked back."""
+"""`ditbench compare --by` a setting of the scores: values as a recipe or a table writes them, what is asked back."""
 
 from __future__ import annotations
 

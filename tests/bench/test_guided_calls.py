@@ -57,9 +57,7 @@ def counted(model: nn.Module) -> list[int]:
 
 @pytest.mark.parametrize("by_guide", [False, True])
 @pytest.mark.parametrize(("sampler", "interval"), GUIDED)
-def test_calls_are_counted_as_they_are_made(
-    sampler: str, interval: tuple[float, float] | None, by_guide: bool
-) -> None:
+def test_calls_are_counted_as_they_are_made(sampler: str, interval: tuple[float, float] | None, by_guide: bool) -> None:
     given = {"sampler": sampler, "guidance_scale": 2.0, "guidance_channels": None, "guidance_interval": interval}
     recipe = flow(**given, sampling_steps=4, guide_step=6 if by_guide else None)
     evaluation, calls = recipe.evaluation, NetworkCalls(*GUIDED[sampler, interval])
