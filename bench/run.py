@@ -187,7 +187,7 @@ def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: E
     if ranks.from_first(is_finished(folder)):
         return
     parallel = Parallel(_device(execution), execution.precision, ranks)
-    check_scoring(recipe, folder.parent, execution.offline)
+    check_scoring(recipe, folder, execution.offline)
     micro_batches = ranks.from_first(read_micro_batches(folder))
     _check_batch(recipe, ranks.world_size, micro_batches)
     if ranks.is_first and study_folder:

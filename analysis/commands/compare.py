@@ -106,7 +106,7 @@ def _designs(
         raise ResultsError("the same folder twice; needed: different ones")
     results = {name: load(folder) for name, folder in found.items()}
     if by is not None and is_setting(by):
-        results, by = by_setting(results, by, between), "source"
+        results, by, between = by_setting(results, by, between), "source", None
     return collected_designs(results, by, metric, step, between)
 
 

@@ -64,9 +64,17 @@ def of_one_key(designs: Mapping[str, Tables]) -> dict[str, Tables]:
     return {name: replace(designs[name], evals=rows.loc[_key_of(rows) == best]) for name, rows in scores.items()}
 
 
+# What a recipe's `evaluation` calls a column of its scores' key otherwise.
+IN_A_RECIPE = {"ema": "weights"}
+
+
 def is_setting(by: str | None) -> bool:
     """Whether `by` names a column of a score's key, among others with commas between."""
-    return by is not None and not {name.strip() for name in by.split(",")}.isdisjoint(KEY)
+    return by is not None and not {*_columns(by)}.isdisjoint(KEY)
+
+
+def _columns(by: str) -> list[str]:
+    return [IN_A_RECIPE.get(name.strip(), name.strip()) for name in by.split(",")]
 
 
 def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] | None) -> dict[str, Tables]:
@@ -83,7 +91,7 @@ def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] 
     if len(results) > 1:
         raise ResultsError(f"--by {by}: of the scores in one folder; given: {', '.join(results)}")
     (tables,) = results.values()
-    columns = [name.strip() for name in by.split(",")]
+    columns = _columns(by)
     rows = _all_scores(tables).reset_index(drop=True)
     if "guidance_scale" in columns:
         rows = _guided_alike(rows)
@@ -107,7 +115,7 @@ def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] 
         apart = {name: sorted({_said(key[at]) for key in ways}) for at, name in enumerate(KEY)}
         said = {name: texts for name, texts in apart.items() if len(texts) > 1}
         listed = "; ".join(f"{name}: {', '.join(texts)}" for name, texts in said.items())
-        more = f"--by {by},{next(iter(said))}"
+        more = f"--by {','.join([by, *said])}"
         raise ResultsError(f"--by {by}: both have scores of several kinds ({listed}); say more: {more}")
     chosen = keys.isin(list(ways)) if ways else keys.notna()
     found = {name: _scores_alone(tables, plain.loc[chosen & (called == name)]) for name in names}
@@ -120,14 +128,31 @@ def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] 
 
 
 def by_words(name: str, designs: Collection[str]) -> str:
-    """The one design that has all words of `name`, value by value: "order=2, 25" stands for "mine norm=1 order=2, 25".
-    `name` itself where it is a design, and where no design or several have them."""
-    given = [set(part.split()) for part in name.split(", ")]
-    said = {design: [set(part.split()) for part in design.split(", ")] for design in designs}
-    having = [
-        design for design, parts in said.items() if len(parts) == len(given) and all(map(set.issubset, given, parts))
+    """The one design that somebody writes as `name`, as a recipe may: null, True, 1.50, std=0.1; else the one that has
+    all its words, value by value: "order=2, 25" stands for "mine norm=1 order=2, 25". `name` itself where it is a
+    design, and where no design or several have them."""
+    if name in designs:
+        return name
+    given = [_words(part) for part in name.split(", ")]
+    said = {design: [_words(part) for part in design.split(", ")] for design in designs}
+    same = [design for design, parts in said.items() if parts == given]
+    having = same or [
+        design
+        for design, parts in said.items()
+        if len(parts) == len(given) and all({*ours} <= {*theirs} for ours, theirs in zip(given, parts, strict=True))
     ]
-    return having[0] if len(having) == 1 and name not in designs else name
+    return having[0] if len(having) == 1 else name
+
+
+def _words(value: str) -> list[str | float]:
+    """The words of a value, numbers among them as such, without what does not tell values apart."""
+    words: list[str | float] = []
+    for word in re.split(r"[\s=,]+", value.lower()):
+        try:
+            words.append(float(word))
+        except ValueError:
+            words.append("none" if word == "null" else word)
+    return words[1:] if words[0] == "ema" and len(words) > 1 else words
 
 
 def _scores_alone(tables: Tables, evals: pd.DataFrame) -> Tables:

@@ -73,6 +73,7 @@ CATALOGUE = {
     ),
     "seeds": Entry("seeds", "", "spread of the scores over training seeds", "two seeds of one model"),
     "guidance": Entry("guidance", "", "scores against the guidance scale", "two guidance scales"),
+    "averages": Entry("averages", "", "scores of averages of the weights over their width", "two averages"),
 }
 
 

@@ -67,7 +67,7 @@ def _models(scores: Scores) -> list[pd.DataFrame]:
     means = {name: (name, "mean") for name in METRICS}
     by = ["gmacs", "label", "step", "decoder"]
     points: Any = scores.evals.groupby(by, as_index=False).agg(num_seeds=("seed", "nunique"), **means)
-    points.insert(0, "source", scores.source.name)
+    points.insert(0, "source", scores.source.called)
     return [rows.sort_values("fid", ascending=False) for _, rows in points.groupby("label", sort=False)]
 
 

@@ -13,12 +13,12 @@ from analysis.figures.sources import Source
 from analysis.results.tables import evaluation_keys
 
 
-def varied(source: Source, setting: str, ignored: tuple[str, ...] = ()) -> list[Scores]:
-    """Scores that differ in `setting` only: a group for each step, data and rest of the evaluation key.
+def varied(source: Source, setting: str, ignored: tuple[str, ...] = (), every_step: bool = False) -> list[Scores]:
+    """Scores that differ in `setting` only: a group for each data and rest of the evaluation key.
 
-    A group holds the runs that were scored at two values of `setting` at least, at the last step at which any was: a
-    seed with one value alone would move the mean there, and nowhere else. Where there are several, each group's source
-    says in its `design` in what it differs from the others.
+    A group holds the runs that were scored at two values of `setting` at least, at the last step at which any was, or
+    at `every_step`: a seed with one value alone would move the mean there, and nowhere else. Where there are several,
+    each group's source says in its `design` in what it differs from the others.
     ignored: keys that `setting` decides.
 
     Raises:
@@ -37,9 +37,9 @@ def varied(source: Source, setting: str, ignored: tuple[str, ...] = ()) -> list[
         raise NothingToDraw(
             f"no run was scored at several values of {setting}; needed: two scores that differ in it only"
         )
-    groups = [
-        group.loc[group["step"] == group["step"].max()] for _, group in several.groupby(rest, dropna=False, sort=False)
-    ]
+    groups: Any = [group for _, group in several.groupby(rest, dropna=False, sort=False)]
+    if not every_step:
+        groups = [group.loc[group["step"] == group["step"].max()] for group in groups]
     keys: Any = pd.concat([group.head(1) for group in groups])
     apart = [name for name in rest if not source.published and keys[name].nunique(dropna=False) > 1]
     designs = [

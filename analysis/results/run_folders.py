@@ -65,6 +65,7 @@ SCORE_TYPES = dict.fromkeys(
 EVALS_TYPES = {
     "step": "Int64",
     **EVALUATION_KEY_TYPES,
+    "post_hoc": "Int64",
     "extractor_accuracy": "float64",
     **SCORE_TYPES,
     "sampling_gmacs": "float64",

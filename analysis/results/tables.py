@@ -78,7 +78,7 @@ ADDED_LATER = {
         **KNOB_DEFAULTS,
     },
     "train": {},
-    "evals": dict.fromkeys((*KEY_ADDED_LATER, "fid_infinity", "sfid", "sampling_gmacs")),
+    "evals": dict.fromkeys((*KEY_ADDED_LATER, "post_hoc", "fid_infinity", "sfid", "sampling_gmacs")),
 }
 # What no row may lack.
 KEY = ("run", "step", *(name for name in EVALUATION_KEY_TYPES if name not in CAN_BE_NULL))
@@ -104,7 +104,8 @@ class Tables:
         lower_is_better; read by `own_metrics`).
     train: one row per logged step: the run's `RUN_COLUMNS`; step, loss, mse, vb, lr, grad_norm, images_per_s,
         gmacs_spent; clipped, skipped and roll_backs, where runs have them (docs/runs.md).
-    evals: one row per evaluation: the run's `RUN_COLUMNS`; step, the `evaluation_keys`, extractor_accuracy, fid,
+    evals: one row per evaluation: the run's `RUN_COLUMNS`; step, the `evaluation_keys`, post_hoc (of how many snapshots
+        the weights were made, if of any: docs/averages.md), extractor_accuracy, fid,
         fid_percent (of the trace of the real features' covariance), fid_infinity, sfid (these two empty where they
         were not computed), kid, kid_std, inception_score, inception_score_std, precision, recall, sampling_gmacs (of
         one sample, all guidance included, the decoder not; empty of earlier versions), samples (a path inside the run

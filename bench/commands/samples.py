@@ -177,7 +177,7 @@ def _checked(
         ValueError: `key: what is wrong`, of `evaluation`: what these weights cannot be sampled with.
     """
     from bench.recipe.evaluation import check_sampling
-    from bench.samplers.guide import guide_of, load_guide
+    from bench.samplers.guide import check_latents, guide_of, load_guide
 
     check_sampling(evaluation, source.diffusion)
     if evaluation.guidance_scale == 1:
@@ -199,13 +199,15 @@ def _checked(
     by = evaluation if evaluation.guide else evaluation.model_copy(update={"guide": own})
     found = guide_of(by, source.arch, source.diffusion, offline)
     assert found is not None
+    check_latents(found, source.normalization)
     run, _, its_step = found.id.rpartition(" step ")
     is_own = bool(run) and run == made_by.get("run")
     if is_own and int(its_step) > made_by["step"]:
         raise ValueError(f"guide_step: {its_step} is later than {made_by['step']}, the step of the weights it guides")
     if not is_own:
-        return found.id, lambda: load_guide(by, offline).model
-    return f"step {its_step}", lambda: load_guide(by, offline, ema).model  # of the same average, as in a recipe
+        return found.id, lambda: load_guide(by, source.diffusion, offline).model
+    # Of the same average, as in a recipe.
+    return f"step {its_step}", lambda: load_guide(by, source.diffusion, offline, ema).model
 
 
 def _options(flag: str, texts: list[str], example: str) -> dict[str, Any]:

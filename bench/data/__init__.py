@@ -185,6 +185,7 @@ DATA = Seam(
     key="data.name",
     builtin={
         "digits": "bench.data.digits:DIGITS",
+        "digits-colour": "bench.data.digits:COLOURED",
         "image-folder": "bench.data.pixel_folder:IMAGE_FOLDER",
         "imagenet-256-latents": "bench.data.latent_sets:IMAGENET_256",
         "imagenet-512-latents": "bench.data.latent_sets:IMAGENET_512",

@@ -1,4 +1,7 @@
-"""scikit-learn's handwritten digits: 1,797 real 8x8 images with 17 grey levels, 10 classes, no download."""
+"""scikit-learn's handwritten digits: 1,797 real 8x8 images with 17 grey levels, 10 classes, no download.
+
+`digits-colour`: the same, each in a colour drawn at random, for what needs several channels.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +57,21 @@ class _DigitsPart(PixelDataset):
         """They come with scikit-learn."""
 
 
+class _ColouredDigits(PixelDataset):
+    """Every digit times a colour, whose largest channel is 1, on black; the colour says nothing of the class."""
+
+    def facts(self, name: str, options: NoOptions) -> DatasetFacts:
+        return DatasetFacts(1797, shape=(3, 8, 8), image_shape=(3, 8, 8), num_classes=10)
+
+    def images(self, name: str, options: NoOptions) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        import numpy as np
+
+        grey, labels = _images()
+        colours = np.random.default_rng(0).random((len(grey), 3))
+        colours /= colours.max(axis=1, keepdims=True)
+        return np.rint(grey * colours[:, :, None, None]).astype(np.uint8), labels
+
+
 def _images() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """All pixels (1797, 1, 8, 8) and labels (1797,).
 
@@ -79,4 +97,4 @@ def _images() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return pixels, labels.astype(np.int64)
 
 
-DIGITS = _DigitsPart()
+DIGITS, COLOURED = _DigitsPart(), _ColouredDigits()

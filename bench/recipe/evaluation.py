@@ -128,7 +128,7 @@ class Score(NamedTuple):
 _OTHER_COLUMNS = {
     *EvaluationConfig.model_fields,
     *("step", "weights", "extractor_accuracy", "reference_statistics", "sampling_images_per_s", "samples", "time"),
-    *("network_calls", "sampling_gmacs"),
+    *("network_calls", "sampling_gmacs", "post_hoc"),
     *("run", "label", "family", "model", "size", "patch", "hidden_size", "depth", "num_heads", "input_size"),
     *("block", "seed", "gmacs", "loss", "score"),
 }

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bench.data.normalization import Normalization, kept_of
 from bench.errors import InputError
 from bench.files.run_folder import read_config, weights_path
 from bench.flops import forward_gmacs
@@ -23,12 +24,16 @@ if TYPE_CHECKING:
 
 
 class Guide(NamedTuple):
-    """What is known of a guide; `id` is what a score's key says of it: a run's id and step, or a name and a hash."""
+    """What is known of a guide; `id` is what a score's key says of it: a run's id and step, or a name and a hash.
+
+    `normalization`: of the latents that it learned.
+    """
 
     id: str
     arch: Any
     diffusion: DiffusionConfig
     gmacs: float
+    normalization: Normalization | None
 
 
 def guide_of(evaluation: EvaluationConfig, arch: Any, diffusion: DiffusionConfig, offline: bool) -> Guide | None:
@@ -43,7 +48,7 @@ def guide_of(evaluation: EvaluationConfig, arch: Any, diffusion: DiffusionConfig
     """
     if evaluation.guide is None or evaluation.guidance_scale == 1:
         return None
-    found = _find(evaluation.guide, evaluation.guide_step, offline)
+    found = _find(evaluation.guide, evaluation.guide_step, offline, diffusion)
     for what, (its, ours) in {
         "takes (C, *spatial)": (found.arch.input_shape, arch.input_shape),
         "has classes": (found.arch.num_classes, arch.num_classes),
@@ -67,14 +72,28 @@ def guide_of_recipe(recipe: Recipe, evaluation: EvaluationConfig, offline: bool)
         raise InputError(f"evaluation.{error}") from None
 
 
-def load_guide(evaluation: EvaluationConfig, offline: bool, ema: str | None = None) -> Weights:
+def check_latents(guide: Guide | None, normalization: Normalization | None) -> None:
+    """Refuse a guide whose latents were normalised otherwise than those of the network that it guides.
+
+    Raises:
+        ValueError: `guide: by what either were`.
+    """
+    if guide is not None and guide.normalization != normalization:
+        both = (guide.normalization, normalization)
+        its, ours = (f"normalised as {each.id}" if each else "as they are" for each in both)
+        raise ValueError(f"guide: {guide.id} sees latents {its}, the guided model {ours}; accepted: the same of both")
+
+
+def load_guide(
+    evaluation: EvaluationConfig, diffusion: DiffusionConfig, offline: bool, ema: str | None = None
+) -> Weights:
     """The weights of what `guide_of` found, of a run's average `ema`; errors as there."""
     from bench.weights import load_weights_of
 
     name, step = evaluation.guide, evaluation.guide_step
     assert name is not None
     if not _is_run(name):
-        return _of_file(name, step, offline)
+        return _of_file(name, step, offline, diffusion)
     return load_weights_of(name, read_config(Path(name)).train.steps if step is None else step, offline, ema)
 
 
@@ -92,7 +111,7 @@ def forward_passes(evaluation: EvaluationConfig, diffusion: DiffusionConfig, gma
     if evaluation.guide is None or not calls.guided:
         return calls.sampler + calls.guided
     try:
-        share = _gmacs(evaluation.guide, evaluation.guide_step) / gmacs
+        share = _gmacs(evaluation.guide, evaluation.guide_step, diffusion.model_dump_json()) / gmacs
     except (InputError, ValueError, OSError):
         share = 1.0
     return calls.sampler + calls.guided * share
@@ -104,16 +123,18 @@ def sampling_gmacs(evaluation: EvaluationConfig, diffusion: DiffusionConfig, gma
 
 
 @cache
-def _gmacs(name: str, step: int | None) -> float:
-    return forward_gmacs(read_config(Path(name)).model) if _is_run(name) else _of_file(name, step, True).gmacs
+def _gmacs(name: str, step: int | None, diffusion: str) -> float:
+    if _is_run(name):
+        return forward_gmacs(read_config(Path(name)).model)
+    return _of_file(name, step, True, DiffusionConfig.model_validate_json(diffusion)).gmacs
 
 
-def _find(name: str, step: int | None, offline: bool) -> Guide:
+def _find(name: str, step: int | None, offline: bool, diffusion: DiffusionConfig) -> Guide:
     if not _is_run(name):
-        weights = _of_file(name, step, offline)
+        weights = _of_file(name, step, offline, diffusion)
         made_by = weights.identity
         said = f"{made_by['run']} step {made_by['step']}" if "run" in made_by else made_by["weights"]
-        return Guide(said, weights.arch, weights.diffusion, weights.gmacs)
+        return Guide(said, weights.arch, weights.diffusion, weights.gmacs, weights.normalization)
     recipe, checkpoints = read_config(Path(name)), Path(name) / "checkpoints"
     there = [str(kept) for kept in recipe.train.kept_steps() if weights_path(checkpoints, kept).exists()]
     chosen = recipe.train.steps if step is None else step
@@ -121,7 +142,11 @@ def _find(name: str, step: int | None, offline: bool) -> Guide:
         key, accepted = "guide" if step is None else "guide_step", ", ".join(there) or "a run that has weights"
         raise ValueError(f"{key}: {name} has no weights of step {chosen}; accepted: {accepted}")
     return Guide(
-        f"{recipe.id} step {chosen}", recipe.model.architecture(), recipe.diffusion, forward_gmacs(recipe.model)
+        f"{recipe.id} step {chosen}",
+        recipe.model.architecture(),
+        recipe.diffusion,
+        forward_gmacs(recipe.model),
+        kept_of(recipe.data, Path(name)),
     )
 
 
@@ -129,11 +154,19 @@ def _is_run(name: str) -> bool:
     return (Path(name) / "config.yaml").exists()
 
 
-def _of_file(name: str, step: int | None, offline: bool) -> Weights:
+def _is_ours(path: Path) -> bool:
+    """Whether a file is of a run, in its folder or copied out of it."""
+    from bench.files import checkpoint
+
+    return path.is_file() and (checkpoint.says_its_weights(path) or _is_run(str(path.resolve().parent.parent)))
+
+
+def _of_file(name: str, step: int | None, offline: bool, diffusion: DiffusionConfig) -> Weights:
+    """Weights of a file, which is asked for the guided network's objective where it may leave open which it is of."""
     from bench.weights import load_weights_of
 
     try:
-        weights = load_weights_of(name, None, offline)
+        weights = load_weights_of(name, None, offline, asked=None if _is_ours(Path(name)) else diffusion)
     except MissingAsset:
         raise
     except (InputError, OSError) as error:

@@ -17,7 +17,7 @@ from bench.data import DATA, PixelDataset, data_part
 from bench.data.decoders import load_decoder, of_normalized
 from bench.data.images import open_images
 from bench.data.latent_index import data_root, read_index
-from bench.data.normalization import kept_of
+from bench.data.normalization import KEPT, kept_of, normalization_of, read_kept
 from bench.errors import InputError, RunError
 from bench.files.atomic import wait_for_file
 from bench.files.checkpoint import CorruptCheckpoint
@@ -31,7 +31,7 @@ from bench.recipe.evaluation import EvaluationConfig, Score
 from bench.recipe.parts import DiffusionConfig
 from bench.sample import Sampling, features_folder, make_samples
 from bench.samplers import network_calls
-from bench.samplers.guide import Guide, guide_of_recipe, load_guide, sampling_gmacs
+from bench.samplers.guide import Guide, check_latents, guide_of_recipe, load_guide, sampling_gmacs
 from bench.score.extractors import load_extractor
 from bench.score.fidelity import Scorer, usable_metrics
 from bench.score.reference import Reference, find_reference
@@ -51,7 +51,8 @@ def evaluate(
     Returns:
         On rank 0 a row of evals.jsonl or scores.jsonl: step, the key (sampler, ..., reference, extractor), the metrics
         of `Scorer.score`, sampling speed (images/s of this session, null if it made none), and the path of the samples
-        inside the folder; of scores.jsonl also score, its name. None on other ranks.
+        inside the folder; of scores.jsonl also score, its name; post_hoc, of how many snapshots the weights were made,
+        if of any. None on other ranks.
 
     Raises:
         InputError: the decoder, the reference or the feature network is not there, or is not one.
@@ -65,6 +66,7 @@ def evaluate(
     decoder, normalized = of_normalized(decoder, kept_of(recipe.data, folder))
     scorer = _scorer(recipe, evaluation, study_folder, device, execution)
     guide = guide_of_recipe(recipe, evaluation, execution.offline)
+    _check_guide(guide, recipe, folder)
     sampled = sampling_key(evaluation, recipe.diffusion, decoder.id, guide)
     key = {"step": step, "weights": name_of(evaluation.ema), **sampled}
     gmacs = sampling_gmacs(evaluation, recipe.diffusion, forward_gmacs(recipe.model))
@@ -94,7 +96,7 @@ def evaluate(
     shutil.rmtree(features, ignore_errors=True)
     samples = str(path.relative_to(folder))
     name = {"score": score.name} if score.name else {}
-    facts = {"sampling_gmacs": gmacs, "sampling_images_per_s": speed, "samples": samples}
+    facts = {**made_of_snapshots, "sampling_gmacs": gmacs, "sampling_images_per_s": speed, "samples": samples}
     return {**name, **key, **scorer.key, **scores, **facts}
 
 
@@ -159,20 +161,35 @@ def reference_of(recipe: Recipe, offline: bool, evaluation: EvaluationConfig | N
     return reference
 
 
-def check_scoring(recipe: Recipe, study_folder: Path, offline: bool) -> None:
-    """Refuse, before anything is trained, a guide, a reference or a metric that `evaluate` would refuse.
+def check_scoring(recipe: Recipe, folder: Path, offline: bool) -> None:
+    """Refuse, before anything is trained in `folder`, a guide, a reference or a metric that `evaluate` would refuse.
 
     Raises:
         InputError, MissingAsset: as `evaluate`.
     """
     for evaluation in recipe.evaluations:
-        guide_of_recipe(recipe, evaluation, offline)
+        _check_guide(guide_of_recipe(recipe, evaluation, offline), recipe, folder)
         if evaluation.metrics is None and recipe.data.facts.latents:
             continue  # the suite's own metrics and references of a name always fit; reading these takes a while
         reference = reference_of(recipe, offline, evaluation)
         if evaluation.metrics is not None:
-            extractor = load_extractor(evaluation.extractor, study_folder / "features", offline)
+            extractor = load_extractor(evaluation.extractor, folder.parent / "features", offline)
             usable_metrics(evaluation.metrics, extractor, reference)
+
+
+def _check_guide(guide: Guide | None, recipe: Recipe, folder: Path) -> None:
+    """`check_latents`, by what a run in `folder` has kept or, before it begins, will keep."""
+    if guide is None:
+        return
+    normalization = None
+    if recipe.data.facts.normalized:
+        latents = data_root() / recipe.data.name
+        kept = (folder / KEPT).exists()
+        normalization = read_kept(folder) if kept else normalization_of(read_index(latents), latents)
+    try:
+        check_latents(guide, normalization)
+    except ValueError as error:
+        raise InputError(f"evaluation.{error}") from None
 
 
 def _load_model(recipe: Recipe, folder: Path, step: int, ema: str | None, ranks: Ranks) -> nn.Module:
@@ -204,7 +221,7 @@ def _guide_loader(
     if evaluation.guidance_scale == 1 or (evaluation.guide is None and step is None):
         return None
     if evaluation.guide is not None:
-        return lambda: load_guide(evaluation, execution.offline).model
+        return lambda: load_guide(evaluation, recipe.diffusion, execution.offline).model
     assert step is not None
     return lambda: _load_model(recipe, folder, step, evaluation.ema, execution.ranks)
 

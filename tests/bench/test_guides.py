@@ -86,7 +86,7 @@ def test_a_run_guided_by_a_smaller_one(study: StudyFolder) -> None:
         found = guide_of_recipe(recipe, recipe.evaluation, offline=True)
         assert found is not None
         assert (found.id, found.gmacs) == (f"{tiny().id} step 12", cost)
-        weights = load_guide(guided_by(name).evaluation, offline=True)
+        weights = load_guide(recipe.evaluation, recipe.diffusion, offline=True)
         assert (weights.identity["run"], weights.identity["step"]) == (tiny().id, 12)
 
 

@@ -94,6 +94,16 @@ def sampler_study(folder: Path) -> Source:
     return collected(folder)
 
 
+def averages_study(folder: Path) -> Source:
+    """One model, two seeds, scored with other averages of its weights at every step, one made of snapshots."""
+    for seed in (0, 1):
+        run = write_run(folder / "runs", "S/4", seed)
+        found = [{"weights": "ema std=0.05"}, {"weights": "ema std=0.1", "post_hoc": 16}, {"weights": "raw"}]
+        rows = [evaluation("S/4", step, seed, **one) for step in STEPS for one in found]
+        write_lines(run / "other-evals.jsonl", rows)
+    return collected(folder)
+
+
 def block_study(folder: Path, labels: Sequence[str] = ("XL/1",), designs: Sequence[str] = DESIGNS) -> Source:
     """XL/1 in three block designs, two seeds."""
     for label in labels:
@@ -135,5 +145,6 @@ def sources_of(folder: Path) -> dict[str, Source]:
         "guidance": sampling,
         "decoders": sampling,
         "network-calls": sampler_study(folder / "samplers"),
+        "averages": averages_study(folder / "averages"),
     }
     return dict.fromkeys(CATALOGUE, study(folder / "scaling", seeds=(0, 1))) | special

@@ -46,6 +46,7 @@ EXTRACTORS = Seam(
         "inception-v3-compat": "bench.score.extractors.builtin:INCEPTION",
         "dinov2-vitl14": "bench.score.extractors.builtin:DINOV2",
         "digits-cnn": "bench.score.extractors.builtin:DIGITS_CNN",
+        "digits-cnn-colour": "bench.score.extractors.builtin:DIGITS_CNN_COLOUR",
     },
     contract=("asset", "image_shape", "load"),
 )

@@ -74,4 +74,23 @@ class _DigitsCNN:
         )
 
 
-INCEPTION, DINOV2, DIGITS_CNN = _Inception(), _DINOv2(), _DigitsCNN()
+@dataclass(frozen=True)
+class _ColourCNN:
+    asset: str | None = None
+    image_shape: tuple[int, int, int] | None = (3, 8, 8)
+
+    def load(self, name: str, folder: Path, offline: bool) -> Extractor:
+        from bench.score.extractors import digits_cnn
+
+        trained = digits_cnn.trained(folder)
+        layers = [digits_cnn.COLOUR_FEATURES]
+        network = digits_cnn.ColourFeatures(name, layers, feature_extractor_weights_path=str(trained.path))
+        return Extractor(
+            f"{name}-{trained.digest}",
+            network.requires_grad_(False).eval(),
+            features=digits_cnn.COLOUR_FEATURES,
+            test_accuracy=trained.test_accuracy,
+        )
+
+
+INCEPTION, DINOV2, DIGITS_CNN, DIGITS_CNN_COLOUR = _Inception(), _DINOv2(), _DigitsCNN(), _ColourCNN()

@@ -24,6 +24,7 @@ from bench.randomness import Stream, generator
 NAME = "digits-cnn"
 FEATURES = "64"
 LOGITS = "logits_unbiased"
+COLOUR_FEATURES = "192"
 
 SEED = 0
 TEST_FRACTION = 0.3
@@ -86,6 +87,22 @@ class DigitsFeatures(FeatureExtractorBase):
         features = self.network.features(x)
         outputs = {FEATURES: features, LOGITS: F.linear(features, self.network.classifier.weight)}
         return tuple(outputs[name] for name in self.features_list)
+
+
+class ColourFeatures(DigitsFeatures):
+    """The same network's features of red, of green and of blue, side by side; no logits."""
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        return (COLOUR_FEATURES,)
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:  # noqa: ARG004
+        return COLOUR_FEATURES
+
+    def forward(self, input: Tensor) -> tuple[Tensor, ...]:
+        channels = (input.float() / 127.5 - 1).split(1, dim=1)
+        return (torch.cat([self.network.features(channel) for channel in channels], dim=1),)
 
 
 @dataclass(frozen=True)
