@@ -70,6 +70,9 @@ CATALOGUE = {
     ),
     "seeds": Entry("seeds", "", "spread of the scores over training seeds", "two seeds of one model"),
     "guidance": Entry("guidance", "", "scores against the guidance scale", "two guidance scales"),
+    "settings": Entry(
+        "settings", "", "score and loss against a setting such as the learning rate", "a setting of two values"
+    ),
 }
 
 
