@@ -49,6 +49,7 @@ def test_all_says_what_it_skips(run, tmp_path):
     skipped = [name for line in done.stderr.splitlines() for name in line.split(": not drawn: ")[0].split(", ")]
     assert sorted(skipped) == sorted(
         ["blocks", "sampling-compute", "fitted-law", "residuals", "isoflop", "seeds", "guidance", "decoders", "designs"]
+        + ["settings"]
     )
     assert len(done.stdout.split()) == 5 * (len(CATALOGUE) - len(skipped))
 

@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 import yaml
+from knob_study import write_knob_study
 from run_folders import LABELS, STEPS, collect, evaluation, fid_of, gmacs_of, write_lines, write_run
 
 from analysis.drawing import write
@@ -101,5 +102,6 @@ def sources_of(folder: Path) -> dict[str, Source]:
         "sampling-compute": sampling,
         "guidance": sampling,
         "decoders": sampling,
+        "settings": measured(write_knob_study(folder / "knobs"), "results"),
     }
     return dict.fromkeys(CATALOGUE, study(folder / "scaling", seeds=(0, 1))) | special
