@@ -68,7 +68,7 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
             _panel(loss, row, "loss", "Training loss ↓")
             marks.below_legend(part, list(lines.values()), list(lines), handlelength=3.2)
     data = pd.concat([row.points for row in rows])
-    crosses = [CROSS] if (data["num_seeds"] < data["num_runs"]).any() else []
+    crosses = [CROSS] if sum(data["num_seeds"]) < sum(data["num_runs"]) else []
     short = " ".join([in_short(scores), *crosses])
     missing = [line for one in scores for line in absent(one)]
     caption = "\n".join(dict.fromkeys([f"{MACS} {LOSS}", *crosses, *protocols(scores).split("\n"), *missing]))
@@ -84,7 +84,9 @@ def _varied(source: Source) -> list[_Varied]:
     counts = {name: _values(runs, name) for name in NUMBERS}
     most = max(int(max(count)) for count in counts.values())
     if most < 2:
-        raise NothingToDraw("no setting alone differs between runs of one model; needed: two values, as of learning_rate")
+        raise NothingToDraw(
+            "no setting alone differs between runs of one model; needed: two values, as of learning_rate"
+        )
     own = replace(source, tables=replace(source.tables, runs=runs))
     scores = at_last_shared_step(Scores(own, checked(source.tables.evals)))
     runs = _measured(runs, scores)
@@ -116,7 +118,9 @@ def _measured(runs: pd.DataFrame, scores: Scores) -> pd.DataFrame:
 def _points(scores: Scores, runs: pd.DataFrame, name: str) -> pd.DataFrame:
     apart = differing_settings(runs, ["network"], ("block", "objective", *SETTINGS))
     said = settings_said(runs, [other for other in apart if other != name])
-    runs = runs.assign(design=[text or block for text, block in zip(said, runs["block"], strict=True)], value=runs[name])
+    runs = runs.assign(
+        design=[text or block for text, block in zip(said, runs["block"], strict=True)], value=runs[name]
+    )
     spread = {
         f"{column}{end}": (column, how)
         for column in ("fid", "loss")
@@ -160,7 +164,8 @@ def _panel(axes: Axes, row: _Varied, column: str, name: str) -> dict[str, Line2D
     axes.margins(0.1)
     axes.set_xlabel(row.setting.replace("_", " ").capitalize())
     axes.set_ylabel(name)
-    if row.points[f"{column}_min"].min() > 0:
+    lowest = [value for value in row.points[f"{column}_min"].tolist() if np.isfinite(value)]
+    if lowest and min(lowest) > 0:
         axes.set_yscale("log")
         style.log_ticks(axes.yaxis)
     if column == "fid":
@@ -177,7 +182,9 @@ def _crosses(axes: Axes, row: _Varied) -> None:
     axes.set_ylim(axes.get_ylim()[0], top)
     designs = _designs(row)
     for value, points in found.groupby("value"):
-        for rank, point in enumerate(points.sort_values("design", key=lambda of: of.map(designs.index)).to_dict("records")):
+        for rank, point in enumerate(
+            points.sort_values("design", key=lambda of: of.map(designs.index)).to_dict("records")
+        ):
             height, colour = 0.97 - 0.09 * rank, style.SERIES[designs.index(point["design"])][0]
             axes.plot(value, height, "x", color=colour, transform=axes.get_xaxis_transform(), markersize=5)
             at: Any = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "fontsize": 7}

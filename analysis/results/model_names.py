@@ -48,9 +48,7 @@ def designs(runs: pd.DataFrame) -> list[str]:
     return plain if len(set(plain)) == len(set(names)) else names
 
 
-def differing_settings(
-    runs: pd.DataFrame, columns: Sequence[str], settings: Sequence[str] = SETTINGS
-) -> list[str]:
+def differing_settings(runs: pd.DataFrame, columns: Sequence[str], settings: Sequence[str] = SETTINGS) -> list[str]:
     """The `settings` in which runs differ that agree in `columns`."""
     known = [name for name in settings if name in runs and len(runs[name].unique()) > 1]
     if not known:

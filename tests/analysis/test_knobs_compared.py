@@ -118,5 +118,7 @@ def test_what_has_no_score_is_compared_by_its_loss(failed: Path) -> None:
 
 
 def test_the_help_lists_what_designs_can_be_told_apart_by() -> None:
-    words = CliRunner().invoke(APP, ["--help"], env={"COLUMNS": "300"}).output.replace(",", " ").replace(".", " ").split()
+    words = (
+        CliRunner().invoke(APP, ["--help"], env={"COLUMNS": "300"}).output.replace(",", " ").replace(".", " ").split()
+    )
     assert {"block", "objective", "label", "source", *SETTINGS, *EVALUATION_KEY_TYPES} <= set(words)
