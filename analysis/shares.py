@@ -28,7 +28,7 @@ REST = "other"
 TITLE = "Where one forward pass is spent"
 CAPTION = (
     "Shares of the multiply-accumulates of one forward pass of one image, counted operator by operator: linear maps, "
-    "convolutions, attention products, and one for each element that a LayerNorm of the blocks gives."
+    "convolutions, attention products, and one for each element that a norm of the blocks gives."
 )
 WRITTEN = 4.5  # per cent: a smaller segment has no room for its number
 BAR = 0.27  # inches for a bar and the gap to the next

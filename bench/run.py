@@ -302,12 +302,18 @@ def _last_usable_step(recipe: Recipe, folder: Path, left: list[Score]) -> int:
     steps = {score.step for score in left}
     wanted = {path for score in left for path in _weights_of(recipe, folder, score)}
     snapshots = power_averages(recipe.train) if left and recipe.train.snapshot_steps() else {}
+
+    def is_there(step: int, name: str) -> bool:
+        if step in steps:
+            return checkpoint.load_weights(checkpoints, step, name, recipe.id) is not None
+        return checkpoint.has_weights(checkpoints, step, name, recipe.id)  # of snapshots there may be hundreds
+
     lost = {
         path: step
         for step, names in kept_weights(recipe.train).items()
         for name in names
         if (path := weights_path(checkpoints, step, name)) in wanted or step in steps or name in snapshots
-        if checkpoint.load_weights(checkpoints, step, name, recipe.id) is None
+        if not is_there(step, name)
     }
     for path in lost:
         path.unlink(missing_ok=True)

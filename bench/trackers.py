@@ -114,7 +114,7 @@ class _Forgiving:
 
 
 class _TensorBoard:
-    """Scalars (float32) in `folder`/tensorboard, drawn anew from the metric files at every start.
+    """Scalars (float32) in `folder`/tensorboard, drawn anew from the metric files at every start and roll-back.
 
     So there is no step twice and none missing, whatever a killed process had shown or had not: neither the training
     that is repeated, nor an evaluation beyond it, which is not. Older event files stay, since a TensorBoard that
@@ -122,16 +122,26 @@ class _TensorBoard:
     """
 
     def __init__(self, folder: Path, resumed_from: int) -> None:
+        self._folder = folder
+        self._draw(resumed_from)
+
+    def _draw(self, until: int) -> None:
+        """Begin with the rows of training up to step `until`, and all scores."""
         from torch.utils.tensorboard import SummaryWriter
 
         from bench.files import jsonl
 
-        train, *evals = (jsonl.read(folder / name) for name in ("train.jsonl", "evals.jsonl", "scores.jsonl"))
-        self._writer = SummaryWriter(folder / "tensorboard", purge_step=0, flush_secs=10)
-        for row in chain((row for row in train if row["step"] <= resumed_from), *evals):
+        train, *evals = (jsonl.read(self._folder / name) for name in ("train.jsonl", "evals.jsonl", "scores.jsonl"))
+        self._writer, self._trained = SummaryWriter(self._folder / "tensorboard", purge_step=0, flush_secs=10), 0
+        for row in chain((row for row in train if row["step"] <= until), *evals):
             self.log(row)
 
     def log(self, row: dict[str, Any]) -> None:
+        if _kind(row) == "train":
+            if row["step"] <= self._trained:  # training was rolled back to before it
+                self._writer.close()
+                self._draw(row["step"] - 1)
+            self._trained = row["step"]
         for name, value in _scalars(row).items():
             self._writer.add_scalar(name, value, row["step"])
 

@@ -35,9 +35,14 @@ def compare(
     by: Annotated[
         str | None,
         typer.Option(
-            help="The column of runs that tells designs apart, such as learning_rate, or several with commas between, "
-            "label (models), or source (folders), or of a score's key, such as sampler; default: block, or objective, "
-            "where there are several, else source, and label where --between names models.",
+            help="What tells designs apart, or several of it with commas between. Of runs: block, objective, data, "
+            "size, patch, or a setting: batch_size, learning_rate, weight_decay, ema_decay, label_dropout, "
+            "clip_grad_norm, warmup_steps, schedule, final_learning_rate, cooldown_steps, decay_matrices_only, "
+            "non_finite. Of scores of the same runs: weights, sampler, sampling_steps, network_calls, clip_denoised, "
+            "guidance_scale, guidance_channels, guidance_interval, guide, decoder, num_samples, labels, reference, "
+            "extractor, kid_subset_size. Or label (models; runs of one label, where those of a model differ in more "
+            "than their seed), or source (folders). Default: block, or objective, where there are several, else "
+            "source, and label where --between names models.",
         ),
     ] = None,
     source: OldDataOption = None,
@@ -58,7 +63,7 @@ def compare(
     """Compare two designs at equal compute: better, worse or not distinguishable, and the factor of compute between.
 
     With fewer than three models of each, and of two models: at equal steps, over seeds. Of more than two block designs,
-    objectives, or values of a setting of the training: a table of all.
+    or values of a setting of the training: a table of all. What else differs between the runs of a model is paired.
     """
     import json
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from analysis.compare import given_up
 from analysis.errors import ResultsError
 from analysis.laws.forms import Array
 from analysis.laws.intervals import Interval, check_level
@@ -37,6 +38,7 @@ class StepsComparison:
         difference: the worse design's mean minus the better one's.
         interval: of the difference; None where a design has one seed only.
         left_out: rows that were not compared, and why.
+        given_up: runs that failed, of which there is no score.
     """
 
     better: str
@@ -51,6 +53,7 @@ class StepsComparison:
     difference: float
     interval: Interval | None
     left_out: tuple[str, ...]
+    given_up: tuple[str, ...] = ()
     convention: str = CONVENTION
 
     @property
@@ -76,6 +79,7 @@ class StepsComparison:
             "multiplier": None,
             "convention": self.convention,
             "left_out": list(self.left_out),
+            "given_up": list(self.given_up),
             "headline": self.headline(),
             "sentence": self.sentence(),
         }
@@ -91,14 +95,15 @@ class StepsComparison:
             f"At {self.gmacs[0]:.4g} and {self.gmacs[1]:.4g} GMACs of a forward pass, {seeds}"
             f"{' in pairs' if self.paired and self.interval else ''}, models: {', '.join(self.models)}."
         )
-        none = f"No factor of compute: that takes a law through at least {MIN_MODELS} models of each."
+        none = f"No factor of compute: that takes a law through at least {self._needed()}."
+        rest = [basis, none, *given_up.warning(self.given_up)]
         if self.interval is None:
-            return [f"Not known whether {self.better} is better than {self.worse}: {gap}, one seed.", basis, none]
+            return [f"Not known whether {self.better} is better than {self.worse}: {gap}, one seed.", *rest]
         low, high, level = self.interval.low, self.interval.high, self.interval.level
         verdict = f"{self.better} is better than {self.worse}" if self.distinguishable else (
             f"{self.better} and {self.worse} are not distinguishable"
         )  # fmt: skip
-        return [f"{verdict}: {gap}, {self.difference:.3g} apart ({level:.0%}: {low:.3g} to {high:.3g}).", basis, none]
+        return [f"{verdict}: {gap}, {self.difference:.3g} apart ({level:.0%}: {low:.3g} to {high:.3g}).", *rest]
 
     def table(self) -> list[list[str]]:
         """Rows of text: name, value."""
@@ -114,10 +119,14 @@ class StepsComparison:
             ["models", ", ".join(self.models)],
             [f"difference of {self.metric}", f"{self.difference:.4g}"],
             ["its interval", known],
-            ["compute multiplier", f"none: it takes at least {MIN_MODELS} models of each design"],
+            ["compute multiplier", f"none: it takes at least {self._needed('of each design')}"],
             ["distinguishable", "not known" if self.interval is None else "yes" if self.distinguishable else "no"],
             ["left out", "; ".join(self.left_out) or "none"],
         ]
+
+    def _needed(self, whose: str = "of each") -> str:
+        alike = ", of different compute" if len(self.models) >= MIN_MODELS else ""
+        return f"{MIN_MODELS} models {whose}{alike}"
 
     def sentence(self) -> str:
         """The answer as one text."""
@@ -168,6 +177,7 @@ def compare_at_equal_steps(designs: Mapping[str, Observations], level: float = 0
         means[1] - means[0],
         _interval(low, high, paired, level),
         tuple(left_out),
+        given_up.given_up(designs),
     )
 
 

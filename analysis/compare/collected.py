@@ -13,12 +13,14 @@ from analysis.compare.one_key import by_words, of_one_key
 from analysis.errors import ResultsError
 from analysis.laws.observations import Observations
 from analysis.laws.observed import collected_observations
-from analysis.results.model_names import differing_settings, model_names, setting
+from analysis.results.model_names import differing_settings, model_names, setting, settings_said
 from analysis.results.published import published
 from analysis.results.run_folders import SETTINGS
 from analysis.results.tables import MODEL, Tables
 
 BLOCK, OBJECTIVE, LABEL, SOURCE = "block", "objective", "label", "source"
+# How a model was designed and trained: the columns that have as many values as a sweep gives them, all in one table.
+DESIGN = (BLOCK, OBJECTIVE, *SETTINGS)
 
 
 def collected_designs(
@@ -30,13 +32,15 @@ def collected_designs(
 ) -> dict[str, Observations]:
     """The scores of two designs, or of all block designs or values of a setting, name -> rows at one step.
 
-    What is paired between designs are models, told apart by what they are (`MODEL`), whatever their labels say.
+    What is paired between designs are models, told apart by what they are (`MODEL`), whatever their labels say; and,
+    where the designs are values of some of `DESIGN`, the rest of it, if that differs between the runs of a model.
 
     Args:
         results: name -> tables of a folder that `collect` made.
         by: a column of the runs tables, or several with commas between, whose values are the designs, such as block or
-            learning_rate,batch_size; label: models are; or source: the folders are. Default: what `between` names; else
-            block where there are several, or objective; else source.
+            learning_rate,batch_size; label: models are, or, where the runs of one differ in more than their seed, all
+            that have one label; or source: the folders are. Default: what `between` names; else block where there are
+            several, or objective; else source.
         metric: one of `observed.METRICS`.
         step: default: the last that most runs share, which has to be the same of both designs.
         between: the designs to compare, of a setting by their values alone, else by words that one design alone has,
@@ -50,7 +54,8 @@ def collected_designs(
     """
     by = by or _usual(results, between)
     columns = [column.strip() for column in by.split(",")]
-    parts = _parts(results, columns)
+    own_labels = columns == [LABEL] and bool(_settings_of_models(results))
+    parts = _parts(results, columns, own_labels)
     if between is not None:
         between = _meant(between[0], parts), _meant(between[1], parts)
         unknown = [name for name in between if name not in parts]
@@ -58,21 +63,29 @@ def collected_designs(
             named = f"no design {unknown[0]}" if unknown else f"{between[0]} twice"
             raise ResultsError(f"--between {','.join(between)}: {named}; accepted: two of {', '.join(sorted(parts))}")
         parts = {name: parts[name] for name in between}
-    if len(parts) < 2 or (len(parts) > 2 and not {*columns} <= {BLOCK, OBJECTIVE, *SETTINGS}):
+    if len(parts) < 2 or (len(parts) > 2 and not ({*columns} <= {*DESIGN} or own_labels)):
         hint = _what_to_compare(results) if len(parts) < 2 else "choose two: --between A,B"
         raise ResultsError(
             f"--by {by}: {len(parts)} design{'' if len(parts) == 1 else 's'} ({', '.join(sorted(parts))}); {hint}"
         )
-    compared = {BLOCK, OBJECTIVE, *columns} if {LABEL, SOURCE} & {*columns} else {*columns}
+    also = _paired_by(parts) if {*columns} <= {*DESIGN, SOURCE} else []
+    designs = DESIGN if own_labels else (BLOCK, OBJECTIVE) if {LABEL, SOURCE} & {*columns} else ()
+    compared = {*columns, *also, *designs}
     for name in (name for name in ("data", "batch_size", BLOCK, OBJECTIVE) if name not in compared):
         values = {design: sorted(set(map(str, tables.runs[name]))) for design, tables in parts.items()}
         if len(set().union(*values.values())) > 1:
             said = ", ".join(f"{' and '.join(each)} in {design}" for design, each in values.items())
             raise ResultsError(f"the designs differ in {name} ({said}), in which they were trained; needed: one value")
+    scored = parts
     if metric != "loss":
-        parts = of_one_key(parts)
-    found = {name: _named(name, tables, metric, step) for name, tables in parts.items()}
-    steps = {name: rows.names[0].rpartition(" ")[2] for name, rows in found.items()}
+        without = [name for name, tables in parts.items() if tables.evals.empty and tables.other_evals.empty]
+        in_a_table = len(parts) > 2 and len(without) < len(parts)  # which says of a design that it has none
+        scored = of_one_key({name: each for name, each in parts.items() if not in_a_table or name not in without})
+    found = {
+        name: _named(name, scored[name], metric, step, also) if name in scored else _unscored(tables, metric, also)
+        for name, tables in parts.items()
+    }
+    steps = {name: rows.names[0].rpartition(" ")[2] for name, rows in found.items() if len(rows)}
     if len(set(steps.values())) > 1:
         at = ", ".join(f"{name} at {each}" for name, each in steps.items())
         both = sorted(set.intersection(*(set(tables.evals["step"]) for tables in parts.values())))
@@ -133,14 +146,26 @@ def _what_to_compare(results: Mapping[str, Tables]) -> str:
     runs = pd.concat([tables.runs for tables in results.values()], ignore_index=True)
     labels = list(dict.fromkeys(model_names(runs)["label"]))
     models = f"two models (--between {','.join(labels[:2])}), " if len(labels) > 1 else ""
-    settings = ",".join(differing_settings(runs, [*MODEL, BLOCK, "objective"]))
+    settings = ",".join(_settings_of_models(results))
     return (
         f"needed: two; accepted: {models}a column of runs in which they differ (--by {settings or 'COLUMN'}), or a "
         "second folder"
     )
 
 
-def _parts(results: Mapping[str, Tables], columns: list[str]) -> dict[str, Tables]:
+def _settings_of_models(results: Mapping[str, Tables]) -> list[str]:
+    """The settings of the training in which runs of one model and design differ."""
+    runs = pd.concat([tables.runs for tables in results.values()], ignore_index=True)
+    return differing_settings(runs, [*MODEL, BLOCK, "objective"])
+
+
+def _paired_by(parts: Mapping[str, Tables]) -> list[str]:
+    """Those of `DESIGN` in which runs of one model differ within a design."""
+    runs = pd.concat([tables.runs.assign(of=name) for name, tables in parts.items()], ignore_index=True)
+    return differing_settings(runs, ["of", "label"], DESIGN)
+
+
+def _parts(results: Mapping[str, Tables], columns: list[str], own_labels: bool) -> dict[str, Tables]:
     """Design -> its runs in all folders; their labels are the names of their models."""
     names = _names_of_runs(results, "network")
     if columns == [SOURCE]:
@@ -153,7 +178,9 @@ def _parts(results: Mapping[str, Tables], columns: list[str]) -> dict[str, Table
                 raise ResultsError(
                     f"{source}: runs have no column {column}; accepted: source, {', '.join(tables.runs.columns)}"
                 )
-        named = tables.runs.assign(label=[labels[run] for run in tables.runs["run"]])  # a run's own label is free text
+        named = tables.runs
+        if not own_labels:  # which are free text
+            named = named.assign(label=[labels[run] for run in named["run"]])
         groups: Any = named.groupby(columns, dropna=False)
         for values, runs in groups:
             called = zip(columns, values, strict=True)
@@ -218,8 +245,24 @@ def _together(parts: Sequence[Tables]) -> Tables:
     return replace(parts[0], **joined)
 
 
-def _named(name: str, tables: Tables, metric: str, step: int | None) -> Observations:
+def _named(name: str, tables: Tables, metric: str, step: int | None, also: Sequence[str]) -> Observations:
     try:
-        return collected_observations(tables, metric, step)
+        return collected_observations(tables, metric, step, models=_models(tables, also) if also else None)
     except ResultsError as error:
         raise ResultsError(f"{name}: {error}") from error
+
+
+def _unscored(tables: Tables, metric: str, also: Sequence[str]) -> Observations:
+    """Of a design that has no score at all: no row, and its runs that were given up."""
+    models, runs = _models(tables, also), tables.runs.to_dict("records")
+    names = {f"{models[row['run']]} seed {row['seed']}": row["state"] == "failed" for row in runs}
+    left_out = tuple(f"{name}: no score{', given up' * failed}" for name, failed in names.items())
+    given_up = tuple(name for name, failed in names.items() if failed)
+    return Observations(metric, np.array([]), {"compute": np.array([])}, (), (), left_out=left_out, given_up=given_up)
+
+
+def _models(tables: Tables, also: Sequence[str]) -> dict[str, str]:
+    """Run -> what its model is called, with the settings that are paired with it: "B/2 (learning_rate 0.001)"."""
+    runs = tables.runs
+    said = [f" ({text})" if text else "" for text in settings_said(runs, also)]
+    return dict(zip(runs["run"], runs["label"] + said, strict=True))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.compare import given_up
 from analysis.compare.at_equal_steps import StepsComparison, compare_at_equal_steps
 from analysis.compare.designs import DesignComparison, compare_designs
 from analysis.laws.observations import Observations
@@ -29,12 +30,17 @@ class ModelScores:
 
 @dataclass(frozen=True)
 class DesignTable:
-    """All designs at one step: rows by model, lowest mean first; left_out: runs without a score there."""
+    """All designs at one step: rows by model, lowest mean first.
+
+    left_out: runs without a score there; given_up: those of them that failed. unscored: designs that have none.
+    """
 
     metric: str
     step: str
     rows: tuple[ModelScores, ...]
     left_out: tuple[str, ...]
+    given_up: tuple[str, ...] = ()
+    unscored: tuple[str, ...] = ()
     convention: str = "Mean and range over seeds, at equal steps and (but for --by batch_size) batch; lower is better"
 
     def to_dict(self) -> dict[str, Any]:
@@ -45,6 +51,8 @@ class DesignTable:
             "designs": [vars(row) for row in self.rows],
             "convention": self.convention,
             "left_out": list(self.left_out),
+            "given_up": list(self.given_up),
+            "unscored": list(self.unscored),
             "headline": self.headline(),
             "sentence": self.sentence(),
         }
@@ -59,6 +67,7 @@ class DesignTable:
             ]
             for row in self.rows
         ]
+        rows += [[name, f"no {self.metric} at step {self.step}"] for name in self.unscored]
         return [*rows, ["left out", "; ".join(self.left_out) or "none"]]
 
     def headline(self) -> list[str]:
@@ -70,7 +79,8 @@ class DesignTable:
             if max(row.seeds for row in self.rows) == 1
             else "Is that more than chance? Choose two: --between A,B."
         )
-        return [f"Lowest mean {self.metric} at step {int(self.step):,}: {said}.", surely]
+        lowest = f"Lowest mean {self.metric} at step {int(self.step):,}: {said}."
+        return [lowest, surely, *given_up.warning(self.given_up)]
 
     def sentence(self) -> str:
         """The answer as one text."""
@@ -80,24 +90,25 @@ class DesignTable:
 def compared(
     designs: Mapping[str, Observations], level: float = 0.9, seed: int = 0
 ) -> DesignComparison | StepsComparison | DesignTable:
-    """Compare two designs, by a law if both have enough models for one; put more side by side.
+    """Compare two designs, by a law if both have enough models of different compute for one; put more side by side.
 
     Raises:
         ResultsError: those of `compare_designs` and `compare_at_equal_steps`.
     """
     if len(designs) > 2:
         return _table(designs)
-    if min(len(set(rows.models)) for rows in designs.values()) < MIN_MODELS:
+    if min(len(set(rows.variables["compute"])) for rows in designs.values()) < MIN_MODELS:
         return compare_at_equal_steps(designs, level)
     return compare_designs(designs, level, seed)
 
 
 def _table(designs: Mapping[str, Observations]) -> DesignTable:
     rows = [_scores(name, model, of) for name, of in designs.items() for model in dict.fromkeys(of.models)]
-    first = next(iter(designs.values()))
+    first = next(each for each in designs.values() if len(each))
     rows.sort(key=lambda row: (row.model, row.mean))
     left_out = tuple(f"{name}: {each}" for name, of in designs.items() for each in of.left_out)
-    return DesignTable(first.metric, first.names[0].rpartition(" ")[2], tuple(rows), left_out)
+    step, unscored = first.names[0].rpartition(" ")[2], tuple(name for name, of in designs.items() if not len(of))
+    return DesignTable(first.metric, step, tuple(rows), left_out, given_up.given_up(designs), unscored)
 
 
 def _scores(design: str, model: str, rows: Observations) -> ModelScores:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from analysis.compare import given_up
 from analysis.errors import ResultsError
 from analysis.laws.forms import Array
 from analysis.laws.intervals import Interval, check_level
@@ -45,6 +46,7 @@ class DesignComparison:
         seed: of the bootstrap.
         undetermined: share of the replicates without a positive alpha, which are left out of the multiplier's interval.
         left_out: rows that were not compared, and why.
+        given_up: runs that failed, of which there is no score.
     """
 
     better: str
@@ -62,6 +64,7 @@ class DesignComparison:
     seed: int
     undetermined: float
     left_out: tuple[str, ...]
+    given_up: tuple[str, ...] = ()
     convention: str = CONVENTION
 
     @property
@@ -90,6 +93,7 @@ class DesignComparison:
             "seed": self.seed,
             "undetermined": self.undetermined,
             "left_out": list(self.left_out),
+            "given_up": list(self.given_up),
             "headline": self.headline(),
             "sentence": self.sentence(),
         }
@@ -103,6 +107,7 @@ class DesignComparison:
             f"{self.metric} of {self.worse} minus that of {self.better} at equal compute: "
             f"{_in_words(self.difference)}.",
             f"From {models} models{paired}, seeds: {seeds}{one_seed}.",
+            *given_up.warning(self.given_up),
         ]
         if self.multiplier is None:
             low, high = self.exponent.low, self.exponent.high
@@ -202,6 +207,7 @@ def compare_designs(designs: Mapping[str, Observations], level: float = 0.9, see
         seed,
         float(np.mean(~(found.exponent > 0))),
         _left_out(dict(zip(names, (first, second), strict=True)), dict(zip(names, chosen, strict=True))),
+        given_up.given_up(designs),
     )
 
 

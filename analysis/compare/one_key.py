@@ -23,6 +23,7 @@ OF_SCORING = {
 }
 """What `ditbench evaluate` can change for samples that are there: key -> option."""
 OF_SAMPLING = {
+    "weights": "--ema",
     "sampler": "--sampler",
     "sampling_steps": "--sampling-steps",
     "clip_denoised": "--clip-denoised",
@@ -48,6 +49,12 @@ def of_one_key(designs: Mapping[str, Tables]) -> dict[str, Tables]:
     scores = {name: _all_scores(tables) for name, tables in designs.items()}
     for name, rows in scores.items():
         if rows.empty:
+            states = designs[name].runs["state"].tolist()
+            if set(states) == {"failed"}:
+                raise ResultsError(
+                    f"{name}: no score, as all of its runs were given up ({len(states)}); accepted: --metric loss, at "
+                    "a --step that they reached"
+                )
             raise ResultsError(f"{name}: no score yet; needed: scored runs, `ditbench collect` again after that")
     own = {name: _keys(designs[name].evals if len(designs[name].evals) else rows) for name, rows in scores.items()}
     shared = set.intersection(*(set(_keys(rows)) for rows in scores.values()))
@@ -207,8 +214,6 @@ def _difference(first: str, one: dict[str, Any], other: str, two: dict[str, Any]
     differing = told_apart([name for name in KEY if one[name] != two[name]])
     values = "; ".join(f"{name}: {_said(one[name])} in {first}, {_said(two[name])} in {other}" for name in differing)
     said = f"{first} and {other} have no comparable scores ({values})"
-    if "weights" in differing:
-        return f"{said}; needed: scores of the same kind of weights"
     where = _where_features_are(one, two, first)
     commands = _remedy(differing, one, two, designs[other])
     return f"{said}; score {other} again like {first}: {commands}{where}"
@@ -238,6 +243,8 @@ def _sampling(wanted: dict[str, Any]) -> str:
             options += f" {option} {sampler}" + "".join(f" --sampler-option {each}" for each in chosen)
         elif name == "decoder":  # name@hash of its weights
             options += "" if value in (None, "pixels") else f" {option} {str(value).partition('@')[0]}"
+        elif name == "weights":  # "ema" is the average of the recipe's own decay, which is sampled anyway
+            options += "" if value == "ema" else f" {option} {str(value).removeprefix('ema ')}"
         elif name == "guide" and value is not None:
             options += _guide(str(value))
         elif name == "guidance_interval" and value is not None:

@@ -74,6 +74,9 @@ CATALOGUE = {
     "seeds": Entry("seeds", "", "spread of the scores over training seeds", "two seeds of one model"),
     "guidance": Entry("guidance", "", "scores against the guidance scale", "two guidance scales"),
     "averages": Entry("averages", "", "scores of averages of the weights over their width", "two averages"),
+    "settings": Entry(
+        "settings", "", "score and loss against a setting such as the learning rate", "a setting of two values"
+    ),
 }
 
 

@@ -62,13 +62,13 @@ def measured(tables: Tables, name: str = "measured") -> Source:
     """Tables of the suite's own runs as a source.
 
     In all of them `label` is one text for each model and block design, and a new column `network` one for each model
-    (`model_names`); `block` has the objective too, where a study has several. Where a size has no name, `size` is that
-    text; a network without patches has `patch` 0. Texts are `visible`.
+    (`model_names`); `block` is as `designs` has it, and `block_alone`, of runs, as it was. Where a size has no name,
+    `size` is that text; a network without patches has `patch` 0. Texts are `visible`.
     """
     if name == PUBLISHED:
         raise ResultsError(f"a results folder called {PUBLISHED}: that name stands for the papers' tables; rename it")
     name, tables = visible(name), visible_names(tables)
-    runs = tables.runs.assign(block=designs(tables.runs))
+    runs = tables.runs.assign(block=designs(tables.runs), block_alone=tables.runs["block"])
     runs = runs.assign(**model_names(runs))
     runs["size"] = runs["size"].where(runs["size"].fillna("") != "", runs["network"])
     runs["patch"] = runs["patch"].fillna(0)

@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.drawing.picture import NothingToDraw
 from analysis.figures.scores import Scores, finite, unhashed
 from analysis.figures.sources import Source
+from analysis.results.sampled import told_apart
 from analysis.results.tables import evaluation_keys
 
 
@@ -41,7 +42,7 @@ def varied(source: Source, setting: str, ignored: tuple[str, ...] = (), every_st
     if not every_step:
         groups = [group.loc[group["step"] == group["step"].max()] for group in groups]
     keys: Any = pd.concat([group.head(1) for group in groups])
-    apart = [name for name in rest if not source.published and keys[name].nunique(dropna=False) > 1]
+    apart = told_apart([name for name in rest if not source.published and keys[name].nunique(dropna=False) > 1])
     designs = [
         ", ".join(filter(None, [source.design, *(_said(name, group[name].iloc[0]) for name in apart)]))
         for group in groups

@@ -27,6 +27,7 @@ class Observations:
         compute: the convention of the variable compute.
         left_out: rows of the tables that are not here, and why.
         patches: (n,) the patch size of each row's model; empty if not known, or if a model has none.
+        given_up: runs without a score here that failed for good: those that are left may flatter their design.
     """
 
     metric: str
@@ -38,6 +39,7 @@ class Observations:
     compute: Compute = COMPUTE["forward"]
     left_out: tuple[str, ...] = ()
     patches: tuple[int, ...] = ()
+    given_up: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, values in (("score", self.score), *self.variables.items()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,6 +68,7 @@ def collected_observations(
     compute: str = "forward",
     all_steps: bool = False,
     patch: int | None = None,
+    models: Mapping[str, str] | None = None,
 ) -> Observations:
     """The scores of a sweep's runs, one row per model and seed, at one step or at all.
 
@@ -76,6 +79,7 @@ def collected_observations(
         compute: a name of `COMPUTE`.
         all_steps: one row per step, as L(N, D) needs them; then `step` is the last one.
         patch: keep one patch size.
+        models: run -> what its model is called, if that says the design too, which may then differ between models.
 
     Raises:
         ResultsError: an unknown metric, no score, scores that are not `comparable`, runs that differ in more than
@@ -84,16 +88,16 @@ def collected_observations(
     """
     if metric not in METRICS:
         raise ResultsError(f"metric {metric}: no law of this kind; accepted: {', '.join(METRICS)} (less is better)")
-    table = _losses(tables) if metric == "loss" else _scores(tables, metric)
+    table = mean_losses(tables) if metric == "loss" else _scores(tables, metric)
     missing = [name for name in OF_RUNS if name not in table.columns]
     table = table.merge(tables.runs.loc[:, ["run", *missing]], on="run", how="left", validate="many_to_one")
-    names = dict(zip(tables.runs["run"], model_names(tables.runs)["label"], strict=True))
+    names = models or dict(zip(tables.runs["run"], model_names(tables.runs)["label"], strict=True))
     table = table.assign(label=[names[run] for run in table["run"]])  # a run's own label is free text
     if patch is not None:
         if patch not in set(table["patch"]):
             raise ResultsError(f"patch {patch}: no such rows; accepted: {_values(table['patch'])}")
         table = table.loc[table["patch"] == patch]
-    for name in ("block", "objective", "data", "batch_size"):
+    for name in ("data",) if models else ("block", "objective", "data", "batch_size"):
         if len(set(table[name])) > 1:
             raise ResultsError(f"the runs differ in {name} ({_values(table[name])}); a law needs one value")
     for name in differing_settings(table, ["label"]):
@@ -112,8 +116,10 @@ def collected_observations(
     late = tables.runs.loc[~tables.runs["run"].isin(rows["run"])]
     if patch is not None:
         late = late.loc[late["patch"] == patch]
-    left_out = tuple(f"{row['label']} seed {row['seed']}: no score at step {step}" for row in late.to_dict("records"))
-    return _observations(rows, metric, _convention(compute), left_out)
+    late = [(f"{names[row['run']]} seed {row['seed']}", row["state"] == "failed") for row in late.to_dict("records")]
+    left_out = tuple(f"{name}: no score at step {step}{', given up' * failed}" for name, failed in late)
+    given_up = tuple(name for name, failed in late if failed)
+    return replace(_observations(rows, metric, _convention(compute), left_out), given_up=given_up)
 
 
 def _scores(tables: Tables, metric: str) -> pd.DataFrame:
@@ -125,7 +131,7 @@ def _scores(tables: Tables, metric: str) -> pd.DataFrame:
     return tables.evals.assign(score=tables.evals[metric])
 
 
-def _losses(tables: Tables) -> pd.DataFrame:
+def mean_losses(tables: Tables) -> pd.DataFrame:
     """Of each run at each step with logged losses, the mean over the last tenth of the steps."""
     if tables.train.empty:
         raise ResultsError("no loss yet: no run has logged one")

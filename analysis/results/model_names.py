@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.results.run_folders import SETTINGS
+from analysis.results.run_folders import KNOB_DEFAULTS, SETTINGS
 from analysis.results.tables import MODEL
 
 
@@ -34,31 +34,42 @@ def designs(runs: pd.DataFrame) -> list[str]:
     """The block design of each run; with the objective, where the runs have several: "adaln-zero, my_objective:L1".
 
     Where runs of one model differ in a setting of their training, that tells designs apart as well: "adaln-zero,
-    learning_rate 0.001". So runs that differ in more than their seed never count as seeds of one another.
+    learning_rate 0.001", but for a knob that is off. So runs that differ in more than their seed never count as seeds
+    of one another.
 
     The hash that `ditbench try` puts into the name of a part, my_block_3f2a91c0:MEAN, is left out where none is needed.
     """
     names = runs["block"].tolist()
     if len(set(runs["objective"])) > 1:
         names = [", ".join(filter(None, row)) for row in zip(names, runs["objective"], strict=True)]
-    settings = differing_settings(runs, [*MODEL, "block", "objective"])
-    if settings:
-        said = [
-            [f"{name} {setting(value)}" for name, value in zip(settings, row, strict=True)]
-            for row in runs.loc[:, settings].itertuples(index=False)
-        ]
-        names = [", ".join(filter(None, [name, *each])) for name, each in zip(names, said, strict=True)]
+    said = settings_said(runs, differing_settings(runs, [*MODEL, "block", "objective"]))
+    names = [", ".join(filter(None, each)) for each in zip(names, said, strict=True)]
     plain = [re.sub(r"_[0-9a-f]{8}(?=:)", "", name) for name in names]
     return plain if len(set(plain)) == len(set(names)) else names
 
 
-def differing_settings(runs: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """The `SETTINGS` in which runs differ that agree in `columns`."""
-    known = [name for name in SETTINGS if name in runs and len(runs[name].unique()) > 1]
+def differing_settings(runs: pd.DataFrame, columns: Sequence[str], settings: Sequence[str] = SETTINGS) -> list[str]:
+    """The `settings` in which runs differ that agree in `columns`."""
+    known = [name for name in settings if name in runs and len(runs[name].unique()) > 1]
     if not known:
         return []
     groups: Any = runs.groupby(list(columns), dropna=False)
     return [name for name in known if (groups[name].nunique(dropna=False) > 1).any()]
+
+
+def settings_said(runs: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Of each run its settings in words, "learning_rate 0.001, clip_grad_norm 1", without the knobs that are off."""
+    rows = runs.loc[:, [*columns]].to_dict("records")
+    return [", ".join(_said_of(key, row[key]) for key in columns if not _is_off(key, row[key])) for row in rows]
+
+
+def _said_of(name: str, value: Any) -> str:
+    return str(value) if name in ("block", "objective") else f"{name} {setting(value)}"
+
+
+def _is_off(name: str, value: Any) -> bool:
+    default = KNOB_DEFAULTS.get(name)
+    return name in KNOB_DEFAULTS and bool(pd.isna(value) if default is None else value == default)
 
 
 def setting(value: Any) -> str:

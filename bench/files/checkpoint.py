@@ -122,19 +122,46 @@ def read_weights(folder: Path, step: int, name: str = EMA, run: str | None = Non
     """
     path = weights_path(folder, step, name)
     tensors, said = load_tensors(path)
-    for key, wanted in (("step", str(step)), ("weights", name), ("run", run)):
-        if wanted is not None and said.get(key, wanted) != wanted:
-            raise CorruptCheckpoint(path, f"says that it is of {key} {said[key]!r}, not {wanted!r}")
+    if other := _other(said, step, name, run):
+        raise CorruptCheckpoint(path, other)
     return tensors
+
+
+def has_weights(folder: Path, step: int, name: str, run: str) -> bool:
+    """Whether weights of a kept step are there, as long as they say, and these. Their checksum, for which all of them
+    would be read (DiT-XL/2: 2.7 GB a file), is compared when they are used.
+    """
+    path = weights_path(folder, step, name)
+    if not path.exists():
+        return False
+    said = _said(path)
+    problem = "not a whole file" if said is None else _other(said, step, name, run)
+    if problem:
+        log.warning("not whole weights, making them again: %s: %s", path, problem)
+    return not problem
 
 
 def says_its_weights(path: Path) -> bool:
     """Whether a file says that it is kept weights, and which."""
+    return "weights" in (_said(path) or {})
+
+
+def _said(path: Path) -> dict[str, str] | None:
+    """What a file's header says, if the file is as long as it says."""
     try:
         with path.open("rb") as opened, safe_open(f"/dev/fd/{opened.fileno()}", framework="pt") as file:
-            return "weights" in json.loads((file.metadata() or {})[HEADER])
-    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError):
-        return False
+            said = json.loads((file.metadata() or {})[HEADER])
+            return said if isinstance(said, dict) else None
+    except (SafetensorError, KeyError, ValueError, RecursionError):
+        return None
+
+
+def _other(said: dict[str, str], step: int, name: str, run: str | None) -> str:
+    """Which other weights a file says that it is, if it does."""
+    for key, wanted in (("step", str(step)), ("weights", name), ("run", run)):
+        if wanted is not None and said.get(key, wanted) != wanted:
+            return f"says that it is of {key} {said[key]!r}, not {wanted!r}"
+    return ""
 
 
 def _state_path(folder: Path, step: int) -> Path:

@@ -18,7 +18,7 @@ from bench.recipe import parse_recipe
 from bench.run import build_model
 from bench.sample import Sampling, sample
 
-CONTINUOUS = {"evaluation.sampler": "continuous:EULER"}
+CONTINUOUS = {"evaluation.sampler": "euler"}
 FLOW = {**CONTINUOUS, "diffusion.objective": "flow"}
 EDM = {**CONTINUOUS, "diffusion.objective": "edm"}
 
@@ -53,7 +53,7 @@ def keys(options: dict[str, Any]) -> dict[str, Any]:
             ["evaluation.sampling_steps: 2000", "0.001"],
         ),
         ({"diffusion.objective": "flow"}, ["evaluation.sampler: ddpm", "objective flow", "continuous"]),
-        ({**CONTINUOUS}, ["evaluation.sampler: continuous:EULER", "objective iddpm", "discrete"]),
+        ({"evaluation.sampler": "sde"}, ["evaluation.sampler: sde", "objective iddpm", "discrete"]),
         ({**EDM, **keys({"sigma_min": 2.0, "sigma_max": 1.0})}, ["diffusion.sigma_min: 2", "diffusion.sigma_max, 1"]),
         ({**EDM, **keys({"rho": 0.5})}, ["diffusion.rho", "greater than or equal to 1"]),
         ({**EDM, **keys({"sigma_data": 0})}, ["diffusion.sigma_data", "greater than 0"]),

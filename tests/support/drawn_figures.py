@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import yaml
+from knob_study import write_knob_study
 from run_folders import LABELS, STEPS, collect, evaluation, fid_of, gmacs_of, write_lines, write_run
 
 from analysis.drawing import write
@@ -146,5 +147,6 @@ def sources_of(folder: Path) -> dict[str, Source]:
         "decoders": sampling,
         "network-calls": sampler_study(folder / "samplers"),
         "averages": averages_study(folder / "averages"),
+        "settings": measured(write_knob_study(folder / "knobs"), "results"),
     }
     return dict.fromkeys(CATALOGUE, study(folder / "scaling", seeds=(0, 1))) | special

@@ -38,9 +38,9 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize(("text", "sampler"), [(FLOW, "of-both"), (STEPS, "ddpm")])
+@pytest.mark.parametrize(("text", "sampler"), [(FLOW, "euler"), (STEPS, "ddpm")])
 def test_both_are_sampled_alike(text: str, sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = study_of(text, {**DISCRETE_ONLY, "of-both": "continuous:OF_BOTH"}, monkeypatch)
+    study = study_of(text, {**DISCRETE_ONLY, "euler": "bench.samplers.ode:EULER"}, monkeypatch)
     assert {recipe.evaluation.sampler for recipe in [*study.built_in, *study.own]} == {sampler}
     assert {recipe.diffusion.objective for recipe in study.built_in} == {"iddpm"}
 
