@@ -84,7 +84,7 @@ def _points(scores: Scores) -> pd.DataFrame:
         without = evals["guidance_scale"] == 1
         evals = pd.concat([evals.loc[without | (said == way)].assign(guided=way) for way in ways])
     points: Any = evals.groupby(by, as_index=False).agg(num_seeds=("seed", "nunique"), **means)
-    points.insert(0, "source", scores.source.name)
+    points.insert(0, "source", scores.source.called)
     return points
 
 

@@ -35,14 +35,18 @@ def search(
     run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
     ema: Annotated[
         list[str] | None,
-        typer.Option(help="Weights to try: raw, decay=0.999 or std=0.1; default: the run's. Several times, as those below."),
+        typer.Option(
+            help="Weights to try: raw, decay=0.999 or std=0.1; default: the run's. Several times, as those below."
+        ),
     ] = None,
     guidance_scale: Annotated[
-        list[float] | None, typer.Option(min=0, help="Scales to try, 1: no guidance; default: the run's.")
+        list[float] | None, typer.Option(metavar="SCALE", help="Scales to try, 1: no guidance; default: the run's.")
     ] = None,
     guidance_channels: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="Numbers of guided channels to try; default: the run's, or all if it has fewer."),
+        typer.Option(
+            metavar="CHANNELS", help="Numbers of guided channels to try; default: the run's, or all if it has fewer."
+        ),
     ] = None,
     guidance_interval: Annotated[
         list[str] | None,
@@ -119,10 +123,12 @@ def _print(few: list[Score], rows: list[dict[str, Any]], full: dict[str, Any]) -
         [*(_cell(row[key]) for key in varied), f"{row['fid']:.4g}", "chosen" if place == 0 else ""]
         for place, row in enumerate(rows)
     ]
-    print_table([*(headings[key] for key in varied), "Fréchet", ""], lines, [*(key == "weights" for key in varied), False, True])
+    print_table(
+        [*(headings[key] for key in varied), "Fréchet", ""], lines, [*(key == "weights" for key in varied), False, True]
+    )
     typer.echo(
-        f"\nStep {full['step']:,}: Fréchet distance {full['fid']:.4g} with {full['num_samples']:,} other samples, best of "
-        f"{full['best_of']} that were scored with {rows[0]['num_samples']:,}."
+        f"\nStep {full['step']:,}: Fréchet distance {full['fid']:.4g} of {full['num_samples']:,} other samples, "
+        f"best of {full['best_of']} with {rows[0]['num_samples']:,} samples each."
     )
 
 
