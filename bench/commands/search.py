@@ -36,7 +36,8 @@ def search(
     ema: Annotated[
         list[str] | None,
         typer.Option(
-            help="Weights to try: raw, decay=0.999 or std=0.1; default: the run's. Several times, as those below."
+            metavar="AVERAGE",
+            help="Weights to try: raw, decay=0.999 or std=0.1; default: the run's. Several times, as those below.",
         ),
     ] = None,
     guidance_scale: Annotated[
@@ -70,10 +71,10 @@ def search(
     import signal
 
     stop = StopRequest().on(signal.SIGUSR2, signal.SIGTERM)
-    axes: dict[str, list[Any] | None] = {
-        "ema": [*ema] if ema else None,
-        "guidance_scale": guidance_scale,
-        "guidance_channels": guidance_channels,
+    axes: dict[str, list[Any]] = {
+        "ema": [*(ema or [])],
+        "guidance_scale": [*(guidance_scale or [])],
+        "guidance_channels": [*(guidance_channels or [])],
         "guidance_interval": [_interval(text) for text in guidance_interval or []],
     }
     from bench.parallel import Execution, joined, prepare_device
@@ -83,7 +84,7 @@ def search(
 
     recipe, step = read_run(run, step)
     try:
-        few = few_scores(recipe, step, {key: values for key, values in axes.items() if values}, num_samples)
+        few = few_scores(recipe, step, axes, num_samples)
     except ValueError as error:
         raise InputError(by_flag(str(error))) from None
     with joined(device) as ranks:

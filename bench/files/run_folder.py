@@ -2,7 +2,7 @@
 
 config.yaml      the recipe, its id, its sweep's axes     train.jsonl   one row per log_every steps
 model.json       parameters, GMACs, metrics               evals.jsonl   one row per score: its whole key, its metrics
-sessions.jsonl   one row per start: device, precision     scores.jsonl  the same of the recipe's `scores`
+sessions.jsonl   one row per start: device, precision     scores.jsonl  the same of `scores`, of searches
 failures.jsonl   one row per failed attempt               checkpoints/  state-*: to resume; ema-*, raw-*: kept weights
 stops.jsonl      one row per start that SLURM stopped     samples/      uint8 arrays and their provenance
 roll-backs.jsonl see `bench.training.not_finite`

@@ -180,7 +180,8 @@ def search(
         ]
         for key in ("reference", "extractor"):
             if len(values := {str(row[key]) for row in rows}) > 1:
-                raise InputError(f"{folder / SCORES}: the scores of this search differ in {key} ({', '.join(values)})")
+                said = f"the scores of this search differ in {key} ({', '.join(values)})"
+                raise InputError(f"{folder / SCORES}: {said}; accepted: one, so take out the rows of the other")
         order = sorted(range(len(few)), key=lambda place: rows[place]["fid"])
         full = full_score(recipe, few[order[0]], len(few))
         row = scored(full, f"in full: {in_words(full)}, {full.evaluation.num_samples:,} samples")

@@ -267,6 +267,8 @@ def test_the_recipes_scores_are_no_search_and_a_search_is_none_of_them(searched:
 
 # --- what is refused
 
+GUIDED = ["--guidance-scale", 1, "--guidance-scale", 2]
+
 
 @pytest.mark.parametrize(
     ("options", "said"),
@@ -284,12 +286,12 @@ def test_the_recipes_scores_are_no_search_and_a_search_is_none_of_them(searched:
         (["--ema", "raw", "--ema", "std=0.1", "--step", 4], "--step 4: "),
         (["--guidance-scale", 1, "--guidance-scale", -1], "--guidance-scale: "),
         (["--guidance-scale", 1, "--guidance-scale", "nan"], "--guidance-scale: "),
-        (["--guidance-scale", 1, "--guidance-scale", 2, "--guidance-channels", 2], "--guidance-channels: 2 is more"),
-        (["--guidance-scale", 1, "--ema", "raw", "--ema", "std=0.1", "--guidance-interval", 0, 1], "--guidance-scale: 1 is"),
-        (["--guidance-scale", 1, "--guidance-scale", 2, "--guidance-interval", 0, 2000], "--guidance-interval: 0 to 2000"),
-        (["--guidance-scale", 1, "--guidance-scale", 2, "--guidance-interval", 800, 200], "--guidance-interval: 800 to 200"),
-        (["--guidance-scale", 1, "--guidance-scale", 2, "--guidance-interval", 8, "--step"], "--guidance-interval 8 --step"),
-        (["--guidance-scale", 1, "--guidance-scale", 2, "--guidance-interval", 8], "--guidance-interval 8"),
+        ([*GUIDED, "--guidance-channels", 2], "--guidance-channels: 2 is more"),
+        (["--guidance-scale", 1, "--ema", "raw", "--guidance-interval", 0, 1], "--guidance-scale: 1 is no guidance"),
+        ([*GUIDED, "--guidance-interval", 0, 2000], "--guidance-interval: 0 to 2000"),
+        ([*GUIDED, "--guidance-interval", 800, 200], "--guidance-interval: 800 to 200"),
+        ([*GUIDED, "--guidance-interval", 8, "--step"], "--guidance-interval 8 --step"),
+        ([*GUIDED, "--guidance-interval", 8], "--guidance-interval 8"),
         (["--ema", "raw", "--ema", "std=0.1", "--num-samples", 61], "--num-samples: 61 is more"),
     ],
 )  # fmt: skip
