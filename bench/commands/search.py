@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -11,9 +11,6 @@ from typer.core import TyperCommand
 from bench.commands.options import DeviceOption, OfflineOption, PrecisionOption
 from bench.errors import InputError
 from bench.stopping import StopRequest
-
-if TYPE_CHECKING:
-    from bench.recipe.evaluation import Score
 
 INTERVAL = "--guidance-interval"
 
@@ -79,7 +76,7 @@ def search(
     }
     from bench.parallel import Execution, joined, prepare_device
     from bench.recipe.evaluation import by_flag
-    from bench.score.search import few_scores, read_run, searched_before
+    from bench.score.search import few_scores, other_combinations, read_run
     from bench.score.search import search as search_run
 
     recipe, step = read_run(run, step)
@@ -90,13 +87,12 @@ def search(
     with joined(device) as ranks:
         torch_device = prepare_device(device, precision, ranks.local_rank)
         how = Execution(device, precision, ranks, stop, offline=offline)
-        before = searched_before(run, few)
         rows, full = search_run(recipe, run, few, torch_device, how, lambda line: typer.echo(line, err=True))
         if ranks.is_first:
-            _print(few, rows, full)
-            if before:
+            _print(rows, full)
+            if others := other_combinations(run, rows):
                 typer.echo(
-                    f"{before} other combinations of this step were searched before and do not count in it: give their "
+                    f"{others} other combinations of this step were searched before and do not count in it: give their "
                     "values too if they led to these."
                 )
 
@@ -109,7 +105,7 @@ def _interval(text: str) -> tuple[float, float]:
     return low, high
 
 
-def _print(few: list[Score], rows: list[dict[str, Any]], full: dict[str, Any]) -> None:
+def _print(rows: list[dict[str, Any]], full: dict[str, Any]) -> None:
     """What was varied, and the scores, the best first."""
     from bench.commands.text_table import print_table
 
@@ -119,7 +115,7 @@ def _print(few: list[Score], rows: list[dict[str, Any]], full: dict[str, Any]) -
         "guidance_channels": "channels",
         "guidance_interval": "times",
     }
-    varied = [key for key in headings if len({row[key] for row in rows}) > 1]
+    varied = [key for key in headings if len({row[key] for row in rows} - {None}) > 1]
     lines = [
         [*(_cell(row[key]) for key in varied), f"{row['fid']:.4g}", "chosen" if place == 0 else ""]
         for place, row in enumerate(rows)

@@ -34,6 +34,8 @@ from bench.score.more_scores import MOST
 
 AXES = ("ema", "guidance_scale", "guidance_channels", "guidance_interval")
 """What is searched: keys of `evaluation`."""
+COLUMNS = ("weights", *AXES[1:])
+"""The same in rows."""
 FEW = 1000
 """Samples of each combination, where nothing else is asked for and the full score has as many."""
 OTHER_SEED = 10**9  # what the few samples' seed is more than the run's
@@ -89,8 +91,8 @@ def few_scores(recipe: Recipe, step: int, axes: Mapping[str, Sequence[Any]], num
     found: dict[str, Score] = {}
     for values in itertools.product(*given.values()):
         evaluation = _few(own, dict(zip(given, values, strict=True)), num_samples or min(FEW, most))
-        evaluation = fit_evaluation(evaluation, recipe.data, recipe.diffusion, train, (step,))
-        found[evaluation.id] = _score(recipe, step, evaluation)
+        score = _score(recipe, step, evaluation)
+        found[score.name] = score
     if len(found) < 2:
         flags = ", ".join(f"--{key.replace('_', '-')}" for key in AXES)
         raise InputError(f"one combination leaves nothing to choose; accepted: several values of one of {flags}")
@@ -118,9 +120,10 @@ def searched(recipe: Recipe, row: Mapping[str, Any]) -> Score | None:
         "guidance_channels": row["guidance_channels"],
         "guidance_interval": interval and tuple(map(float, interval.split(" to "))),
     }
-    best_of = found["best_of"] and int(found["best_of"])
-    evaluation = _changed(own, changes) if best_of else _few(own, changes, row["num_samples"])
-    score = _score(recipe, row["step"], evaluation, best_of)
+    step, best_of = row["step"], found["best_of"] and int(found["best_of"])
+    if type(step) is not int:
+        raise ValueError(f"'step' is {step!r}; accepted: a whole number")
+    score = _score(recipe, step, _changed(own, changes) if best_of else _few(own, changes, row["num_samples"]), best_of)
     if (score.name, score.best_of) != (row["score"], row.get("best_of")):
         raise ValueError(f"is named {row['score']}; its key's name is {score.name}")
     return score
@@ -199,12 +202,12 @@ def in_words(score: Score) -> str:
     return text + (f" at times {_said('guidance_interval', one.guidance_interval)}" if one.guidance_interval else "")
 
 
-def searched_before(folder: Path, few: Sequence[Score]) -> int:
-    """How many other combinations were searched at the same step before."""
-    names, step = {score.name for score in few}, few[0].step
-    rows = whole_rows(folder / SCORES)
-    others = {row["score"] for row in rows if row.get("step") == step and str(row.get("score")).endswith(SEARCHED)}
-    return len(others - names)
+def other_combinations(folder: Path, rows: Sequence[Mapping[str, Any]]) -> int:
+    """How many combinations were searched at the step of these rows that are none of theirs."""
+    searches = [row for row in whole_rows(folder / SCORES) if str(row.get("score")).endswith(f"-{SEARCHED}")]
+    at_step = [row for row in searches if row.get("step") == rows[0]["step"]]
+    ways, others = ({tuple(map(row.get, COLUMNS)) for row in each} for each in (rows, at_step))
+    return len(others - ways)
 
 
 def _kept(ema: Any, train: TrainConfig) -> str | None:
@@ -222,6 +225,8 @@ def _row(folder: Path, score: Score) -> dict[str, Any] | None:
 
 
 def _score(recipe: Recipe, step: int, evaluation: EvaluationConfig, best_of: int | None = None) -> Score:
+    """On few samples, or of the best of so many; ValueError if the evaluation does not fit the recipe."""
+    evaluation = fit_evaluation(evaluation, recipe.data, recipe.diffusion, recipe.train, (step,))
     own, samples = recipe.evaluation.samples_id, evaluation.samples_id
     if best_of is not None:  # of the same samples as if the recipe's `scores` had it
         name = f"{evaluation.id}-{_BEST_OF}{best_of}"
