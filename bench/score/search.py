@@ -83,8 +83,8 @@ def few_scores(recipe: Recipe, step: int, axes: Mapping[str, Sequence[Any]], num
         if {*given.get("guidance_scale", [own.guidance_scale])} == {1}:
             said = "1 is no guidance, which has no channels and no interval; accepted: another"
             raise ValueError(f"guidance_scale: {said}")
-    elif own.guidance_channels is not None and own.guidance_channels > recipe.data.facts.shape[0]:
-        given["guidance_channels"] = [None]
+    if (own.guidance_channels or 0) > recipe.data.facts.shape[0]:
+        given.setdefault("guidance_channels", [None])
     number = prod(map(len, given.values()))
     if number > MOST:
         raise InputError(f"{number} combinations to search; accepted: at most {MOST}")
