@@ -25,6 +25,7 @@ from bench.commands.images import export_samples
 from bench.commands.options import DeviceOption, OfflineOption, PrecisionOption
 from bench.commands.reference import reference
 from bench.commands.samples import evaluate, sample
+from bench.commands.search import TakesIntervals, search
 from bench.commands.terminal import WholeSentences, console, protected
 from bench.errors import InputError, RunError
 from bench.files.names import visible
@@ -69,6 +70,7 @@ for command in (
     paper,
 ):
     app.command()(command)
+app.command(cls=TakesIntervals)(search)
 app.command("try")(try_part)
 # What is none of its options may be a field of a model's family.
 app.command(context_settings={"ignore_unknown_options": True})(flops)

@@ -33,7 +33,6 @@ from bench.files.atomic import write_json
 from bench.files.run_folder import (
     Phase,
     RunLocked,
-    average_paths,
     failed_attempts,
     is_finished,
     is_trained,
@@ -43,6 +42,7 @@ from bench.files.run_folder import (
     read_error,
     read_micro_batches,
     record_failure,
+    weights_of,
     weights_path,
     write_model,
 )
@@ -285,22 +285,14 @@ def _cut_scores(recipe: Recipe, folder: Path) -> None:
 def _ready(recipe: Recipe, folder: Path) -> list[Score]:
     """Scores that can be made now."""
     there = {*(folder / "checkpoints").glob("*.safetensors")}
-    return [score for score in unscored(recipe, folder) if _weights_of(recipe, folder, score) <= there]
-
-
-def _weights_of(recipe: Recipe, folder: Path, score: Score) -> set[Path]:
-    """The files of weights that a score needs, those of the run's own guide among them."""
-    evaluation = score.evaluation
-    own_guide = evaluation.guide_step if evaluation.guide is None and evaluation.guidance_scale != 1 else None
-    steps = (score.step,) if own_guide is None else (score.step, own_guide)
-    return {path for step in steps for path in average_paths(folder, recipe.train, step, evaluation.ema)}
+    return [score for score in unscored(recipe, folder) if weights_of(recipe, folder, [score]) <= there]
 
 
 def _last_usable_step(recipe: Recipe, folder: Path, left: list[Score]) -> int:
     """The last step that training may continue from: not beyond weights that are yet to be made, or made again."""
     checkpoints = folder / "checkpoints"
     steps = {score.step for score in left}
-    wanted = {path for score in left for path in _weights_of(recipe, folder, score)}
+    wanted = weights_of(recipe, folder, left)
     snapshots = power_averages(recipe.train) if left and recipe.train.snapshot_steps() else {}
 
     def is_there(step: int, name: str) -> bool:
@@ -318,7 +310,7 @@ def _last_usable_step(recipe: Recipe, folder: Path, left: list[Score]) -> int:
     for path in lost:
         path.unlink(missing_ok=True)
     for score in left:
-        if _weights_of(recipe, folder, score) & lost.keys():
+        if weights_of(recipe, folder, [score]) & lost.keys():
             forget_samples(samples_path(folder, score.step, score.samples))
     return min(lost.values(), default=recipe.train.steps)
 

@@ -214,6 +214,8 @@ def _difference(first: str, one: dict[str, Any], other: str, two: dict[str, Any]
     differing = told_apart([name for name in KEY if one[name] != two[name]])
     values = "; ".join(f"{name}: {_said(one[name])} in {first}, {_said(two[name])} in {other}" for name in differing)
     said = f"{first} and {other} have no comparable scores ({values})"
+    if "best_of" in differing:
+        return f"{said}; needed: scores that were chosen among as many, by `ditbench search`, or none that was"
     where = _where_features_are(one, two, first)
     commands = _remedy(differing, one, two, designs[other])
     return f"{said}; score {other} again like {first}: {commands}{where}"

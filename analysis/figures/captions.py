@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.figures.scores import Scores, by_study, names, side_by_side, unhashed
-from analysis.results.sampled import guidance_text, sampler_text, steps_text
+from analysis.results.sampled import best_of_text, guidance_text, sampler_text, steps_text
 
 MAX_SAID = 6  # runs that the small print names one by one
 
@@ -46,11 +46,12 @@ def _short(scores: Scores, varied: tuple[str, ...]) -> str:
         "guidance_scale": "without guidance"
         if key["guidance_scale"] == 1
         else f"with guidance {key['guidance_scale']:g}{guidance_text(key | {'guidance_channels': None})}",
+        "best_of": best_of_text(key),
     }
     seeds: Any = scores.evals.groupby("label")["seed"].nunique()
     most, same = max(seeds), min(seeds) == max(seeds)
     over = [f"mean and range of {'' if same else 'up to '}{most} seeds"] if most > 1 else []
-    return ", ".join([*(text for name, text in said.items() if name not in varied), *over])
+    return ", ".join([*(text for name, text in said.items() if text and name not in varied), *over])
 
 
 def unnamed(models: Sequence[str]) -> str:
@@ -145,6 +146,7 @@ def protocol(scores: Scores, varied: tuple[str, ...] = ()) -> str:
         "num_samples": f"{key['num_samples']:,} samples with {key['labels']} labels",
         "reference": f"reference {unhashed(key['reference'])}",
         "extractor": f"extractor {unhashed(key['extractor'])}",
+        "best_of": best_of_text(key),
     }
     if pd.notna(key["extractor_accuracy"]):
         evaluation["extractor"] += f" (accuracy {key['extractor_accuracy']:.3f})"

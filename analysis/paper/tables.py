@@ -12,7 +12,7 @@ from analysis.paper.table_formats import Column, Table, count, fixed, signed, si
 from analysis.results.baselines import beside, explanation, name_of
 from analysis.results.published import compared, near_misses
 from analysis.results.run_folders import EVALUATION_KEY_TYPES, SETTINGS, SIZES
-from analysis.results.sampled import guidance_text, steps_text
+from analysis.results.sampled import best_of_text, guidance_text, steps_text
 from analysis.results.tables import ResultsError, Tables, comparable, diverged
 from analysis.results.tables import correlations as correlations_of
 
@@ -44,11 +44,12 @@ def protocol(tables: Tables) -> str:
     key = tables.evals.iloc[0].to_dict()
     guidance = "no guidance" if key["guidance_scale"] == 1 else f"guidance {key['guidance_scale']:g}"
     guidance += guidance_text(key)
+    best_of = best_of_text(key)
     return (
         f"Scores: {key['weights']} weights, {key['sampler']} sampler, {steps_text(key)}, {guidance}, "
         f"denoised images {'clipped' if key['clip_denoised'] else 'not clipped'}, decoder {_or_none(key['decoder'])}, "
         f"{key['num_samples']:,} samples with {key['labels']} labels against {key['reference']}, features of "
-        f"{key['extractor']}, KID on subsets of {_or_none(key['kid_subset_size'])}."
+        f"{key['extractor']}, KID on subsets of {_or_none(key['kid_subset_size'])}{best_of and f', {best_of}'}."
     )
 
 

@@ -16,7 +16,7 @@ from analysis.report.study import Study
 from analysis.report.tables import brief, counted, names, number, plain_table
 from analysis.results.published import near_misses
 from analysis.results.run_folders import EVALUATION_KEY_TYPES
-from analysis.results.sampled import guidance_text, sampler_text, steps_text
+from analysis.results.sampled import best_of_text, guidance_text, sampler_text, steps_text
 from analysis.results.tables import Tables
 
 
@@ -110,12 +110,14 @@ def _in_words(key: dict[Any, Any]) -> str:
         else ""
     )
     subsets = "" if pd.isna(key["kid_subset_size"]) else f" KID is of subsets of {key['kid_subset_size']:,}."
+    best_of = best_of_text(key)
     weights = "EMA" if key["weights"] == "ema" else key["weights"]
     return (
         f"A checkpoint's {weights} weights made {key['num_samples']:,} samples with {key['labels']} labels: "
         f"{steps_text(key)} of the {sampler_text(key['sampler'])} sampler, {guidance}, denoised images "
         f"{'clipped' if key['clip_denoised'] else 'not clipped'}{decoder}. Their features, by "
         f"{unhashed(key['extractor'])}{known}, were compared with those of {unhashed(key['reference'])}.{subsets}"
+        f"{best_of and f' Each is the {best_of} ways to sample.'}"
     )
 
 

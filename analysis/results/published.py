@@ -44,6 +44,7 @@ EVALUATION = (
     "labels",  # drawn at random by the authors' sampler; as many of each class give a lower FID
     "reference",
     "extractor",
+    "best_of",  # no paper says that it is
 )
 # Whether FID is to the statistics that ADM's file brings, of the whole training set. Not part of a score's key, since
 # reference and extractor decide it; rows of earlier versions do not say it, and were of the file wherever those agree.
@@ -101,6 +102,7 @@ def published_evaluations() -> pd.DataFrame:
         guidance_channels=rows["guidance_channels"].where(guidance_scale != 1),
         guidance_interval=None,  # of later papers, as autoguidance is
         guide=None,
+        best_of=None,
         network_calls=rows["sampling_steps"],
         decoder=rows["decoder"].map(DECODERS),
         **KNOBS,
@@ -252,5 +254,5 @@ def _difference(theirs: float, ours: float) -> dict[str, float]:
 
 def _text(name: str, value: Any) -> str:
     if pd.isna(value):
-        return "none" if name in (*GUIDANCE, "clip_grad_norm") else "unknown"
+        return "none" if name in (*GUIDANCE, "clip_grad_norm", "best_of") else "unknown"
     return f"{value:g}" if isinstance(value, float) else str(value)

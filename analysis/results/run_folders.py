@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import reprlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -42,11 +43,12 @@ EVALUATION_KEY_TYPES = {
     "reference": "str",
     "extractor": "str",
     "kid_subset_size": "Int64",
+    "best_of": "Int64",
 }
 # Of them, what there may be none of.
-CAN_BE_NULL = (*GUIDANCE, "decoder", "kid_subset_size")
+CAN_BE_NULL = (*GUIDANCE, "decoder", "kid_subset_size", "best_of")
 # And what rows of earlier versions do not say.
-KEY_ADDED_LATER = ("network_calls", "guidance_interval", "guide")
+KEY_ADDED_LATER = ("network_calls", "guidance_interval", "guide", "best_of")
 SCORE_TYPES = dict.fromkeys(
     (
         "fid",
@@ -140,6 +142,8 @@ SHAPE_KEYS = ("tokens", "hidden_size", "depth", "num_heads", "input_size")
 TRAIN, EVALS = "train.jsonl", "evals.jsonl"
 # Of the recipe's `scores`, and of samples that anyone made of its weights; a row of the former says which, in `score`.
 SCORES, OTHER_EVALS = "scores.jsonl", "other-evals.jsonl"
+# With which the name of a score on the few samples of `ditbench search` ends.
+SEARCHED = "-search"
 
 # Sample i has class i modulo the number of classes, so these are one each of the classes 0 to 9.
 GRID_SAMPLES = 10
@@ -178,8 +182,8 @@ class Run:
     """One run: `row` of the runs table, its `train` and `evals` lines.
 
     samples: step -> (N, C, H, W) uint8, the last evaluated step with them or none at all. real: as
-    `RunRecord.real_images`. other_evals: scores with other settings than the recipe's `evaluation`: by its `scores`,
-    then those that `ditbench evaluate --run` added.
+    `RunRecord.real_images`. other_evals: scores with other settings than the recipe's `evaluation`: by its `scores` and
+    of searches, then those that `ditbench evaluate --run` added.
     """
 
     folder: Path
@@ -198,7 +202,7 @@ def read_run(record: RunRecord) -> Run:
         ResultsError: a line is damaged, or a key is missing.
     """
     evals = _evals(record, EVALS)
-    others = _other_evals(record)
+    others = _other_evals(record, evals)
     samples = _samples(record, evals)
     real = record.real_images(GRID_SAMPLES) if samples else None
     return Run(record.folder, _row(record), _train(record), evals, samples, real, others)
@@ -273,9 +277,14 @@ def _train(record: RunRecord) -> pd.DataFrame:
     return _measured(record, TRAIN, TRAIN_TYPES, ("step",)).drop_duplicates("step", keep="last")
 
 
-def _evals(record: RunRecord, name: str) -> pd.DataFrame:
+def _evals(record: RunRecord, name: str, others: Iterable[pd.DataFrame] = ()) -> pd.DataFrame:
+    """others: beside whose scores those on the few samples of a search are left out, if they have the same key."""
     key = ("step", *EVALUATION_KEY_TYPES)
     evals = with_calls(_measured(record, name, EVALS_TYPES, tuple(k for k in key if k not in KEY_ADDED_LATER)))
+    if "score" in evals.columns:
+        everything = [table.loc[:, [*key]] for table in (evals, *others) if not table.empty]
+        repeated = pd.concat(everything, ignore_index=True).duplicated(keep=False).iloc[: len(evals)].to_numpy()
+        evals = evals.loc[~(evals["score"].str.endswith(SEARCHED).fillna(False) & repeated)]
     if evals["step"].is_unique:
         return evals
     evals = evals.drop_duplicates([*key, *SCORE_TYPES])
@@ -285,9 +294,9 @@ def _evals(record: RunRecord, name: str) -> pd.DataFrame:
     return evals
 
 
-def _other_evals(record: RunRecord) -> pd.DataFrame:
-    own = _evals(record, SCORES).drop(columns="score", errors="ignore")
+def _other_evals(record: RunRecord, evals: pd.DataFrame) -> pd.DataFrame:
     added = _evals(record, OTHER_EVALS)
+    own = _evals(record, SCORES, (evals, added)).drop(columns="score", errors="ignore")
     if own.empty or added.empty:
         return added if own.empty else own
     # Scores of the run's own samples once more say nothing new.

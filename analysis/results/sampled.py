@@ -43,6 +43,11 @@ def guidance_text(key: Mapping[Any, Any]) -> str:
     return text + (f" by {key['guide']}" if pd.notna(key["guide"]) else "")
 
 
+def best_of_text(key: Mapping[Any, Any]) -> str:
+    """ "best of 12" of a score that was chosen among so many; "" of one that was not."""
+    return f"best of {key['best_of']}" if pd.notna(key["best_of"]) else ""
+
+
 def sampling_gmacs(evals: pd.DataFrame) -> pd.Series:
     """GMACs of one sample (N,): as its row says, else, of earlier versions, of all calls, two each with guidance."""
     guided: Any = evals["guidance_scale"] != 1

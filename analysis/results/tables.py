@@ -114,8 +114,8 @@ class Tables:
         modulo the number of classes.
     earlier_samples: run id -> step -> the same, of the runs of the smallest seed, if images are small.
     real: data -> (10, C, H, W) uint8, real images of the classes of such samples, and the number of classes.
-    other_evals: as evals, with other settings than the recipe's `evaluation`, such as guidance: by its `scores`, and of
-        samples that anyone made of its weights.
+    other_evals: as evals, with other settings than the recipe's `evaluation`, such as guidance: by its `scores`, of
+        searches, and of samples that anyone made of its weights.
     baselines: scores of images that no network made, as `analysis.results.baselines.read_baselines` has them.
 
     gmacs are 10^9 multiply-accumulates of one forward pass of one image, which the DiT paper calls Gflops.

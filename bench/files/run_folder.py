@@ -2,7 +2,7 @@
 
 config.yaml      the recipe, its id, its sweep's axes     train.jsonl   one row per log_every steps
 model.json       parameters, GMACs, metrics               evals.jsonl   one row per score: its whole key, its metrics
-sessions.jsonl   one row per start: device, precision     scores.jsonl  the same of the recipe's `scores`
+sessions.jsonl   one row per start: device, precision     scores.jsonl  the same of `scores`, of searches
 failures.jsonl   one row per failed attempt               checkpoints/  state-*: to resume; ema-*, raw-*: kept weights
 stops.jsonl      one row per start that SLURM stopped     samples/      uint8 arrays and their provenance
 roll-backs.jsonl see `bench.training.not_finite`
@@ -19,7 +19,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -31,6 +31,7 @@ from bench.files.atomic import write_bytes, write_json
 from bench.files.scored import EVALS, SCORES, unscored, whole_rows
 from bench.flops import cost_of
 from bench.recipe import Recipe, parse_recipe
+from bench.recipe.evaluation import Score
 from bench.recipe.training import TrainConfig
 from bench.schema import dump_yaml, load_yaml
 from bench.score.metrics import describe_metrics
@@ -165,6 +166,17 @@ def weights_path(checkpoints: Path, step: int, name: str = EMA) -> Path:
 def average_paths(folder: Path, train: TrainConfig, step: int, ema: str | None) -> set[Path]:
     """The files that the average `ema` (`bench.averages`) of a step is made of."""
     return {weights_path(folder / "checkpoints", at, name) for name, at in made_of(ema, train, step)}
+
+
+def weights_of(recipe: Recipe, folder: Path, scores: Iterable[Score]) -> set[Path]:
+    """The files of weights that scores need, those of the run's own guide among them."""
+    found: set[Path] = set()
+    for score in scores:
+        evaluation = score.evaluation
+        own_guide = evaluation.guide_step if evaluation.guide is None and evaluation.guidance_scale != 1 else None
+        for step in (score.step,) if own_guide is None else (score.step, own_guide):
+            found |= average_paths(folder, recipe.train, step, evaluation.ema)
+    return found
 
 
 def is_trained(recipe: Recipe, folder: Path) -> bool:

@@ -10,6 +10,8 @@ from bench.recipe import Recipe
 from bench.recipe.evaluation import Score
 
 EVALS, SCORES = "evals.jsonl", "scores.jsonl"
+# With which the name of a score on the few samples of a search ends (`bench.score.search`).
+SEARCHED = "search"
 
 
 def rows_path(folder: Path, score: Score) -> Path:

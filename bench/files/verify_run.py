@@ -31,6 +31,7 @@ from bench.recipe.evaluation import EvaluationConfig, Score
 from bench.score.evaluate import reference_of, sampling_key
 from bench.score.extractors import load_extractor
 from bench.score.fidelity import Scorer
+from bench.score.search import searched
 from models.assets import DamagedAsset, FetchError, MissingAsset
 
 # What was compared, and the mismatches.
@@ -56,7 +57,7 @@ def verify_run(folder: Path) -> Iterator[Check]:
     for name, steps in (("train.jsonl", _logged_steps(recipe)), (EVALS, recipe.train.kept_steps())):
         if (folder / name).exists() or is_finished(folder):
             yield _rows(folder / name, [(step, "") for step in steps], is_finished(folder))
-    if recipe.scores and ((folder / SCORES).exists() or is_finished(folder)):
+    if (folder / SCORES).exists() or (recipe.scores and is_finished(folder)):
         yield _rows(folder / SCORES, [(score.step, score.name) for score in wanted if score.name], is_finished(folder))
     yield _compute(recipe, folder)
     for score in wanted:
@@ -64,6 +65,7 @@ def verify_run(folder: Path) -> Iterator[Check]:
             if (row.get("step"), row.get("score", "")) == (score.step, score.name):
                 yield _score_row(recipe, folder, score, row)
                 yield _score_again(recipe, folder, score, row)
+    yield from _searched(recipe, folder)
     yield _documents(folder)
 
 
@@ -124,12 +126,12 @@ def _rows(path: Path, expected: list[tuple[int, str]], finished: bool) -> Check:
     """Each step once, in order, none left out; all of them where the run is finished.
 
     Of the recipe's `scores`, which have names, each step and name. They may have been added to a run, and taken out of
-    its recipe again.
+    its recipe again; those of searches are beside them.
     """
     rows = whole_rows(path)
     found = [(row.get("step"), row.get("score", "")) for row in rows]
-    named = any(name for _, name in expected)
-    what = f"{path}: {len(found)} rows of {len(expected)} {'scores' if named else 'steps'}"
+    named = path.name == SCORES
+    what = f"{path}: {len(found)} rows, {len(expected)} {'scores' if named else 'steps'} of the recipe"
     content = path.read_bytes() if path.exists() else b""
     lines = content.count(b"\n")
     problems = [] if lines == len(rows) else [f"{path}: {lines - len(rows)} lines are not JSON objects"]
@@ -193,22 +195,41 @@ def _score_row(recipe: Recipe, folder: Path, score: Score, row: dict[str, Any]) 
         problems.append(f"{path}: {said} has a score, and no weights in checkpoints/ ({min(missing)})")
     samples = samples_path(folder, step, score.samples)
     if samples.exists():
-        problems += _samples(samples, recipe, score.evaluation, row)
+        problems += _samples(samples, recipe, score, row)
     return f"{path}: {said}: its key, its weights and its samples", problems
 
 
-def _samples(path: Path, recipe: Recipe, evaluation: EvaluationConfig, row: dict[str, Any]) -> list[str]:
+def _searched(recipe: Recipe, folder: Path) -> Iterator[Check]:
+    """The scores of `ditbench search`, which are none of the recipe's."""
+    for row in whole_rows(folder / SCORES):
+        where = f"{folder / SCORES}: score {row.get('score')}"
+        try:
+            score = searched(recipe, row)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            yield (
+                where,
+                [f"{where}: {error if isinstance(error, ValueError) else f'its key is no whole one ({error})'}"],
+            )
+            continue
+        if score is not None:
+            yield _score_row(recipe, folder, score, row)
+            yield _score_again(recipe, folder, score, row)
+
+
+def _samples(path: Path, recipe: Recipe, score: Score, row: dict[str, Any]) -> list[str]:
+    number = score.evaluation.num_samples
     try:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         return [f"{path}: {error}"]
     made_from, problems = _made_from(path), []
-    if images.dtype != np.uint8 or images.ndim != 4 or len(images) != evaluation.num_samples:
-        wanted = f"{evaluation.num_samples} images (N, C, H, W) of uint8"
+    if images.dtype != np.uint8 or images.ndim != 4 or len(images) != number:
+        wanted = f"{number} images (N, C, H, W) of uint8"
         problems.append(f"{path}: {images.dtype} of shape {images.shape}; the recipe's are {wanted}")
     elif "content_hash" in made_from and made_from["content_hash"] != open_images(path).content_hash():
         problems.append(f"{path}: other pixels than those whose making is written beside them (content_hash)")
-    expected = {"run": recipe.id, "seed": recipe.seed} | {key: row[key] for key in made_from if key in row}
+    seed = recipe.seed if score.seed is None else score.seed
+    expected = {"run": recipe.id, "seed": seed} | {key: row[key] for key in made_from if key in row}
     problems += [
         f"{path}: made with {key} {made_from[key]!r}; the run and its score have {value!r}"
         for key, value in expected.items()

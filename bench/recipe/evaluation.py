@@ -116,19 +116,23 @@ class Score(NamedTuple):
         step: the kept step whose weights it is of.
         name: empty for that of `evaluation`, else the id of one of `scores`.
         samples: empty for the samples of `evaluation`, else the id of others.
+        seed: of the samples; None: the run's.
+        best_of: among how many it was chosen by a search (`bench.score.search`); None: it was not.
     """
 
     step: int
     evaluation: EvaluationConfig
     name: str
     samples: str
+    seed: int | None = None
+    best_of: int | None = None
 
 
 # What a score's row and its run's say beside the metrics.
 _OTHER_COLUMNS = {
     *EvaluationConfig.model_fields,
     *("step", "weights", "extractor_accuracy", "reference_statistics", "sampling_images_per_s", "samples", "time"),
-    *("network_calls", "sampling_gmacs", "post_hoc"),
+    *("network_calls", "sampling_gmacs", "post_hoc", "best_of"),
     *("run", "label", "family", "model", "size", "patch", "hidden_size", "depth", "num_heads", "input_size"),
     *("block", "seed", "gmacs", "loss", "score"),
 }

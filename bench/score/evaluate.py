@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def evaluate(
     Samples that are there, of this score or another one of the same samples, are not made again.
 
     Returns:
-        On rank 0 a row of evals.jsonl or scores.jsonl: step, the key (sampler, ..., reference, extractor), the metrics
+        On rank 0 a row of evals.jsonl or scores.jsonl: step, the key (sampler, ..., extractor, best_of), the metrics
         of `Scorer.score`, sampling speed (images/s of this session, null if it made none), and the path of the samples
         inside the folder; of scores.jsonl also score, its name; post_hoc, of how many snapshots the weights were made,
         if of any. None on other ranks.
@@ -60,6 +61,7 @@ def evaluate(
         Stopped: on request; finished batches are kept.
     """
     ranks, stop, step, evaluation = execution.ranks, execution.stop, score.step, score.evaluation
+    seed = recipe.seed if score.seed is None else score.seed
     # All that scoring needs is made ready first, before hours of sampling.
     latents = read_index(data_root() / recipe.data.name) if recipe.data.facts.latents else None
     decoder = load_decoder(evaluation, device, execution.offline, latents)
@@ -75,8 +77,8 @@ def evaluate(
     path = samples_path(folder, step, score.samples)
     speed = make_samples(
         path,
-        Sampling.of(recipe, evaluation),
-        {"run": recipe.id, "seed": recipe.seed, **key, **facts},
+        replace(Sampling.of(recipe, evaluation), seed=seed),
+        {"run": recipe.id, "seed": seed, **key, **facts},
         lambda: _load_model(recipe, folder, step, evaluation.ema, ranks),
         decoder,
         device,
@@ -96,8 +98,9 @@ def evaluate(
     shutil.rmtree(features, ignore_errors=True)
     samples = str(path.relative_to(folder))
     name = {"score": score.name} if score.name else {}
+    chosen = {"best_of": score.best_of} if score.best_of else {}
     facts = {**made_of_snapshots, "sampling_gmacs": gmacs, "sampling_images_per_s": speed, "samples": samples}
-    return {**name, **key, **scorer.key, **scores, **facts}
+    return {**name, **key, **scorer.key, **chosen, **scores, **facts}
 
 
 def sampling_key(

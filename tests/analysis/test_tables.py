@@ -427,6 +427,7 @@ OTHER_VALUES = {
     "reference": "another",
     "extractor": "inception",
     "kid_subset_size": 50,
+    "best_of": 12,
 }
 
 
