@@ -155,7 +155,7 @@ def by_label(study: str, table: str = "evals") -> Any:
 
 
 def of_objectives() -> Any:
-    """A row for each objective, best first: % of the trace of each network, of B/2 its range, and by its own sampler."""
+    """A row for each objective, best first: % of the trace, of B/2 the range too, and that by its own sampler."""
     common, own = by_label("objectives"), by_label("objectives", "other_evals")
     means = common.pivot_table("fid_percent", "objective", "network")[["S/4", "S/2", "B/2"]]
     of_b: Any = common.query("network == 'B/2'").groupby("objective").fid_percent
