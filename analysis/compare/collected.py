@@ -76,11 +76,15 @@ def collected_designs(
         if len(set().union(*values.values())) > 1:
             said = ", ".join(f"{' and '.join(each)} in {design}" for design, each in values.items())
             raise ResultsError(f"the designs differ in {name} ({said}), in which they were trained; needed: one value")
-    scored = parts
+    if metric == "loss":
+        parts = {name: replace(tables, train=_finite(tables.train)) for name, tables in parts.items()}
+    without = [name for name, tables in parts.items() if _is_empty(tables, metric)]
+    if len(parts) == 2 or len(without) == len(parts):  # a table says of a design that it has none
+        for name in without:
+            raise ResultsError(f"{name}: {_why_none(parts[name], metric)}")
+    scored = {name: tables for name, tables in parts.items() if name not in without}
     if metric != "loss":
-        without = [name for name, tables in parts.items() if tables.evals.empty and tables.other_evals.empty]
-        in_a_table = len(parts) > 2 and len(without) < len(parts)  # which says of a design that it has none
-        scored = of_one_key({name: each for name, each in parts.items() if not in_a_table or name not in without})
+        scored = of_one_key(scored)
     found = {
         name: _named(name, scored[name], metric, step, also) if name in scored else _unscored(tables, metric, also)
         for name, tables in parts.items()
@@ -88,7 +92,8 @@ def collected_designs(
     steps = {name: rows.names[0].rpartition(" ")[2] for name, rows in found.items() if len(rows)}
     if len(set(steps.values())) > 1:
         at = ", ".join(f"{name} at {each}" for name, each in steps.items())
-        both = sorted(set.intersection(*(set(tables.evals["step"]) for tables in parts.values())))
+        rows = [tables.train if metric == "loss" else tables.evals for tables in scored.values()]
+        both = sorted(set.intersection(*(set(each["step"]) for each in rows)))
         raise ResultsError(
             f"the last steps differ ({at}); needed: one that both have, "
             + (f"--step {both[-1]}" if both else "and there is none: scores of both at one step")
@@ -250,6 +255,23 @@ def _named(name: str, tables: Tables, metric: str, step: int | None, also: Seque
         return collected_observations(tables, metric, step, models=_models(tables, also) if also else None)
     except ResultsError as error:
         raise ResultsError(f"{name}: {error}") from error
+
+
+def _finite(train: pd.DataFrame) -> pd.DataFrame:
+    return train.loc[np.isfinite(train["loss"].to_numpy(float))]
+
+
+def _is_empty(tables: Tables, metric: str) -> bool:
+    return tables.train.empty if metric == "loss" else tables.evals.empty and tables.other_evals.empty
+
+
+def _why_none(tables: Tables, metric: str) -> str:
+    """Why a design cannot be compared by `metric`, of which it has nothing, and what would help."""
+    runs, what = tables.runs["state"].tolist(), "finite loss" if metric == "loss" else "score"
+    if set(runs) != {"failed"}:
+        return f"no {what} yet; needed: runs that have one, `ditbench collect` again after that"
+    other = "" if metric == "loss" else "; accepted: --metric loss, at a --step that they reached"
+    return f"no {what}, as all of its runs were given up ({len(runs)}){other}"
 
 
 def _unscored(tables: Tables, metric: str, also: Sequence[str]) -> Observations:

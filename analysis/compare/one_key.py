@@ -49,12 +49,6 @@ def of_one_key(designs: Mapping[str, Tables]) -> dict[str, Tables]:
     scores = {name: _all_scores(tables) for name, tables in designs.items()}
     for name, rows in scores.items():
         if rows.empty:
-            states = designs[name].runs["state"].tolist()
-            if set(states) == {"failed"}:
-                raise ResultsError(
-                    f"{name}: no score, as all of its runs were given up ({len(states)}); accepted: --metric loss, at "
-                    "a --step that they reached"
-                )
             raise ResultsError(f"{name}: no score yet; needed: scored runs, `ditbench collect` again after that")
     own = {name: _keys(designs[name].evals if len(designs[name].evals) else rows) for name, rows in scores.items()}
     shared = set.intersection(*(set(_keys(rows)) for rows in scores.values()))

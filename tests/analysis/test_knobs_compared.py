@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import typer
 from knob_study import ARMS, RATES, SEEDS, fid, write_knob_study
+from run_folders import collect
 from typer.testing import CliRunner
 
 from analysis.commands.compare import compare
@@ -115,6 +116,20 @@ def test_what_has_no_score_is_compared_by_its_loss(failed: Path) -> None:
         said(failed, "--between", "plain 0.1,clip 0.1")
     found = said(failed, "--between", "plain 0.1,clip 0.1", "--metric", "loss")
     assert (found["better"], found["seeds"], found["given_up"]) == ("clip 0.1", [3, 3], [])
+
+
+def test_a_run_without_a_finite_loss_is_none_of_a_mean(tmp_path: Path) -> None:
+    """As with `non_finite: skip`, where all steps of a row were left out."""
+    write_knob_study(tmp_path, GIVEN_UP)
+    for name, until in (("plain-0.1-plain0.1s0", 0), ("clip-0.1-clip0.1s1", 1)):
+        path = tmp_path / "runs" / "knobs" / name / "train.jsonl"
+        lines = path.read_text().splitlines()
+        empty = [json.dumps(json.loads(line) | {"loss": None}) for line in lines[until:]]
+        path.write_text("\n".join([*lines[:until], *empty]) + "\n")
+    collect(tmp_path / "runs" / "knobs", tmp_path / "results")
+    found = said(tmp_path / "results", "--between", "plain 0.1,clip 0.1", "--metric", "loss")
+    assert (found["better"], found["seeds"]) == ("clip 0.1", [2, 2])
+    assert found["given_up"] == ["plain 0.1: B/2 seed 0", "clip 0.1: B/2 seed 1"]
 
 
 def test_the_help_lists_what_designs_can_be_told_apart_by() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from baseline_files import FID, write_baselines
 from report_html import by_id, parsed
 from run_folders import write_run
 from typer.testing import CliRunner
@@ -25,7 +26,11 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for label in LABELS:
             write_run(folder / sweep.name, label)
 
+    def scored(recipes: Any, folder: Path, out: Path, **_: Any) -> None:
+        write_baselines(out)  # beside the made-up scores
+
     monkeypatch.setattr(ditbench, "run_here", trained)
+    monkeypatch.setattr(ditbench, "make_baselines", scored)
     return tmp_path / "runs"
 
 
@@ -43,6 +48,10 @@ def test_the_demo_ends_with_its_page(runs: Path) -> None:
     assert done.stdout.splitlines()[-1] == f"Everything on one page, for a browser: {page}"
     assert len(done.stdout.splitlines()) < 35
     content = parsed(page.read_text(encoding="utf-8"))
+    for fid in FID.values():  # in the printed table, the page's, and the figures
+        assert f" {fid:g} " in done.stdout
+        assert f"{fid:.2f}" in by_id(content, "table-summary").text
+        assert f"{fid:.4g}" in (page.parent / "fid_vs_steps.txt").read_text()
     assert yaml.safe_load(by_id(content, "recipe").all("pre")[0].text)["train"] == {"steps": 2000, "batch_size": 64}
     assert "No attempt failed." in by_id(content, "failures").text
     assert by_id(content, "table-sessions").all("tr")

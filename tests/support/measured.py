@@ -145,3 +145,39 @@ def advised_right(budget: str) -> bool:
     """No tried model scored more than 1 % better than the advised one."""
     means = tried("predicted", budget).groupby("model")["mean"].first()
     return means[read(f"digits-advice/predicted-{budget}.json")["advice"]] <= 1.01 * means.min()
+
+
+def by_label(study: str, table: str = "evals") -> Any:
+    """A study's scores, whose labels are a network, an objective and maybe a learning rate ("B/2 edm at 0.001")."""
+    rows = csv(f"{study}/{table}.csv")
+    words: Any = rows.label.str.split(" ", expand=True)
+    return rows.assign(network=words[0], objective=words[1], rate=words.get(3))
+
+
+def of_objectives() -> Any:
+    """A row for each objective, best first: % of the trace, of B/2 the range too, and that by its own sampler."""
+    common, own = by_label("objectives"), by_label("objectives", "other_evals")
+    means = common.pivot_table("fid_percent", "objective", "network")[["S/4", "S/2", "B/2"]]
+    of_b: Any = common.query("network == 'B/2'").groupby("objective").fid_percent
+    by_own: Any = own.query("network == 'B/2'").groupby("objective").fid_percent
+    found = means.assign(low=of_b.min(), high=of_b.max(), own=by_own.mean())
+    return found.sort_values("B/2").reset_index()
+
+
+def at_rates() -> Any:
+    """Of S/2, a row for each objective: % of the trace at half the learning rate, at the study's and at twice it."""
+    rates: Any = by_label("objectives-rates").pivot_table("fid_percent", "objective", "rate")
+    own = by_label("objectives").query("network == 'S/2'").groupby("objective").fid_percent.mean()
+    found = rates.assign(own=own)[["0.001", "own", "0.004"]]
+    return found.sort_values("own").reset_index()
+
+
+def pairs(study: str, distinguishable: bool = True) -> Any:
+    return csv(f"{study}/pairs.csv").query("distinguishable == @distinguishable")
+
+
+def of_samplers() -> Any:
+    """Mean % of the trace: objective and sampler down, network calls across; Heun's 9, 19 and 49 are 10, 20 and 50."""
+    rows = pd.concat([by_label("samplers"), by_label("samplers", "other_evals")], ignore_index=True)
+    rows = rows.assign(about=(rows.network_calls + 1) // 5 * 5)
+    return rows.pivot_table("fid_percent", ["objective", "sampler"], "about")
