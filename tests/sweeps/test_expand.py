@@ -77,9 +77,10 @@ def test_digits_trains_and_scores_as_its_description_says() -> None:
         assert recipe.seed == 0
 
 
-def test_three_seeds_are_three_times_the_digits_study() -> None:
-    digits, seeds = (load_sweep(name) for name in ("digits", "digits-seeds"))
-    assert seeds.name == "digits-seeds"
+@pytest.mark.parametrize("name", ["digits", "digits-flow"])
+def test_three_seeds_are_three_times_the_study(name: str) -> None:
+    digits, seeds = (load_sweep(study) for study in (name, f"{name}-seeds"))
+    assert seeds.name == f"{name}-seeds"
     assert len(seeds.recipes) == len({recipe.id for recipe in seeds.recipes}) == 36
     for seed in (0, 1, 2):
         of_seed = [recipe for recipe in seeds.recipes if recipe.seed == seed]
@@ -87,8 +88,8 @@ def test_three_seeds_are_three_times_the_digits_study() -> None:
     assert {recipe.id for recipe in digits.recipes} < {recipe.id for recipe in seeds.recipes}
 
 
-def test_quick_is_the_six_smaller_models_of_the_digits_study() -> None:
-    digits, quick = (load_sweep(name) for name in ("digits", "digits-quick"))
+def test_quick_is_the_six_smaller_models_of_the_first_study() -> None:
+    digits, quick = (load_sweep(name) for name in ("digits-flow", "digits-quick"))
     assert quick.name == "digits-quick"
     assert quick.recipes == digits.recipes[:6]
     assert [recipe.id for recipe in quick.recipes] == [recipe.id for recipe in digits.recipes[:6]]
