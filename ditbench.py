@@ -289,7 +289,7 @@ def demo(
     """The paper's scaling study in miniature, on real images, on this machine: train, score, draw, report."""
     import sweeps
 
-    name = "digits-quick" if quick else "digits-flow"
+    name = "digits-quick" if quick else "first"
     out = out or Path("results") / ("quick" if quick else "demo")
     path = Path(sweeps.__file__).parent / "studies" / f"{name}.yaml"
     typer.echo(

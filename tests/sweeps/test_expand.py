@@ -77,7 +77,7 @@ def test_digits_trains_and_scores_as_its_description_says() -> None:
         assert recipe.seed == 0
 
 
-@pytest.mark.parametrize("name", ["digits", "digits-flow"])
+@pytest.mark.parametrize("name", ["digits", "first"])
 def test_three_seeds_are_three_times_the_study(name: str) -> None:
     digits, seeds = (load_sweep(study) for study in (name, f"{name}-seeds"))
     assert seeds.name == f"{name}-seeds"
@@ -89,7 +89,7 @@ def test_three_seeds_are_three_times_the_study(name: str) -> None:
 
 
 def test_quick_is_the_six_smaller_models_of_the_first_study() -> None:
-    digits, quick = (load_sweep(name) for name in ("digits-flow", "digits-quick"))
+    digits, quick = (load_sweep(name) for name in ("first", "digits-quick"))
     assert quick.name == "digits-quick"
     assert quick.recipes == digits.recipes[:6]
     assert [recipe.id for recipe in quick.recipes] == [recipe.id for recipe in digits.recipes[:6]]
