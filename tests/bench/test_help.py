@@ -8,9 +8,9 @@ import pytest
 from command_line import ditbench
 
 COMMANDS = (
-    "run", "collect", "verify", "report", "demo", "prepare", "doctor", "encode", "sample", "evaluate", "reference",
-    "baselines", "export", "export-samples", "sweep list", "sweep plan", "sweep submit", "sweep status", "sweep logs", "sweep why",
-    "sweep cancel", "perf ranks", "perf vae",
+    "run", "collect", "verify", "report", "demo", "prepare", "doctor", "encode", "sample", "evaluate", "baselines",
+    "reference", "export", "export-samples", "sweep list", "sweep plan", "sweep submit", "sweep status", "sweep logs",
+    "sweep why", "sweep cancel", "perf ranks", "perf vae",
 )  # fmt: skip
 
 
