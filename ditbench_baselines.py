@@ -44,8 +44,7 @@ def baselines(
         ),
     ],
     out: Annotated[
-        Path | None,
-        typer.Option(help="The results folder that baselines.csv goes to.", show_default="results/<sweep>"),
+        Path | None, typer.Option(help="The results folder that baselines.csv goes to; default: results/<sweep>.")
     ] = None,
     draws: Annotated[int, typer.Option(min=1, max=1000, help="How often each is drawn and scored.")] = DRAWS,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of what is drawn.")] = 0,

@@ -46,7 +46,7 @@ def test_the_demo_ends_with_its_page(runs: Path) -> None:
     assert done.exit_code == 0, done.output
     page = runs.parent / "results" / "report.html"
     assert done.stdout.splitlines()[-1] == f"Everything on one page, for a browser: {page}"
-    assert len(done.stdout.splitlines()) < 35
+    assert len(done.stdout.splitlines()) < 39
     content = parsed(page.read_text(encoding="utf-8"))
     for fid in FID.values():  # in the printed table, the page's, and the figures
         assert f" {fid:g} " in done.stdout

@@ -9,6 +9,7 @@ from command_line import ditbench
 
 COMMANDS = (
     "run", "collect", "verify", "report", "demo", "prepare", "doctor", "encode", "sample", "search", "evaluate",
+    "baselines",
     "reference", "export", "export-samples", "sweep list", "sweep plan", "sweep submit", "sweep status", "sweep logs",
     "sweep why", "sweep cancel", "perf ranks", "perf vae",
 )  # fmt: skip
