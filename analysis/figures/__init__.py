@@ -49,7 +49,7 @@ class Entry:
 
 CATALOGUE = {
     "bubbles": Entry("bubbles", "Fig. 2", "FID of the models, area = GMACs; DiT against ADM and LDM", "a score"),
-    "blocks": Entry("blocks", "Fig. 5", "block designs over training", "one model in two block designs"),
+    "blocks": Entry("blocks", "Fig. 5", "designs of one model over training", "one model in two block designs"),
     "fid-vs-steps": Entry("curves", "Fig. 6", "FID over training by patch and by size", "a score"),
     "sample-grid": Entry("samples", "Fig. 7", "samples of all models from the same noise", "samples"),
     "gflops-vs-fid": Entry("compute", "Fig. 8", "GMACs against FID, with the correlation", "a score"),

@@ -150,7 +150,13 @@ def _rows(part: Any, title: str, points: pd.DataFrame, scores: Scores) -> None:
         for index, (value, end) in enumerate(zip(values, furthest, strict=True)):
             axes.plot([0, value], [index, index], color="#bbbbbb", linewidth=0.8, zorder=1)
             axes.plot(value, index, **looks[index])
-            axes.annotate(f"{value:.2f}", (end, index), (6, 0), textcoords="offset points", va="center")
+            axes.annotate(
+                f"{value:.2f}" if value >= 10 else f"{value:.4g}",
+                (end, index),
+                (6, 0),
+                textcoords="offset points",
+                va="center",
+            )
         axes.grid(False, axis="y")
         axes.set_xlim(0, 1.35 * max(furthest))
         axes.set_xlabel(label)
