@@ -46,8 +46,7 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     groups = [scores for of_source in found for scores in of_source]
     caption = (
         "\n".join(dict.fromkeys(_conditions(scores) for scores in groups))
-        + "\nScale 1: no guidance. Ringed: the lowest of the scales that were scored; the best of many scores is a little "
-        "better than it would be of new samples."
+        + "\nScale 1: no guidance. Ringed: the lowest of the scales that were scored."
     )
     metrics = [_measured(scores) for scores in groups]
     columns = 2 if width == "one" else max(map(len, metrics))
