@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.errors import ResultsError
-from analysis.results.run_folders import EVALUATION_KEY_TYPES
+from analysis.results.model_names import differing_settings, setting
+from analysis.results.run_folders import EVALUATION_KEY_TYPES, SETTINGS
 from analysis.results.sampled import told_apart
-from analysis.results.tables import Tables
+from analysis.results.tables import MODEL, Tables
 
 KEY = tuple(EVALUATION_KEY_TYPES)
 OF_SCORING = {
@@ -68,9 +69,14 @@ def of_one_key(designs: Mapping[str, Tables]) -> dict[str, Tables]:
 IN_A_RECIPE = {"ema": "weights"}
 
 
+# Columns of runs that may stand beside those of scores.
+OF_RUNS = ("block", "objective", *SETTINGS)
+
+
 def is_setting(by: str | None) -> bool:
-    """Whether `by` names columns of a score's key, with commas between."""
-    return by is not None and {*_columns(by)} <= {*KEY}
+    """Whether `by` names columns of a score's key, with commas between, and perhaps some of `OF_RUNS`."""
+    columns = set() if by is None else {*_columns(by)}
+    return bool(columns & {*KEY}) and columns <= {*KEY, *OF_RUNS}
 
 
 def _columns(by: str) -> list[str]:
@@ -78,13 +84,14 @@ def _columns(by: str) -> list[str]:
 
 
 def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] | None) -> dict[str, Tables]:
-    """Two ways of scoring the same runs as designs: two values of `by` -> the tables with those scores alone.
+    """Two ways of scoring runs as designs: two values of `by` -> the tables with those scores, and their runs, alone.
 
     Their keys say nothing of `by` any more. In all else they agree: with the recipe's `evaluation` where both designs
     have such scores, else in the one way that they have in common.
 
     Raises:
-        ResultsError: several folders, not two values, or several ways that they have in common.
+        ResultsError: several folders, not two values, several ways that they have in common, or runs of a design that
+            were trained in several ways.
     """
     if len(results) > 1:
         raise ResultsError(f"--by {by}: of the scores in one folder; given: {', '.join(results)}")
@@ -93,7 +100,9 @@ def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] 
     rows = _all_scores(tables).reset_index(drop=True)
     if "guidance_scale" in columns:
         rows = _guided_alike(rows)
-    called = pd.Series([", ".join(_said_or_none(row[name]) for name in columns) for row in rows.to_dict("records")])
+    settings = [name for name in columns if name not in KEY]
+    known = rows.drop(columns=settings, errors="ignore").merge(tables.runs.loc[:, ["run", *settings]], on="run")
+    called = pd.Series([", ".join(_said_or_none(row[name]) for name in columns) for row in known.to_dict("records")])
     values = list(dict.fromkeys(called))
     names = tuple(_meant(name, values) for name in between or values)
     if len(set(names)) != 2 or not {*names} <= {*values}:
@@ -111,8 +120,16 @@ def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] 
         more = f"--by {','.join([by, *said])}"
         raise ResultsError(f"--by {by}: both have scores of several kinds ({listed}); say more: {more}")
     chosen = keys.isin(list(ways)) if ways else keys.notna()
-    nothing = tables.other_evals.iloc[:0]
-    return {name: replace(tables, evals=plain.loc[chosen & (called == name)], other_evals=nothing) for name in names}
+    return {name: _with_scores(tables, plain.loc[chosen & (called == name)], by) for name in names}
+
+
+def _with_scores(tables: Tables, evals: pd.DataFrame, by: str) -> Tables:
+    runs = tables.runs.loc[tables.runs["run"].isin(evals["run"])]
+    for name in differing_settings(runs, [*MODEL, "block", "objective"])[:1]:
+        said = ", ".join(map(setting, runs[name].drop_duplicates()))
+        raise ResultsError(f"--by {by}: the runs differ in {name} ({said}); say more: --by {by},{name}")
+    train = tables.train.loc[tables.train["run"].isin(runs["run"])]
+    return replace(tables, runs=runs, train=train, evals=evals, other_evals=tables.other_evals.iloc[:0])
 
 
 def _meant(given: str, values: list[str]) -> str:
