@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from analysis.compare.at_equal_steps import compare_at_equal_steps
+from analysis.compare.collected import collected_designs
+from analysis.compare.one_key import by_setting
+from analysis.results.sampled import guidance_text
+from analysis.results.tables import Tables, load
 
 RESULTS = Path(__file__).parents[2] / "results"
 NEIGHBOURS = [(f"{s}/{patch}", f"{large}/{patch}") for patch in (4, 2, 1) for s, large in ("SB", "BL", ("L", "XL"))]
@@ -145,3 +152,69 @@ def advised_right(budget: str) -> bool:
     """No tried model scored more than 1 % better than the advised one."""
     means = tried("predicted", budget).groupby("model")["mean"].first()
     return means[read(f"digits-advice/predicted-{budget}.json")["advice"]] <= 1.01 * means.min()
+
+
+@cache
+def tables(study: str) -> Tables:
+    return load(RESULTS / study)
+
+
+def all_scores(study: str) -> Any:
+    """Those by the recipe's evaluation and all others, with the schedule of their run."""
+    found = tables(study)
+    rows = pd.concat([found.evals, found.other_evals], ignore_index=True)
+    return rows.merge(found.runs[["run", "schedule"]], on="run")
+
+
+def guided(metric: str = "fid") -> Any:
+    """Of results/guidance, means over the seeds at the last step: ways of guidance down, scales above 1 across."""
+    rows = all_scores("guidance").query("guidance_scale != 1")
+    ways = [guidance_text(row).strip() or "on all channels" for row in rows.to_dict("records")]
+    found = rows.assign(way=ways).pivot_table(metric, "way", "guidance_scale")
+    return found.loc[[*dict.fromkeys(ways)]]
+
+
+def unguided(metric: str = "fid") -> float:
+    return float(csv("guidance/evals.csv").query("step == step.max()")[metric].mean())
+
+
+def averaged(schedule: str, metric: str = "fid") -> Any:
+    """Of results/ema, means over the seeds: averages down, training steps across."""
+    return all_scores("ema").query("schedule == @schedule").pivot_table(metric, "weights", "step", sort=False)
+
+
+def apart(study: str, by: str, one: str, other: str, step: int | None = None) -> list[Any]:
+    """As `ditbench compare STUDY --by BY --between ONE,OTHER`: how much higher `other` is, from and to, and whether
+    it is distinguishable.
+    """
+    results = by_setting({study: tables(study)}, by, (one, other))
+    first = next(iter(results))
+    found = compare_at_equal_steps(collected_designs(results, "source", step=step))
+    assert found.interval is not None
+    ends = [found.difference, found.interval.low, found.interval.high]
+    signed = ends if found.better == first else [-ends[0], -ends[2], -ends[1]]
+    return [*signed, "yes" if found.distinguishable else "no"]
+
+
+def made_afterwards() -> Any:
+    """Scores of the same averages, made of snapshots (results/ema) and kept (results/ema-direct): `fid`, `fid_kept`."""
+    made = all_scores("ema").query("schedule == 'constant' and post_hoc.notna()")
+    keys = ["seed", "step", "weights"]
+    return made.merge(all_scores("ema-direct")[[*keys, "fid"]], on=keys, suffixes=("", "_kept"))
+
+
+# What the pairs of results/guidance are called there, and their scale, channels, interval and guide.
+BY_GUIDANCE = "guidance_scale,guidance_channels,guidance_interval,guide"
+GUIDED = {
+    "none": "1, none, none, none",
+    "1.5, all channels": "1.5, none, none, none",
+    "2, all channels": "2, none, none, none",
+    "2, one channel": "2, 1, none, none",
+    "2, two channels": "2, 2, none, none",
+    "2, all channels, times 0 to 0.6": "2, none, 0 to 0.6, none",
+    "1.5, all channels, by step 150": "1.5, none, none, step 150",
+}
+
+
+def guidance_pairs(*pairs: tuple[str, str]) -> list[list[Any]]:
+    return [[*pair, *apart("guidance", BY_GUIDANCE, *map(GUIDED.__getitem__, pair))] for pair in pairs]
