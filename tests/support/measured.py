@@ -167,20 +167,29 @@ def all_scores(study: str) -> Any:
 
 
 def guided(metric: str = "fid") -> Any:
-    """Of results/guidance, means over the seeds at the last step: ways of guidance down, scales above 1 across."""
+    """Of results/guidance, means over the seeds at the last step: `WAYS` of guidance down, scales above 1 across."""
     rows = all_scores("guidance").query("guidance_scale != 1")
-    ways = [guidance_text(row).strip() or "on all channels" for row in rows.to_dict("records")]
-    found = rows.assign(way=ways).pivot_table(metric, "way", "guidance_scale")
-    return found.loc[[*dict.fromkeys(ways)]]
+    ways = [guidance_text(row).strip() for row in rows.to_dict("records")]
+    return rows.assign(way=ways).pivot_table(metric, "way", "guidance_scale").loc[[*WAYS]]
+
+
+# By the null label on all of the channels is the first.
+INTERVAL = "at times 0 to 0.6"
+WAYS = ("", "on 2 channels", "on 1 channel", INTERVAL, f"on 2 channels {INTERVAL}", f"on 1 channel {INTERVAL}")
+WAYS = (*WAYS, "by step 150")
 
 
 def unguided(metric: str = "fid") -> float:
     return float(csv("guidance/evals.csv").query("step == step.max()")[metric].mean())
 
 
+AVERAGES = ("raw", "ema", *(f"ema std={std}" for std in (0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25)))
+
+
 def averaged(schedule: str, metric: str = "fid") -> Any:
-    """Of results/ema, means over the seeds: averages down, training steps across."""
-    return all_scores("ema").query("schedule == @schedule").pivot_table(metric, "weights", "step", sort=False)
+    """Of results/ema, means over the seeds: `AVERAGES` down, training steps across."""
+    rows = all_scores("ema").query("schedule == @schedule")
+    return rows.pivot_table(metric, "weights", "step").loc[[*AVERAGES]].astype(object).fillna("none")
 
 
 def apart(study: str, by: str, one: str, other: str, step: int | None = None) -> list[Any]:
@@ -203,18 +212,9 @@ def made_afterwards() -> Any:
     return made.merge(all_scores("ema-direct")[[*keys, "fid"]], on=keys, suffixes=("", "_kept"))
 
 
-# What the pairs of results/guidance are called there, and their scale, channels, interval and guide.
 BY_GUIDANCE = "guidance_scale,guidance_channels,guidance_interval,guide"
-GUIDED = {
-    "none": "1, none, none, none",
-    "1.5, all channels": "1.5, none, none, none",
-    "2, all channels": "2, none, none, none",
-    "2, one channel": "2, 1, none, none",
-    "2, two channels": "2, 2, none, none",
-    "2, all channels, times 0 to 0.6": "2, none, 0 to 0.6, none",
-    "1.5, all channels, by step 150": "1.5, none, none, step 150",
-}
 
 
-def guidance_pairs(*pairs: tuple[str, str]) -> list[list[Any]]:
-    return [[*pair, *apart("guidance", BY_GUIDANCE, *map(GUIDED.__getitem__, pair))] for pair in pairs]
+def pairs(study: str, by: str, *of: tuple[str, str]) -> list[list[Any]]:
+    """`apart`, of each pair."""
+    return [apart(study, by, *pair) for pair in of]
