@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.errors import ResultsError
+from analysis.results.model_names import differing_settings, setting
 from analysis.results.run_folders import EVALUATION_KEY_TYPES
 from analysis.results.sampled import told_apart
-from analysis.results.tables import Tables
+from analysis.results.tables import MODEL, Tables
 
 KEY = tuple(EVALUATION_KEY_TYPES)
 OF_SCORING = {
@@ -86,8 +87,8 @@ def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] 
     the one way that they have in common.
 
     Raises:
-        ResultsError: several folders, an unknown column, not two values, or several ways, block designs or objectives
-            that they have in common.
+        ResultsError: several folders, an unknown column, not two values, several ways, block designs or objectives that
+            they have in common, or runs of a design that were trained in several ways.
     """
     if len(results) > 1:
         raise ResultsError(f"--by {by}: of the scores in one folder; given: {', '.join(results)}")
@@ -119,13 +120,23 @@ def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] 
         more = f"--by {','.join([by, *said])}"
         raise ResultsError(f"--by {by}: both have scores of several kinds ({listed}); say more: {more}")
     chosen = keys.isin(list(ways)) if ways else keys.notna()
-    found = {name: _scores_alone(tables, plain.loc[chosen & (called == name)]) for name in names}
+    found = {name: _with_scores(tables, plain.loc[chosen & (called == name)], by) for name in names}
     for column in ("block", "objective"):
         several = sorted({text for each in found.values() for text in each.runs[column]})
         if column not in columns and len(several) > 1:
             said = f"{column} ({', '.join(several)})"
             raise ResultsError(f"--by {by}: the scores are of several: {said}; say more: --by {column},{by}")
     return found
+
+
+def _with_scores(tables: Tables, evals: pd.DataFrame, by: str) -> Tables:
+    """The runs that have these scores, and no others of them."""
+    runs = tables.runs.loc[tables.runs["run"].isin(evals["run"])]
+    for name in differing_settings(runs, [*MODEL, "block", "objective"])[:1]:
+        said = ", ".join(map(setting, runs[name].drop_duplicates()))
+        raise ResultsError(f"--by {by}: the runs differ in {name} ({said}); say more: --by {by},{name}")
+    train = tables.train.loc[tables.train["run"].isin(runs["run"])]
+    return replace(tables, runs=runs, train=train, evals=evals, other_evals=tables.other_evals.iloc[:0])
 
 
 def by_words(name: str, designs: Collection[str]) -> str:
@@ -154,12 +165,6 @@ def _words(value: str) -> list[str | float]:
         except ValueError:
             words.append("none" if word == "null" else word)
     return words[1:] if words[0] == "ema" and len(words) > 1 else words
-
-
-def _scores_alone(tables: Tables, evals: pd.DataFrame) -> Tables:
-    """The runs that have these scores, and no others of them."""
-    runs = tables.runs.loc[tables.runs["run"].isin(evals["run"])]
-    return replace(tables, runs=runs, evals=evals, other_evals=tables.other_evals.iloc[:0])
 
 
 def _guided_alike(rows: pd.DataFrame) -> pd.DataFrame:

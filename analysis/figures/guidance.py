@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 METRICS = ("fid", "inception_score", "precision", "recall")
 MOST_TICKS = 6  # scales that are marked one by one
+WIDE = 2.5  # scales, and distances, whose largest is so many times the smallest are on logarithmic axes
+LEAST_APART = 0.12  # of a panel's width, between scales that are marked
 PAPER = (
     "Published: Peebles & Xie 2022 (arXiv:2212.09748), Tables 2 and 3: DiT-XL/2 at 7M steps (256 x 256) and 3M "
     "(512 x 512), 50,000 samples, {steps}, EMA weights, ft-EMA decoder, guidance on 3 of 4 channels."
@@ -33,8 +35,9 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
 
     A row of panels for each group of scores that differ in guidance only, one panel for each metric; one line for each
     model, mean over seeds, and for each way of guidance: on which channels, at which times, by what. All begin at
-    scale 1, which is none. Data columns: source, gmacs, label, data, step, guidance_scale, guided (the way, where there
-    are several), num_seeds, and the metrics.
+    scale 1, which is none. Bands go from the lowest to the highest of the seeds. Data columns: source, gmacs, label,
+    data, step, guidance_scale, guided (the way, where there are several), num_seeds, and of each metric the mean,
+    METRIC_min and METRIC_max.
 
     Raises:
         NothingToDraw: no model was scored at two scales.
@@ -79,7 +82,8 @@ def _measured(scores: Scores) -> list[str]:
 
 
 def _points(scores: Scores) -> pd.DataFrame:
-    means = {name: (name, "mean") for name in METRICS}
+    found = {"": "mean", "_min": "min", "_max": "max"}
+    means = {f"{name}{end}": (name, how) for name in METRICS for end, how in found.items()}
     by, evals = ["gmacs", "label", "data", "step", "guidance_scale"], scores.evals
     ways, said = _ways(evals), pd.Series([_way(row) for row in evals.to_dict("records")], evals.index)
     if len(ways) > 1:
@@ -88,6 +92,8 @@ def _points(scores: Scores) -> pd.DataFrame:
         evals = pd.concat([evals.loc[without | (said == way)].assign(guided=way) for way in ways])
     points: Any = evals.groupby(by, as_index=False).agg(num_seeds=("seed", "nunique"), **means)
     points.insert(0, "source", scores.source.called)
+    if len(ways) > 1:  # as they were asked for, not by the alphabet
+        points = points.sort_values("guided", key=lambda guided: guided.map(ways.index), kind="stable")
     return points
 
 
@@ -102,7 +108,9 @@ def _conditions(scores: Scores) -> str:
     if scores.source.published:
         return paper(PAPER, scores)
     ways = _ways(scores.evals)
-    only = [f"Guided {ways[0]}."] if len(ways) == 1 and not ways[0].endswith("channels") else []  # as by default
+    only = (
+        [f"Guided {ways[0]}."] if len(ways) == 1 and not ways[0].endswith(("channel", "channels")) else []
+    )  # as by default
     return " ".join([protocol(scores, ("guidance_scale",)), *only, *fewer_seeds(scores, ("guidance_scale",))])
 
 
@@ -118,25 +126,51 @@ def _way(row: dict[Any, Any]) -> str:
 
 def _panel(axes: Axes, scores: Scores, metric: str) -> dict[str, Line2D]:
     """The lines by their names; a model alone is in the title."""
+    from matplotlib.ticker import NullLocator
+
     points, ways = _points(scores), len(_ways(scores.evals)) > 1
     lines: dict[str, Line2D] = {}
     by = ["label", "guided"] if ways and len(set(points["label"])) > 1 else ["guided" if ways else "label"]
     groups: Any = points.groupby(by, sort=False)
     for index, (named, line) in enumerate(groups):
-        look, label = marks.series_mark(index), ", ".join(map(str, named))
-        (lines[label],) = axes.plot(line["guidance_scale"], line[metric], **look)
+        label = ", ".join(map(str, named))
+        lines[label] = marks.curve(axes, line, "guidance_scale", metric, marks.series_mark(index))
         if metric == "fid":
             best = line.loc[line["fid"].idxmin()]
             at = (best["guidance_scale"], best["fid"])
-            axes.plot(*at, marker="o", markersize=9, markerfacecolor="none", markeredgecolor=look["color"])
+            colour = lines[label].get_color()
+            axes.plot(*at, marker="o", markersize=9, markerfacecolor="none", markeredgecolor=colour)
             below: Any = {"textcoords": "offset points", "ha": "center", "va": "top", "fontsize": 7}
-            axes.annotate(f"{at[1]:.3g}", at, (0, -6), **below)
+            if not ways or best["fid"] == points["fid"].min():  # of many lines, one number is legible
+                axes.annotate(f"{at[1]:.3g}", at, (0, -6), **below)
     axes.set_xlabel("Guidance scale")
     axes.set_ylabel(axis_name([scores], metric))
-    scales = sorted(set(points["guidance_scale"]))
-    if len(scales) <= MOST_TICKS:
-        axes.set_xticks(scales, [f"{scale:g}" for scale in scales])
     axes.margins(0.14, 0.25)
+    if metric == "fid" and _is_wide(points["fid_min"].tolist() + points["fid_max"].tolist()):
+        axes.set_yscale("log")
+        style.log_ticks(axes.yaxis)
+    scales = sorted(set(points["guidance_scale"]))
+    if _is_wide(scales):
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+    if len(scales) <= MOST_TICKS:
+        axes.set_xticks(scales, _texts(axes, scales))
     if metric == "fid" and len(lines) > 1 and not ways:
         axes.legend(list(lines.values()), list(lines))  # given, as labels with an underscore first are left out
     return lines
+
+
+def _is_wide(values: list[float]) -> bool:
+    return min(values) > 0 and max(values) >= WIDE * min(values)
+
+
+def _texts(axes: Axes, scales: list[float]) -> list[str]:
+    """The scales as they are marked: those that would stand too close to the one before are not named."""
+    axes.get_xlim()  # settles the view
+    place = axes.get_xaxis_transform() + axes.transAxes.inverted()
+    texts, last = [], -1.0
+    for scale in scales:
+        at = float(place.transform((scale, 0))[0])
+        texts.append(f"{scale:g}" if at - last >= LEAST_APART else "")
+        last = at if texts[-1] else last
+    return texts

@@ -36,8 +36,9 @@ def sampler_text(sampler: str) -> str:
 
 
 def guidance_text(key: Mapping[Any, Any]) -> str:
-    """What follows the scale: "", " on 3 channels at times 200 to 800 by step 300"."""
-    text = f" on {key['guidance_channels']} channels" if pd.notna(key["guidance_channels"]) else ""
+    """What follows the scale: "", " on 1 channel", " on 3 channels at times 200 to 800 by step 300"."""
+    channels = key["guidance_channels"]
+    text = f" on {channels} channel{'' if channels == 1 else 's'}" if pd.notna(channels) else ""
     if pd.notna(key["guidance_interval"]):
         text += f" at times {key['guidance_interval']}"
     return text + (f" by {key['guide']}" if pd.notna(key["guide"]) else "")

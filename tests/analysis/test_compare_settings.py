@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from command_line import ditbench
 from run_folders import collect, evaluation, fid_of, write_lines, write_run
 
@@ -98,3 +99,36 @@ def test_several_kinds_are_asked_for_at_once(results: Path, tmp_path: Path) -> N
     between = [",".join(pair[name][side] for name in proposed.split(",")) for side in (0, 1)]
     ended = ditbench("compare", tmp_path / "results", "--by", proposed, "--between", ",".join(between))
     assert (ended.status, ended.err) == (0, "")
+
+
+def test_averages_of_runs_with_two_schedules_are_compared_within_one_or_across(tmp_path: Path) -> None:
+    """Runs that were trained in several ways are no seeds of one another."""
+    factors = {("constant", "raw"): 2.0, ("constant", "ema std=0.1"): 0.8, ("cooldown", "raw"): 0.5}
+    factors["cooldown", "ema std=0.1"] = 0.6
+    for schedule in ("constant", "cooldown"):
+        for seed in SEEDS:
+            run = write_run(tmp_path / schedule, "S/4", seed)
+            config = yaml.safe_load((run / "config.yaml").read_text())
+            config["recipe"]["train"] |= {"schedule": schedule}
+            (run / "config.yaml").write_text(yaml.safe_dump(config | {"id": f"{schedule}{seed}"}))
+            fid = fid_of("S/4", 2000, seed)
+            rows = [
+                evaluation("S/4", 2000, seed, weights=weights, fid=fid * factors[schedule, weights])
+                for weights in ("raw", "ema std=0.1")
+            ]
+            write_lines(run / "scores.jsonl", [{"score": f"{k:08x}", **row} for k, row in enumerate(rows)])
+            (tmp_path / "runs").mkdir(exist_ok=True)
+            run.rename(tmp_path / "runs" / f"S-4-{schedule}{seed}")
+    collect(tmp_path / "runs", tmp_path / "results")
+    asked = ditbench("compare", tmp_path / "results", "--by", "ema", "--between", "raw,std=0.1")
+    assert (asked.status, asked.err.count("\n")) == (2, 1)
+    assert "schedule (constant, cooldown); say more: --by ema,schedule" in asked.err
+    for between, means in (
+        ("raw,constant,std=0.1,constant", (0.8, 2.0)),
+        ("raw,cooldown,std=0.1,cooldown", (0.5, 0.6)),
+        ("std=0.1,constant,std=0.10,cooldown", (0.6, 0.8)),
+    ):
+        arguments = ("--by", "ema,schedule", "--between", between, "--format", "json")
+        ended = ditbench("compare", tmp_path / "results", *arguments)
+        assert (ended.status, ended.err) == (0, "")
+        assert json.loads(ended.out)["means"] == pytest.approx([MEAN * factor for factor in means])

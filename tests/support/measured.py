@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from analysis.compare.at_equal_steps import compare_at_equal_steps
+from analysis.compare.collected import collected_designs
+from analysis.compare.one_key import by_setting
+from analysis.results.sampled import guidance_text
+from analysis.results.tables import Tables, load
 
 RESULTS = Path(__file__).parents[2] / "results"
 NEIGHBOURS = [(f"{s}/{patch}", f"{large}/{patch}") for patch in (4, 2, 1) for s, large in ("SB", "BL", ("L", "XL"))]
@@ -181,3 +188,69 @@ def of_samplers() -> Any:
     rows = pd.concat([by_label("samplers"), by_label("samplers", "other_evals")], ignore_index=True)
     rows = rows.assign(about=(rows.network_calls + 1) // 5 * 5)
     return rows.pivot_table("fid_percent", ["objective", "sampler"], "about")
+
+
+@cache
+def tables(study: str) -> Tables:
+    return load(RESULTS / study)
+
+
+def all_scores(study: str) -> Any:
+    """Those by the recipe's evaluation and all others, with the schedule of their run."""
+    found = tables(study)
+    rows = pd.concat([found.evals, found.other_evals], ignore_index=True)
+    return rows.merge(found.runs[["run", "schedule"]], on="run")
+
+
+def guided(metric: str = "fid") -> Any:
+    """Of results/guidance, means over the seeds at the last step: `WAYS` of guidance down, scales above 1 across."""
+    rows = all_scores("guidance").query("guidance_scale != 1")
+    ways = [guidance_text(row).strip() for row in rows.to_dict("records")]
+    return rows.assign(way=ways).pivot_table(metric, "way", "guidance_scale").loc[[*WAYS]]
+
+
+# By the null label on all of the channels is the first.
+INTERVAL = "at times 0 to 0.6"
+WAYS = ("", "on 2 channels", "on 1 channel", INTERVAL, f"on 2 channels {INTERVAL}", f"on 1 channel {INTERVAL}")
+WAYS = (*WAYS, "by step 150")
+
+
+def unguided(metric: str = "fid") -> float:
+    return float(csv("guidance/evals.csv").query("step == step.max()")[metric].mean())
+
+
+AVERAGES = ("raw", "ema", *(f"ema std={std}" for std in (0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25)))
+
+
+def averaged(schedule: str, metric: str = "fid") -> Any:
+    """Of results/ema, means over the seeds: `AVERAGES` down, training steps across."""
+    rows = all_scores("ema").query("schedule == @schedule")
+    return rows.pivot_table(metric, "weights", "step").loc[[*AVERAGES]].astype(object).fillna("none")
+
+
+def apart(study: str, by: str, one: str, other: str, step: int | None = None) -> list[Any]:
+    """As `ditbench compare STUDY --by BY --between ONE,OTHER`: how much higher `other` is, from and to, and whether
+    it is distinguishable.
+    """
+    results = by_setting({study: tables(study)}, by, (one, other))
+    first = next(iter(results))
+    found = compare_at_equal_steps(collected_designs(results, "source", step=step))
+    assert found.interval is not None
+    ends = [found.difference, found.interval.low, found.interval.high]
+    signed = ends if found.better == first else [-ends[0], -ends[2], -ends[1]]
+    return [*signed, "yes" if found.distinguishable else "no"]
+
+
+def made_afterwards() -> Any:
+    """Scores of the same averages, made of snapshots (results/ema) and kept (results/ema-direct): `fid`, `fid_kept`."""
+    made = all_scores("ema").query("schedule == 'constant' and post_hoc.notna()")
+    keys = ["seed", "step", "weights"]
+    return made.merge(all_scores("ema-direct")[[*keys, "fid"]], on=keys, suffixes=("", "_kept"))
+
+
+BY_GUIDANCE = "guidance_scale,guidance_channels,guidance_interval,guide"
+
+
+def each_apart(study: str, by: str, *of: tuple[str, str]) -> list[list[Any]]:
+    """`apart`, of each pair."""
+    return [apart(study, by, *pair) for pair in of]
