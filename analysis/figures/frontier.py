@@ -18,9 +18,10 @@ MARKER, SMALLEST = 0.6, 2.8  # of the usual size, and points: of many markers no
 
 
 def frontier(compute: Sequence[float], score: Sequence[float]) -> list[bool]:
-    """Whether each point has a lower score than every point of less or equal compute."""
-    x, y = np.asarray(compute, dtype=float), np.asarray(score, dtype=float)
-    return [not np.any((x <= x[i]) & (y <= y[i]) & (np.arange(len(x)) != i)) for i in range(len(x))]
+    """Whether each point has a lower score than every point of less or equal compute; of equal points, the first."""
+    x, y, order = np.asarray(compute, dtype=float), np.asarray(score, dtype=float), np.arange(len(compute))
+    better = ((x[i] > x) | (y[i] > y) | (order[i] > order) for i in order)
+    return [not np.any((x <= x[i]) & (y <= y[i]) & each) for i, each in zip(order, better, strict=True)]
 
 
 def models_and_frontier(axes: Axes, points: pd.DataFrame, x: str, source: int) -> None:

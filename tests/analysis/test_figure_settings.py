@@ -13,6 +13,7 @@ from matplotlib.text import Text
 
 from analysis import figures
 from analysis.figures import NothingToDraw
+from analysis.figures.frontier import frontier
 from analysis.figures.sources import measured, published_source
 
 NAMES = {
@@ -62,3 +63,9 @@ def test_a_study_without_such_a_setting_says_what_is_needed(tmp_path: Path) -> N
         figures.picture("settings", [study(tmp_path, ["S/4", "B/2"])])
     with pytest.raises(NothingToDraw, match="needed: a results folder"):
         figures.picture("settings", [published_source()])
+
+
+def test_a_knob_that_changes_nothing_leaves_a_frontier() -> None:
+    """Clipping that never acts gives the same score for the same compute, twice."""
+    assert frontier([1.0, 1.0, 2.0, 2.0], [5.0, 5.0, 3.0, 4.0]) == [True, False, True, False]
+    assert frontier([2.0, 1.0, 1.0], [5.0, 5.0, 6.0]) == [False, True, False]

@@ -254,3 +254,37 @@ BY_GUIDANCE = "guidance_scale,guidance_channels,guidance_interval,guide"
 def each_apart(study: str, by: str, *of: tuple[str, str]) -> list[list[Any]]:
     """`apart`, of each pair."""
     return [apart(study, by, *pair) for pair in of]
+
+
+KNOBS = ["plain", "qk-norm", "clip", "warm-up", "all"]
+
+
+def knobs(what: str, step: int = 600) -> Any:
+    """Of results/knobs, arms down and learning rates across: the mean over seeds of a column of evals at `step`.
+
+    loss: of the training, over the last tenth of the steps; diverged: how many seeds' is above twice that of the plain
+    model at 0.002, or not finite.
+    """
+    runs = csv("knobs/runs.csv").set_index("run")
+    train = csv("knobs/train.csv").query("0.9 * @step < step <= @step")
+    loss: Any = train.groupby("run").loss.mean().reindex(runs.index)
+    evals = csv("knobs/evals.csv").query("step == @step").set_index("run")
+    rows = runs.assign(arm=runs.label.str.split(" ").str[0], loss=loss)
+    if what in evals:
+        rows = rows.assign(**{what: evals[what].reindex(rows.index)})
+    usual = rows.query("arm == 'plain' and learning_rate == 0.002").set_index("seed").loss
+    rows = rows.assign(diverged=~(rows.loss <= 2 * rows.seed.map(usual)))
+    how = "sum" if what == "diverged" else "mean"
+    return rows.pivot_table(what, "arm", "learning_rate", aggfunc=how).loc[KNOBS]
+
+
+def knob_pair(one: str, other: str, metric: str = "fid") -> list[Any]:
+    """As `ditbench compare knobs --between ONE,OTHER`: how much higher `other` is, from and to, and whether that is
+    distinguishable.
+    """
+    designs = collected_designs({"knobs": load(RESULTS / "knobs")}, "label", metric, between=(one, other))
+    found = compare_at_equal_steps(designs)
+    assert found.interval is not None
+    ends = [found.difference, found.interval.low, found.interval.high]
+    signed = ends if found.better == one else [-ends[0], -ends[2], -ends[1]]
+    return [*signed, "yes" if found.distinguishable else "no"]
