@@ -53,7 +53,8 @@ def search(
         ),
     ] = None,
     num_samples: Annotated[
-        int | None, typer.Option(min=2, help="Of each combination; default: 1000, or the run's if those are fewer.")
+        int | None,  # fewer have no Inception Score, which is a mean over ten parts
+        typer.Option(min=10, help="Of each combination; default: 1000, or the run's if those are fewer."),
     ] = None,
     step: Annotated[int | None, typer.Option(min=1, help="Which kept step; default: the last.")] = None,
     device: DeviceOption = "cpu",
