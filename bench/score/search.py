@@ -79,10 +79,10 @@ def few_scores(recipe: Recipe, step: int, axes: Mapping[str, Sequence[Any]], num
         for place, value in enumerate(values):
             if value in values[:place]:
                 raise ValueError(f"{key}: {_said(key, value)} is given twice")
-    if given.keys() & {"guidance_channels", "guidance_interval"}:
-        if {*given.get("guidance_scale", [own.guidance_scale])} == {1}:
-            said = "1 is no guidance, which has no channels and no interval; accepted: another"
-            raise ValueError(f"guidance_scale: {said}")
+    unguided = {*given.get("guidance_scale", [own.guidance_scale])} == {1}
+    if unguided and given.keys() & {"guidance_channels", "guidance_interval"}:
+        said = "1 is no guidance, which has no channels and no interval; accepted: another"
+        raise ValueError(f"guidance_scale: {said}")
     if (own.guidance_channels or 0) > recipe.data.facts.shape[0]:
         given.setdefault("guidance_channels", [None])
     number = prod(map(len, given.values()))
