@@ -79,8 +79,8 @@ def few_scores(recipe: Recipe, step: int, axes: Mapping[str, Sequence[Any]], num
         for place, value in enumerate(values):
             if value in values[:place]:
                 raise ValueError(f"{key}: {_said(key, value)} is given twice")
-    unguided = {*given.get("guidance_scale", [own.guidance_scale])} == {1}
-    if unguided and given.keys() & {"guidance_channels", "guidance_interval"}:
+    scales = {*given.get("guidance_scale", [own.guidance_scale])}
+    if scales == {1} and given.keys() & {"guidance_channels", "guidance_interval"}:
         said = "1 is no guidance, which has no channels and no interval; accepted: another"
         raise ValueError(f"guidance_scale: {said}")
     if (own.guidance_channels or 0) > recipe.data.facts.shape[0]:
@@ -120,7 +120,7 @@ def searched(recipe: Recipe, row: Mapping[str, Any]) -> Score | None:
         "guidance_channels": row["guidance_channels"],
         "guidance_interval": interval and tuple(map(float, interval.split(" to "))),
     }
-    step, best_of = row["step"], found["best_of"] and int(found["best_of"])
+    step, best_of = row["step"], None if found["best_of"] is None else int(found["best_of"])
     if type(step) is not int:
         raise ValueError(f"'step' is {step!r}; accepted: a whole number")
     score = _score(recipe, step, _changed(own, changes) if best_of else _few(own, changes, row["num_samples"]), best_of)

@@ -84,7 +84,7 @@ def test_a_figure_puts_it_in_no_line_with_plain_scores(tmp_path: Path) -> None:
 
 def test_no_published_score_is_one() -> None:
     paper = published_evaluations()
-    assert paper["best_of"].isna().all()
+    assert paper["best_of"].isna().to_numpy().all()
     as_published = paper.loc[paper["model"] == "DiT-XL/2"].head(1).assign(label="XL/2", run="x", seed=0)
     assert near_misses_of_evaluations(as_published).empty
     (missed,) = near_misses_of_evaluations(as_published.assign(best_of=12)).to_dict("records")

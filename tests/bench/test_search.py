@@ -201,7 +201,7 @@ def test_a_search_over_one_key_of_a_run_that_is_guided_keeps_its_other_settings(
 
 def test_a_best_of_several_stays_what_it_is_from_the_run_to_its_tables(searched: Path, tmp_path: Path) -> None:
     for found in (tables.collect(read_records(searched.parent), tmp_path / "out"), tables.load(tmp_path / "out")):
-        assert found.evals["best_of"].isna().all()
+        assert found.evals["best_of"].isna().to_numpy().all()
         best = found.other_evals["best_of"]
         assert (best.dropna().tolist(), len(best)) == ([COMBINATIONS], COMBINATIONS + 1)
         tables.comparable(found.other_evals.loc[best.notna()])
