@@ -288,3 +288,22 @@ def knob_pair(one: str, other: str, metric: str = "fid") -> list[Any]:
     ends = [found.difference, found.interval.low, found.interval.high]
     signed = ends if found.better == one else [-ends[0], -ends[2], -ends[1]]
     return [*signed, "yes" if found.distinguishable else "no"]
+
+
+def before_and_after() -> list[Any]:
+    """Mean % of the trace of the first study and, on the same seeds, of the one before; sizes down, patches across."""
+    now, before = (
+        csv(f"{study}/evals.csv").query("step == 600").pivot_table("fid_percent", "size", "patch")
+        for study in ("first", "digits-held-out")
+    )
+    return [
+        [size, *(value for patch in (4, 2, 1) for value in (now.at[size, patch], before.at[size, patch]))]
+        for size in ("S", "B", "L", "XL")
+    ]
+
+
+def laws_before_and_after() -> Any:
+    """Seeds down: the correlation, and pairs of patches and of sizes in order, of both studies."""
+    columns = ["r", "patch_pairs_right", "patch_pairs", "size_pairs_right", "size_pairs"]
+    now, before = (last(study).set_index("seed")[columns] for study in ("first", "digits-held-out"))
+    return now.join(before, rsuffix="_before").reset_index()
