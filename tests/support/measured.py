@@ -306,4 +306,4 @@ def laws_before_and_after() -> Any:
     """Seeds down: the correlation, and pairs of patches and of sizes in order, of both studies."""
     columns = ["r", "patch_pairs_right", "patch_pairs", "size_pairs_right", "size_pairs"]
     now, before = (last(study).set_index("seed")[columns] for study in ("first", "digits-held-out"))
-    return now.join(before, rsuffix="_before").reset_index()
+    return now.join(before.add_suffix("_before")).reset_index()
