@@ -38,6 +38,7 @@ PICTURE = {
     "digits-quick": "gflops-vs-fid",
     "digits-seeds": "seeds",
     "digits-timestep-init": "loss",
+    "knobs": "settings",
     "scaling": "gflops-vs-fid",
     "sit": "gflops-vs-fid",
     "try": "gflops-vs-fid",
@@ -146,14 +147,15 @@ def test_every_shipped_study_has_its_picture() -> None:
 def test_a_shipped_study_is_collected_and_drawn(tmp_path: Path, name: str) -> None:
     study = SHIPPED / f"{name}.yaml"
     recipes = load_sweep(study).recipes
-    models = {recipe.model.architecture() for recipe in recipes}
+    models = {(recipe.model.architecture(), recipe.diffusion.id, recipe.train) for recipe in recipes}
     results = finished(study, tmp_path)
     curves = drawn(results, "fid-vs-steps")
-    scored_steps = {(recipe.model.architecture(), step) for recipe in recipes for step in recipe.train.kept_steps()}
+    scored_steps = {(model, step) for model in models for step in model[-1].kept_steps()}
     assert len(curves) == len(curves.drop_duplicates(["label", "step"])) == len(scored_steps)
     assert curves["label"].nunique() == len(models)
     points = drawn(results, PICTURE[name])
-    assert len(points.drop_duplicates(["label", "block"] if name == "blocks" else ["label"])) == len(models)
+    of_model = {"blocks": ["label", "block"], "settings": ["label", "design", "value"]}.get(PICTURE[name], ["label"])
+    assert len(points.drop_duplicates(of_model)) == len(models)
 
 
 def test_the_papers_block_designs_are_one_line_each(tmp_path: Path) -> None:
