@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 NUMBERS = tuple(name for name in SETTINGS if RUNS_TYPES[name] in ("float64", "Int64"))
 ENOUGH = 3  # values of a setting, which then is not drawn beside one that has fewer
 MOST_TICKS = 6  # values that are marked one by one
-CROSS = "A cross: that many of so many runs have no score, and the mean leaves them out."
-LOSS = "Training loss: mean over the last tenth of the steps that a run has logged."
+CROSS = "A cross: that many of so many runs have not come so far or have failed; the mean leaves them out."
+LOSS = "Training loss: mean over the last tenth of the steps."
+COUNTS = {"fid": "num_seeds", "loss": "num_losses"}
 NOT_PRINTED = "the paper varies no setting of the training; needed: a results folder with two values of one"
 
 
@@ -45,8 +46,8 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     For each source, model and setting of which runs that agree in all else have several values: the Fréchet distance
     at the last shared step, and the training loss, a line for each such way of training; means over seeds with bands
     from the lowest to the highest. A setting of two values is drawn only where none has more. Data columns: source,
-    label, design, setting, value, step, num_runs, num_seeds (with a score), fid, fid_min, fid_max, loss, loss_min,
-    loss_max.
+    label, design, setting, value, step, num_runs, num_seeds (with a score), num_losses, fid, fid_min, fid_max, loss,
+    loss_min, loss_max.
 
     Raises:
         NothingToDraw: no setting has two values, or runs differ in data.
@@ -68,7 +69,7 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
             _panel(loss, row, "loss", "Training loss ↓")
             marks.below_legend(part, list(lines.values()), list(lines), handlelength=3.2)
     data = pd.concat([row.points for row in rows])
-    crosses = [CROSS] if sum(data["num_seeds"]) < sum(data["num_runs"]) else []
+    crosses = [CROSS] if min(sum(data[count]) for count in COUNTS.values()) < sum(data["num_runs"]) else []
     short = " ".join([in_short(scores), *crosses])
     missing = [line for one in scores for line in absent(one)]
     caption = "\n".join(dict.fromkeys([f"{MACS} {LOSS}", *crosses, *protocols(scores).split("\n"), *missing]))
@@ -106,11 +107,12 @@ def _values(runs: pd.DataFrame, name: str) -> pd.Series:
 
 
 def _measured(runs: pd.DataFrame, scores: Scores) -> pd.DataFrame:
-    """`runs` with their `fid` and `loss`, NaN where there is none."""
-    fid = dict(zip(scores.evals["run"], scores.evals["fid"], strict=True))
-    train = scores.source.tables.train
-    last = mean_losses(scores.source.tables).drop_duplicates("run", keep="last") if len(train) else None
-    loss = {} if last is None else dict(zip(last["run"], last["score"], strict=True))
+    """`runs` with their `fid` and `loss` at the step of `scores`, NaN where there is none."""
+    tables, fid, loss = scores.source.tables, dict(zip(scores.evals["run"], scores.evals["fid"], strict=True)), {}
+    if len(tables.train):
+        losses = mean_losses(tables)
+        losses = losses.loc[losses["step"] == scores.evals["step"].iloc[0]]
+        loss = dict(zip(losses["run"], losses["score"], strict=True))
     of_runs = {name: [float(of.get(run, np.nan)) for run in runs["run"]] for name, of in (("fid", fid), ("loss", loss))}
     return runs.assign(**of_runs)
 
@@ -127,7 +129,7 @@ def _points(scores: Scores, runs: pd.DataFrame, name: str) -> pd.DataFrame:
         for end, how in (("", "mean"), ("_min", "min"), ("_max", "max"))
     }
     points: Any = runs.groupby(["design", "value"], as_index=False, sort=False).agg(
-        num_runs=("run", "size"), num_seeds=("fid", "count"), **spread
+        num_runs=("run", "size"), **{count: (column, "count") for column, count in COUNTS.items()}, **spread
     )
     points = points.sort_values("value", kind="stable", ignore_index=True)
     said_first = {
@@ -137,7 +139,9 @@ def _points(scores: Scores, runs: pd.DataFrame, name: str) -> pd.DataFrame:
         "step": int(scores.evals["step"].iloc[0]),
     }
     points = points.assign(**said_first)
-    return points.loc[:, ["source", "label", "design", "setting", "value", "step", "num_runs", "num_seeds", *spread]]
+    return points.loc[
+        :, ["source", "label", "design", "setting", "value", "step", "num_runs", *COUNTS.values(), *spread]
+    ]
 
 
 def _legend_height(row: _Varied, width: style.Width) -> float:
@@ -168,14 +172,13 @@ def _panel(axes: Axes, row: _Varied, column: str, name: str) -> dict[str, Line2D
     if lowest and min(lowest) > 0:
         axes.set_yscale("log")
         style.log_ticks(axes.yaxis)
-    if column == "fid":
-        _crosses(axes, row)
+    _crosses(axes, row, COUNTS[column])
     return lines
 
 
-def _crosses(axes: Axes, row: _Varied) -> None:
-    """Above the lines, where runs have no score, how many of how many: one below the other."""
-    found = row.points.loc[row.points["num_seeds"] < row.points["num_runs"]]
+def _crosses(axes: Axes, row: _Varied, count: str) -> None:
+    """Above the lines, where runs are missing, how many of how many: one below the other."""
+    found = row.points.loc[row.points[count] < row.points["num_runs"]]
     deepest = int(found.groupby("value").size().max()) if len(found) else 0
     room = 0.09 * deepest  # as a share of the panel
     top = axes.transData.inverted().transform(axes.transAxes.transform((0, 1 / (1 - room))))[1]
@@ -188,5 +191,5 @@ def _crosses(axes: Axes, row: _Varied) -> None:
             height, colour = 0.97 - 0.09 * rank, style.SERIES[designs.index(point["design"])][0]
             axes.plot(value, height, "x", color=colour, transform=axes.get_xaxis_transform(), markersize=5)
             at: Any = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "fontsize": 7}
-            text = f"{point['num_runs'] - point['num_seeds']} of {point['num_runs']}"
+            text = f"{point['num_runs'] - point[count]} of {point['num_runs']}"
             axes.annotate(text, (value, height), (-5, 0), ha="right", va="center", color=colour, **at)

@@ -53,6 +53,7 @@ def test_runs_without_a_score_are_crosses_and_named(tmp_path: Path) -> None:
     data = picture.data.set_index(["design", "value"])
     assert data.loc[("adaln-zero", 0.1), "num_seeds"] == 0
     assert data.loc[("adaln-zero, clip_grad_norm 1", 0.1), "num_seeds"] == 2
+    assert set(data["num_losses"]) == {3}  # these made-up runs failed after their training
     assert np.isfinite(data["loss"]).all()
     assert {"3 of 3", "1 of 3"} <= set(texts(picture))
     assert "4 of 45 runs have no score" in picture.caption

@@ -43,6 +43,7 @@ PICTURE = {
     "digits-quick": "gflops-vs-fid",
     "digits-seeds": "seeds",
     "digits-timestep-init": "loss",
+    "knobs": "settings",
     "objectives": "blocks",
     "objectives-rates": "blocks",
     "samplers": "network-calls",
@@ -170,7 +171,7 @@ def test_a_shipped_study_is_collected_and_drawn(tmp_path: Path, name: str) -> No
     assert len(curves) == len(curves.drop_duplicates(["label", "step"])) == len(scored_steps)
     assert curves["label"].nunique() == len(models)
     points = drawn(results, PICTURE[name])
-    of_model = ["label", "block"] if PICTURE[name] == "blocks" else ["label"]
+    of_model = {"blocks": ["label", "block"], "settings": ["label", "design", "value"]}.get(PICTURE[name], ["label"])
     assert len(points.drop_duplicates(of_model)) == len(models)
 
 
