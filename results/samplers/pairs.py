@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
     rows = []
     for (name, about), group in ways.groupby(["name", "about"]):
         for one, two in itertools.combinations(group.to_dict("records"), 2):
-            between = tuple(f"{row['objective']}, {row['sampler']}, {row['sampling_steps']}" for row in (one, two))
+            between = _called(one), _called(two)
             found = compared(collected_designs(by_setting({"all": tables}, BY, between), "source")).to_dict()
             samplers = {key: found[key].split(", ")[1] for key in ("better", "worse")}
             interval = {f"difference_{end}": found["interval"][end] for end in ("low", "high")}
@@ -44,6 +44,10 @@ def main(folder: Path) -> None:
                 | {"difference": found["difference"], **interval}
             )
     pd.DataFrame(rows).to_csv(folder / "pairs.csv", index=False)
+
+
+def _called(way: dict[Any, Any]) -> str:
+    return f"{way['objective']}, {way['sampler']}, {way['sampling_steps']}"
 
 
 if __name__ == "__main__":

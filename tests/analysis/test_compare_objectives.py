@@ -132,9 +132,8 @@ def test_a_row_of_the_figure_is_called_as_the_study_calls_it(tmp_path: Path) -> 
     with seen() as pictures:
         figures.draw("blocks", [source], tmp_path)
     data = pd.read_csv(tmp_path / "blocks.csv")
-    assert data["design"].tolist() == data["block"].map(
-        {"adaln-zero, iddpm": "iddpm", "adaln-zero, flow prediction=x0": "x0"}
-    ).tolist()  # fmt: skip
+    called = {"adaln-zero, iddpm": "iddpm", "adaln-zero, flow prediction=x0": "x0"}
+    assert data["design"].tolist() == [called[block] for block in data["block"]]
     left = pictures[0].axes[0]
     assert [tick.get_text() for tick in left.get_yticklabels()] == ["iddpm", "x0"]
     ticks = {tuple(line.get_xdata()) for line in left.lines if line.get_marker() == "|"}

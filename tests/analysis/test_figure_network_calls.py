@@ -79,9 +79,9 @@ def test_the_caption_says_objective_samples_and_reference_of_each_panel(study: S
 
 def test_a_seed_that_lacks_a_score_is_named(study: Source) -> None:
     others = study.tables.other_evals
-    lost = (others["run"] == "s41") & (others["sampler"] == "euler") & (others["network_calls"] == 50)
-    assert lost.sum() == 1
-    fewer = replace(study, tables=replace(study.tables, other_evals=others.loc[~lost]))
+    lost = others.query("run == 's41' and sampler == 'euler' and network_calls == 50")
+    assert len(lost) == 1
+    fewer = replace(study, tables=replace(study.tables, other_evals=others.drop(index=lost.index)))
     picture = figures.picture("network-calls", [fewer])
     assert "S/4 iddpm at sampler euler, network_calls 50 (1 of 2)" in picture.caption
 
