@@ -148,7 +148,7 @@ def test_the_papers_tables_have_none() -> None:
 def test_more_steps_than_can_be_told_apart_are_refused(tmp_path: Path) -> None:
     run = write_run(tmp_path / "runs", "S/4", 0)
     steps = range(100, 900, 100)
-    write_lines(run / "evals.jsonl", [evaluation("S/4", step) for step in steps])
+    write_lines(run / "evals.jsonl", [evaluation("S/4", step, weights="raw") for step in steps])
     write_lines(
         run / "scores.jsonl",
         [{"score": "0" * 8, **evaluation("S/4", step, weights="ema std=0.1")} for step in steps],
