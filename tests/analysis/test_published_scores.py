@@ -240,12 +240,13 @@ OTHERS: dict[str, tuple[Any, str, str]] = {
     "labels": ("balanced", "balanced", "uniform"),
     "reference": ("adm-imagenet-512-1000-01234567", "adm-imagenet-512-1000-01234567", "adm-imagenet-256"),
     "extractor": ("dinov2-vitl14-01234567", "dinov2-vitl14-01234567", "inception-v3-compat"),
+    "best_of": (12, "12", "none"),
     "reference_statistics": ("of its 10000 images", "of its 10000 images", "of the file"),
 }
 
 
 # No guided channels are none; what rows of earlier versions do not say of the statistics, reference and extractor do.
-MAY_BE_MISSING = ("guidance_channels", "guidance_interval", "guide", "reference_statistics", *KNOBS)
+MAY_BE_MISSING = ("guidance_channels", "guidance_interval", "guide", "best_of", "reference_statistics", *KNOBS)
 
 
 def test_every_condition_is_tried() -> None:
