@@ -48,7 +48,7 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 STATES_KEPT = 2
 
 
-class RunLocked(Exception):
+class RunLocked(RunError):
     """Another process is working on the run."""
 
 

@@ -21,7 +21,6 @@ from bench.errors import InputError, RunError
 from bench.files import jsonl
 from bench.files.names import write_any_text
 from bench.files.run_folder import (
-    RunLocked,
     is_finished,
     is_trained,
     log_to_stdout,
@@ -176,7 +175,7 @@ class Task:
         """Leave this rank's error for the end of the batch script, which also sees deaths without a word."""
         import submitit
 
-        is_expected = isinstance(error, (InputError, RunError, RunLocked))
+        is_expected = isinstance(error, (InputError, RunError))
         text = str(error) if is_expected else f"{type(error).__name__}: {error}"
         parallel = sys.modules.get("bench.parallel")  # not there if the error is a torch that does not load
         is_echo = parallel is not None and parallel.lost_a_peer(error)

@@ -15,6 +15,7 @@ from recipes import TINY
 
 import sweeps
 from bench.errors import InputError, RunError
+from bench.files.run_folder import locked
 
 DIGITS = str(Path(sweeps.__file__).parent / "studies" / "digits.yaml")
 SLURM = {
@@ -260,3 +261,12 @@ def test_an_error_in_the_program_is_not_taken_for_one_of_the_user(monkeypatch: p
     monkeypatch.setattr("bench.files.run_files.read_records", fail)
     with pytest.raises(ZeroDivisionError):
         ditbench("collect", ".")
+
+
+def test_a_run_that_another_process_is_at_is_left_alone() -> None:
+    Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
+    Path("held").mkdir()
+    with locked(Path("held")):
+        said = refusal(ditbench("run", "tiny.yaml", "--folder", "held"), status=1)
+    assert "held" in said
+    assert not Path("held", "train.jsonl").exists()

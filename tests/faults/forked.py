@@ -88,6 +88,5 @@ def _is_expected(error: BaseException) -> bool:
     """Whether the command line would say it in one line."""
     from analysis.errors import ResultsError
     from bench.errors import InputError, RunError
-    from bench.files.run_folder import RunLocked
 
-    return isinstance(error, (InputError, RunError, RunLocked, ResultsError, OSError))
+    return isinstance(error, (InputError, RunError, ResultsError, OSError))
