@@ -263,7 +263,7 @@ def knobs(what: str, step: int = 600) -> Any:
     """Of results/knobs, arms down and learning rates across: the mean over seeds of a column of evals at `step`.
 
     loss: of the training, over the last tenth of the steps; diverged: how many seeds' is above twice that of the plain
-    model at 0.002, or not finite.
+    model at 0.002, or not finite; given_up: how many failed for good. "none": of all three.
     """
     runs = csv("knobs/runs.csv").set_index("run")
     train = csv("knobs/train.csv").query("0.9 * @step < step <= @step")
@@ -273,9 +273,10 @@ def knobs(what: str, step: int = 600) -> Any:
     if what in evals:
         rows = rows.assign(**{what: evals[what].reindex(rows.index)})
     usual = rows.query("arm == 'plain' and learning_rate == 0.002").set_index("seed").loss
-    rows = rows.assign(diverged=~(rows.loss <= 2 * rows.seed.map(usual)))
-    how = "sum" if what == "diverged" else "mean"
-    return rows.pivot_table(what, "arm", "learning_rate", aggfunc=how).loc[KNOBS]
+    rows = rows.assign(diverged=~(rows.loss <= 2 * rows.seed.map(usual)), given_up=rows.state == "failed")
+    how = "sum" if what in ("diverged", "given_up") else "mean"
+    found: Any = rows.pivot_table(what, "arm", "learning_rate", aggfunc=how).loc[KNOBS]
+    return found.astype(object).where(found.notna(), "none")
 
 
 def knob_pair(one: str, other: str, metric: str = "fid") -> list[Any]:
