@@ -132,8 +132,8 @@ def by_words(name: str, designs: Collection[str]) -> str:
 
 def _scores_alone(tables: Tables, evals: pd.DataFrame) -> Tables:
     """The runs that have these scores, and no others of them."""
-    runs = tables.runs.loc[tables.runs["run"].isin(evals["run"])]
-    return replace(tables, runs=runs, evals=evals, other_evals=tables.other_evals.iloc[:0])
+    runs, train = (table.loc[table["run"].isin(evals["run"])] for table in (tables.runs, tables.train))
+    return replace(tables, runs=runs, train=train, evals=evals, other_evals=tables.other_evals.iloc[:0])
 
 
 def _guided_alike(rows: pd.DataFrame) -> pd.DataFrame:
