@@ -107,7 +107,7 @@ def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] 
         apart = {name: f"{_said(one[name])}, {_said(two[name])}" for name in KEY if one[name] != two[name]}
         said = "; ".join(f"{name}: {texts}" for name, texts in apart.items())
         raise ResultsError(
-            f"--by {by}: {' and '.join(names)} differ in more ({said}); say more: --by {by},{[*apart][0]}"
+            f"--by {by}: {' and '.join(names)} differ in more ({said}); say more: --by {by},{next(iter(apart))}"
         )
     own = set(_key_of(tables.evals.assign(**dict.fromkeys(ignored)))) & shared
     if len(ways := own or shared) > 1:
