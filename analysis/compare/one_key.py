@@ -112,6 +112,13 @@ def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] 
     plain = rows.assign(**dict.fromkeys(ignored))
     keys = _key_of(plain)
     shared = set.intersection(*(set(keys[called == name]) for name in names))
+    if not shared:
+        one, two = (dict(zip(KEY, keys[called == name].iloc[0], strict=True)) for name in names)
+        apart = {name: f"{_said(one[name])}, {_said(two[name])}" for name in KEY if one[name] != two[name]}
+        said = "; ".join(f"{name}: {texts}" for name, texts in apart.items())
+        raise ResultsError(
+            f"--by {by}: {' and '.join(names)} differ in more ({said}); say more: --by {by},{next(iter(apart))}"
+        )
     own = set(_key_of(tables.evals.assign(**dict.fromkeys(ignored)))) & shared
     if len(ways := own or shared) > 1:
         apart = {name: sorted({_said(key[at]) for key in ways}) for at, name in enumerate(KEY)}
@@ -119,7 +126,7 @@ def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] 
         listed = "; ".join(f"{name}: {', '.join(texts)}" for name, texts in said.items())
         more = f"--by {','.join([by, *said])}"
         raise ResultsError(f"--by {by}: both have scores of several kinds ({listed}); say more: {more}")
-    chosen = keys.isin(list(ways)) if ways else keys.notna()
+    chosen = keys.isin(list(ways))
     found = {name: _with_scores(tables, plain.loc[chosen & (called == name)], by) for name in names}
     for column in ("block", "objective"):
         several = sorted({text for each in found.values() for text in each.runs[column]})

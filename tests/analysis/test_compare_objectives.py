@@ -101,6 +101,7 @@ def test_words_that_two_designs_have_choose_neither(tmp_path: Path) -> None:
     assert said(designs, "objective", ("flow path=gvp", "edm"))["better"] == "flow path=gvp"  # the whole of one
     with pytest.raises(ResultsError, match="no design flow; accepted: two of edm, flow path=gvp, flow path"):
         said(designs, "objective", ("flow", "edm"))
+    assert said(designs, "objective,sampling_steps", ("flow path=gvp, 250", "edm, 250"))["worse"] == "edm, 250"
     table = said(designs)["designs"]
     assert [row["design"] for row in table] == ["flow path=gvp", "flow path=gvp prediction=x0", "edm"]
 

@@ -172,9 +172,9 @@ def of_objectives() -> Any:
 
 
 def at_rates() -> Any:
-    """Of S/2, a row for each objective: % of the trace at half the learning rate, at the study's and at twice it."""
+    """Of S/4, a row for each objective: % of the trace at half the learning rate, at the study's and at twice it."""
     rates: Any = by_label("objectives-rates").pivot_table("fid_percent", "objective", "rate")
-    own = by_label("objectives").query("network == 'S/2'").groupby("objective").fid_percent.mean()
+    own = by_label("objectives").query("network == 'S/4'").groupby("objective").fid_percent.mean()
     found = rates.assign(own=own)[["0.001", "own", "0.004"]]
     return found.sort_values("own").reset_index()
 
