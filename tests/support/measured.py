@@ -219,6 +219,14 @@ def unguided(metric: str = "fid") -> float:
     return float(csv("guidance/evals.csv").query("step == step.max()")[metric].mean())
 
 
+def compute_of(way: str) -> float:
+    """Of results/guidance, the compute of a sample as a share of that which is guided at all times."""
+    rows = all_scores("guidance").query("guidance_scale != 1")
+    ways = [guidance_text(row).strip() for row in rows.to_dict("records")]
+    gmacs = rows.assign(way=ways).groupby("way").sampling_gmacs.first()
+    return float(gmacs[way] / gmacs[""])
+
+
 AVERAGES = ("raw", "ema", *(f"ema std={std}" for std in (0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25)))
 
 
