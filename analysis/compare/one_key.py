@@ -110,7 +110,7 @@ def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] 
         raise ResultsError(f"--by {by}: there are scores of {'; '.join(values) or 'nothing'}; {hint}")
     ignored = [name for name in KEY if name in (*columns, "network_calls")]  # the latter follows from the others
     plain = rows.assign(**dict.fromkeys(ignored))
-    keys = _key_of(plain)
+    keys: Any = _key_of(plain)
     shared = set.intersection(*(set(keys[called == name]) for name in names))
     if not shared:
         one, two = (dict(zip(KEY, keys[called == name].iloc[0], strict=True)) for name in names)

@@ -51,7 +51,7 @@ def test_a_folder_without_them_has_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "other", [{"num_samples": 400}, {"labels": "uniform"}, {"reference": "digits-other"}, {"extractor": "digits-cnn"}]
 )
-def test_none_stands_beside_scores_of_another_key(study: Path, tmp_path: Path, other: dict[str, object]) -> None:
+def test_none_stands_beside_scores_of_another_key(study: Path, tmp_path: Path, other: dict[str, Any]) -> None:
     write_baselines(tmp_path, **other)
     assert set(other) <= set(KEY)
     assert beside(read_baselines(tmp_path / "baselines.csv"), load(study).evals).empty

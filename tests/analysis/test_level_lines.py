@@ -40,7 +40,8 @@ def beside(source: Source, folder: Path, rows: Any = None, **changed: Any) -> So
 
 
 def heights(axes: Any) -> list[float]:
-    return sorted(float(line.get_ydata()[0]) for line in levels(axes))
+    at: list[Any] = [line.get_ydata() for line in levels(axes)]
+    return sorted(float(ends[0]) for ends in at)
 
 
 @pytest.mark.parametrize(("name", "width"), DRAWN)
