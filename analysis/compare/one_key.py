@@ -113,7 +113,7 @@ def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] 
     keys: Any = _key_of(plain)
     shared = set.intersection(*(set(keys[called == name]) for name in names))
     if not shared:
-        one, two = (dict(zip(KEY, keys[called == name].iloc[0], strict=True)) for name in names)
+        one, two = (dict(zip(KEY, next(iter(keys[called == name])), strict=True)) for name in names)
         apart = {name: f"{_said(one[name])}, {_said(two[name])}" for name in KEY if one[name] != two[name]}
         said = "; ".join(f"{name}: {texts}" for name, texts in apart.items())
         raise ResultsError(
