@@ -40,9 +40,9 @@ def compare(
             "clip_grad_norm, warmup_steps, schedule, final_learning_rate, cooldown_steps, decay_matrices_only, "
             "non_finite. Of scores of the same runs: weights, sampler, sampling_steps, network_calls, clip_denoised, "
             "guidance_scale, guidance_channels, guidance_interval, guide, decoder, num_samples, labels, reference, "
-            "extractor, kid_subset_size. Or label (models; runs of one label, where those of a model differ in more "
-            "than their seed), or source (folders). Default: block, or objective, where there are several, else "
-            "source, and label where --between names models.",
+            "extractor, kid_subset_size, best_of. Or label (models; runs of one label, where those of a model differ "
+            "in more than their seed), or source (folders). Default: block, or objective, where there are several, "
+            "else source, and label where --between names models.",
         ),
     ] = None,
     source: OldDataOption = None,

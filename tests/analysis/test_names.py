@@ -209,6 +209,10 @@ def test_names_of_points_and_of_legends_are_texts_of_the_picture(tmp_path: Path,
 def test_a_name_that_begins_with_an_underscore_stays_in_the_legend(tmp_path: Path, sources: dict[str, Source]) -> None:
     source = sources["blocks"]
     tables = renamed(source.tables, {"adaln": "_mine $\\x$"}, "block")
+    labels = {
+        label: label.replace("adaln", "_mine $\\x$") for label in tables.runs["label"] if label.endswith(" adaln")
+    }
+    tables = renamed(tables, labels, "label")
     with seen() as drawn:
         figures.draw("blocks", [measured(tables)], tmp_path)
     legend = [text.get_text() for legend in drawn[0].findobj(Legend) for text in legend.get_texts()]

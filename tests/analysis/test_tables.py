@@ -466,6 +466,7 @@ def test_correlations_of_the_papers_models():
     evals = pd.DataFrame([evaluation("S/4", 400_000) for _ in range(len(models))])
     labels = models["model"].str.removeprefix("DiT-").tolist()
     evals = evals.assign(
+        best_of=None,
         seed=0,
         label="free text",
         family="DiT",
