@@ -18,11 +18,12 @@ import yaml
 from run_folders import evaluation, write_lines
 from typer.testing import CliRunner
 
+from bench.averages import name_of, snapshots_in
 from bench.files.run_folder import write_config, write_model
 from bench.flops import forward_gmacs
 from bench.recipe import Recipe
 from bench.recipe.evaluation import EvaluationConfig
-from bench.samplers import network_calls
+from bench.score.evaluate import sampling_key
 from ditbench import app
 from sweeps.expand import load_sweep, run_folders
 
@@ -80,17 +81,13 @@ def made_up_fid(recipe: Recipe, step: int) -> float:
 
 
 def scored(recipe: Recipe, step: int, asked: EvaluationConfig) -> dict[str, Any]:
-    calls = network_calls(asked, recipe.diffusion).sampler
-    fid = made_up_fid(recipe, step) * (1 + 10 / calls)
     latents = asked.decoder is not None
+    sampled = sampling_key(asked, recipe.diffusion, f"{asked.decoder}@1234" if latents else "none")
+    fid = made_up_fid(recipe, step) * (1 + 10 / sampled["network_calls"])
     conditions: dict[str, Any] = {
-        "sampler": asked.sampler_id,
-        "sampling_steps": asked.sampling_steps,
-        "network_calls": calls,
-        "clip_denoised": asked.clip_denoised,
-        "decoder": f"{asked.decoder}@1234" if latents else None,
-        "num_samples": asked.num_samples,
-        "labels": asked.labels,
+        "weights": name_of(asked.ema),
+        **snapshots_in(asked.ema, recipe.train, step),
+        **sampled,
         "reference": f"{asked.reference}-abcd" if latents else "digits-1797-abcd",
         "extractor": f"{asked.extractor}-abcd",
         "kid_subset_size": asked.kid_subset_size,
