@@ -21,7 +21,7 @@ from pathlib import Path
 
 from bench.data.latent_index import INDEX, data_root, read_index
 from bench.errors import InputError
-from models.assets import ASSETS, DamagedAsset, cache_folder, check, command
+from models.files.assets import ASSETS, DamagedAsset, cache_folder, check, command
 
 COMMAND_TIMEOUT = 5.0  # seconds; sinfo waits much longer for a controller that is down
 # Distribution, module and an attribute that it has only if it loads as a whole (diffusers loads parts when asked).

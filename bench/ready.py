@@ -18,7 +18,7 @@ def check_ready(recipe: Recipe, offline: bool) -> None:
         InputError: data that are not there or not those of the recipe.
         MissingAsset: a file of others that is not in the cache, with the command that gets it.
     """
-    from models.assets import locate
+    from models.files.assets import locate
 
     data_part(recipe.data.name).check_ready(recipe.data.name, recipe.data.options)
     if ":" in recipe.data.name and not recipe.data.facts.latents:  # a part of the user's own may bring any reference

@@ -59,7 +59,7 @@ from bench.stopping import Stopped, StopRequest
 from bench.trackers import Tracker, open_trackers
 from bench.train import Trainer
 from bench.weights import header_of
-from models.assets import DamagedAsset, FetchError, MissingAsset
+from models.files.assets import DamagedAsset, FetchError, MissingAsset
 
 log = logging.getLogger(__name__)
 

@@ -26,8 +26,8 @@ from bench.objectives.stated import choose_objective
 from bench.recipe import Recipe
 from bench.recipe.parts import DiffusionConfig, ModelConfig
 from bench.schema import describe
+from models.files.tensor_files import check_finite
 from models.parts import DOTTED_PATH
-from models.tensor_files import check_finite
 
 # A file of kept weights in a run's folder (`bench.files.run_folder.weights_path`).
 KEPT = re.compile(r"(raw|ema(?:-(?P<ema>(?:decay|std)=.+))?)-(?P<step>\d+)\.safetensors")

@@ -1,7 +1,7 @@
 """Weights from files: the official release's, diffusers', one's own. The network's shape is read off the tensors.
 
-What a file says of itself beside its tensors is compared with them (`models.checkpoint_facts`). Nothing that it brings
-along is run (`models.tensor_files`).
+What a file says of itself beside its tensors is compared with them (`models.files.checkpoint_facts`). Nothing that it
+brings along is run (`models.files.tensor_files`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.checkpoint_facts import PROJECTORS, check_network, check_objective, check_sizes, facts_in, heads_in
 from models.dit import SIZES, DiTConfig
+from models.files.checkpoint_facts import PROJECTORS, check_network, check_objective, check_sizes, facts_in, heads_in
 from models.registry import configure
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def _listed(keys: Iterable[str]) -> str:
 
 def _locate(name_or_path: str | Path, offline: bool) -> Path:
     if str(name_or_path) in OFFICIAL:
-        from models.assets import locate
+        from models.files.assets import locate
 
         return locate(str(name_or_path), offline)
     path = Path(name_or_path)
@@ -230,7 +230,7 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     The names are those of the network itself, and REPA's projectors are not among them.
     """
-    from models.tensor_files import HEADER, check_finite, check_floats, read_pickle, read_safetensors
+    from models.files.tensor_files import HEADER, check_finite, check_floats, read_pickle, read_safetensors
 
     if path.suffix == ".safetensors":
         content, metadata = read_safetensors(path)

@@ -11,7 +11,7 @@ import typer
 from bench.errors import InputError, RunError
 
 if TYPE_CHECKING:
-    from models.assets import FileStatus, Progress
+    from models.files.assets import FileStatus, Progress
 
 # What the studies at 256 px need: both decoders of the paper, and what FID compares with which features.
 DEFAULT = ("stabilityai/sd-vae-ft-ema", "stabilityai/sd-vae-ft-mse", "inception-v3-compat", "adm-imagenet-256")

@@ -18,7 +18,7 @@ from torch import Tensor
 from bench.averages import EMA
 from bench.files.atomic import replace, wait_for_file
 from bench.files.run_folder import STATES_KEPT, weights_path
-from models.tensor_files import HEADER, checksum, read_safetensors
+from models.files.tensor_files import HEADER, checksum, read_safetensors
 
 log = logging.getLogger(__name__)
 

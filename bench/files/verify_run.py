@@ -32,7 +32,7 @@ from bench.score.evaluate import reference_of, sampling_key
 from bench.score.extractors import load_extractor
 from bench.score.fidelity import Scorer
 from bench.score.search import searched
-from models.assets import DamagedAsset, FetchError, MissingAsset
+from models.files.assets import DamagedAsset, FetchError, MissingAsset
 
 # What was compared, and the mismatches.
 Check = tuple[str, list[str]]

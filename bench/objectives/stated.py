@@ -1,8 +1,8 @@
 """What a checkpoint of others says of its objective, as the `diffusion` section of a recipe.
 
 Flow-matching networks have the very tensors of a DiT, so only what stands beside them tells (see
-`models.checkpoint_facts`). SiT's code (arXiv 2401.08740) counts a network's time from 0 = noise to 1 = data, REPA's
-(arXiv 2410.06940) the other way round: taken for the other, samples are noise. Imports no torch.
+`models.files.checkpoint_facts`). SiT's code (arXiv 2401.08740) counts a network's time from 0 = noise to 1 = data,
+REPA's (arXiv 2410.06940) the other way round: taken for the other, samples are noise. Imports no torch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from bench.recipe.parts import DiffusionConfig
-from models.checkpoint_facts import ASSUMED, NETWORKS, PROJECTORS, is_assumed, key_of, network_of
+from models.files.checkpoint_facts import ASSUMED, NETWORKS, PROJECTORS, is_assumed, key_of, network_of
 from models.weights import OFFICIAL
 
 PREDICTION = ("prediction", "prediction_type", "pred_type", "parameterization", "model_mean_type", "objective")

@@ -17,7 +17,7 @@ from bench.recipe import Recipe
 from bench.recipe.evaluation import EvaluationConfig
 from bench.recipe.parts import DiffusionConfig
 from bench.samplers import network_calls
-from models.assets import MissingAsset
+from models.files.assets import MissingAsset
 
 if TYPE_CHECKING:
     from bench.weights import Weights

@@ -23,7 +23,7 @@ from bench.files.atomic import wait_for_file
 from bench.parallel import Ranks, full_precision
 from bench.score.frechet import Gaussian, RunningGaussian
 from bench.stopping import Stopped, StopRequest
-from models.tensor_files import check_finite
+from models.files.tensor_files import check_finite
 
 # Images a file, and images a call of the network. Both decide the last bits of a feature: part of every result.
 CHUNK = 512

@@ -14,7 +14,7 @@ from bench.errors import InputError
 from bench.files.atomic import replace
 from bench.files.names import shown
 from bench.score.frechet import Gaussian
-from models.assets import ASSETS, locate
+from models.files.assets import ASSETS, locate
 
 # layer -> names of mean and covariance in ADM's reference files, and the size of the feature: Inception's pool (FID)
 # and the first 7 channels of mixed_6 at 17 x 17 positions (sFID). openai/guided-diffusion, evaluations.
@@ -77,7 +77,7 @@ def open_reference(path: Path, name: str | None = None) -> Reference:
 
 
 def find_reference(name: str, offline: bool) -> Reference:
-    """The reference of a name of `models.assets.ASSETS`, of a path, or of a name of the cache's references.
+    """The reference of a name of `models.files.assets.ASSETS`, of a path, or of a name of the cache's references.
 
     Raises:
         InputError: it is none.

@@ -26,7 +26,7 @@ from bench import doctor
 from bench.commands import assets
 from bench.data.latent_index import Labels, LatentIndex, Probe, Shard, StoredVae
 from bench.errors import RunError
-from models.assets import ASSETS, Asset, AssetFile
+from models.files.assets import ASSETS, Asset, AssetFile
 
 ALL_PACKAGES = doctor.PACKAGES
 

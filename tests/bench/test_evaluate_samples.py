@@ -28,7 +28,7 @@ from bench.score.evaluate_samples import add_to_run, evaluate_samples
 from bench.stopping import StopRequest
 from bench.weights import load_weights_of
 from ditbench import main
-from models.assets import MissingAsset
+from models.files.assets import MissingAsset
 
 CPU = torch.device("cpu")
 REAL = DIGITS.reference("digits", DIGITS.options()).images

@@ -25,7 +25,7 @@ from bench.files import checkpoint
 from bench.parallel import SINGLE, Ranks
 from bench.ready import check_ready
 from bench.recipe import Recipe
-from models.assets import MissingAsset
+from models.files.assets import MissingAsset
 
 CPU = torch.device("cpu")
 COUNT = 12

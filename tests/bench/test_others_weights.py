@@ -29,7 +29,7 @@ from bench.recipe.parts import DiffusionConfig, parse_diffusion
 from bench.run import train
 from bench.weights import Weights, load_weights_of
 from models import load_pretrained
-from models.tensor_files import HEADER
+from models.files.tensor_files import HEADER
 
 CPU = torch.device("cpu")
 # What each training script keeps beside its weights; the width of `small` is no published one.
@@ -138,7 +138,7 @@ def test_a_dit_is_not_sampled_as_a_flow(tmp_path: Path) -> None:
 
 def test_the_official_weights_are_a_dits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({"ema": small().state_dict(), "args": {"num_heads": 4}}, tmp_path / "official.pt")
-    monkeypatch.setattr("models.assets.locate", lambda name, offline: tmp_path / "official.pt")
+    monkeypatch.setattr("models.files.assets.locate", lambda name, offline: tmp_path / "official.pt")
     assert load(Path("DiT-XL/2-256")).diffusion == DiffusionConfig()
     with pytest.raises(InputError, match="model is 'DiT-XL/2-256': accepted: --objective iddpm; not --objective flow"):
         load(Path("DiT-XL/2-256"), FROM_DATA)

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from bench.commands import assets
 from bench.errors import InputError
-from models.assets import ASSETS, MissingAsset
-from models.download import FetchError
+from models.files.assets import ASSETS, MissingAsset
+from models.files.download import FetchError
 
 pytest_plugins = ["asset_cache"]
 

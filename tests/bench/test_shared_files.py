@@ -23,8 +23,8 @@ from bench.files import jsonl
 from bench.files.atomic import replace, write_json
 from bench.files.checkpoint import save_tensors
 from bench.files.run_folder import lock_path, locked, record_failure, write_config
-from models.assets import _locked as locked_asset
-from models.download import download
+from models.files.assets import _locked as locked_asset
+from models.files.download import download
 from sweeps.slurm.snapshot import copy_code
 
 # Nobody has it as a group of their own.
@@ -136,14 +136,14 @@ OTHER = """
 import os, sys
 from pathlib import Path
 sys.path[:0] = {path!r}
-import bench.files.run_folder as run_folder, models.assets
+import bench.files.run_folder as run_folder, models.files.assets
 folder = Path({folder!r})
 os.setgid(54322); os.setgroups([]); os.setuid(54322)
 assert run_folder.is_locked(run_folder.lock_path(folder)) == {held}
 try:
     with run_folder.locked(folder): print("taken")
 except run_folder.RunLocked: print("refused")
-with models.assets._locked(folder / "weights.pt"): pass
+with models.files.assets._locked(folder / "weights.pt"): pass
 """
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from bench.data.vae import Autoencoder, load_vae
 from bench.errors import InputError
-from models.assets import DamagedAsset, MissingAsset
+from models.files.assets import DamagedAsset, MissingAsset
 
 CPU = torch.device("cpu")
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -11,8 +11,8 @@ import pytest
 from asset_files import DATA, OTHER, SHA256, files, manifest, one_line, published
 from file_server import FileServer
 
-from models.assets import DamagedAsset, check, locate, prepare
-from models.download import FetchError
+from models.files.assets import DamagedAsset, check, locate, prepare
+from models.files.download import FetchError
 
 pytest_plugins = ["asset_cache"]
 

@@ -16,9 +16,9 @@ from file_server import FileServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import download
-from models.assets import ASSETS, Asset, AssetFile, MissingAsset, locate, prepare
-from models.download import FetchError
+from models.files import download
+from models.files.assets import ASSETS, Asset, AssetFile, MissingAsset, locate, prepare
+from models.files.download import FetchError
 
 pytest_plugins = ["asset_cache"]
 

@@ -8,8 +8,8 @@ import pytest
 from asset_files import CONFIG, OTHER, files, manifest, one_line
 from file_server import FileServer
 
-from models import assets
-from models.assets import ASSETS, MissingAsset, locate, prepare
+from models.files import assets
+from models.files.assets import ASSETS, MissingAsset, locate, prepare
 
 pytest_plugins = ["asset_cache"]
 

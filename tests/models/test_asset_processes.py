@@ -12,14 +12,14 @@ import pytest
 from asset_files import DATA, manifest
 from file_server import FileServer
 
-from models.assets import MissingAsset, locate
+from models.files.assets import MissingAsset, locate
 
 pytest_plugins = ["asset_cache"]
 
 # A process of its own that knows the test's server, tries only once, and prepares what it is told to.
 ELSEWHERE = """
 import sys
-from models import assets, download
+from models.files import assets, download
 download.RETRY_WAITS = ()
 for name in sys.argv[2:]:
     assets.ASSETS[name] = assets.Asset("x", f"x/{name}", (assets.AssetFile(f"x/{name}", f"{sys.argv[1]}/{name}"),))

@@ -9,8 +9,8 @@ import pytest
 from asset_files import CONFIG, DATA, OTHER
 from file_server import FileServer
 
-from models import download
-from models.assets import ASSETS, Asset, AssetFile
+from models.files import download
+from models.files.assets import ASSETS, Asset, AssetFile
 
 
 @pytest.fixture

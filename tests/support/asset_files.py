@@ -1,4 +1,4 @@
-"""What the tests of `models.assets` fetch, and what they look at afterwards."""
+"""What the tests of `models.files.assets` fetch, and what they look at afterwards."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from models.assets import ASSETS, Asset, AssetFile
+from models.files.assets import ASSETS, Asset, AssetFile
 
 DATA = random.Random(0).randbytes(3_000_000)  # three blocks
 OTHER = random.Random(1).randbytes(3_000_000)

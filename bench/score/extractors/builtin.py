@@ -22,7 +22,7 @@ class _Inception:
     def load(self, name: str, folder: Path, offline: bool) -> Extractor:
         from bench.score.extractors import inception
         from bench.score.extractors.weights import weights_digest
-        from models.assets import locate
+        from models.files.assets import locate
 
         path = locate(name, offline)
         layers = [inception.FEATURES, inception.SPATIAL, inception.LOGITS]
@@ -45,7 +45,7 @@ class _DINOv2:
     def load(self, name: str, folder: Path, offline: bool) -> Extractor:
         from bench.score.extractors import dinov2
         from bench.score.extractors.weights import weights_digest
-        from models.assets import locate
+        from models.files.assets import locate
 
         path = locate(name, offline)
         network = dinov2.DINOv2Features(dinov2.NAME, [dinov2.FEATURES], feature_extractor_weights_path=str(path))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from bench.errors import InputError
-from models.assets import check_content
-from models.tensor_files import check_archive, check_finite, check_floats
+from models.files.assets import check_content
+from models.files.tensor_files import check_archive, check_finite, check_floats
 
 NAMED_TENSORS = 3  # of each kind, in a message
 COUNTER = ".num_batches_tracked"

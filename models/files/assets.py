@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import platformdirs
 
-from models.download import HUB, FetchError, Unreachable, at_endpoint, discard, download
+from models.files.download import HUB, FetchError, Unreachable, at_endpoint, discard, download
 
 log = logging.getLogger(__name__)
 
