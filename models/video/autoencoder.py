@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -108,6 +108,8 @@ class Upsample(nn.Module):
 
 class CausalAutoencoder(nn.Module):
     """Clips (N, C, 1 + n s, H, W) in [-1, 1] to latents and back; freshly initialised."""
+
+    operators: ClassVar = {"aten::repeat_interleave": None}  # costs no multiply-accumulates
 
     def __init__(self, config: AutoencoderConfig | None = None) -> None:
         super().__init__()
