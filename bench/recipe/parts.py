@@ -47,9 +47,11 @@ class ModelConfig(PartSection):
     def identity(self) -> dict[str, Any]:
         """What the network is, for the recipe's id: what is not default, and a family other than the default."""
         arch, family = self.architecture(), family_of(self.name)
-        content = {f.name: getattr(arch, f.name) for f in fields(arch) if getattr(arch, f.name) != f.default}
+        decisive = [f for f in fields(arch) if f.metadata.get("result", True)]
+        content = {f.name: getattr(arch, f.name) for f in decisive if getattr(arch, f.name) != f.default}
         is_default = family is FAMILIES.find(FAMILIES.default)
-        return content if is_default else {**content, "family": self.name.partition("/")[0]}
+        name = self.name.partition("/")[0] if ":" in self.name else family.name
+        return content if is_default else {**content, "family": name}
 
 
 class DataConfig(PartSection):

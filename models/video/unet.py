@@ -139,9 +139,15 @@ def build(config: UNet3DConfig) -> UNet3D:
     return UNet3D(config)
 
 
+# For clips of digits, with about as many multiply-accumulates as the video DiTs for them.
+DIGITS = {
+    **{"channels": 4, "levels": 3, "layers": 1, "attention_size": 4, "head_size": 8, "groups": 4},
+    **{"frames": 8, "input_size": 16, "in_channels": 1, "num_classes": 10},
+}
+
 FAMILY = Family(
     name="UNet3D",
-    presets={"UNet3D-L": {"channels": 320}},
+    presets={"UNet3D-L": {"channels": 320}, "UNet3D-digits": DIGITS},
     options=UNet3DOptions,
     resolve=resolve,
     build=build,
