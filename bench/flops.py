@@ -35,6 +35,7 @@ UNCOUNTED_OPERATORS = (
     *("sigmoid", "tanh", "silu", "gelu", "elu", "leaky_relu", "softplus", "softmax"),
     *("embedding", "unflatten", "clone", "expand_as", "view_as", "repeat", "flip", "movedim", "mT", "pad"),
     *("pixel_shuffle", "pixel_unshuffle", "max_pool2d"),
+    *("avg_pool1d", "avg_pool2d", "avg_pool3d"),
     *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d"),
 )
 
@@ -188,7 +189,8 @@ def count_macs(
         inputs = (torch.zeros(shape, device=device), *beside)
         analysis = FlopCountAnalysis(model, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
-        analysis.set_op_handle("aten::layer_norm", _norm_macs, "aten::rms_norm", _norm_macs)
+        for norm in ("layer_norm", "rms_norm", "group_norm"):
+            analysis.set_op_handle(f"aten::{norm}", _norm_macs)
         for operator in UNCOUNTED_OPERATORS:
             analysis.set_op_handle(f"aten::{operator}", _no_macs, f"aten::{operator}_", _no_macs)
         stated = getattr(model, "operators", None)

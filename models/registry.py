@@ -70,6 +70,7 @@ FAMILIES = Seam(
     key="model.name",
     builtin={
         "DiT": "models.dit:FAMILY",
+        "UNet": "models.unet.config:FAMILY",
         "VideoDiT": "models.video.dit:FAMILY",
         "UNet3D": "models.video.unet:FAMILY",
     },
