@@ -33,8 +33,9 @@ TRAINING_FACTOR = 3
 UNCOUNTED_OPERATORS = (
     *("add", "sub", "rsub", "mul", "div", "neg", "pow", "sqrt", "rsqrt", "exp", "log", "cos", "sin", "where"),
     *("sigmoid", "tanh", "silu", "gelu", "elu", "leaky_relu", "softplus", "softmax"),
-    *("embedding", "unflatten", "clone", "expand_as", "view_as", "repeat", "flip", "movedim", "mT"),
+    *("embedding", "unflatten", "clone", "expand_as", "view_as", "repeat", "flip", "movedim", "mT", "pad"),
     *("pixel_shuffle", "pixel_unshuffle", "max_pool2d"),
+    *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d"),
 )
 
 # What a network is called with beside x, by dtype: timesteps and labels.
@@ -133,7 +134,7 @@ def count_network(
     import torch
 
     problems = {}
-    for device in ("meta", "cpu"):  # a traced convolution raises on the meta device; so does what looks at numbers
+    for device in ("meta", "cpu"):  # what looks at numbers raises on the meta device
         try:
             with torch.device(device):
                 network = build().eval()
@@ -177,7 +178,7 @@ def count_macs(
     """
     import torch
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _convolutions_by_shape():
         # fvcore traces with torch.jit, which announces its deprecation once a call.
         warnings.simplefilter("ignore")
         from fvcore.nn import FlopCountAnalysis
@@ -189,10 +190,10 @@ def count_macs(
         analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
         analysis.set_op_handle("aten::layer_norm", _norm_macs, "aten::rms_norm", _norm_macs)
         for operator in UNCOUNTED_OPERATORS:
-            analysis.set_op_handle(f"aten::{operator}", None, f"aten::{operator}_", None)
+            analysis.set_op_handle(f"aten::{operator}", _no_macs, f"aten::{operator}_", _no_macs)
         stated = getattr(model, "operators", None)
         for operator, handle in {**(stated if isinstance(stated, Mapping) else {}), **(operators or {})}.items():
-            analysis.set_op_handle(operator, handle)
+            analysis.set_op_handle(operator, handle or _no_macs)  # to None fvcore prefers a handle of its own
         logging.getLogger("fvcore").setLevel(logging.ERROR)
         by_module = {module: int(macs) for module, macs in analysis.by_module().items()}
         uncounted = sorted(analysis.unsupported_ops())
@@ -226,8 +227,64 @@ def _lines(analysis: Any, operators: Sequence[str]) -> dict[str, str]:
     return lines
 
 
+def _convolutions_by_shape() -> Any:
+    """A context in which convolutions, transposed ones too, can be traced on the meta device.
+
+    There torch works out the shape of their output in Python, from sizes that are tensors while it traces, and raises.
+    Called as `torch._convolution`, the operator that a trace records and fvcore counts, they know plain numbers.
+    """
+    import torch
+    from torch.nn import functional
+    from torch.overrides import TorchFunctionMode
+
+    def plain(input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+              groups: int = 1) -> Any:  # fmt: skip
+        sizes, dilations = weight.shape[2:], _each_axis(dilation, weight)
+        if padding == "valid":
+            padding = 0
+        elif padding == "same":  # what is odd goes to the end
+            both = [int(d) * (int(k) - 1) for k, d in zip(sizes, dilations, strict=True)]
+            input = functional.pad(input, [side for n in reversed(both) for side in (n // 2, n - n // 2)])
+            padding = 0
+        return called(input, weight, bias, stride, padding, dilations, False, 0, groups)
+
+    def transposed(input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0,
+                   output_padding: Any = 0, groups: int = 1, dilation: Any = 1) -> Any:  # fmt: skip
+        return called(input, weight, bias, stride, padding, dilation, True, output_padding, groups)
+
+    def called(x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, is_transposed: bool,
+               output_padding: Any, groups: int) -> Any:  # fmt: skip
+        is_one = x.dim() < weight.dim()  # without a batch
+        stride, padding, dilation, more = (_each_axis(n, weight) for n in (stride, padding, dilation, output_padding))
+        backend = (False, False, True, True)  # how cuDNN is to be used: of no matter to the shape
+        out = torch._convolution(
+            x[None] if is_one else x, weight, bias, stride, padding, dilation, is_transposed, more, groups, *backend
+        )
+        return out[0] if is_one else out
+
+    instead = {getattr(functional, f"conv{n}d"): plain for n in (1, 2, 3)}
+    instead |= {getattr(functional, f"conv_transpose{n}d"): transposed for n in (1, 2, 3)}
+
+    class ByShape(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return instead.get(func, func)(*args, **(kwargs or {}))
+
+    return ByShape()
+
+
+def _each_axis(value: Any, weight: Any) -> Sequence[int]:
+    """A convolution's stride, padding or dilation, one number an axis."""
+    axes = weight.dim() - 2
+    values = [value] if isinstance(value, int) else list(value)
+    return values * axes if len(values) == 1 else values
+
+
 def _sizes(value: Any) -> list[int]:
     return value.type().sizes()
+
+
+def _no_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    return 0
 
 
 def _attention_macs(inputs: list[Any], outputs: list[Any]) -> Counter[str]:

@@ -68,7 +68,11 @@ class Family:
 FAMILIES = Seam(
     noun="model",
     key="model.name",
-    builtin={"DiT": "models.dit:FAMILY"},
+    builtin={
+        "DiT": "models.dit:FAMILY",
+        "VideoDiT": "models.video.dit:FAMILY",
+        "UNet3D": "models.video.unet:FAMILY",
+    },
     contract=tuple(field.name for field in fields(Family)),
 )
 
