@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 class DatasetFacts(NamedTuple):
     """What recipes and plans are checked against.
 
-    `shape` is (C, *spatial) as the model sees it, `image_shape` (C, H, W) of a sample as it is stored; `latents` need
-    an autoencoder between the two, and a reference that the recipe names; `normalized`: the model sees them per
+    `shape` is (C, *spatial) as the model sees it, `image_shape` (C, H, W) of a sample as it is stored, of a clip
+    (C, T, H, W); `latents` need an autoencoder between the two, and a reference that the recipe names; `normalized`: the model sees them per
     channel less the data set's mean and divided by its standard deviation (`bench.data.normalization`).
     """
 
     length: int
     shape: tuple[int, ...]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     num_classes: int
     latents: bool = False
     normalized: bool = False
@@ -89,7 +89,7 @@ class DataPart(Protocol):
 
 
 class PixelDataset:
-    """A data set of images in memory: `facts` and `images` are all that one of your own has to say."""
+    """A data set of images, or clips, in memory: `facts` and `images` are all that one of your own has to say."""
 
     options: type = NoOptions
 
@@ -98,7 +98,7 @@ class PixelDataset:
         raise NotImplementedError
 
     def images(self, name: str, options: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """All images (N, C, H, W) uint8 and labels (N,); raises InputError where they cannot be read."""
+        """All images (N, *image_shape) uint8 and labels (N,); raises InputError where they cannot be read."""
         raise NotImplementedError
 
     def load(self, name: str, options: Any, device: torch.device) -> PixelExamples:
@@ -119,7 +119,7 @@ class PixelDataset:
         return Reference(title, f"{title}-{len(pixels)}-{digest}", ArrayImages(pixels), {})
 
     def of_classes(self, name: str, options: Any, wanted: Sequence[int]) -> NDArray[np.uint8]:
-        """(N, C, H, W): an image of each class `wanted`, the first of it, the second where it comes again, and so on.
+        """(N, *image_shape): an image of each class `wanted`, the first of it, the second where it comes again, and so on.
 
         Raises:
             InputError: a class has too few, or the images cannot be read.
@@ -190,6 +190,7 @@ DATA = Seam(
         "imagenet-256-latents": "bench.data.latent_sets:IMAGENET_256",
         "imagenet-512-latents": "bench.data.latent_sets:IMAGENET_512",
         "latents": "bench.data.latent_sets:OWN",
+        "moving-digits": "bench.data.clips.moving_digits:MOVING_DIGITS",
     },
     contract=("options", "facts", "load", "reference", "check_ready"),
 )

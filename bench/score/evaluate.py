@@ -19,6 +19,7 @@ from bench.data.decoders import load_decoder, of_normalized
 from bench.data.images import open_images
 from bench.data.latent_index import data_root, read_index
 from bench.data.normalization import KEPT, kept_of, normalization_of, read_kept
+from bench.data.pixels import layout
 from bench.errors import InputError, RunError
 from bench.files.atomic import wait_for_file
 from bench.files.checkpoint import CorruptCheckpoint
@@ -159,7 +160,7 @@ def reference_of(recipe: Recipe, offline: bool, evaluation: EvaluationConfig | N
     if reference.images is not None and tuple(reference.images.shape[1:]) != data.facts.image_shape:
         raise InputError(
             f"{reference.name}: its images are {tuple(reference.images.shape[1:])}, samples of {data.name} are "
-            f"{data.facts.image_shape} (C, H, W)"
+            f"{data.facts.image_shape} {layout(data.facts.image_shape)}"
         )
     return reference
 
