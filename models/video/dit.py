@@ -128,9 +128,10 @@ class VideoDiTConfig:
 
     @property
     def block_id(self) -> str:
-        """What kind of blocks they are, as one text: "adaln-zero attention=sequential"."""
-        kind = [self.block, *([f"attention={self.attention}"] if self.attention != "full" else [])]
-        return " ".join([*kind, *(["no_temporal_pos_emb"] if self.no_temporal_pos_emb else [])])
+        """What kind of blocks they are, and what of it is not default, as one text: "adaln-zero attention=parallel"."""
+        said = {name: getattr(self, name) for name in ("attention", "conditioning")}
+        changed = [f"{name}={value}" for name, value in said.items() if value != getattr(type(self), name)]
+        return " ".join([self.block, *changed, *(["no_temporal_pos_emb"] if self.no_temporal_pos_emb else [])])
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -251,9 +252,9 @@ def _patched(name: str, sizes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 # What the code of Open-Sora 1.0 calls STDiT.
 STDIT = {"attention": "sequential", "block": "adaln-single", "conditioning": "captions"}
-# For clips of digits: 600 steps of 32 clips take minutes on one core.
+# For clips of digits: some hundred steps of 32 clips take minutes on one core.
 DIGITS = {
-    **{"depth": 2, "hidden_size": 24, "num_heads": 2},
+    **{"depth": 2, "hidden_size": 32, "num_heads": 2},
     **{"frames": 8, "input_size": 16, "in_channels": 1, "num_classes": 10},
 }
 
