@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from bench.data.pixels import PixelExamples
     from bench.score.reference import Reference
+    from models.conditions import Condition
 
 
 class DatasetFacts(NamedTuple):
@@ -47,8 +48,9 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """x (N, C, *spatial) float32 and labels (N,) int64 on the data set's device, for `indices[share]`.
+    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Condition]:
+        """x (N, C, *spatial) float32 and labels (N,) int64, or captions, on the data set's device, for
+        `indices[share]`.
 
         Args:
             indices: of the whole batch, (B,) int64 on the CPU.
@@ -112,6 +114,7 @@ class PixelDataset:
         """All images, named by the data set, their number and a hash of their pixels."""
         from bench.data.images import ArrayImages
         from bench.score.reference import Reference
+    from models.conditions import Condition
 
         pixels, _ = self.checked_images(name, options)
         title = self.title(name, options)
