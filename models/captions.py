@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from models.conditions import Captions
 
+# Of masks and means, for `bench.flops`: they cost no multiply-accumulates.
+OPERATORS = dict.fromkeys(f"aten::{name}" for name in ("any", "__or__", "sum", "ones_like", "new_ones"))
+
 
 class CaptionTokens(NamedTuple):
     """Embedded captions: what a design that takes captions as tokens gets in place of the embedded label.
@@ -62,11 +65,11 @@ class CaptionEmbedder(nn.Module):
         Raises:
             ValueError: they are of another shape.
         """
-        given, needed = tuple(captions.embeddings.shape[1:]), tuple(self.null_caption.shape)
-        if given != needed or captions.mask.shape != captions.embeddings.shape[:2]:
+        given, needed = captions.embeddings.shape, (len(captions.dropped), *self.null_caption.shape)
+        if given != needed or captions.mask.shape != needed[:2]:
             raise ValueError(
-                f"captions: embeddings of (S, D) = {given} with a mask of {tuple(captions.mask.shape[1:])}; the network "
-                f"takes {needed} (caption_tokens, caption_channels)"
+                f"captions: {tuple(given)} with a mask of {tuple(captions.mask.shape)}; accepted: {needed} with "
+                f"{needed[:2]}: images, caption_tokens, caption_channels"
             )
         dropped = captions.dropped | ~captions.mask.any(1)
         features = captions.embeddings.to(self.null_caption.dtype)

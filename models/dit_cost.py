@@ -112,7 +112,7 @@ def _patch_weights(config: DiTConfig) -> int:
 
 
 def _fixed(config: DiTConfig) -> int:
-    """The table that is added to the patches, sines and cosines of a head's rotations, the windows' size in each block."""
+    """The table that is added to the patches, sines and cosines of a head's rotations, windows of every block."""
     table = config.hidden_size if config.has_table else 0
     rotation = 2 * config.hidden_size // config.num_heads if config.has_rotation else 0
     return config.num_tokens * (table + rotation) + (0 if config.window_size is None else config.depth)

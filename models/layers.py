@@ -96,8 +96,8 @@ class DropPath(nn.Module):
 
     Attributes:
         rate: the share.
-        draws: (N,), uniform in 0 .. 1, one for each image of the next batch, from whoever trains it; None: it draws them
-            itself, from torch's own generator.
+        draws: (N,), uniform in 0 .. 1, one for each image of the next batch, from whoever trains the network; None: it
+            draws them itself, from torch's own generator.
     """
 
     def __init__(self, rate: float) -> None:

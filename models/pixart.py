@@ -81,7 +81,7 @@ class WindowAttention(nn.Module):
         return out.reshape(windows.shape).transpose(2, 3).reshape(x.shape)
 
     def relative_positions(self, q: Tensor) -> Tensor:
-        """What is added to the logits, (windows, heads, size^2, size^2), of queries (windows, heads, size^2, D / heads)."""
+        """What is added to the logits, (W, heads, size^2, size^2), of queries (W, heads, size^2, D / heads)."""
         size = self.windows.size
         places = torch.arange(size, device=q.device)
         distances = places[:, None] - places + size - 1  # of query and key, from 0

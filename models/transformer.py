@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from models.captions import CaptionEmbedder, CaptionTokens
+from models.captions import OPERATORS, CaptionEmbedder, CaptionTokens
 from models.conditions import Captions, Condition
 from models.designs import PAPER_LAYERS, Layers
 from models.layers import (
@@ -32,6 +32,8 @@ class DiT(nn.Module):
     Parameter names and shapes of the adaln-zero design equal the official release's, so that its checkpoints
     load with `strict=True`.
     """
+
+    operators = OPERATORS  # for `bench.flops`
 
     def __init__(self, arch: DiTConfig) -> None:
         super().__init__()
