@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from bench.data.captions import CaptionBank
+    from models.conditions import Condition
+
 
 def to_uint8(x: Tensor) -> Tensor:
     """(N, ...), -1 .. 1 -> 0 .. 255 uint8, clamped and rounded.
@@ -54,14 +57,18 @@ class PixelExamples:
         num_classes: int,
         device: torch.device,
         mirror: bool = False,
+        captions: CaptionBank | None = None,
     ) -> None:
-        """Of pixels (N, C, H, W) and labels (N,); `mirror` flips half of what is asked for."""
+        """Of pixels (N, C, H, W) and labels (N,); `mirror` flips half of what is asked for; `captions`, one an image,
+        are what is said of them instead of their labels."""
         import torch
 
         self.num_classes = num_classes
         self._pixels = torch.tensor(pixels, device=device)
         self._labels = torch.tensor(labels, device=device)
         self._mirror = mirror
+        every = torch.arange(len(pixels))
+        self._condition: Condition = self._labels if captions is None else captions.take(every, device)
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -70,8 +77,10 @@ class PixelExamples:
         """(N, C, H, W) uint8 as the model sees it, float32."""
         return from_uint8(pixels)
 
-    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Condition]:
         import torch
+
+        from models.conditions import rows
 
         own = indices[share].to(self._pixels.device)
         pixels = self._pixels[own]
@@ -80,7 +89,7 @@ class PixelExamples:
             # drawn, so that what is drawn afterwards stays what it was.
             flipped = torch.rand(len(indices), generator=random, device=random.device)[share] < 0.5
             pixels = torch.where(flipped.to(pixels.device).view(-1, 1, 1, 1), pixels.flip(3), pixels)
-        return self.scaled(pixels), self._labels[own]
+        return self.scaled(pixels), rows(self._condition, own)
 
     def read_ahead(self, indices: Tensor) -> None:
         """All of it is read already."""
