@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 SECONDS_BETWEEN_AGREEMENTS = 1.0
 # Data of this many coming steps are being read while a step computes.
 STEPS_READ_AHEAD = 2
+# Beside what the objective drew: what a network with `training_draws` takes (`models.registry.Family`).
+FOR_NETWORK = "for network"
 
 
 class BatchSampler:
@@ -57,12 +59,14 @@ class BatchSampler:
         seed: int,
         parallel: Parallel,
         batch_of: Callable[[int], int] = lambda step: step,
+        network_draws: int = 0,
     ) -> None:
         self._objective, self._dataset = objective, dataset
         self._train, self._seed = train, seed
         self._device = parallel.device
         self._share = parallel.ranks.share(train.batch_size)
         self._batch_of = batch_of
+        self._network_draws = network_draws
         self._order: dict[int, Tensor] = {}
 
     def __call__(self, step: int) -> tuple[Tensor, conditions.Condition, dict[str, Tensor]]:
@@ -79,6 +83,9 @@ class BatchSampler:
         drawn = self._objective.draw((train.batch_size, *x0.shape[1:]), random)
         dropped = torch.rand(train.batch_size, generator=random, device=self._device) < train.label_dropout
         condition = conditions.drop(condition, dropped[share], self._dataset.num_classes)
+        if self._network_draws:  # last: networks without do not move what is drawn for others
+            shape = (train.batch_size, self._network_draws)
+            drawn[FOR_NETWORK] = torch.rand(shape, generator=random, device=self._device)
         return x0, condition, {name: values[share] for name, values in drawn.items()}
 
     def _indices(self, step: int) -> Tensor:
@@ -128,7 +135,8 @@ class Trainer:
         self._next_agreement = 0
         self._micro_batches = micro_batches
         self._roll_backs = RollBacks(folder)
-        self._batches = BatchSampler(objective, dataset, train, seed, parallel, self._roll_backs.batch)
+        draws = getattr(model, "training_draws", 0)
+        self._batches = BatchSampler(objective, dataset, train, seed, parallel, self._roll_backs.batch, draws)
         self._network = parallel.wrap(self.model)
         self._optimizer = Optimizer(self.model, train)
         self._parameters = self._optimizer.parameters
@@ -250,8 +258,13 @@ class Trainer:
         self._sums += measured if left_out is None else torch.where(left_out, 0, measured)
         self.step += 1
 
-    def _accumulate(self, x0: Tensor, condition: conditions.Condition, drawn: dict[str, Tensor], is_last: bool) -> Tensor:
+    def _accumulate(
+        self, x0: Tensor, condition: conditions.Condition, drawn: dict[str, Tensor], is_last: bool
+    ) -> Tensor:
         """Add the gradient of one piece of the batch; return its part of the means of the objective's columns."""
+        if FOR_NETWORK in drawn:
+            use_draws: Any = self.model.use_draws
+            use_draws(drawn.pop(FOR_NETWORK))
         with self._parallel.accumulating(self._network, is_last):
             with self._parallel.autocast():
                 losses = self._objective.losses(self._network, x0, condition, drawn)

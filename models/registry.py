@@ -61,6 +61,8 @@ class Family:
         resolve: (preset or {}, options) -> a `Config`; raises ValueError("key: what is wrong").
         build: Config -> a module, `forward(x (N, C, *spatial), t (N,), condition) -> (N, C_out, *spatial)`; the
             condition is labels (N,), or of a `caption_shape` `models.conditions.Captions`.
+            A network that takes random numbers in training says how many an image needs, `training_draws`, and gets
+            them, uniform in 0 .. 1, before every forward pass: `use_draws((N, training_draws))`.
         count: Config -> its cost in closed form, or None, where it is to be counted operator by operator.
     """
 
