@@ -91,7 +91,7 @@ class BlockDesign:
             modules can follow. Where one of them but "positions" is given, block and final layer get `Layers` as a
             last argument; with rotary positions, `block.forward` gets the rotation, (T, 2 D / num_heads), as a third.
         captions: what y is where a model is told captions instead of labels: "pooled", the mean of their embedded
-            tokens, (N, D); "tokens", these tokens and their mask, `models.captions.CaptionTokens`, and then block and
+            tokens, (N, D); "tokens", these tokens and their mask, `models.pixart.captions.CaptionTokens`, and then block and
             final layer get `Layers` too; None: the design takes no captions.
 
     A module is a class, or the dotted path of one. Its `initialize(std)`, if it has one, is called after all linear
@@ -150,8 +150,8 @@ IN_CONTEXT = _of_blocks(
 )
 PIXART = replace(
     ADALN_SINGLE,
-    condition="models.pixart:PixArtCondition",
-    block="models.pixart:PixArtBlock",
+    condition="models.pixart.block:PixArtCondition",
+    block="models.pixart.block:PixArtBlock",
     cost=DesignCost(shared=6, block_table=6, final_table=2, condition_tokens=1, cross_attention="captions"),
     takes=(*ADALN_SINGLE.takes, "window_size", "drop_path"),
     captions="tokens",

@@ -327,23 +327,3 @@ FAMILY = Family(
     build=build,
     count=count,
 )
-
-
-@dataclass(frozen=True)
-class PixArtOptions(DiTOptions):
-    """As `DiTOptions`, with the block that makes a DiT a PixArt."""
-
-    block: str = "pixart"
-
-
-# PixArt-alpha at 256 px: T5's features of 120 tokens. The second is told labels, as the one that others compare with.
-_PIXART_XL = dict(zip(("depth", "hidden_size", "num_heads", "patch_size"), (*SIZES["XL"], 2), strict=True))
-PIXART = replace(
-    FAMILY,
-    name="PixArt",
-    presets={
-        "PixArt-XL/2": {**_PIXART_XL, "caption_tokens": 120, "caption_channels": 4096},
-        "PixArt-class-XL/2": _PIXART_XL,
-    },
-    options=PixArtOptions,
-)

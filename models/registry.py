@@ -77,7 +77,7 @@ class Family:
 FAMILIES = Seam(
     noun="model",
     key="model.name",
-    builtin={"DiT": "models.dit:FAMILY", "PixArt": "models.dit:PIXART"},
+    builtin={"DiT": "models.dit:FAMILY", "PixArt": "models.pixart.config:FAMILY"},
     contract=tuple(field.name for field in fields(Family)),
 )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from models.captions import OPERATORS, CaptionEmbedder, CaptionTokens
+from models.pixart.captions import OPERATORS, CaptionEmbedder, CaptionTokens
 from models.conditions import Captions, Condition
 from models.designs import PAPER_LAYERS, Layers
 from models.layers import (

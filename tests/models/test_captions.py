@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models import BLOCKS, create_model, designs, load_pretrained
 from models.blocks import AdaLNBlock, AdaLNFinalLayer
-from models.captions import CaptionEmbedder
+from models.pixart.captions import CaptionEmbedder
 from models.conditions import Captions, drop, joined, rows
 from models.designs import BlockDesign
 from models.registry import configure

@@ -14,7 +14,7 @@ from models import create_model, load_pretrained
 from models.conditions import Captions
 from models.designs import Layers, Windows
 from models.layers import DropPath, position_table, rotation_table
-from models.pixart import PixArtBlock, WindowAttention
+from models.pixart.block import PixArtBlock, WindowAttention
 from models.registry import configure
 from models.transformer import DiT
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.blocks import AdaLNSingleBlock, CrossAttention, SharedModulation, head_norms, modulate
-from models.captions import CaptionTokens
+from models.pixart.captions import CaptionTokens
 from models.designs import PAPER_LAYERS, Layers, Windows
 from models.layers import DropPath
 
