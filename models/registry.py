@@ -68,7 +68,7 @@ class Family:
 FAMILIES = Seam(
     noun="model",
     key="model.name",
-    builtin={"DiT": "models.dit:FAMILY"},
+    builtin={"DiT": "models.dit:FAMILY", "JiT": "models.jit:FAMILY", "U-ViT": "models.uvit:FAMILY"},
     contract=tuple(field.name for field in fields(Family)),
 )
 
