@@ -6,8 +6,9 @@ PixArt (arXiv 2310.00426) is the same network with another design, and captions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from models.designs import DESIGNS, BlockDesign, Layers, Mlp, Norm, Windows
 from models.dit_cost import count, mlp_width
@@ -193,12 +194,19 @@ class DiTConfig:
     def block_id(self) -> str:
         """The block design and what of the layers is not default, as one text: "adaln-zero qk_norm norm=rms"."""
         options = {f.name: getattr(self, f.name) for f in fields(self) if f.name in LAYER_OPTIONS}
-        changed = {name: value for name, value in options.items() if value != getattr(type(self), name)}
+        changed = {name: value for name, value in options.items() if value != self.usual(name)}
         said = (name if value is True else f"{name}={value}" for name, value in changed.items())
         return " ".join([self.block, *said])
 
+    def usual(self, option: str) -> Any:
+        """What one of `LAYER_OPTIONS` is in a network of these sizes where nobody says otherwise."""
+        return getattr(type(self), option)
 
-def resolve(preset: dict[str, Any], options: DiTOptions) -> DiTConfig:
+
+Config = TypeVar("Config", bound=DiTConfig)
+
+
+def resolve(preset: dict[str, Any], options: DiTOptions, family: str = "DiT") -> DiTConfig:
     """The numbers that define a network, from a preset's and what overrides it.
 
     Raises:
@@ -212,10 +220,20 @@ def resolve(preset: dict[str, Any], options: DiTOptions) -> DiTConfig:
             raise ValueError(f"image_size: {image_size} is not a multiple of {VAE_DOWNSAMPLING} (the autoencoder)")
         shape["input_size"] = image_size // VAE_DOWNSAMPLING
     shape.update(given)
-    missing = [key for key in ("depth", "hidden_size", "num_heads", "patch_size") if key not in shape]
+    check_given(family, shape)
+    return checked(DiTConfig(**shape))
+
+
+def check_given(family: str, shape: Mapping[str, Any], also: tuple[str, ...] = ()) -> None:
+    """Refuse a network of a family whose sizes nobody says, neither a preset nor options."""
+    needed = ("depth", "hidden_size", "num_heads", "patch_size", *also)
+    missing = [key for key in needed if shape.get(key) is None]
     if missing:
-        raise ValueError(f"model 'DiT' has no preset sizes: give {', '.join(missing)}")
-    config = DiTConfig(**shape)
+        raise ValueError(f"model {family!r} has no preset sizes: give {', '.join(missing)}")
+
+
+def checked(config: Config) -> Config:
+    """A configuration as it is, if its block design exists and its sizes fit together; errors as `resolve`."""
     _check_block(config)
     _check_sizes(config)
     return config

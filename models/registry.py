@@ -77,7 +77,12 @@ class Family:
 FAMILIES = Seam(
     noun="model",
     key="model.name",
-    builtin={"DiT": "models.dit:FAMILY", "PixArt": "models.pixart.config:FAMILY"},
+    builtin={
+        "DiT": "models.dit:FAMILY",
+        "PixArt": "models.pixart.config:FAMILY",
+        "JiT": "models.jit:FAMILY",
+        "U-ViT": "models.uvit:FAMILY",
+    },
     contract=tuple(field.name for field in fields(Family)),
 )
 
