@@ -2,7 +2,8 @@
 
 Shapes: x (N, T, D) tokens; t and y (N, D), the embedded timestep and label, or y `CaptionTokens` of a design that takes
 captions as tokens; rotation (T, 2 D / heads), sines and cosines of the tokens' positions (`layers.rotation_table`).
-Which condition, block and final layer make a design, and what it costs, is in `designs.py`; PixArt's is in `pixart/block.py`.
+Which condition, block and final layer make a design, and what it costs, is in `designs.py`; PixArt's block is in
+`pixart/block.py`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from timm.layers.attention import AttentionRope
 from timm.layers.mlp import GluMlp, Mlp, SwiGLUPacked
 from torch import Tensor, nn
 
-from models.pixart.captions import CaptionTokens
 from models.designs import PAPER_LAYERS, Layers
 from models.layers import RMSNorm
+from models.pixart.captions import CaptionTokens
 
 EPS = 1e-6
 NORMS = {"layer": nn.LayerNorm, "rms": RMSNorm}

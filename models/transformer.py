@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from models.pixart.captions import OPERATORS, CaptionEmbedder, CaptionTokens
 from models.conditions import Captions, Condition
 from models.designs import PAPER_LAYERS, Layers
 from models.layers import (
@@ -21,6 +20,7 @@ from models.layers import (
     position_table,
     rotation_table,
 )
+from models.pixart.captions import OPERATORS, CaptionEmbedder, CaptionTokens
 
 if TYPE_CHECKING:
     from models.dit import DiTConfig

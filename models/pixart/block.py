@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.blocks import AdaLNSingleBlock, CrossAttention, SharedModulation, head_norms, modulate
-from models.pixart.captions import CaptionTokens
 from models.designs import PAPER_LAYERS, Layers, Windows
 from models.layers import DropPath
+from models.pixart.captions import CaptionTokens
 
 
 class PixArtCondition(SharedModulation):

@@ -1,6 +1,6 @@
 """The PixArt family (Chen et al. 2023, arXiv 2310.00426): a DiT with another block design, and captions. No torch here.
 
-A network by its options alone is told labels, as every DiT is; its captions are `caption_tokens` and `caption_channels`.
+A network of this family by its sizes is told labels, unless `caption_tokens` and `caption_channels` are given.
 """
 
 from __future__ import annotations
