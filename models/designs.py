@@ -91,8 +91,8 @@ class BlockDesign:
             modules can follow. Where one of them but "positions" is given, block and final layer get `Layers` as a
             last argument; with rotary positions, `block.forward` gets the rotation, (T, 2 D / num_heads), as a third.
         captions: what y is where a model is told captions instead of labels: "pooled", the mean of their embedded
-            tokens, (N, D); "tokens", these tokens and their mask, `models.pixart.captions.CaptionTokens`, and then block
-            and final layer get `Layers` too; None: the design takes no captions.
+            tokens, (N, D); "tokens", these tokens and their mask (`models.pixart.captions.CaptionTokens`), and then
+            block and final layer get `Layers` too; None: the design takes no captions.
 
     A module is a class, or the dotted path of one. Its `initialize(std)`, if it has one, is called after all linear
     maps were initialised with Xavier; `std` is that of the timestep MLP.

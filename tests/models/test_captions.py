@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from models import BLOCKS, create_model, designs, load_pretrained
 from models.blocks import AdaLNBlock, AdaLNFinalLayer
-from models.pixart.captions import CaptionEmbedder
 from models.conditions import Captions, drop, joined, rows
 from models.designs import BlockDesign
+from models.pixart.captions import CaptionEmbedder
 from models.registry import configure
 from models.transformer import DiT
 

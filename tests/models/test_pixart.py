@@ -110,6 +110,14 @@ def test_with_labels_it_is_adaln_single() -> None:
     assert torch.equal(own(*given), shared(*given))
 
 
+def test_a_file_of_its_weights_for_labels_is_read_as_adaln_single(tmp_path: Any) -> None:
+    model, given = small().float(), inputs()
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    loaded = load_pretrained(tmp_path / "weights.safetensors", num_heads=HEADS)
+    assert loaded.arch.block == "adaln-single"
+    assert torch.equal(loaded(given[0].float(), *given[1:]), model(given[0].float(), *given[1:]))
+
+
 def test_blocks_start_as_if_there_were_no_captions() -> None:
     model = create_model("DiT", block="pixart", **SIZES, **CAPTIONS).double()
     with_text = model.blocks[0]
