@@ -121,8 +121,8 @@ def _loaded(module: Any) -> Any:
 
 
 def _of_blocks(condition: str, block: str, final_layer: str, cost: DesignCost, **more: Any) -> BlockDesign:
-    names = (f"models.blocks:{name}" for name in (condition, block, final_layer))
-    return BlockDesign(*names, cost=cost, takes=("norm", "mlp", "qk_norm", "positions"), **more)
+    condition, block, final_layer = (f"models.blocks:{name}" for name in (condition, block, final_layer))
+    return BlockDesign(condition, block, final_layer, cost=cost, takes=("norm", "mlp", "qk_norm", "positions"), **more)
 
 
 ADALN_ZERO = _of_blocks("SumCondition", "AdaLNZeroBlock", "AdaLNFinalLayer", DesignCost(in_block=6, in_final=2))

@@ -309,7 +309,7 @@ def _check_captions(config: DiTConfig) -> None:
     tokens, channels = config.caption_tokens, config.caption_channels
     if bool(tokens) != bool(channels):
         given, other = ("caption_tokens", "caption_channels") if tokens else ("caption_channels", "caption_tokens")
-        raise ValueError(f"{given}: {tokens or channels}, but {other} is 0; accepted: both, or 0 for labels")
+        raise ValueError(f"{given}: {tokens or channels}, but {other} is 0; accepted: both, or both 0 for labels")
     if tokens and config.class_tokens:
         raise ValueError(f"class_tokens: {config.class_tokens}, but the network is told captions; accepted: 0")
 

@@ -112,6 +112,7 @@ class DiT(nn.Module):
         rotation = self._rotation(tokens)
         for i, block in enumerate(self.blocks):
             if self.arch.class_tokens and i == self.arch.class_tokens_start:
+                assert isinstance(label, Tensor)  # with captions they are refused
                 tokens = torch.cat([tokens, label.unsqueeze(1) + self.class_positions], dim=1)
                 rotation = self._rotation(tokens)
             tokens = block(tokens, for_blocks, *rotation)

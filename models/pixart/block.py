@@ -5,6 +5,8 @@ Shapes as in `blocks.py`. With labels instead of captions it is adaLN-single, as
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ from models.pixart.captions import CaptionTokens
 class PixArtCondition(SharedModulation):
     """The six vectors of every block, (N, 6D), from the timestep alone where there are captions, beside these."""
 
-    def forward(self, t: Tensor, y: Tensor | CaptionTokens) -> tuple[Tensor | tuple[Tensor, CaptionTokens], Tensor]:
+    def forward(self, t: Tensor, y: Tensor | CaptionTokens) -> tuple[Any, Tensor]:
         if isinstance(y, CaptionTokens):
             return (self.t_block(t), y), t
         return super().forward(t, y)

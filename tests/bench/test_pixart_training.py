@@ -57,6 +57,7 @@ def test_ranks_drop_what_one_alone_does_and_what_else_is_drawn_stays() -> None:
             objective, dataset, wanted.train, 3, Parallel(ranks=ranks), network_draws=network_draws
         )  # fmt: skip
         x0, labels, rest = batches(5)
+        assert isinstance(labels, Tensor)
         return {"x0": x0, "labels": labels, **rest}
 
     alone, without = drawn(Ranks(), 4), drawn(Ranks(), 0)

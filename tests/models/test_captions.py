@@ -131,6 +131,7 @@ def test_adaptive_norms_get_the_mean_of_the_embedded_tokens_for_the_label(block:
 def test_sequences_get_every_token_of_a_caption_for_the_label(block: str) -> None:
     """A caption of one token, embedded as a label is, is that label."""
     model, (x, t, captions) = small(block, caption_tokens=1), inputs()
+    assert isinstance(model.y_embedder, CaptionEmbedder)
     captions = captions._replace(embeddings=captions.embeddings[:, :1], mask=MASK[:, :1] | True)
     labels = create_model("DiT", block=block, **SIZES).double()
     state = {name: value for name, value in model.state_dict().items() if not name.startswith("y_embedder.")}

@@ -232,8 +232,8 @@ def test_a_branch_keeps_its_mean_without_draws_too() -> None:
 
 def test_rates_rise_linearly_and_draws_decide_what_is_dropped() -> None:
     model, (x, t, y) = small(drop_path=0.6), inputs()
-    rates = [block.drop_mlp.rate for block in model.blocks]
-    assert rates == pytest.approx([0, 0.2, 0.4, 0.6])
+    rates = [module.rate for module in model.modules() if isinstance(module, DropPath)]
+    assert rates == pytest.approx([0, 0, 0.2, 0.2, 0.4, 0.4, 0.6, 0.6])
     assert model.training_draws == 8
     draws = torch.rand(3, 8)
     model.train().use_draws(draws)
