@@ -250,7 +250,9 @@ class Trainer:
         self._sums += measured if left_out is None else torch.where(left_out, 0, measured)
         self.step += 1
 
-    def _accumulate(self, x0: Tensor, condition: conditions.Condition, drawn: dict[str, Tensor], is_last: bool) -> Tensor:
+    def _accumulate(
+        self, x0: Tensor, condition: conditions.Condition, drawn: dict[str, Tensor], is_last: bool
+    ) -> Tensor:
         """Add the gradient of one piece of the batch; return its part of the means of the objective's columns."""
         with self._parallel.accumulating(self._network, is_last):
             with self._parallel.autocast():
