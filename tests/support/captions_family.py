@@ -54,7 +54,7 @@ class Config:
 
 
 class Network(nn.Module):
-    operators: ClassVar = {"aten::sum": None}
+    operators: ClassVar = {"aten::sum": None, "aten::__or__": None}
 
     def __init__(self, config: Config) -> None:
         super().__init__()
