@@ -150,7 +150,7 @@ def sample(
             given = f"--decoder {decode.id}: is for other latents"
             raise InputError(f"{given} ({decode.latent_channels} channels); {weights} makes {channels} channels")
         decode, normalized = of_normalized(decode, source.normalization)
-        bank, of_captions = _captions(source, weights, captions, labels)
+        bank, of_captions = captions_for(source, weights, captions, labels)
         made_from = {
             **source.identity,
             "seed": seed,
@@ -220,7 +220,7 @@ def _checked(
     return f"step {its_step}", lambda: load_guide(by, source.diffusion, offline, ema).model
 
 
-def _captions(
+def captions_for(
     source: Weights, weights: str, given: Path | None, labels: Labels
 ) -> tuple[CaptionBank | None, dict[str, Any]]:
     """Captions for weights that are told them, and what is said of these beside the samples."""

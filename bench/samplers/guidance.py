@@ -1,4 +1,4 @@
-"""A condition and guidance, bound to a network: classifier-free, by another network, and in an interval of times alone."""
+"""Condition and guidance, bound to a network: classifier-free, by another network, in an interval of times alone."""
 
 from __future__ import annotations
 

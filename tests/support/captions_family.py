@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from recipes import content
@@ -54,7 +54,7 @@ class Config:
 
 
 class Network(nn.Module):
-    operators = {"aten::sum": None, "aten::bitwise_or": None, "aten::__or__": None}
+    operators: ClassVar = {"aten::sum": None, "aten::__or__": None}
 
     def __init__(self, config: Config) -> None:
         super().__init__()

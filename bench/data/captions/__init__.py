@@ -1,12 +1,12 @@
 """Captions of images: embeddings by a text encoder, and masks that say where there is a token.
 
-In memory (`arrays.py`), or in shards beside latents (`index.py`, written by `encode.py`, read by `stored.py`). Importing
-this package imports no torch.
+In memory (`arrays.py`), or in shards beside latents (`index.py`), written by `encode.py` and read by `stored.py`.
+Importing this package imports no torch.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +30,13 @@ class CaptionBank(Protocol):
     def take(self, indices: Tensor, device: torch.device) -> Captions:
         """Those of `indices` (N,) int64 on a device, float32, none of them dropped."""
         ...
+
+
+class Asked(NamedTuple):
+    """Captions beside latents as a recipe names them: a text encoder, and (S, D)."""
+
+    text_encoder: str
+    shape: tuple[int, int]
 
 
 def told(shape: tuple[int, int] | None) -> str:

@@ -94,16 +94,20 @@ def read_captions(path: Path, shape: tuple[int, int]) -> CaptionArrays:
         InputError: it is no such file, or not of captions of `shape`.
     """
     import zipfile
+    import zlib
 
     import numpy as np
 
+    from bench.data.moments import NO_NPY
+
     try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in NAMES if name in file} if hasattr(file, "files") else None
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise InputError(f"{path}: one array; accepted: {ACCEPTED}")
+        with loaded:
+            found = {name: loaded[name] for name in NAMES if name in loaded}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; accepted: {ACCEPTED}") from None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, MemoryError) as error:
+    except (*NO_NPY, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise InputError(f"{path}: cannot be read ({error}); accepted: {ACCEPTED}") from None
-    if found is None:
-        raise InputError(f"{path}: one array; accepted: {ACCEPTED}")
     return CaptionArrays(shown(path.stem), found.get("embeddings"), found.get("mask"), shape, str(path))

@@ -11,7 +11,6 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from bench.data import DatasetFacts
-from bench.data.captions.arrays import CaptionArrays
 from bench.data.digits import Digits, DigitsPart
 from models.parts import NoOptions
 
