@@ -40,7 +40,7 @@ class VideoDiTOptions:
         input_size: latent pixels a side, padded likewise.
         patch_frames, patch_size: frames, and latent pixels a side, of a patch: (t, s, s).
         no_temporal_pos_emb: leave out the table of positions in time.
-        caption_tokens, caption_size: tokens of a caption, and features of each.
+        caption_tokens, caption_channels: tokens of a caption, and features of each.
         gradient_checkpointing: compute a block's activations again on the way back instead of keeping them: less
             memory, the same result bit for bit.
     """
@@ -61,7 +61,7 @@ class VideoDiTOptions:
     mlp_ratio: float | None = None
     no_temporal_pos_emb: bool | None = None
     caption_tokens: int | None = None
-    caption_size: int | None = None
+    caption_channels: int | None = None
     gradient_checkpointing: bool | None = None
 
 
@@ -86,7 +86,7 @@ class VideoDiTConfig:
     frequency_embedding_size: int = 256
     no_temporal_pos_emb: bool = False
     caption_tokens: int | None = None
-    caption_size: int | None = None
+    caption_channels: int | None = None
     gradient_checkpointing: bool = field(default=False, metadata={"result": False})
 
     @property
@@ -119,7 +119,7 @@ class VideoDiTConfig:
         if self.conditioning == "label":
             return None
         tokens, size = CAPTIONS[self.conditioning]
-        return self.caption_tokens or tokens, self.caption_size or size
+        return self.caption_tokens or tokens, self.caption_channels or size
 
     @property
     def attends_to_time(self) -> bool:
@@ -179,7 +179,7 @@ def _check(config: VideoDiTConfig) -> None:
         raise ValueError(f"hidden_size: {config.hidden_size} is not a multiple of 4 (two sine-cosine axes)")
     if not int(config.hidden_size * config.mlp_ratio):
         raise ValueError(f"mlp_ratio: {config.mlp_ratio} of hidden_size {config.hidden_size} leaves no hidden features")
-    for name in ("caption_tokens", "caption_size"):
+    for name in ("caption_tokens", "caption_channels"):
         if config.conditioning == "label" and getattr(config, name) is not None:
             raise ValueError(f"{name}: {getattr(config, name)}, but conditioning is label; accepted: pooled, captions")
     if config.conditioning == "pooled" and config.caption_tokens not in (None, 1):
