@@ -103,5 +103,14 @@ def test_the_unets_count_is_torchs_and_its_norms() -> None:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(x, one, one)
     found = counted("UNet3D", network.arch).cost
+    assert found == cost_of("UNet3D", network.arch)
     assert found.parameters == sum(p.numel() for p in network.parameters())
     assert found.macs == counter.get_total_flops() // 2 + norms
+
+
+@pytest.mark.parametrize(
+    "others", [{"layers": 2, "levels": 3}, {"levels": 1, "attention_size": 1, "learn_sigma": False}, {"input_size": 4}]
+)
+def test_the_closed_form_of_the_unet_is_what_the_operators_count(others: dict[str, Any]) -> None:
+    arch = configure("UNet3D", **{**UNET, **others})
+    assert cost_of("UNet3D", arch) == counted("UNet3D", arch).cost
