@@ -85,8 +85,10 @@ class UNet3DConfig:
 
     @property
     def num_tokens(self) -> int:
-        """Places of a clip at the finest level."""
-        return self.frames * self.input_size**2
+        """Places of a clip at the finest level that has attention, else at the coarsest."""
+        sides = [self.input_size // 2**level for level in range(self.levels)]
+        attending = [side for level, side in enumerate(sides) if self.has_attention(level)]
+        return self.frames * max(attending, default=sides[-1]) ** 2
 
     @property
     def depth(self) -> int:
