@@ -21,7 +21,8 @@ class Picture:
 
     name: of its files; data: what is plotted, a table or named arrays; short: the conditions in a line; caption: all
     of them, a paragraph a line; keys: the names with hashes that the scores were made with, a paragraph a line;
-    left_out: one line for each source without data for it ("published: ..."); title: what it shows.
+    left_out: one line for each source without data for it ("published: ..."); title: what it shows; animation: figures
+    of one size that are shown one after the other, where something moves.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Picture:
     keys: str = ""
     left_out: Sequence[str] = ()
     title: str = ""
+    animation: Sequence[Figure] = ()
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
-"""A picture as files: PNG, PDF, what is plotted, and its caption as text and for LaTeX."""
+"""A picture as files: PNG, PDF, what is plotted, its caption as text and for LaTeX; and a GIF of what moves."""
 
 from __future__ import annotations
 
 import io
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ Caption = Literal["none", "short", "full"]
 DPI = 200
 SMALL_PRINT = 7.0  # points
 LINE = 1.3 * SMALL_PRINT / 72  # inches from one line to the next
+FRAME_MS = 150  # of an animation
 GAP = 0.08  # inches between the panels and the small print
 # Without dates: the same figure is the same bytes.
 METADATA: dict[Literal["png", "pdf"], dict[str, Any]] = {
@@ -28,7 +30,9 @@ METADATA: dict[Literal["png", "pdf"], dict[str, Any]] = {
 
 
 def write_picture(picture: Picture, out: Path, caption: Caption = "short") -> list[Path]:
-    """Write NAME.png, .pdf, .csv (or .npz), .txt and .tex into the folder `out`, and return their paths.
+    """Write NAME.png, .pdf, .csv (or .npz), .txt and .tex, and .gif of an animation, into the folder `out`.
+
+    Returns their paths.
 
     caption: what stands under the panels, in the picture itself: nothing, the conditions in a line, or all of them. The
     whole caption is in NAME.txt, there with the keys of the scores too, and in NAME.tex, which includes NAME.pdf.
@@ -43,6 +47,9 @@ def write_picture(picture: Picture, out: Path, caption: Caption = "short") -> li
     text = "\n\n".join(part for part in (picture.title, picture.caption, picture.keys) if part)
     paths.append(write_whole(out / f"{picture.name}.txt", f"{text}\n".encode()))
     paths.append(write_whole(out / f"{picture.name}.tex", latex_figure(picture, f"{picture.name}.pdf").encode()))
+    if picture.animation:
+        frames = [rendered(replace(picture, figure=figure), "png", under) for figure in picture.animation]
+        paths.append(write_whole(out / f"{picture.name}.gif", animated(frames)))
     return paths
 
 
@@ -85,6 +92,26 @@ def rendered(picture: Picture, kind: Literal["png", "pdf"], under: str = "") -> 
             figure.savefig(buffer, format=kind, dpi=DPI, metadata=METADATA[kind], bbox_inches=whole)
         finally:
             text.remove()
+    return buffer.getvalue()
+
+
+def animated(pngs: Sequence[bytes]) -> bytes:
+    """PNG pictures of one size as a GIF that repeats: greys as they are, colours by the 256 nearest to all of them."""
+    from PIL import Image
+
+    frames = [Image.open(io.BytesIO(png)).convert("RGB") for png in pngs]
+    greys = [frame.convert("L") for frame in frames]
+    if all(grey.convert("RGB").tobytes() == frame.tobytes() for grey, frame in zip(greys, frames, strict=True)):
+        frames = greys
+    else:
+        width, height = frames[0].size
+        whole = Image.new("RGB", (width, height * len(frames)))
+        for index, frame in enumerate(frames):
+            whole.paste(frame, (0, index * height))
+        palette = whole.quantize(256)
+        frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0)
     return buffer.getvalue()
 
 

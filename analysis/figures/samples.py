@@ -1,9 +1,12 @@
-"""Samples of all models from the same noise and classes, and of some over training (DiT paper, Fig. 7)."""
+"""Samples of all models from the same noise and classes, and of some over training (DiT paper, Fig. 7).
+
+Of clips the frames of the first ones stand side by side, as on a film, and all of them move in an animation.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,13 +29,15 @@ MOST_OVER_TRAINING = 3
 SMALL = 16  # pixels: rows of images no larger stand side by side in two columns
 SHARP = 3  # times as large, and more: each of an image's pixels is seen, as a square
 LONGEST_LABEL = 16  # characters
+CLIPS = 5  # dimensions of an array of clips
+FILM = 0.78  # of the width, what is left for frames and not for labels and gaps
 # Pixels of the written picture.
 CHARACTER, PAD, LINE, BETWEEN = 12, 6, 28, 40
 
 
 @dataclass(frozen=True)
 class _Row:
-    """Images (N, C, H, W), what stands left of them and their score."""
+    """Images (N, C, H, W), or clips (N, C, T, H, W), what stands left of them and their score."""
 
     label: str
     score: str
@@ -50,7 +55,7 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
 
     A row of classes for each model at its last evaluated step, by compute, and then for some of them over training;
     of the smallest seed, each with its Fréchet distance. Real images stand above, where the tables have them. The .npz
-    maps a label ("S/4"), a label and a step ("S/4@150"), and "real" to (10, C, H, W) uint8.
+    maps a label ("S/4"), a label and a step ("S/4@150"), and "real" to (10, C, H, W) uint8, or clips (10, C, T, H, W).
 
     Raises:
         NothingToDraw: no samples yet, or runs that differ in more than size, patch size and seed.
@@ -75,19 +80,61 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     balanced = set(last["labels"]) == {"balanced"}
     names = [str(index % classes) for index in range(len(tables.samples[last["run"].iloc[0]]))] if balanced else []
     score = axis_name([final]).split(" (")[0].removesuffix(" ↓")
+    first = tables.samples[last["run"].iloc[0]]
+    views = _of_clips(first, width) if first.ndim == CLIPS else [_View()]
     with style.look():
-        figure = _sheet(sections, real, names, width)
+        figure, *animation = [_sheet(*view.of(sections, real, names), width, view.most_columns) for view in views]
+    film = ". Frames from left to right; sample_grid.gif shows them moving" if animation else ""
     same = f"Every row from the same noise{' and classes' if balanced else ', with labels drawn at random'}"
     beside = f"At the right, the {score}"
     return Picture(
         "sample_grid",
         figure,
         data,
-        f"{same}. {beside}. {in_short([final])}",
-        f"{same}, of seed {last['seed'].iloc[0]}. {beside} of all samples of the run. {protocol(final)}",
+        f"{same}{film}. {beside}. {in_short([final])}",
+        f"{same}, of seed {last['seed'].iloc[0]}{film}. {beside} of all samples of the run. {protocol(final)}",
         keys([final]),
         left_out,
+        animation=animation,
     )
+
+
+@dataclass(frozen=True)
+class _View:
+    """What of clips is seen in a picture: frame `frame` of each, or all frames of the first `films`; of images all."""
+
+    films: int = 0
+    frame: int | None = None
+
+    @property
+    def most_columns(self) -> int:
+        return 1 if self.films else 2
+
+    def of(
+        self, sections: list[_Section], real: np.ndarray | None, names: list[str]
+    ) -> tuple[list[_Section], np.ndarray | None, list[str]]:
+        """Sections, real images and the names of the columns as this view has them."""
+        frames = sections[0].rows[0].images.shape[2]
+        seen = [
+            replace(section, rows=tuple(replace(row, images=self._images(row.images)) for row in section.rows))
+            for section in sections
+        ]
+        if self.films:
+            names = [name for each in names[: self.films] for name in (each, *[""] * (frames - 1))]
+        return seen, None if real is None else self._images(real), names
+
+    def _images(self, samples: np.ndarray) -> np.ndarray:
+        if self.films:
+            return np.moveaxis(samples[: self.films], 2, 1).reshape(-1, samples.shape[1], *samples.shape[3:])
+        return samples if self.frame is None else samples[:, :, self.frame]
+
+
+def _of_clips(clips: np.ndarray, width: style.Width) -> list[_View]:
+    """As many films as are still sharp side by side, one at least; and each frame of all clips."""
+    number, _, frames, _, side = clips.shape
+    room = FILM * style.WIDTHS[width] * DPI
+    films = max(1, min(number, int(room // (frames * SHARP * side))))
+    return [_View(films=films), *(_View(frame=frame) for frame in range(frames))]
 
 
 def _with_samples(source: Source) -> Scores:
@@ -156,9 +203,11 @@ def _real(scores: Scores, data: Mapping[str, np.ndarray]) -> tuple[np.ndarray | 
     return (real[: shape[0]], classes) if real is not None and real.shape[1:] == shape[1:] else (None, classes)
 
 
-def _sheet(sections: list[_Section], real: np.ndarray | None, names: list[str], width: style.Width) -> Figure:
+def _sheet(
+    sections: list[_Section], real: np.ndarray | None, names: list[str], width: style.Width, most_columns: int
+) -> Figure:
     number, _, height, side = sections[0].rows[0].images.shape
-    columns = 2 if width == "two" and max(height, side) <= SMALL else 1
+    columns = most_columns if width == "two" and max(height, side) <= SMALL else 1
     flowing = _in_columns(sections, columns)
     whole = round(style.WIDTHS[width] * DPI)
     column = (whole - BETWEEN * (columns - 1)) // columns

@@ -1,15 +1,21 @@
-"""Samples of every model from the same noise and labels, each a small image of its own."""
+"""Samples of every model from the same noise and labels, each a small image of its own; clips move."""
 
 from __future__ import annotations
 
 import base64
 import io
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.drawing.write import FRAME_MS
+from analysis.figures.samples import CLIPS
 from analysis.report.study import Study
 from analysis.report.tables import number
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 LARGEST = 96  # pixels a side; larger samples are shown smaller, so that a page stays one that can be sent
 
@@ -35,7 +41,7 @@ def strips(study: Study) -> tuple[list[Strip], str]:
     for row in runs.to_dict("records"):
         samples = study.tables.samples[row["run"]]
         said = _score(study, row["run"])
-        alt = f"{len(samples)} samples of {row['label']}"
+        alt = f"{len(samples)} {'moving ' if samples.ndim == CLIPS else ''}samples of {row['label']}"
         found.append(Strip(row["label"], said, alt, *_image(samples)))
     if not found:
         return [], "No run has samples in the tables."
@@ -53,7 +59,20 @@ def _score(study: Study, run: str) -> str:
 
 
 def _image(samples: np.ndarray) -> tuple[str, int, int]:
-    """(N, C, H, W) uint8 side by side, a gap between them: a data: URL, its width and height."""
+    """(N, C, H, W) uint8 side by side, or clips (N, C, T, H, W), a gap between them: a data: URL, its width and height."""
+    is_clip = samples.ndim == CLIPS
+    frames = [_strip(images) for images in (np.moveaxis(samples, 2, 0) if is_clip else [samples])]
+    moving: dict[str, Any] = {}
+    if is_clip:
+        moving = {"save_all": True, "append_images": frames[1:], "duration": FRAME_MS, "loop": 0}
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "WEBP", lossless=samples.shape[-2] <= LARGEST, quality=80, **moving)
+    width, height = frames[0].size
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}", width, height
+
+
+def _strip(samples: np.ndarray) -> Image.Image:
+    """(N, C, H, W) uint8 side by side, a gap between them."""
     from PIL import Image
 
     count, channels, height, width = samples.shape
@@ -67,6 +86,4 @@ def _image(samples: np.ndarray) -> tuple[str, int, int]:
     image = Image.fromarray(strip if channels == 3 else strip[..., [0, -1]], "RGBA" if channels == 3 else "LA")
     if height > LARGEST:
         image = image.resize((image.width * LARGEST // height, LARGEST), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", lossless=height <= LARGEST, quality=80)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}", image.width, image.height
+    return image

@@ -16,12 +16,14 @@ from analysis.results.files import npz_bytes
 from analysis.results.npz import read_npz
 
 EARLIER = re.compile(r"(.+)@(\d+)", re.ASCII | re.DOTALL)
+DIMENSIONS = (4, 5)  # of an array of images, of clips
+ACCEPTED = "(N, C, H, W) of uint8, or clips (N, C, T, H, W)"
 REAL = re.compile(r"real ([1-9]\d*) (.+)", re.ASCII | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class SampleFile:
-    """Images (10, C, H, W) uint8.
+    """Images (10, C, H, W) uint8, or clips (10, C, T, H, W).
 
     last: run id -> at its last evaluated step; earlier: run id -> step -> before it; real: data -> real images, and
     the number of classes. Its arrays are called RUN, RUN@STEP, and "real CLASSES DATA".
@@ -61,9 +63,9 @@ def read_samples(path: Path) -> tuple[SampleFile, str | None]:
     earlier: dict[str, dict[int, np.ndarray]] = {}
     real: dict[str, tuple[np.ndarray, int]] = {}
     for name, images in arrays.items():
-        if images.ndim != 4 or images.dtype != np.uint8:
+        if images.ndim not in DIMENSIONS or images.dtype != np.uint8:
             found = f"shape {images.shape} of {images.dtype}"
-            raise ResultsError(f"{path}: samples of {name}: {found}; accepted: (N, C, H, W) of uint8")
+            raise ResultsError(f"{path}: samples of {name}: {found}; accepted: {ACCEPTED}")
         if found := REAL.fullmatch(name):
             real[found[2]] = images, int(found[1])
         elif found := EARLIER.fullmatch(name):

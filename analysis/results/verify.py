@@ -19,6 +19,7 @@ from analysis.errors import ResultsError
 from analysis.laws.compute import training_gmacs
 from analysis.results.npz import read_npz
 from analysis.results.published import compared
+from analysis.results.sample_file import ACCEPTED, DIMENSIONS
 from analysis.results.tables import RUN_COLUMNS, Tables, correlations, evaluation_keys, load
 
 # What was compared, and the mismatches.
@@ -240,8 +241,8 @@ def _samples(folder: Path, tables: Tables) -> Check:
     known = set(tables.runs["run"])
     problems = [f"{path}: run {run} is not in {folder / 'runs.parquet'}" for run in sorted({*tables.samples} - known)]
     for run, images in tables.samples.items():
-        if images.dtype != np.uint8 or images.ndim != 4:
-            problems.append(f"{path}: run {run}: {images.dtype} of shape {images.shape}; accepted: uint8 (N, C, H, W)")
+        if images.dtype != np.uint8 or images.ndim not in DIMENSIONS:
+            problems.append(f"{path}: run {run}: {images.dtype} of shape {images.shape}; accepted: {ACCEPTED}")
     return f"{path}: samples of {len(tables.samples)} runs", _limited(problems)
 
 

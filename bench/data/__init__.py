@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from bench.data.captions import told
 from bench.errors import InputError
 from models.parts import NoOptions, Seam
 
@@ -20,24 +21,29 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from bench.data.captions import CaptionBank
     from bench.data.pixels import PixelExamples
     from bench.score.reference import Reference
+    from models.conditions import Condition
 
 
 class DatasetFacts(NamedTuple):
     """What recipes and plans are checked against.
 
-    `shape` is (C, *spatial) as the model sees it, `image_shape` (C, H, W) of a sample as it is stored; `latents` need
-    an autoencoder between the two, and a reference that the recipe names; `normalized`: the model sees them per
-    channel less the data set's mean and divided by its standard deviation (`bench.data.normalization`).
+    `shape` is (C, *spatial) as the model sees it, `image_shape` (C, H, W) of a sample as it is stored, of a clip
+    (C, T, H, W); `latents` need an autoencoder between the two, and a reference that the recipe names; `normalized`:
+    the model sees them per channel less the data set's mean and divided by its standard deviation
+    (`bench.data.normalization`).
+    `caption_shape`: (S, D) of its captions, tokens and features of each, which a model is told instead of labels.
     """
 
     length: int
     shape: tuple[int, ...]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     num_classes: int
     latents: bool = False
     normalized: bool = False
+    caption_shape: tuple[int, int] | None = None
 
 
 class Dataset(Protocol):
@@ -47,8 +53,9 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """x (N, C, *spatial) float32 and labels (N,) int64 on the data set's device, for `indices[share]`.
+    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Condition]:
+        """x (N, C, *spatial) float32 and labels (N,) int64, or captions, on the data set's device, for
+        `indices[share]`.
 
         Args:
             indices: of the whole batch, (B,) int64 on the CPU.
@@ -88,8 +95,17 @@ class DataPart(Protocol):
         ...
 
 
+class CaptionedPart(DataPart, Protocol):
+    """A data set whose facts have a `caption_shape`."""
+
+    def caption_bank(self, name: str, options: Any) -> CaptionBank:
+        """Its captions, which samples are made of; raises InputError where they are not there, or damaged."""
+        ...
+
+
 class PixelDataset:
-    """A data set of images in memory: `facts` and `images` are all that one of your own has to say."""
+    """A data set of images, or clips, in memory: `facts` and `images` are all that one of your own has to say, and
+    `captions` if its facts have a `caption_shape`."""
 
     options: type = NoOptions
 
@@ -98,7 +114,11 @@ class PixelDataset:
         raise NotImplementedError
 
     def images(self, name: str, options: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """All images (N, C, H, W) uint8 and labels (N,); raises InputError where they cannot be read."""
+        """All images (N, *image_shape) uint8 and labels (N,); raises InputError where they cannot be read."""
+        raise NotImplementedError
+
+    def captions(self, name: str, options: Any) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+        """Of each image its caption: embeddings (N, S, D), and masks (N, S), whether there is a token."""
         raise NotImplementedError
 
     def load(self, name: str, options: Any, device: torch.device) -> PixelExamples:
@@ -106,7 +126,31 @@ class PixelDataset:
         from bench.data.pixels import PixelExamples
 
         pixels, labels = self.checked_images(name, options)
-        return PixelExamples(pixels, labels, self.facts(name, options).num_classes, device)
+        facts = self.facts(name, options)
+        captions = None if facts.caption_shape is None else self.caption_bank(name, options)
+        return PixelExamples(pixels, labels, facts.num_classes, device, captions=captions)
+
+    def caption_bank(self, name: str, options: Any) -> CaptionBank:
+        """`captions`, if they are what `facts` says.
+
+        Raises:
+            InputError: they are not, or cannot be read.
+        """
+        from bench.data.captions.arrays import CaptionArrays
+
+        facts, where = self.facts(name, options), f"data.name: {name}: its captions"
+        try:
+            embeddings, mask = self.captions(name, options)
+        except NotImplementedError:
+            raise InputError(f"{where}: none, by its facts {told(facts.caption_shape)}; needed: captions()") from None
+        except OSError as error:
+            raise InputError(f"{where} cannot be read ({error})") from None
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{where}: no embeddings and masks ({error})") from None
+        bank = CaptionArrays(self.title(name, options), embeddings, mask, facts.caption_shape, where)
+        if len(bank) != facts.length:
+            raise InputError(f"{where}: {len(bank)}, of {facts.length} images; needed: one an image")
+        return bank
 
     def reference(self, name: str, options: Any) -> Reference:
         """All images, named by the data set, their number and a hash of their pixels."""
@@ -119,7 +163,7 @@ class PixelDataset:
         return Reference(title, f"{title}-{len(pixels)}-{digest}", ArrayImages(pixels), {})
 
     def of_classes(self, name: str, options: Any, wanted: Sequence[int]) -> NDArray[np.uint8]:
-        """(N, C, H, W): an image of each class `wanted`, the first of it, the second where it comes again, and so on.
+        """(N, *image_shape): an image of each class `wanted`, the first of it, the second where it comes again, and so on.
 
         Raises:
             InputError: a class has too few, or the images cannot be read.
@@ -129,6 +173,8 @@ class PixelDataset:
 
     def check_ready(self, name: str, options: Any) -> None:
         self.checked_images(name, options)
+        if self.facts(name, options).caption_shape is not None:
+            self.caption_bank(name, options)
 
     def title(self, name: str, options: Any) -> str:
         """What its reference is called."""
@@ -186,10 +232,12 @@ DATA = Seam(
     builtin={
         "digits": "bench.data.digits:DIGITS",
         "digits-colour": "bench.data.digits:COLOURED",
+        "digits-captions": "bench.data.captions.digits:DIGITS_CAPTIONS",
         "image-folder": "bench.data.pixel_folder:IMAGE_FOLDER",
         "imagenet-256-latents": "bench.data.latent_sets:IMAGENET_256",
         "imagenet-512-latents": "bench.data.latent_sets:IMAGENET_512",
         "latents": "bench.data.latent_sets:OWN",
+        "moving-digits": "bench.data.clips.moving_digits:MOVING_DIGITS",
     },
     contract=("options", "facts", "load", "reference", "check_ready"),
 )

@@ -15,7 +15,7 @@ from bench.recipe.evaluation import EvaluationConfig
 
 
 class Decoder(Protocol):
-    """Model range (N, C, H, W) -> images (N, C', H', W') uint8 on the CPU.
+    """Model range (N, C, H, W) -> images (N, C', H', W') uint8 on the CPU; of clips, with T before the two sides.
 
     `id` is part of every score's key; `latent_channels` is C, or None where any will do. `decode` raises ValueError
     where what would become bytes is not finite.

@@ -1,4 +1,5 @@
-"""Images on disk as one uint8 array (N, C, H, W), whatever holds them: .npy, an ADM .npz, or a folder.
+"""Images on disk as one uint8 array (N, C, H, W), whatever holds them: .npy, an ADM .npz, or a folder; clips,
+(N, C, T, H, W), as a .npy or .npz.
 
 Arrays are memory-mapped where they can be, also inside a .npz, so that 50,000 images cost no memory. Importing this
 module does not import torch.
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.data.image_file import EXACT, UnreadableImage, decode, read_header
+from bench.data.pixels import layout
 from bench.data.walk import SUFFIXES, find_images
 from bench.errors import InputError
 from bench.files.atomic import replace
@@ -30,6 +32,8 @@ from bench.files.atomic import replace
 if TYPE_CHECKING:
     from torch import Tensor
 
+DIMENSIONS = (4, 5)  # of an array of images, of clips
+IN_NPZ = "arr_0 uint8 (N, H, W, 1 or 3), or clips (N, T, H, W, 1 or 3)"
 CHUNK_BYTES = 2**26
 LOCAL_HEADER_BYTES = 30  # of a zip member, before its name and its extra field (APPNOTE 6.3, section 4.3.7)
 # Deflate makes nothing more than this much smaller (zlib's documentation): what claims more has not got it.
@@ -41,20 +45,20 @@ ZIP_PROBLEMS = (
 
 
 class Images(ABC):
-    """uint8 images, all of one size.
+    """uint8 images, or clips, all of one size.
 
     Attributes:
-        shape: (N, C, H, W); C is 1 or 3.
+        shape: (N, C, H, W), of clips (N, C, T, H, W); C is 1 or 3.
     """
 
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
 
     def __len__(self) -> int:
         return self.shape[0]
 
     @abstractmethod
     def pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Images start .. stop - 1 as a slice takes them: (n, C, H, W) uint8, contiguous."""
+        """Images start .. stop - 1 as a slice takes them: (n, *shape[1:]) uint8, contiguous."""
 
     def batch(self, start: int, stop: int) -> Tensor:
         """The same as a torch tensor of its own memory."""
@@ -63,13 +67,13 @@ class Images(ABC):
         return torch.from_numpy(self.pixels(start, stop))
 
     def chunks(self) -> Iterator[NDArray[np.uint8]]:
-        """All images in order, (n, C, H, W) uint8 of at most `CHUNK_BYTES`, one image at least."""
+        """All images in order, (n, *shape[1:]) uint8 of at most `CHUNK_BYTES`, one image at least."""
         size = max(1, CHUNK_BYTES // int(np.prod(self.shape[1:])))
         for start in range(0, len(self), size):
             yield self.pixels(start, start + size)
 
     def content_hash(self) -> str:
-        """SHA-256, in hex, of type, shape and pixels in the order N, C, H, W: the same in every container."""
+        """SHA-256, in hex, of type, shape and pixels in the order of `shape`: the same in every container."""
         digest = hashlib.sha256(f"uint8 {self.shape}".encode())
         for chunk in self.chunks():
             digest.update(chunk.data)
@@ -77,12 +81,11 @@ class Images(ABC):
 
 
 class ArrayImages(Images):
-    """Images of an array, in memory or mapped: (N, C, H, W), or (N, H, W, C) with `channels_last`."""
+    """Images or clips of an array, in memory or mapped; with `channels_last`, (N, H, W, C) or (N, T, H, W, C)."""
 
     def __init__(self, array: NDArray[np.uint8], channels_last: bool = False) -> None:
-        self._array = array.transpose(0, 3, 1, 2) if channels_last else array
-        num, channels, height, width = self._array.shape
-        self.shape = (num, channels, height, width)
+        self._array = np.moveaxis(array, -1, 1) if channels_last else array
+        self.shape = self._array.shape
 
     def pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
         return np.array(self._array[start:stop], order="C")
@@ -91,7 +94,7 @@ class ArrayImages(Images):
 class FolderImages(Images):
     """Image files. All grey: C = 1; else C = 3, where grey images among them are repeated."""
 
-    def __init__(self, paths: list[Path], shape: tuple[int, int, int, int]) -> None:
+    def __init__(self, paths: list[Path], shape: tuple[int, ...]) -> None:
         self._paths = paths
         self.shape = shape
 
@@ -105,6 +108,8 @@ class FolderImages(Images):
 
 def open_images(path: Path) -> Images:
     """Open a .npy (uint8, N, C, H, W), an ADM .npz (arr_0: uint8, N, H, W, C), or a folder of images.
+
+    Clips are a .npy (N, C, T, H, W) or a .npz (N, T, H, W, C).
 
     Raises:
         InputError: it is none of them, or something in it is not as it must be.
@@ -120,7 +125,7 @@ def open_images(path: Path) -> Images:
         images = npz_images(path, arrays)
         if images is None:
             held = ", ".join(str(array) for array in arrays.values()) or "nothing"
-            raise InputError(f"{path}: no images; it has {held}; accepted: arr_0 uint8 (N, H, W, 1 or 3)")
+            raise InputError(f"{path}: no images; it has {held}; accepted: {IN_NPZ}")
         return images
     raise InputError(f"{path}: not images; accepted: .npy, .npz, a folder of {' '.join(SUFFIXES)}")
 
@@ -129,8 +134,9 @@ def _open_npy(path: Path) -> Images:
     try:
         with path.open("rb") as file:
             dtype, shape, _ = _read_array_header(file)
-        if dtype != np.uint8 or len(shape) != 4 or shape[1] not in (1, 3) or 0 in shape:
-            raise InputError(f"{path}: {dtype} {shape}; accepted: uint8 (N, C, H, W) with C 1 or 3, not empty")
+        if dtype != np.uint8 or len(shape) not in DIMENSIONS or shape[1] not in (1, 3) or 0 in shape:
+            accepted = "uint8 (N, C, H, W), or clips (N, C, T, H, W), with C 1 or 3, not empty"
+            raise InputError(f"{path}: {dtype} {shape}; accepted: {accepted}")
         if math.prod(shape) > path.stat().st_size:
             raise ValueError(f"{math.prod(shape):,} bytes by its shape, {path.stat().st_size:,} in the file")
         return ArrayImages(np.load(path, mmap_mode="r", allow_pickle=False))
@@ -240,13 +246,13 @@ def npz_arrays(path: Path) -> dict[str, NpzArray]:
 def npz_images(path: Path, arrays: dict[str, NpzArray]) -> Images | None:
     """The images among a .npz's arrays; None if there are none.
 
-    They are arr_0; without an arr_0, the one array of uint8 with four dimensions, whatever its name. Labels, whatever
-    their form, are not read: no score needs them.
+    They are arr_0; without an arr_0, the one array of uint8 with four dimensions, or five of clips, whatever its name.
+    Labels, whatever their form, are not read: no score needs them.
 
     Raises:
         InputError: arr_0 is no array of images, several arrays could be the images, or one cannot be read.
     """
-    candidates = [array for array in arrays.values() if array.dtype == np.uint8 and len(array.shape) == 4]
+    candidates = [array for array in arrays.values() if array.dtype == np.uint8 and len(array.shape) in DIMENSIONS]
     if "arr_0" in arrays:
         candidates = [arrays["arr_0"]]
     if not candidates:
@@ -254,8 +260,10 @@ def npz_images(path: Path, arrays: dict[str, NpzArray]) -> Images | None:
     if len(candidates) > 1:
         raise InputError(f"{path}: {', '.join(map(str, candidates))} could all be the images; name one arr_0")
     (images,) = candidates
-    if images.dtype != np.uint8 or len(images.shape) != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
-        raise InputError(f"{path}: {images}; accepted: uint8 (N, H, W, C) with C 1 or 3, not empty")
+    is_array = images.dtype == np.uint8 and len(images.shape) in DIMENSIONS
+    if not is_array or images.shape[-1] not in (1, 3) or 0 in images.shape:
+        accepted = "uint8 (N, H, W, C), or clips (N, T, H, W, C), with C 1 or 3, not empty"
+        raise InputError(f"{path}: {images}; accepted: {accepted}")
     return ArrayImages(images.map(), channels_last=True)
 
 
@@ -310,9 +318,9 @@ def _read_image(path: Path, channels: int) -> NDArray[np.uint8]:
 
 
 def write_npz(images: Images, path: Path, labels: NDArray[np.int64] | None = None) -> None:
-    """Write an ADM .npz: arr_0 uint8 (N, H, W, C), and arr_1 int64 (N,) if there are labels. Nothing is compressed.
+    """Write an ADM .npz: arr_0 uint8 (N, H, W, C), of clips (N, T, H, W, C), and arr_1 int64 (N,) if there are labels.
 
-    The same images and labels give the same bytes.
+    Nothing is compressed; the same images and labels give the same bytes.
 
     Raises:
         ValueError: labels of another number.
@@ -320,15 +328,15 @@ def write_npz(images: Images, path: Path, labels: NDArray[np.int64] | None = Non
     """
     if labels is not None and labels.shape != images.shape[:1]:
         raise ValueError(f"labels: shape {labels.shape}, expected {images.shape[:1]}")
-    num, channels, height, width = images.shape
+    num, channels, *sides = images.shape
 
     def write(aside: Path) -> None:
         with zipfile.ZipFile(aside, "w") as archive:
             with archive.open("arr_0.npy", "w", force_zip64=True) as member:
-                header = {"descr": "|u1", "fortran_order": False, "shape": (num, height, width, channels)}
+                header = {"descr": "|u1", "fortran_order": False, "shape": (num, *sides, channels)}
                 np.lib.format.write_array_header_1_0(member, header)
                 for chunk in images.chunks():
-                    member.write(np.ascontiguousarray(chunk.transpose(0, 2, 3, 1)).data)
+                    member.write(np.ascontiguousarray(np.moveaxis(chunk, 1, -1)).data)
             if labels is not None:
                 with archive.open("arr_1.npy", "w") as member:
                     np.lib.format.write_array(member, labels.astype("<i8"), allow_pickle=False)
@@ -340,9 +348,12 @@ def write_pngs(images: Images, folder: Path) -> None:
     """Write 000000.png, 000001.png, ...; run again after an interruption, it writes what is missing or cannot be read.
 
     Raises:
-        InputError: the folder has other images, which would be taken for these.
+        InputError: they are clips, or the folder has other images, which would be taken for these.
         RunError: a file could not be written; finished ones stay.
     """
+    if len(images.shape) != 4:
+        shape = images.shape[1:]
+        raise InputError(f"{folder}: clips {shape} {layout(shape)} are no PNG files; accepted for clips: FILE.npz")
     digits = max(6, len(str(len(images) - 1)))
     names = [f"{index:0{digits}d}.png" for index in range(len(images))]
     strangers = set(find_images(folder, say=lambda line: None).files if folder.is_dir() else ()) - set(names)

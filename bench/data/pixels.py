@@ -6,6 +6,7 @@ Importing this module imports no torch.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,19 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from bench.data.captions import CaptionBank
+    from models.conditions import Condition
+
+
+def is_clip(shape: Sequence[int | None]) -> bool:
+    """Whether (C, *sides) is a clip, (C, T, H, W), and no image, (C, H, W)."""
+    return len(shape) == 4
+
+
+def layout(shape: Sequence[int | None]) -> str:
+    """What its numbers are: "(C, H, W)", of a clip "(C, T, H, W)"."""
+    return "(C, T, H, W)" if is_clip(shape) else "(C, H, W)"
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -54,24 +68,30 @@ class PixelExamples:
         num_classes: int,
         device: torch.device,
         mirror: bool = False,
+        captions: CaptionBank | None = None,
     ) -> None:
-        """Of pixels (N, C, H, W) and labels (N,); `mirror` flips half of what is asked for."""
+        """Of pixels (N, C, H, W), of clips (N, C, T, H, W), and labels (N,); `mirror` flips half of what is asked for;
+        `captions`, one an image, are what is said of them instead of their labels."""
         import torch
 
         self.num_classes = num_classes
         self._pixels = torch.tensor(pixels, device=device)
         self._labels = torch.tensor(labels, device=device)
         self._mirror = mirror
+        every = torch.arange(len(pixels))
+        self._condition: Condition = self._labels if captions is None else captions.take(every, device)
 
     def __len__(self) -> int:
         return len(self._pixels)
 
     def scaled(self, pixels: Tensor) -> Tensor:
-        """(N, C, H, W) uint8 as the model sees it, float32."""
+        """uint8 (N, C, *spatial) as the model sees it, float32."""
         return from_uint8(pixels)
 
-    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Condition]:
         import torch
+
+        from models.conditions import rows
 
         own = indices[share].to(self._pixels.device)
         pixels = self._pixels[own]
@@ -79,8 +99,9 @@ class PixelExamples:
             # Drawn for the whole batch, so that a flip does not depend on the ranks; without mirroring nothing is
             # drawn, so that what is drawn afterwards stays what it was.
             flipped = torch.rand(len(indices), generator=random, device=random.device)[share] < 0.5
-            pixels = torch.where(flipped.to(pixels.device).view(-1, 1, 1, 1), pixels.flip(3), pixels)
-        return self.scaled(pixels), self._labels[own]
+            of_each = flipped.to(pixels.device).view(-1, *[1] * (pixels.ndim - 1))
+            pixels = torch.where(of_each, pixels.flip(-1), pixels)
+        return self.scaled(pixels), rows(self._condition, own)
 
     def read_ahead(self, indices: Tensor) -> None:
         """All of it is read already."""

@@ -152,7 +152,8 @@ class RunRecord:
         return jsonl.whole_lines(self.folder / name)
 
     def samples(self, name: str, number: int) -> np.ndarray | None:
-        """The first `number` samples (N, C, H, W) uint8 of a file in the folder; None if it has been cleared away.
+        """The first `number` samples (N, C, H, W) uint8, or clips (N, C, T, H, W), of a file in the folder; None if it
+        has been cleared away.
 
         Raises:
             InputError: it is damaged or holds something else.
@@ -168,13 +169,13 @@ class RunRecord:
             raise InputError(f"{path}: not a whole .npy array ({error})") from None
         if not isinstance(samples, np.ndarray):
             raise InputError(f"{path}: not a whole .npy array (it is a .npz archive)")
-        if samples.ndim != 4 or samples.dtype != np.uint8 or not samples.size:
+        if samples.ndim not in (4, 5) or samples.dtype != np.uint8 or not samples.size:
             found = f"shape {samples.shape} of {samples.dtype}"
-            raise InputError(f"{path}: {found}; accepted: (N, C, H, W) of uint8")
+            raise InputError(f"{path}: {found}; accepted: (N, C, H, W) of uint8, or clips (N, C, T, H, W)")
         return np.array(samples[:number])
 
     def real_images(self, number: int) -> tuple[np.ndarray, int] | None:
-        """Real images (number, C, H, W) uint8 of the run's data, image i of class i modulo the number of classes, and
+        """Real images or clips (number, *shape) uint8 of the run's data, i of class i modulo the number of classes, and
         that number; None where there are none to show: latents, data of one's own, or data not on this machine.
         """
         return _real_images(json.dumps(self.config["recipe"].get("data")), number)

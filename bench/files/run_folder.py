@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from bench.averages import EMA, kept_weights, made_of
+from bench.data.pixels import is_clip
 from bench.errors import InputError, RunError
 from bench.files import jsonl
 from bench.files.atomic import write_bytes, write_json
@@ -119,7 +120,7 @@ def read_content(folder: Path) -> dict[str, Any]:
 def write_model(recipe: Recipe, folder: Path) -> None:
     """Write model.json: what the recipe's network is, what it costs, and the direction of its metrics."""
     arch = recipe.model.architecture()
-    cost = cost_of(recipe.model.name, arch)
+    cost, of_clips = cost_of(recipe.model.name, arch), is_clip(recipe.data.facts.image_shape)
     content = {
         "name": recipe.model.name,
         "family": family_of(recipe.model.name).name,
@@ -128,7 +129,7 @@ def write_model(recipe: Recipe, folder: Path) -> None:
         "tokens": arch.num_tokens,
         **arch.columns,
         "objective": recipe.diffusion.id,
-        "metrics": {k: v for e in recipe.evaluations for k, v in describe_metrics(e.metrics).items()},
+        "metrics": {k: v for e in recipe.evaluations for k, v in describe_metrics(e.metrics, of_clips).items()},
     }
     write_json(folder / "model.json", content)
 

@@ -21,6 +21,7 @@ from bench.averages import kept_weights, name_of
 from bench.data.decoders import Pixels
 from bench.data.images import open_images
 from bench.data.normalization import KEPT, read_kept
+from bench.data.pixels import is_clip, layout
 from bench.errors import InputError, RunError
 from bench.files.checkpoint import CorruptCheckpoint, load_tensors
 from bench.files.run_folder import average_paths, is_finished, read_config, read_content, weights_path
@@ -39,6 +40,7 @@ Check = tuple[str, list[str]]
 
 # More samples than this, or a larger network than the suite trains itself, take long: their scores are left alone.
 CHEAP_SAMPLES = 5000
+SMALL = ("digits-cnn", "moving-digits-cnn")
 CLOSE = 1e-4  # relative: features of another machine, or of a GPU
 
 
@@ -223,8 +225,9 @@ def _samples(path: Path, recipe: Recipe, score: Score, row: dict[str, Any]) -> l
     except (OSError, ValueError, EOFError) as error:
         return [f"{path}: {error}"]
     made_from, problems = _made_from(path), []
-    if images.dtype != np.uint8 or images.ndim != 4 or len(images) != number:
-        wanted = f"{number} images (N, C, H, W) of uint8"
+    shape = recipe.data.facts.image_shape
+    if images.dtype != np.uint8 or images.ndim != 1 + len(shape) or len(images) != number:
+        wanted = f"{number} {'clips' if is_clip(shape) else 'images'} (N, {layout(shape)[1:]} of uint8"
         problems.append(f"{path}: {images.dtype} of shape {images.shape}; the recipe's are {wanted}")
     elif "content_hash" in made_from and made_from["content_hash"] != open_images(path).content_hash():
         problems.append(f"{path}: other pixels than those whose making is written beside them (content_hash)")
@@ -250,7 +253,7 @@ def _score_again(recipe: Recipe, folder: Path, score: Score, row: dict[str, Any]
     what = f"{path}: {_said((score.step, score.name))}: "
     if not samples.exists():
         return f"{what}not scored again: its samples have been cleared away", []
-    if score.evaluation.num_samples > CHEAP_SAMPLES or not str(row.get("extractor", "")).startswith("digits-cnn"):
+    if score.evaluation.num_samples > CHEAP_SAMPLES or not str(row.get("extractor", "")).startswith(SMALL):
         return f"{what}not scored again: {row.get('num_samples')} samples by {row.get('extractor')} take long", []
     try:
         with tempfile.TemporaryDirectory() as aside:

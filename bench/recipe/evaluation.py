@@ -9,14 +9,15 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from bench import averages
+from bench.data.pixels import is_clip
 from bench.errors import InputError
 from bench.objectives import OBJECTIVES
 from bench.recipe.parts import DataConfig, DiffusionConfig
 from bench.recipe.training import TrainConfig
 from bench.samplers import SAMPLERS, Labels, network_calls, sampler_id
 from bench.schema import Count, PositiveInt, Section, check_options, content_hash, describe
-from bench.score.extractors import EXTRACTORS
-from bench.score.metrics import FID_INFINITY_MIN_SAMPLES, MANY_SAMPLES, find_metrics
+from bench.score.extractors import EXTRACTORS, check_takes
+from bench.score.metrics import FID_INFINITY_MIN_SAMPLES, FRAMES, MANY_SAMPLES, find_metrics
 
 # Scales in use are below 20; far beyond this, guided predictions are no finite numbers any more.
 MOST_GUIDANCE = 10_000
@@ -173,12 +174,14 @@ def fit_evaluation(
     """
     facts = data.facts
     check_sampling(evaluation, diffusion)
-    taken = EXTRACTORS.find(evaluation.extractor).image_shape
-    if taken is not None and taken != facts.image_shape:
-        raise ValueError(
-            f"extractor: {evaluation.extractor} takes images {taken}, those of {data.name} are "
-            f"{facts.image_shape} (C, H, W)"
-        )
+    try:
+        check_takes(evaluation.extractor, facts.image_shape, data.name)
+    except ValueError as error:
+        raise ValueError(f"extractor: {error}") from None
+    if not is_clip(facts.image_shape):
+        for name, metric in find_metrics(evaluation.metrics).items() if evaluation.metrics is not None else ():
+            if FRAMES in metric.needs:
+                raise ValueError(f"metrics: {name} needs {FRAMES}, which the images of {data.name} have not")
     for key in ("decoder", "reference"):
         if (getattr(evaluation, key) is not None) != facts.latents:
             raise ValueError(

@@ -19,6 +19,7 @@ from bench.data.decoders import load_decoder, of_normalized
 from bench.data.images import open_images
 from bench.data.latent_index import data_root, read_index
 from bench.data.normalization import KEPT, kept_of, normalization_of, read_kept
+from bench.data.pixels import layout
 from bench.errors import InputError, RunError
 from bench.files.atomic import wait_for_file
 from bench.files.checkpoint import CorruptCheckpoint
@@ -75,9 +76,12 @@ def evaluate(
     made_of_snapshots = snapshots_in(evaluation.ema, recipe.train, step)
     facts = {**made_of_snapshots, **normalized, "sampling_gmacs": gmacs, "commit": commit()}
     path = samples_path(folder, step, score.samples)
+    sampling = replace(Sampling.of(recipe, evaluation), seed=seed)
+    if sampling.captions is not None:
+        facts["captions"] = sampling.captions.id
     speed = make_samples(
         path,
-        replace(Sampling.of(recipe, evaluation), seed=seed),
+        sampling,
         {"run": recipe.id, "seed": seed, **key, **facts},
         lambda: _load_model(recipe, folder, step, evaluation.ema, ranks),
         decoder,
@@ -159,7 +163,7 @@ def reference_of(recipe: Recipe, offline: bool, evaluation: EvaluationConfig | N
     if reference.images is not None and tuple(reference.images.shape[1:]) != data.facts.image_shape:
         raise InputError(
             f"{reference.name}: its images are {tuple(reference.images.shape[1:])}, samples of {data.name} are "
-            f"{data.facts.image_shape} (C, H, W)"
+            f"{data.facts.image_shape} {layout(data.facts.image_shape)}"
         )
     return reference
 

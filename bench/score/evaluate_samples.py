@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.data.images import Images, open_images
+from bench.data.pixels import layout
 from bench.errors import InputError
 from bench.files import jsonl
 from bench.files.atomic import write_json
@@ -19,7 +20,7 @@ from bench.files.names import shown
 from bench.files.run_folder import read_config
 from bench.parallel import Ranks
 from bench.provenance import commit, read_made_from
-from bench.score.extractors import load_extractor
+from bench.score.extractors import check_kind, load_extractor
 from bench.score.fidelity import Scorer
 from bench.score.reference import Reference
 from bench.stopping import StopRequest
@@ -55,7 +56,7 @@ def evaluate_samples(
     """Score samples against a reference. All ranks must call it.
 
     Args:
-        samples: .npy (N, C, H, W), .npz (N, H, W, C) or a folder of images.
+        samples: .npy (N, C, H, W), .npz (N, H, W, C) or a folder of images; of clips, with T before H.
         real: what they are compared with.
         num_samples: the first so many; None: all.
         work: features of this evaluation go to folders in it, so that an interrupted one continues.
@@ -68,8 +69,8 @@ def evaluate_samples(
         `work`, as <samples_id>-<extractor>-<reference>.json. Ranks but the first return {}.
 
     Raises:
-        InputError: unreadable samples, fewer than asked for or than a score needs, or of another size than the
-            reference's images.
+        InputError: unreadable samples, fewer than asked for or than a score needs, of another size than the
+            reference's images, or images for an extractor of clips, or the other way round.
         MissingAsset: a file of others is not in the cache and cannot be fetched.
         Stopped: on request; finished chunks of features are kept.
     """
@@ -80,9 +81,10 @@ def evaluate_samples(
     if count < 2:
         raise InputError(f"{samples}: has one sample; a distance between distributions needs more")
     if real.images is not None and real.images.shape[1:] != images.shape[1:]:
+        its = real.images.shape[1:]
         raise InputError(
             f"{samples}: images are {tuple(images.shape[1:])}, those of the reference {real.name} are "
-            f"{tuple(real.images.shape[1:])} (C, H, W); samples are scored at the reference's resolution"
+            f"{tuple(its)} {layout(its)}; samples are scored at the reference's resolution"
         )
     if real.images is not None and kid_subset_size > count:
         raise InputError(
@@ -90,7 +92,9 @@ def evaluate_samples(
             f"--kid-subset-size of at most {count}"
         )
     chosen = First(images, count)
-    scorer = Scorer(real, load_extractor(extractor, work, offline), kid_subset_size, work, device, ranks, stop, metrics)
+    network = load_extractor(extractor, work, offline)
+    check_kind(network, images.shape[1:], str(samples))
+    scorer = Scorer(real, network, kid_subset_size, work, device, ranks, stop, metrics)
     content_hash = ranks.from_first(images.content_hash() if ranks.is_first else "")
     samples_id = content_hash[:10]
     name = f"{samples_id}-{count}-{scorer.key['extractor']}"
@@ -104,7 +108,7 @@ def evaluate_samples(
     if not ranks.is_first:
         return {}
     made_from = read_made_from(samples, content_hash, say)
-    for key in ("commit", "normalization"):  # no part of a score's key: the latter is a matter of the run's recipe
+    for key in ("commit", "normalization", "captions"):  # no part of a score's key: the others are the run's recipe's
         made_from.pop(key, None)
     row = {
         **made_from,

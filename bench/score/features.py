@@ -67,9 +67,9 @@ class Features:
                 path.unlink(missing_ok=True)
                 raise RunError(f"damaged features, removed; the same command makes them again: {error}") from None
 
-    def gaussian(self, layer: str) -> Gaussian:
-        """Mean and covariance of a layer, in float64."""
-        chunks = self.chunks(layer)
+    def gaussian(self, layer: str, parts: int = 1) -> Gaussian:
+        """Mean and covariance of a layer, in float64; of rows that are `parts` features side by side, of all of these."""
+        chunks = (chunk.reshape(len(chunk) * parts, -1) for chunk in self.chunks(layer))
         first = next(chunks)
         running = RunningGaussian(first.shape[1])
         for chunk in chain([first], chunks):
@@ -87,7 +87,7 @@ def extract(
 ) -> Features:
     """Make what is missing of the features of `images` in `folder`; all ranks must call it.
 
-    Grey images are repeated to three channels.
+    Grey images, and grey clips, are repeated to three channels.
 
     Raises:
         Stopped: on request; finished chunks are kept.
@@ -120,12 +120,13 @@ def _features_of(
 ) -> tuple[dict[str, Tensor], str]:
     """Layer -> features (n, D) of images start .. stop - 1; and a hash of their shape and pixels."""
     batches = []
+    sides = images.shape[2:]
     pixels = hashlib.sha256(f"uint8 {images.shape[1:]}".encode())
     for first in range(start, stop, BATCH):
         batch = images.batch(first, min(first + BATCH, stop))
         pixels.update(batch.numpy().data)
         with full_precision():
-            batches.append([layer.cpu() for layer in network(batch.expand(-1, 3, -1, -1).to(device))])
+            batches.append([layer.cpu() for layer in network(batch.expand(-1, 3, *sides).to(device))])
     layers = [torch.cat(parts) for parts in zip(*batches, strict=True)]
     return dict(zip(network.features_list, layers, strict=True)), pixels.hexdigest()
 

@@ -15,11 +15,12 @@ import torch
 from bench.data.images import Images
 from bench.errors import InputError
 from bench.parallel import SINGLE, Ranks
-from bench.score.extractors import Extractor
+from bench.score.extractors import Extractor, check_kind
 from bench.score.features import Features, extract
 from bench.score.frechet import Gaussian
 from bench.score.metrics import (
     FID_INFINITY_MIN_SAMPLES,
+    FRAMES,
     MANY_SAMPLES,
     SPATIAL,
     Compared,
@@ -38,7 +39,8 @@ OF_THE_FILE = "of the file"
 class Scorer:
     """Scores samples against one reference with one extractor, on all ranks together.
 
-    `left_out`: metrics of spatial features that the extractor gives and the reference has not -> what it lacks.
+    `left_out`: metrics of features, spatial or of frames, that the extractor gives and the reference has not -> what it
+    lacks.
     """
 
     def __init__(
@@ -70,9 +72,10 @@ class Scorer:
         self._reference = reference
         self._metrics = usable_metrics(metrics, extractor, reference)
         self.left_out = {}
-        if metrics is None and extractor.spatial is not None:
-            spatial = {name: metric for name, metric in find_metrics(None).items() if SPATIAL in metric.needs}
-            lacks = {name: lacking_in_reference(metric, extractor, reference) for name, metric in spatial.items()}
+        given = {need for need, layer in ((SPATIAL, extractor.spatial), (FRAMES, extractor.frames)) if layer}
+        if metrics is None and given:
+            of_layers = {name: one for name, one in find_metrics(None, True).items() if given & {*one.needs}}
+            lacks = {name: lacking_in_reference(metric, extractor, reference) for name, metric in of_layers.items()}
             self.left_out = {name: needed for name, needed in lacks.items() if needed}
         self._features: Features | None = None
         images = reference.images
@@ -81,10 +84,12 @@ class Scorer:
                 raise InputError(
                     f"kid_subset_size: {kid_subset_size} is more than the {images.shape[0]} images of {reference.name}"
                 )
+            check_kind(extractor, images.shape[1:], reference.name)
             self._features = self._extract(images, folder / f"{reference.id}-{extractor.id}", stop)
         layers = [extractor.features]
-        if extractor.spatial and any(SPATIAL in metric.needs for metric in self._metrics.values()):
-            layers.append(extractor.spatial)
+        for need, layer in ((SPATIAL, extractor.spatial), (FRAMES, extractor.frames)):
+            if layer and any(need in metric.needs for metric in self._metrics.values()):
+                layers.append(layer)
         self._gaussians: dict[str, Gaussian] = {}
         if ranks.is_first:
             self._gaussians = {layer: self._gaussian(layer) for layer in layers}
@@ -136,13 +141,14 @@ class Scorer:
         """The real features' Gaussian: the reference's own, or of its images."""
         if layer in self._reference.gaussians:
             return self._reference.gaussians[layer]
-        if self._features is None:
+        images = self._reference.images
+        if self._features is None or images is None:
             has = ", ".join(self._reference.gaussians)
             raise InputError(
                 f"{self._reference.name}: has statistics of {has} features and no images; {self._extractor.id} "
                 f"compares {layer} features and needs a reference with images"
             )
-        return self._features.gaussian(layer)
+        return self._features.gaussian(layer, self._extractor.parts(layer, images.shape))
 
     def _scores(self, samples: Images, features: Features) -> dict[str, float]:
         compared = Compared(
@@ -171,7 +177,7 @@ def usable_metrics(names: tuple[str, ...] | None, extractor: Extractor, referenc
     Raises:
         InputError: one that is asked for they do not allow.
     """
-    found = find_metrics(names)
+    found = find_metrics(names, of_clips=extractor.frames is not None)
     lacks = {name: lacking(metric, extractor, reference) for name, metric in found.items()}
     for name, problem in lacks.items():
         if problem and names is not None:

@@ -18,7 +18,7 @@ from bench.data.walk import find_images, stamp
 from bench.errors import InputError
 from bench.files.names import shown
 from bench.parallel import Ranks
-from bench.score.extractors import Extractor
+from bench.score.extractors import Extractor, check_kind
 from bench.score.features import extract
 from bench.score.reference import write_statistics
 from bench.stopping import StopRequest
@@ -66,7 +66,8 @@ def make_reference(
         The number of images.
 
     Raises:
-        InputError: `out` is there, the source holds no images or fewer than two, or one cannot be read.
+        InputError: `out` is there, the source holds no images or fewer than two, or one cannot be read; or they are
+            clips and the extractor is of images, or the other way round.
         RunError: the disk is full, or a file of features is damaged; the same call continues.
         Stopped: on request; finished chunks of features are kept.
     """
@@ -75,12 +76,13 @@ def make_reference(
     images = open_images(source) if image_size is None else CroppedImages(list_images(source), image_size)
     if len(images) < 2:
         raise InputError(f"{source}: has one image; a covariance needs more")
+    check_kind(extractor, images.shape[1:], str(source))
     which = ranks.from_first(_digest_of_files(source, image_size) if ranks.is_first else "")
     folder = work / f"{source.resolve().name}-{which[:10]}-{extractor.id}"
     features = extract(images, extractor.network, folder, device, ranks, stop)
     if ranks.is_first:
-        layers = [layer for layer in (extractor.features, extractor.spatial) if layer]
-        gaussians = {layer: features.gaussian(layer) for layer in layers}
+        layers = [layer for layer in (extractor.features, extractor.spatial, extractor.frames) if layer]
+        gaussians = {layer: features.gaussian(layer, extractor.parts(layer, images.shape)) for layer in layers}
         write_statistics(out, extractor.id, gaussians, len(images), features.content_hash())
         shutil.rmtree(folder, ignore_errors=True)
     ranks.wait_for_all()

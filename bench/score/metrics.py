@@ -33,7 +33,8 @@ SPATIAL = "spatial"
 LOGITS = "logits"
 REFERENCE_IMAGES = "reference images"
 MANY_SAMPLES = "10000 samples"
-NEEDS = (FEATURES, SPATIAL, LOGITS, REFERENCE_IMAGES, MANY_SAMPLES)
+FRAMES = "frames"  # their features, of clips alone
+NEEDS = (FEATURES, SPATIAL, LOGITS, REFERENCE_IMAGES, MANY_SAMPLES, FRAMES)
 
 KID_SUBSETS = 100
 NEIGHBOURS = 3
@@ -49,7 +50,7 @@ class Compared:
     """Samples and what they are compared with, as a metric sees them.
 
     Attributes:
-        samples: uint8 (N, C, H, W).
+        samples: uint8 (N, C, H, W), of clips (N, C, T, H, W).
         reference: what the samples are compared with; its images where there are any.
         extractor: whose features are compared; it names its layers.
         sample_layers, reference_layers: features on disk, of every layer; None without reference images.
@@ -108,13 +109,15 @@ METRICS = Seam(
         "inception_score": "bench.score.metrics:INCEPTION_SCORE",
         "kid": "bench.score.metrics:KID",
         "precision_recall": "bench.score.metrics:PRECISION_RECALL",
+        "frame_fid": "bench.score.of_clips:FRAME_FID",
+        "temporal_consistency": "bench.score.of_clips:TEMPORAL_CONSISTENCY",
     },
     contract=("columns", "lower_is_better", "needs", "compute"),
 )
 
 
-def find_metrics(names: tuple[str, ...] | None) -> dict[str, Metric]:
-    """The metrics that a recipe names, and `fid` always; None: all of the suite's own.
+def find_metrics(names: tuple[str, ...] | None, of_clips: bool = False) -> dict[str, Metric]:
+    """The metrics that a recipe names, and `fid` always; None: all of the suite's own, for clips or for images.
 
     Raises:
         ValueError: one is unknown or no metric, named twice, or gives a column that another one gives.
@@ -123,7 +126,10 @@ def find_metrics(names: tuple[str, ...] | None) -> dict[str, Metric]:
     owners: dict[str, str] = {}
     for name in METRICS.builtin if names is None else dict.fromkeys(["fid", *names]):
         part: Any = METRICS.find(name)
-        found[name] = metric = part() if isinstance(part, type) else part
+        metric: Metric = part() if isinstance(part, type) else part
+        if names is None and FRAMES in metric.needs and not of_clips:
+            continue
+        found[name] = metric
         unknown = [need for need in metric.needs if need not in NEEDS]
         if unknown:
             raise ValueError(f"{name} needs {unknown[0]!r}; accepted: {', '.join(NEEDS)}")
@@ -136,18 +142,18 @@ def find_metrics(names: tuple[str, ...] | None) -> dict[str, Metric]:
     return found
 
 
-def describe_metrics(names: tuple[str, ...] | None) -> dict[str, dict[str, Any]]:
-    """Column -> its title and direction: what tables and figures are told."""
+def describe_metrics(names: tuple[str, ...] | None, of_clips: bool = False) -> dict[str, dict[str, Any]]:
+    """Column -> its title and direction: what tables and figures are told; arguments as `find_metrics`."""
     return {
         column: {"title": title, "lower_is_better": metric.lower_is_better}
-        for metric in find_metrics(names).values()
+        for metric in find_metrics(names, of_clips).values()
         for column, title in metric.columns.items()
     }
 
 
 def lacking(metric: Metric, extractor: Extractor, reference: Reference) -> str | None:
     """The first of a metric's needs that extractor or reference does not give, and which of the two."""
-    for need, given in ((SPATIAL, extractor.spatial), (LOGITS, extractor.logits)):
+    for need, given in ((SPATIAL, extractor.spatial), (LOGITS, extractor.logits), (FRAMES, extractor.frames)):
         if need in metric.needs and given is None:
             return f"{need}, which extractor {extractor.id} does not give"
     return lacking_in_reference(metric, extractor, reference)
@@ -157,8 +163,10 @@ def lacking_in_reference(metric: Metric, extractor: Extractor, reference: Refere
     """The first of a metric's needs that a reference does not give: images, or statistics in their place."""
     if reference.images is not None:
         return None
-    if SPATIAL in metric.needs and extractor.spatial not in reference.gaussians:
-        return f"{SPATIAL} features, of which reference {reference.name} has no statistics and no images"
+    for need, layer in ((SPATIAL, extractor.spatial), (FRAMES, extractor.frames)):
+        if need in metric.needs and layer not in reference.gaussians:
+            kind = f"{SPATIAL} features" if need == SPATIAL else f"features of {FRAMES}"
+            return f"{kind}, of which reference {reference.name} has no statistics and no images"
     if REFERENCE_IMAGES in metric.needs:
         return f"{REFERENCE_IMAGES}, which reference {reference.name} does not give"
     return None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.data.images import Images, NpzArray, npz_arrays, npz_images, open_images
+from bench.data.images import IN_NPZ, Images, NpzArray, npz_arrays, npz_images, open_images
 from bench.errors import InputError
 from bench.files.atomic import replace
 from bench.files.names import shown
@@ -66,7 +66,7 @@ def open_reference(path: Path, name: str | None = None) -> Reference:
             held = ", ".join(map(str, arrays.values())) or "nothing"
             raise InputError(
                 f"{path}: neither statistics nor images; it has {held}; "
-                "accepted: mu and sigma, mu_s and sigma_s, arr_0 uint8 (N, H, W, 1 or 3)"
+                f"accepted: mu and sigma, mu_s and sigma_s, {IN_NPZ}"
             )
     else:
         gaussians, images = {}, open_images(path)

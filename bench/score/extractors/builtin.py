@@ -1,6 +1,6 @@
 """The suite's feature networks, each loaded when it is used: some take seconds to import.
 
-`asset`: the file of others that it needs; `image_shape`: the only (C, H, W) that it takes, None for any.
+`asset`: the file of others that it needs; `image_shape`: the only (C, H, W) that it takes, None for images of any size.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ Fréchet distance, KID, precision and recall, and class logits for the Inception
 
 from __future__ import annotations
 
-import fcntl
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,9 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from bench.data.digits import Digits
 from bench.files import checkpoint
-from bench.files.run_folder import open_lock
 from bench.randomness import Stream, generator
+from bench.score.extractors.trained import TrainedExtractor
+from bench.score.extractors.trained import trained as trained_in
 
 NAME = "digits-cnn"
 FEATURES = "64"
@@ -105,31 +104,9 @@ class ColourFeatures(DigitsFeatures):
         return (torch.cat([self.network.features(channel) for channel in channels], dim=1),)
 
 
-@dataclass(frozen=True)
-class TrainedExtractor:
-    """Where the weights are, their short hash, and the share of held-out digits classified right."""
-
-    path: Path
-    digest: str
-    test_accuracy: float
-
-
 def trained(folder: Path) -> TrainedExtractor:
-    """The network's weights in `folder`, trained there first if it has none.
-
-    Processes that ask at the same time wait for one of them to train it.
-    """
-    path = folder / f"{NAME}.safetensors"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open_lock(folder / f".{NAME}.lock") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            metadata = checkpoint.load_tensors(path)[1]
-        except checkpoint.CorruptCheckpoint:
-            network, accuracy = train()
-            checkpoint.save_tensors(path, network.state_dict(), {"test_accuracy": repr(accuracy), "seed": str(SEED)})
-            metadata = checkpoint.load_tensors(path)[1]
-    return TrainedExtractor(path, metadata["sha256"][:8], float(metadata["test_accuracy"]))
+    """The network's weights in `folder`, trained there first if it has none."""
+    return trained_in(folder, NAME, SEED, train)
 
 
 def train() -> tuple[DigitsCNN, float]:

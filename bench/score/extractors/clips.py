@@ -1,0 +1,33 @@
+"""The suite's feature networks of clips, each loaded when it is used: see `builtin.py`; `image_shape` is (C, T, H, W)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.data.clips.moving_digits import SHAPE
+from bench.score.extractors import Extractor
+
+
+@dataclass(frozen=True)
+class _MovingDigitsCNN:
+    asset: str | None = None
+    image_shape: tuple[int | None, ...] = SHAPE
+
+    def load(self, name: str, folder: Path, offline: bool) -> Extractor:
+        from bench.score.extractors import moving_digits
+
+        trained = moving_digits.trained(folder)
+        layers = [moving_digits.FEATURES, moving_digits.FRAMES, moving_digits.LOGITS]
+        network = moving_digits.MovingDigitsFeatures(name, layers, feature_extractor_weights_path=str(trained.path))
+        return Extractor(
+            f"{name}-{trained.digest}",
+            network.requires_grad_(False).eval(),
+            features=moving_digits.FEATURES,
+            logits=moving_digits.LOGITS,
+            test_accuracy=trained.test_accuracy,
+            frames=moving_digits.FRAMES,
+        )
+
+
+MOVING_DIGITS_CNN = _MovingDigitsCNN()
