@@ -1,6 +1,6 @@
-"""Networks: model families by name, the paper's 12 Diffusion Transformers and five block designs among them.
+"""Networks: model families by name, the paper's 12 Diffusion Transformers and their block designs among them.
 
-Read these first: `dit.py` (sizes and cost), `designs.py` and `blocks.py` (the designs side by side), `transformer.py`
+Read these first: `dit.py` (sizes), `designs.py` and `blocks.py` (the designs side by side), `transformer.py`
 (the network). Importing this package does not import torch; `create_model` and `load_pretrained` do.
 """
 

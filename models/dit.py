@@ -255,8 +255,11 @@ def _check_block(config: DiTConfig) -> None:
         given, default = getattr(config, key), DiTConfig.__dataclass_fields__[key].default
         if given != default and key not in design.takes:
             raise ValueError(f"{key}: {given}, but block {config.block} does not take it; accepted: {default}")
-    if config.caption_shape and design.captions is None:
-        raise ValueError(f"caption_tokens: {config.caption_tokens}, but block {config.block} takes labels; accepted: 0")
+    if config.caption_shape and design.captions not in ("pooled", "tokens"):
+        raise ValueError(
+            f"caption_tokens: {config.caption_tokens}, but block {config.block} has captions={design.captions!r}; "
+            "accepted: 0, or a design with pooled or tokens"
+        )
 
 
 # Fields of a few values.
