@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from captions_family import MODEL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -96,6 +97,17 @@ LATENT_CHANGES: dict[str, Any] = {
     "evaluation.decoder": "owner/other",
     "evaluation.reference": "others",
 }
+# The same of latents with captions, and a model that is told them.
+CAPTIONS: dict[str, Any] = {
+    "data.text_encoder": "owner/t5",
+    "data.caption_tokens": 5,
+    "data.caption_features": 8,
+}
+CAPTION_CHANGES: dict[str, Any] = {
+    "data.text_encoder": "owner/other",
+    "data.caption_tokens": 7,
+    "data.caption_features": 16,
+}
 # The model's name and image size decide nothing where the tiny recipe gives all sizes itself.
 WITHOUT_EFFECT = {
     "label": "other",
@@ -133,7 +145,8 @@ COPY, OBJECTIVE = DIGITS, IDDPM
 
 
 def test_every_key_is_known_to_bear_on_the_result_or_not() -> None:
-    assert CHANGES.keys() | LATENT_CHANGES.keys() | WITHOUT_EFFECT.keys() == dotted_keys(Recipe)
+    known = CHANGES.keys() | LATENT_CHANGES.keys() | CAPTION_CHANGES.keys() | WITHOUT_EFFECT.keys()
+    assert known == dotted_keys(Recipe)
 
 
 @pytest.mark.parametrize("key", CHANGES)
@@ -154,6 +167,18 @@ def test_id_depends_on_every_key_of_latents(key: str) -> None:
     if beside:  # what the model had to follow is not all that the id sees
         content = changed.model_dump(mode="json")
         assert content["data"] != recipe(LATENTS).model_dump(mode="json")["data"]
+
+
+@pytest.mark.parametrize("key", CAPTION_CHANGES)
+def test_id_depends_on_every_key_of_captions(key: str) -> None:
+    def captioned(changes: dict[str, Any]) -> Recipe:
+        data = {name: value for name, value in LATENTS.items() if not name.startswith("model.")} | CAPTIONS | changes
+        sizes = {"tokens": data["data.caption_tokens"], "features": data["data.caption_features"]}
+        return recipe({"model": {"name": MODEL, "channels": 4, **sizes}, **data})
+
+    before, changed = captioned({}), captioned({key: CAPTION_CHANGES[key]})
+    assert changed.id != before.id
+    assert changed.data.non_default() != before.data.non_default()  # not by the model alone, which had to follow
 
 
 def test_latents_of_imagenet_need_only_their_autoencoder() -> None:
