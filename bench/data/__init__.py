@@ -28,8 +28,9 @@ class DatasetFacts(NamedTuple):
     """What recipes and plans are checked against.
 
     `shape` is (C, *spatial) as the model sees it, `image_shape` (C, H, W) of a sample as it is stored, of a clip
-    (C, T, H, W); `latents` need an autoencoder between the two, and a reference that the recipe names; `normalized`: the model sees them per
-    channel less the data set's mean and divided by its standard deviation (`bench.data.normalization`).
+    (C, T, H, W); `latents` need an autoencoder between the two, and a reference that the recipe names; `normalized`:
+    the model sees them per channel less the data set's mean and divided by its standard deviation
+    (`bench.data.normalization`).
     """
 
     length: int
@@ -119,7 +120,7 @@ class PixelDataset:
         return Reference(title, f"{title}-{len(pixels)}-{digest}", ArrayImages(pixels), {})
 
     def of_classes(self, name: str, options: Any, wanted: Sequence[int]) -> NDArray[np.uint8]:
-        """(N, *image_shape): an image of each class `wanted`, the first of it, the second where it comes again, and so on.
+        """An image of each class `wanted`, (N, *image_shape): the first of it, the second where it comes again, ...
 
         Raises:
             InputError: a class has too few, or the images cannot be read.

@@ -66,7 +66,7 @@ class PixelExamples:
         device: torch.device,
         mirror: bool = False,
     ) -> None:
-        """Of pixels (N, C, H, W), of clips (N, C, T, H, W), and labels (N,); `mirror` flips half of what is asked for."""
+        """Of pixels (N, C, *spatial) and labels (N,); `mirror` flips half of what is asked for."""
         import torch
 
         self.num_classes = num_classes

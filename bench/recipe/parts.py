@@ -63,7 +63,10 @@ class DataConfig(PartSection):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        _ = self.facts
+        shape = self.facts.image_shape
+        if len(shape) not in (3, 4) or min(shape) < 1:
+            sizes = "positive (C, H, W), of clips (C, T, H, W)"
+            raise ValueError(f"name: samples of {self.name} are {tuple(shape)}, by its facts; accepted: {sizes}")
         return self
 
     @property

@@ -1,9 +1,9 @@
 """Moving digits: 4,000 clips of 8 frames of 16x16, composed of scikit-learn's digits when they are asked for.
 
-A digit of 8x8 moves with a constant velocity, 1 or 2 pixels a frame along each axis, and bounces off the borders; in the
-manner of Moving MNIST (Srivastava et al. 2015, arXiv 1502.04681), with one digit and whole pixels. Clip i is of class
-i modulo 10; which digit of the class, where it starts and where it goes is a function of i alone. Importing this module
-imports no torch.
+A digit of 8x8 moves with a constant velocity, 1 or 2 pixels a frame along each axis, and bounces off the borders; in
+the manner of Moving MNIST (Srivastava et al. 2015, arXiv 1502.04681), with one digit and whole pixels. Clip i is of
+class i modulo 10; which digit of the class, where it starts and where it goes is a function of i alone. Importing this
+module imports no torch.
 """
 
 from __future__ import annotations

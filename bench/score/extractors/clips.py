@@ -1,4 +1,4 @@
-"""The suite's feature networks of clips, each loaded when it is used: see `builtin.py`; `image_shape` is (C, T, H, W)."""
+"""The suite's feature networks of clips, (C, T, H, W), each loaded when it is used: see `builtin.py`."""
 
 from __future__ import annotations
 
