@@ -185,6 +185,7 @@ DATA = Seam(
     noun="data set",
     key="data.name",
     builtin={
+        "clip-latents": "bench.data.clips.latents:CLIP_LATENTS",
         "digits": "bench.data.digits:DIGITS",
         "digits-colour": "bench.data.digits:COLOURED",
         "image-folder": "bench.data.pixel_folder:IMAGE_FOLDER",

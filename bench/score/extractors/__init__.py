@@ -62,6 +62,7 @@ EXTRACTORS = Seam(
         "digits-cnn": "bench.score.extractors.builtin:DIGITS_CNN",
         "digits-cnn-colour": "bench.score.extractors.builtin:DIGITS_CNN_COLOUR",
         "moving-digits-cnn": "bench.score.extractors.clips:MOVING_DIGITS_CNN",
+        "frames-inception-v3": "bench.score.extractors.clips:FRAMES_INCEPTION",
     },
     contract=("asset", "image_shape", "load"),
 )
