@@ -63,6 +63,7 @@ def test_every_frame_is_a_digit_that_moves_and_bounces(real: np.ndarray) -> None
 
 
 def test_other_clips_than_those_of_all_studies_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    moving_digits.compose.cache_clear()
     before = moving_digits.motions()
     monkeypatch.setattr(moving_digits, "motions", lambda: (before[10], *before[1:]))  # of the same class
     with pytest.raises(InputError, match="moving-digits"):
@@ -98,7 +99,6 @@ def test_statistics_of_frames_stand_for_their_clips(real: np.ndarray, tmp_path: 
     np.save(tmp_path / "made.npy", shuffled(real[600:700]))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
-        small = ("--kid-subset-size", 50)
         by = ("--extractor", "clip_parts:SQUARES")
         assert ditbench("reference", "real.npy", *by, "--out", "real.npz").status == 0
         rows = {}

@@ -55,8 +55,9 @@ def motions() -> tuple[Motion, ...]:
     return tuple(_motion(index, of_class[index % NUM_CLASSES]) for index in range(LENGTH))
 
 
+@cache
 def compose() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """All clips (4000, 1, 8, 16, 16) and labels (4000,).
+    """All clips (4000, 1, 8, 16, 16) and labels (4000,), which are not to be written to.
 
     Raises:
         InputError: the digits cannot be read, or what is made of them is not what all studies have.
@@ -76,6 +77,8 @@ def compose() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         raise InputError(
             f"data.name: moving-digits: the clips made here have the SHA-256 {found}, those of all studies {SHA256[:8]}"
         )
+    for array in (clips, labels):
+        array.setflags(write=False)
     return clips, labels
 
 

@@ -132,7 +132,7 @@ def train() -> tuple[MovingDigitsCNN, float]:
 
 def _train() -> tuple[MovingDigitsCNN, float]:
     pixels, labels = compose()
-    x, y = torch.from_numpy(pixels).float() / 255, torch.from_numpy(labels)
+    x, y = torch.tensor(pixels).float() / 255, torch.tensor(labels)
     own = motions()
     places = torch.tensor([motion.places() for motion in own]) * (2 / (SIDE - DIGIT)) - 1  # (N, T, 2) in [-1, 1]
     fast = [[abs(speed) // max(SPEEDS) for speed in motion.velocity] for motion in own]
