@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Design = Literal["adm", "ldm"]
 # Of the levels that attend, as ADM has them.
 SIDES = (32, 16, 8)
+LARGEST = 1000  # multiplier of the channels
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ class UNetOptions:
     num_classes: int | None = None
     learn_sigma: bool | None = None
     channels: int | None = None
-    multipliers: Sequence[float] | None = None
+    multipliers: list[float] | None = None
     res_blocks: int | None = None
-    attention: Sequence[int] | None = None
+    attention: list[int] | None = None
     head_size: int | None = None
     num_heads: int | None = None
     groups: int | None = None
@@ -208,10 +209,12 @@ def _check_sizes(config: UNetConfig, given: dict[str, Any]) -> None:
     if strange and "attention" in given:
         sides = ", ".join(map(str, config.sides))
         raise ValueError(f"attention: {strange[0]} is not the side of a level; accepted: {sides}")
+    for multiplier in config.multipliers:
+        is_number = isinstance(multiplier, (int, float)) and not isinstance(multiplier, bool)
+        if not is_number or not 0 < multiplier <= LARGEST:
+            raise ValueError(f"multipliers: {multiplier!r}; accepted: numbers greater than 0, {LARGEST} at most")
     for level, (width, attends) in enumerate(zip(config.widths, config.attends, strict=True)):
         multiplier = config.multipliers[level]
-        if not isinstance(multiplier, (int, float)) or isinstance(multiplier, bool) or multiplier <= 0:
-            raise ValueError(f"multipliers: {multiplier!r}; accepted: numbers greater than 0")
         if width != config.channels * multiplier or width % config.groups:
             raise ValueError(
                 f"multipliers: {config.channels} channels x {multiplier:g} are not a multiple of {config.groups} groups"
