@@ -172,7 +172,8 @@ def recipes_of(name: str) -> list[Recipe] | None:
     from bench.schema import load_yaml
     from sweeps.expand import KEYS, load_sweep
 
-    if _is_listed(name):
+    # Of a family and a study that differ in case, as UNet and unet, the one that is spelled so.
+    if _is_listed(name) and (name == listed_name(name) or not _is_shipped(name)):
         return None
     path, is_file = Path(name), name.endswith((".yaml", ".yml"))
     if path.is_dir():
