@@ -103,8 +103,8 @@ class UNetConfig:
         return 4 * self.channels
 
     def heads(self, width: int) -> int:
-        """Of an attention of `width` channels."""
-        return self.num_heads or width // (self.head_size or width)
+        """Of an attention of `width` channels; 1 of a level that does not attend and is narrower than a head."""
+        return self.num_heads or max(width // (self.head_size or width), 1)
 
     @property
     def num_tokens(self) -> int:
@@ -251,21 +251,21 @@ def _ldm(downsampling: int, multipliers: tuple[float, ...], **more: Any) -> dict
     }  # fmt: skip
 
 
-def _digits(channels: int, res_blocks: int) -> dict[str, Any]:
-    """Of 8 x 8 grey pixels, at three sides."""
+def _digits(channels: int, multipliers: tuple[float, ...] = (1, 2, 2)) -> dict[str, Any]:
+    """Of 8 x 8 grey pixels, at three sides; a fourth of the compute of the next size."""
     return {
         "design": "adm", "input_size": 8, "in_channels": 1, "num_classes": 10, "channels": channels,
-        "multipliers": (1, 2, 2), "res_blocks": res_blocks, "attention": (4, 2), "head_size": 8, "groups": 4,
+        "multipliers": multipliers, "res_blocks": 1, "attention": (4, 2), "head_size": 8, "groups": 2,
     }  # fmt: skip
 
 
 FAMILY = Family(
     name="UNet",
     presets={
-        "UNet-S": _digits(8, 1),
-        "UNet-B": _digits(16, 1),
-        "UNet-L": _digits(24, 1),
-        "UNet-XL": _digits(32, 2),
+        "UNet-S": _digits(8, (0.5, 1, 1)),  # half of B, whose timestep has as many frequencies
+        "UNet-B": _digits(8),
+        "UNet-L": _digits(16),
+        "UNet-XL": _digits(32),
         "ADM-64": _adm(64, (1, 2, 3, 4), channels=192, res_blocks=3),
         "ADM-128": _adm(128, (1, 1, 2, 3, 4), head_size=None, num_heads=4),
         "ADM-256": _adm(256, (1, 1, 2, 2, 4, 4)),

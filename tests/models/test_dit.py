@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from analysis.printed_gmacs import TABLE
-from models import BLOCKS, create_model, list_models
+from models import BLOCKS, create_model
 from models.layers import timestep_features
 from models.transformer import DiT
 
@@ -67,7 +67,7 @@ def published_parameters() -> list[tuple[str, str, int, int]]:
     return list(dict.fromkeys(rows))
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_exact_parameter_counts(name: str) -> None:
     total, trainable = parameter_counts(name, "adaln-zero")
     assert total == PARAMETERS[name]
