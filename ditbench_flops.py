@@ -15,6 +15,7 @@ from bench.errors import InputError
 from models.registry import FAMILIES, list_models, listed_name
 
 if TYPE_CHECKING:
+    from analysis.printed_gmacs import Printed
     from bench.commands.variants import Given, Variant
     from bench.recipe import Recipe
 
@@ -31,7 +32,8 @@ def flops(
         ),
     ] = None,
     all_models: Annotated[
-        bool, typer.Option("--all", help="The 12 models, the block designs at XL/2, and XL/2 at 512 px.")
+        bool,
+        typer.Option("--all", help="The 12 models, the block designs at XL/2, XL/2 at 512 px, and all other families."),
     ] = False,
     input_shape: Annotated[
         str | None, typer.Option(help="Of x, for a network of your own that is in no family: 4,32,32.")
@@ -108,13 +110,21 @@ flops.__doc__ = "\n\n".join(
 
 
 def _published() -> list[Variant]:
-    """The 12 models, the other block designs at XL/2, and XL/2 at 512 px."""
+    """The 12 models, the other block designs at XL/2, XL/2 at 512 px, and the presets of all other families."""
     from bench.commands.variants import of_model
     from models.designs import DESIGNS
 
-    rows: list[tuple[str, Given]] = [(name, {}) for name in list_models()]
+    papers = _papers_models()
+    rows: list[tuple[str, Given]] = [(name, {}) for name in papers]
     rows += [("DiT-XL/2", {"block": block}) for block in DESIGNS.builtin if block != DESIGNS.default]
-    return [of_model(name, given) for name, given in [*rows, ("DiT-XL/2", {"image_size": "512"})]]
+    rows += [("DiT-XL/2", {"image_size": "512"})]
+    rows += [(name, {}) for name in list_models() if name not in papers]
+    return [of_model(name, given) for name, given in rows]
+
+
+def _papers_models() -> list[str]:
+    """The 12 of the DiT paper."""
+    return list(FAMILIES.find(FAMILIES.default).presets)
 
 
 def _variants(
@@ -126,7 +136,7 @@ def _variants(
 
     shape = None if input_shape is None else read_shape(input_shape)
     found: list[Variant] = []
-    for name in names or list_models():
+    for name in names or _papers_models():
         recipes = recipes_of(name)
         if recipes is None:
             found.append(_trained(_one(name, shape, given), batch_size, steps))
@@ -162,7 +172,8 @@ def recipes_of(name: str) -> list[Recipe] | None:
     from bench.schema import load_yaml
     from sweeps.expand import KEYS, load_sweep
 
-    if _is_listed(name):
+    # Of a family and a study that differ in case, as UNet and unet, the one that is spelled so.
+    if _is_listed(name) and (name == listed_name(name) or not _is_shipped(name)):
         return None
     path, is_file = Path(name), name.endswith((".yaml", ".yml"))
     if path.is_dir():
@@ -217,8 +228,8 @@ def _row(variant: Variant, variants: list[Variant]) -> dict[str, Any]:
     from analysis.printed_gmacs import agreement, printed_gmacs
     from bench.flops import training_gmacs
 
-    is_listed = variant.is_listed and variant.image_size is not None
-    printed = printed_gmacs(variant.name, variant.block, variant.image_size or 0) if is_listed else None
+    of_paper = variant.name, variant.block, variant.image_size or 0
+    printed = printed_gmacs(*of_paper) if variant.is_listed else None
     row: dict[str, Any] = {}
     if any(other.label for other in variants):
         row |= {"label": variant.label, "runs": variant.runs}
@@ -232,12 +243,46 @@ def _row(variant: Variant, variants: list[Variant]) -> dict[str, Any]:
         "paper": printed,
         "agrees": agreement(variant.gmacs, variant.name, printed),
     }
+    if any(map(_printed_of, variants)):
+        row |= _beside_printed(variant)
     if any(other.batch_size for other in variants):
         row |= {"training_gmacs": None, "training_flops": None}
     if variant.batch_size is not None and variant.steps is not None:
         training = training_gmacs(variant.gmacs, variant.batch_size, variant.steps)
         row |= {"training_gmacs": training, "training_flops": 2e9 * training}
     return row
+
+
+def _printed_of(variant: Variant) -> Printed | None:
+    """What is printed of a system that is not of the DiT paper's Table 4."""
+    from analysis.printed_gmacs import printed_system
+
+    return printed_system(variant.name, variant.image_size or 0) if variant.is_listed else None
+
+
+def _beside_printed(variant: Variant) -> dict[str, Any]:
+    """The columns that compare a system with what is printed of it, empty of others."""
+    from analysis.printed_gmacs import agreement
+    from bench.flops import cost_of
+    from models.registry import configure
+
+    printed = _printed_of(variant)
+    row: dict[str, Any] = {"paper_parameters": None, "difference_percent": None, "reason": None}
+    if printed is None:
+        return row
+    row["paper_parameters"] = printed.parameters
+    if printed.gmacs is None:
+        return row
+    also = cost_of(printed.includes, configure(printed.includes)).macs / 1e9 if printed.includes else 0.0
+    gmacs, figure = variant.gmacs + also, float(printed.gmacs)
+    agrees = agreement(gmacs, variant.name, printed.gmacs)
+    reasons = [f"with {printed.includes}" if printed.includes else None, printed.convention if agrees == "no" else None]
+    return row | {
+        "paper": printed.gmacs,
+        "agrees": agrees,
+        "difference_percent": round(100 * (gmacs - figure) / figure, 2),
+        "reason": "; ".join(filter(None, reasons)) or None,
+    }
 
 
 def _gpu_hours(variants: list[Variant], cluster: str, mfu: float | None) -> tuple[list[dict[str, Any]], list[str]]:

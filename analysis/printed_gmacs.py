@@ -1,25 +1,60 @@
-"""The DiT paper's Gflops (Table 4) as they are printed, since the last digit counts, and whether ours agree."""
+"""Gflops and parameters as papers print them, since the last digit counts, and whether ours agree."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from functools import cache
 from math import floor
 from pathlib import Path
+from typing import NamedTuple
 
-TABLE = Path(__file__).parents[1] / "results" / "published" / "dit_table4.csv"
+PUBLISHED = Path(__file__).parents[1] / "results" / "published"
+# The DiT paper's Table 4; and of other systems, what their papers or those that compare with them print.
+TABLE, SYSTEMS = PUBLISHED / "dit_table4.csv", PUBLISHED / "systems_gmacs.csv"
+
+
+class Printed(NamedTuple):
+    """What is printed of a system.
+
+    Attributes:
+        parameters, gmacs: such as "554M" and "1120"; None where nothing is.
+        includes: the model whose cost is in `gmacs` too: an upsampler's, which makes its small images.
+        convention: what is counted, in words, beside how we count.
+    """
+
+    parameters: str | None
+    gmacs: str | None
+    includes: str | None
+    convention: str | None
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        yield from csv.DictReader(file)
 
 
 @cache
 def _printed() -> dict[tuple[str, str, int], str]:
-    with TABLE.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["gmacs"]]
-    return {(row["model"], row["block"], int(row["image_size"])): row["gmacs"] for row in rows}
+    return {(row["model"], row["block"], int(row["image_size"])): row["gmacs"] for row in _rows(TABLE) if row["gmacs"]}
+
+
+@cache
+def _systems() -> dict[tuple[str, int], Printed]:
+    return {
+        (row["model"], int(row["image_size"])): Printed(*(row[field] or None for field in Printed._fields))
+        for row in _rows(SYSTEMS)
+    }
 
 
 def printed_gmacs(model: str, block: str, image_size: int) -> str | None:
-    """The figure as printed, such as "524.60"; None where the paper prints none."""
+    """The DiT paper's figure as printed, such as "524.60"; None where it prints none."""
     return _printed().get((model, block, image_size))
+
+
+def printed_system(model: str, image_size: int) -> Printed | None:
+    """What is printed of another system; None: nothing."""
+    return _systems().get((model, image_size))
 
 
 def agreement(gmacs: float, model: str, printed: str | None) -> str:

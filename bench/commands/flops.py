@@ -23,9 +23,10 @@ PARTS = {
     "cross-attention": ("cross_attn", "cross_attention"),
     "attention": ("attn", "attention"),
     "MLP": ("mlp", "ffn", "feed_forward"),
-    "conditioning": ("adaln", "modulation", "condition"),
+    "conditioning": ("adaln", "modulation", "condition", "time_emb"),
     "embedders": ("embed",),
     "normalisation": ("norm",),
+    "convolutions": ("conv",),
 }
 # An embedder's own MLP is the embedder's: these are looked for in the outermost module first.
 OUTERMOST = ("final layer", "embedders")

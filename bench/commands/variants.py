@@ -130,13 +130,13 @@ def _of_family(name: str, said: Any, given: Given) -> Variant:
         needed = f"; options: {_flags(family)}" if said is None and name not in family.presets else ""
         raise InputError(f"{problem if name in problem else f'{name}: {problem}'}{needed}") from None
     differ = {f.name for f in fields(options) if getattr(options, f.name) != f.default}
-    has_pixels = getattr(options, "input_size", None) is None
+    pixels = getattr(options, "image_size", None) or family.presets.get(name, {}).get("image_size")
     return Variant(
         name,
         cost_of(name, arch),
         lambda: counted(name, arch).by_module,
         arch,
-        getattr(options, "image_size", None) if has_pixels else None,
+        pixels if getattr(options, "input_size", None) is None else None,
         is_listed=differ <= {"block", "image_size"},
     )
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Design = Literal["adm", "ldm"]
 # Of the levels that attend, as ADM has them.
 SIDES = (32, 16, 8)
+LARGEST = 1000  # multiplier of the channels
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ class UNetOptions:
     num_classes: int | None = None
     learn_sigma: bool | None = None
     channels: int | None = None
-    multipliers: Sequence[float] | None = None
+    multipliers: list[float] | None = None
     res_blocks: int | None = None
-    attention: Sequence[int] | None = None
+    attention: list[int] | None = None
     head_size: int | None = None
     num_heads: int | None = None
     groups: int | None = None
@@ -102,8 +103,8 @@ class UNetConfig:
         return 4 * self.channels
 
     def heads(self, width: int) -> int:
-        """Of an attention of `width` channels."""
-        return self.num_heads or width // (self.head_size or width)
+        """Of an attention of `width` channels; 1 of a level that does not attend and is narrower than a head."""
+        return self.num_heads or max(width // (self.head_size or width), 1)
 
     @property
     def num_tokens(self) -> int:
@@ -208,10 +209,12 @@ def _check_sizes(config: UNetConfig, given: dict[str, Any]) -> None:
     if strange and "attention" in given:
         sides = ", ".join(map(str, config.sides))
         raise ValueError(f"attention: {strange[0]} is not the side of a level; accepted: {sides}")
+    for multiplier in config.multipliers:
+        is_number = isinstance(multiplier, (int, float)) and not isinstance(multiplier, bool)
+        if not is_number or not 0 < multiplier <= LARGEST:
+            raise ValueError(f"multipliers: {multiplier!r}; accepted: numbers greater than 0, {LARGEST} at most")
     for level, (width, attends) in enumerate(zip(config.widths, config.attends, strict=True)):
         multiplier = config.multipliers[level]
-        if not isinstance(multiplier, (int, float)) or isinstance(multiplier, bool) or multiplier <= 0:
-            raise ValueError(f"multipliers: {multiplier!r}; accepted: numbers greater than 0")
         if width != config.channels * multiplier or width % config.groups:
             raise ValueError(
                 f"multipliers: {config.channels} channels x {multiplier:g} are not a multiple of {config.groups} groups"
@@ -248,21 +251,21 @@ def _ldm(downsampling: int, multipliers: tuple[float, ...], **more: Any) -> dict
     }  # fmt: skip
 
 
-def _digits(channels: int, res_blocks: int) -> dict[str, Any]:
-    """Of 8 x 8 grey pixels, at three sides."""
+def _digits(channels: int, multipliers: tuple[float, ...] = (1, 2, 2)) -> dict[str, Any]:
+    """Of 8 x 8 grey pixels, at three sides; a fourth of the compute of the next size."""
     return {
         "design": "adm", "input_size": 8, "in_channels": 1, "num_classes": 10, "channels": channels,
-        "multipliers": (1, 2, 2), "res_blocks": res_blocks, "attention": (4, 2), "head_size": 8, "groups": 4,
+        "multipliers": multipliers, "res_blocks": 1, "attention": (4, 2), "head_size": 8, "groups": 2,
     }  # fmt: skip
 
 
 FAMILY = Family(
     name="UNet",
     presets={
-        "UNet-S": _digits(8, 1),
-        "UNet-B": _digits(16, 1),
-        "UNet-L": _digits(24, 1),
-        "UNet-XL": _digits(32, 2),
+        "UNet-S": _digits(8, (0.5, 1, 1)),  # half of B, whose timestep has as many frequencies
+        "UNet-B": _digits(8),
+        "UNet-L": _digits(16),
+        "UNet-XL": _digits(32),
         "ADM-64": _adm(64, (1, 2, 3, 4), channels=192, res_blocks=3),
         "ADM-128": _adm(128, (1, 1, 2, 3, 4), head_size=None, num_heads=4),
         "ADM-256": _adm(256, (1, 1, 2, 2, 4, 4)),

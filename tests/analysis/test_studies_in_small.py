@@ -57,6 +57,8 @@ PICTURE = {
     "try": "gflops-vs-fid",
     "video": "gflops-vs-fid",
     "video-cluster": "gflops-vs-fid",
+    "unet": "gflops-vs-fid",
+    "unet-imagenet": "gflops-vs-fid",
     "xl2-512": "gflops-vs-fid",
     "xl2-long": "gflops-vs-fid",
 }
@@ -78,7 +80,7 @@ def made_up_fid(recipe: Recipe, step: int) -> float:
     """Falls with compute and steps; a design, a model, an objective and a seed each have their own part in it."""
     arch = recipe.model.architecture()
     level = 100 * forward_gmacs(recipe.model) ** -0.2 * (1 + 0.5 * recipe.train.steps / (step + recipe.train.steps))
-    start = 1.1 if recipe.data.name == "digits" and arch.timestep_init_std == 0.02 else 1.0
+    start = 1.1 if getattr(arch, "timestep_init_std", None) == 0.02 and recipe.data.name == "digits" else 1.0
     noise = np.random.default_rng(int(recipe.id, 16)).normal(scale=0.02)
     return float(level * WORSE[getattr(arch, "block", "adaln-zero")] * start * np.exp(noise))
 

@@ -142,7 +142,7 @@ def test_the_shipped_table_is_what_the_command_prints() -> None:
 
 
 def test_the_twelve_models_are_the_default() -> None:
-    assert [row["model"] for row in rows()] == list_models()
+    assert [row["model"] for row in rows()] == list_models()[:12]
 
 
 def test_case_does_not_matter() -> None:

@@ -72,8 +72,11 @@ def test_ldm_4_is_the_published_network_and_costs_more_than_is_printed() -> None
     }
 
 
+FAST = ("UNet-S", "ADM-256")
+
+
 @pytest.mark.parametrize(
-    "name", ["ADM-256", *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILY.presets if name != "ADM-256")]
+    "name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILY.presets if name not in FAST)]
 )
 def test_the_closed_form_of_a_preset_is_what_is_counted(name: str) -> None:
     config = configure(name)
@@ -190,7 +193,7 @@ def test_what_overrides_a_preset() -> None:
         ("UNet", {}, ["'UNet'", "design", "input_size", "channels", "multipliers", "attention", "head_size"]),
         ("UNet-S", {"design": "dit"}, ["design", "'dit'", "adm, ldm"]),
         ("UNet-S", {"channels": 9}, ["channels", "9", "odd"]),
-        ("UNet-S", {"channels": 10}, ["10 channels", "4 groups"]),
+        ("UNet-B", {"channels": 10, "groups": 4}, ["10 channels", "4 groups"]),
         ("UNet-S", {"channels": 8.0}, ["channels", "8.0", "whole"]),
         ("UNet-S", {"groups": 0}, ["groups", "0"]),
         ("UNet-S", {"multipliers": []}, ["multipliers", "none"]),
@@ -200,7 +203,7 @@ def test_what_overrides_a_preset() -> None:
         ("UNet-S", {"multipliers": [1, 1.3]}, ["multipliers", "1.3"]),
         ("UNet-S", {"attention": [3]}, ["attention", "3", "8, 4, 2"]),
         ("UNet-S", {"attention": [2.0]}, ["attention", "2.0"]),
-        ("UNet-S", {"head_size": 3}, ["head_size", "3", "16 channels"]),
+        ("UNet-B", {"head_size": 3}, ["head_size", "3", "16 channels"]),
         ("UNet-S", {"head_size": 8, "num_heads": 2}, ["head_size", "num_heads"]),
         ("UNet-S", {"res_blocks": 0}, ["res_blocks", "0"]),
         ("UNet-S", {"res_blocks": True}, ["res_blocks", "True"]),
