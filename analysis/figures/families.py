@@ -1,0 +1,247 @@
+"""Model families on one axis: compute of one forward pass against the Fréchet distance, and a law through each family.
+
+Families share a panel where data, evaluation key, step and objective agree: else their scores, or what they were trained
+to predict, would differ in more than the family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.drawing import marks, style
+from analysis.drawing.picture import NothingToDraw, Picture
+from analysis.figures.baselines import draw_baselines
+from analysis.figures.captions import MACS, in_short, keys, protocols, unnamed
+from analysis.figures.scores import (
+    Scores,
+    at_last_shared_step,
+    axis_name,
+    has_line,
+    names,
+    over_seeds,
+    scaling_scores,
+    side_by_side,
+    titles,
+)
+from analysis.figures.sources import Source, from_each
+from analysis.laws.power_law import power_law
+from analysis.results.model_names import differing_settings
+from analysis.results.tables import MODEL
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+METHOD = (
+    "One colour and marker a family. Lines: FID = a GMACs^b through the models of a family (means over seeds), least "
+    "squares on logarithms, where there are at least three of different compute and the score falls with compute by "
+    "every seed alone. What a line says beyond its models, or of two families at one compute, `ditbench compare --by "
+    "family` puts intervals on."
+)
+MARKER = 5.5  # points
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """Scores that share axes, of at least two families; points: a row a model, as `draw` has them."""
+
+    group: list[Scores]
+    points: pd.DataFrame
+
+
+def draw(sources: Sequence[Source], width: style.Width) -> Picture:
+    """The picture families.
+
+    Scores are of the last shared step; markers are means over seeds, bars go from the lowest to the highest seed. Where
+    a family is of several sources, or its models have several block designs, fills tell these apart, and each has a law
+    of its own. Data columns: source, objective, family, design (if models have several), label, size, patch, gmacs,
+    num_seeds, fid, fid_min, fid_max, law (the law's fid; empty without one).
+
+    Raises:
+        NothingToDraw: no two families have scores that may share axes.
+        ResultsError: scores that are not finite or not comparable.
+    """
+    found, left_out = from_each(sources, _by_objective, by_design=False)
+    groups = side_by_side([one for each in found for one in each], also=("step", "objective"))
+    panels = [_Panel(group, _points(group)) for group in groups if len(_families(group)) > 1]
+    if not panels:
+        one = ", ".join(sorted({name for group in groups for name in _families(group)}))
+        raise NothingToDraw(f"one family ({one}) has scores under any one key; needed: two model families")
+    alone = [group for group in groups if len(_families(group)) == 1]
+    left_out += [f"{titles(group)}: one family ({names(group[0].runs, 'family')})" for group in alone]
+    order = list(dict.fromkeys(name for panel in panels for name in _families(panel.group)))
+    marked = {name: marks.series_mark(index) for index, name in enumerate(order)}
+    with style.look():
+        columns = 1 if width == "one" else min(2, len(panels))
+        figure = style.new_figure(width, 2.9 * -(-len(panels) // columns) + 0.3)
+        axes = style.panels(figure, len(panels), columns)
+        for each, panel in zip(axes, panels, strict=True):
+            _draw(each, panel, marked)
+        _legend(figure, panels, marked)
+        style.lay_out(figure)
+        without = [name for each, panel in zip(axes, panels, strict=True) for name in _name(each, panel, marked)]
+    scores = [one for panel in panels for one in panel.group]
+    data = pd.concat([panel.points for panel in panels])
+    caption = "\n".join([METHOD, *_without_law(panels), MACS, protocols(scores)])
+    return Picture("families", figure, data, in_short(scores) + unnamed(without), caption, keys(scores), left_out)
+
+
+def _by_objective(source: Source) -> list[Scores]:
+    """The last shared scores of each objective, whose `design` says what it has and the others have not."""
+    if source.published:
+        raise NothingToDraw("the papers' tables have one family; needed: a results folder with two model families")
+    scores = at_last_shared_step(scaling_scores(source))
+    objectives = dict(zip(scores.runs["run"], scores.runs["objective"], strict=True))
+    evals = scores.evals.assign(objective=scores.evals["run"].map(objectives))
+    return [
+        Scores(replace(source, design=said), evals.loc[evals["objective"] == objective])
+        for objective, said in _apart(list(dict.fromkeys(evals["objective"]))).items()
+    ]
+
+
+def _apart(objectives: list[str]) -> dict[str, str]:
+    """Of each objective the words that not all have; its name, if there are none."""
+    words = {each: each.split() for each in objectives}
+    common = set.intersection(*map(set, words.values()))
+    if len(objectives) == 1:
+        return dict.fromkeys(objectives, "")
+    return {each: " ".join(word for word in said if word not in common) or said[0] for each, said in words.items()}
+
+
+def _families(group: Sequence[Scores]) -> list[str]:
+    """In the order of their first models' compute."""
+    runs = pd.concat([one.runs for one in group]).sort_values("gmacs", kind="stable")
+    return [str(family) for family in dict.fromkeys(runs["family"])]
+
+
+def _points(group: Sequence[Scores]) -> pd.DataFrame:
+    found: list[pd.DataFrame] = []
+    for one in group:
+        runs = one.runs
+        for family in _families([one]):
+            evals = one.evals.loc[one.evals["family"] == family]
+            # A family whose block goes with the size is one design; one that has a model in two of them is several.
+            several = bool(differing_settings(runs.loc[runs["family"] == family], MODEL, ["block"]))
+            for block, rows in evals.groupby("block" if several else "family"):
+                points = over_seeds(rows)
+                points.insert(0, "source", one.source.name)
+                points.insert(1, "objective", rows["objective"].iloc[0])
+                points.insert(2, "family", family)
+                points.insert(3, "design", block if several else "")
+                found.append(points.assign(law=_law(rows, points)))
+    return pd.concat(found, ignore_index=True)
+
+
+def _law(evals: pd.DataFrame, points: pd.DataFrame) -> Any:
+    """The law at the points' compute, where the data carry one."""
+    seeds: list[Any] = [models for _, models in evals.groupby("seed")]
+    fits = [points, *(models for models in seeds if has_line(models))]
+    if not has_line(points) or min(evals["fid"]) <= 0:
+        return np.nan
+    if max(power_law(models["gmacs"], models["fid"]).exponent for models in fits) >= 0:
+        return np.nan
+    return power_law(points["gmacs"], points["fid"])(points["gmacs"])
+
+
+def _series(points: pd.DataFrame) -> list[tuple[str, int, pd.DataFrame]]:
+    """Family, which fill, and rows of what has one law; fills are counted over sources and designs of a family.
+
+    Raises:
+        NothingToDraw: a family has more of them than can be told apart.
+    """
+    found: list[tuple[str, int, pd.DataFrame]] = []
+    fills = _fills(points)
+    for (family, source, design), rows in points.groupby(["family", "source", "design"], sort=False):
+        found.append((str(family), fills.index((source, design)), rows))
+    return found
+
+
+def _fills(points: pd.DataFrame) -> list[tuple[str, str]]:
+    """(source, design) in the order of their fills: what is one design is like the first of its source."""
+    pairs = list(dict.fromkeys(zip(points["source"], points["design"], strict=True)))
+    pairs.sort(key=lambda pair: (list(dict.fromkeys(points["source"])).index(pair[0]), pair[1] != ""))
+    if len(pairs) > len(style.SOURCE_FILLS):
+        raise NothingToDraw(
+            f"{len(pairs)} sources and block designs in one panel; accepted: at most {len(style.SOURCE_FILLS)}"
+        )
+    return pairs
+
+
+def _draw(axes: Axes, panel: _Panel, marked: dict[str, dict[str, Any]]) -> None:
+    points = panel.points
+    unit, size = marks.compute_unit(points["gmacs"].tolist())
+    for family, fill, rows in _series(points):
+        look = _look(marked[family], fill)
+        line = rows.sort_values("gmacs")
+        if line["law"].notna().all():
+            ends = {"color": look["color"], "linestyle": marked[family]["linestyle"], "linewidth": 1.1, "zorder": 1}
+            axes.plot(line["gmacs"] / size, line["law"], **ends)
+        if max(rows["num_seeds"]) > 1:
+            bars = np.maximum(0, [rows["fid"] - rows["fid_min"], rows["fid_max"] - rows["fid"]])
+            axes.errorbar(
+                rows["gmacs"] / size, rows["fid"], bars, fmt="none", ecolor="#555555", elinewidth=0.8, capsize=1.5
+            )
+        axes.plot(rows["gmacs"] / size, rows["fid"], **look, zorder=3)
+    step = style.steps_text(int(panel.group[0].evals["step"].iloc[0]))
+    axes.set_title(f"{titles(panel.group)}, {step} steps")
+    axes.set_ylabel(axis_name(panel.group))
+    draw_baselines(axes, panel.group)
+    if min(points["fid_min"]) > 0:
+        axes.set_yscale("log")
+        style.log_ticks(axes.yaxis, (1, 2, 3, 5, 7))
+    marks.gmacs_axis(axes, unit)
+
+
+def _look(mark: dict[str, Any], fill: int) -> dict[str, Any]:
+    """The markers of a family from one source, as arguments of `Axes.plot`."""
+    of_fill = {"fillstyle": style.SOURCE_FILLS[fill], "markerfacecoloralt": "white", "linestyle": "none"}
+    edge = {"markeredgecolor": mark["color"], "markeredgewidth": 1.2} if style.SOURCE_FILLS[fill] == "none" else {}
+    return {**mark, **of_fill, **edge, "markersize": MARKER}
+
+
+def _legend(figure: Any, panels: list[_Panel], marked: dict[str, dict[str, Any]]) -> None:
+    """Which style is which family, and which fill which source or design, under all panels."""
+    from matplotlib.lines import Line2D
+
+    handles: list[Any] = [Line2D([], [], **{**mark, "markersize": MARKER}) for mark in marked.values()]
+    pairs = [pair for panel in panels if len(_fills(panel.points)) > 1 for pair in _fills(panel.points)]
+    texts = list(dict.fromkeys(", ".join(filter(None, pair)) for pair in pairs))
+    marks.line_legend(figure, handles, list(marked), texts)
+
+
+def _name(axes: Axes, panel: _Panel, marked: dict[str, dict[str, Any]]) -> list[str]:
+    """Write the models' names beside their markers; returns those for which there is no room."""
+    points = panel.points
+    size = marks.compute_unit(points["gmacs"].tolist())[1]
+    networks = {label: name for one in panel.group for label, name in zip(one.evals["label"], one.named(one.evals))}
+    colours = [marked[family]["color"] for family in points["family"]]
+    laws = [rows.sort_values("gmacs") for _, _, rows in _series(points) if rows["law"].notna().all()]
+    lines = [
+        np.column_stack([np.geomspace(*ends["gmacs"] / size, 100), np.geomspace(*ends["law"], 100)])
+        for ends in (rows.iloc[[0, -1]] for rows in laws)
+    ]
+    return marks.name_points(
+        axes,
+        (points["gmacs"] / size).tolist(),
+        points,
+        "fid",
+        [networks[label] for label in points["label"]],
+        np.concatenate(lines) if lines else None,
+        [MARKER / 2] * len(points),
+        colours,
+    )
+
+
+def _without_law(panels: list[_Panel]) -> list[str]:
+    """A line that names the families without a law; none if all have one."""
+    said = [
+        ", ".join(filter(None, [family, rows["source"].iloc[0], rows["design"].iloc[0]])) + f" ({len(rows)} models)"
+        for panel in panels
+        for family, _, rows in _series(panel.points)
+        if rows["law"].isna().any()
+    ]
+    return [f"No law: {'; '.join(dict.fromkeys(said))}."] if said else []
