@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 METHOD = (
     "One colour and marker a family. Lines: FID = a GMACs^b through the models of a family (means over seeds), least "
     "squares on logarithms, where there are at least three of different compute and the score falls with compute by "
-    "every seed alone. What a line says beyond its models, or of two families at one compute, `ditbench compare --by "
-    "family` puts intervals on."
+    "every seed alone. They have no intervals: `ditbench compare --by family` says how many times the compute of another a "
+    "family needs, with one."
 )
 MARKER = 5.5  # points
 
@@ -78,10 +78,11 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     with style.look():
         columns = 1 if width == "one" else min(2, len(panels))
         figure = style.new_figure(width, 2.9 * -(-len(panels) // columns) + 0.3)
-        axes = style.panels(figure, len(panels), columns)
+        whole = figure.subfigures(1, 1)  # which has the legend: below it, the figure's own may have a caption
+        axes = style.panels(whole, len(panels), columns)
         for each, panel in zip(axes, panels, strict=True):
             _draw(each, panel, marked)
-        _legend(figure, panels, marked)
+        _legend(whole, panels, marked)
         style.lay_out(figure)
         without = [name for each, panel in zip(axes, panels, strict=True) for name in _name(each, panel, marked)]
     scores = [one for panel in panels for one in panel.group]
@@ -203,14 +204,14 @@ def _look(mark: dict[str, Any], fill: int) -> dict[str, Any]:
     return {**mark, **of_fill, **edge, "markersize": MARKER}
 
 
-def _legend(figure: Any, panels: list[_Panel], marked: dict[str, dict[str, Any]]) -> None:
+def _legend(part: Any, panels: list[_Panel], marked: dict[str, dict[str, Any]]) -> None:
     """Which style is which family, and which fill which source or design, under all panels."""
     from matplotlib.lines import Line2D
 
     handles: list[Any] = [Line2D([], [], **{**mark, "markersize": MARKER}) for mark in marked.values()]
     pairs = [pair for panel in panels if len(_fills(panel.points)) > 1 for pair in _fills(panel.points)]
     texts = list(dict.fromkeys(", ".join(filter(None, pair)) for pair in pairs))
-    marks.line_legend(figure, handles, list(marked), texts)
+    marks.line_legend(part, handles, list(marked), texts)
 
 
 def _name(axes: Axes, panel: _Panel, marked: dict[str, dict[str, Any]]) -> list[str]:
@@ -229,11 +230,16 @@ def _name(axes: Axes, panel: _Panel, marked: dict[str, dict[str, Any]]) -> list[
         (points["gmacs"] / size).tolist(),
         points,
         "fid",
-        [networks[label] for label in points["label"]],
+        [_short(networks[label], family) for label, family in zip(points["label"], points["family"], strict=True)],
         np.concatenate(lines) if lines else None,
         [MARKER / 2] * len(points),
         colours,
     )
+
+
+def _short(name: str, family: str) -> str:
+    """A model's name without its family, which colour and marker say: "S/2" of "DiT-S/2", "DiT S/2" or "S/2 DiT"."""
+    return name.removeprefix(family).removesuffix(family).strip(" -") or name
 
 
 def _without_law(panels: list[_Panel]) -> list[str]:

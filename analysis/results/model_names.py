@@ -94,7 +94,7 @@ def _texts(runs: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     for text in set(texts.values()):
         alike = [model for model in texts if texts[model] == text]
         differing = [name for name in reversed(columns) if first.loc[alike, name].nunique(dropna=False) > 1]
-        if first.loc[alike, "model"].nunique() == len(alike):  # which says the family too
+        if 1 < len(alike) == first.loc[alike, "model"].nunique():  # which says the family too
             differing = ["model"]
         for model in alike:
             texts[model] = " ".join([text, *(_said(name, first.loc[model, name]) for name in differing)])

@@ -138,6 +138,10 @@ def of_models(axes: Any) -> list[Any]:
     return [line for line in axes.lines if line.get_marker() not in ("None", "_") and len(line.get_xdata()) == 3]
 
 
+def legend_of(picture: Any) -> set[str]:
+    return {text.get_text() for part in picture.figure.subfigs for each in part.legends for text in each.get_texts()}
+
+
 def test_a_point_a_model_and_a_law_a_family(exact: Path) -> None:
     picture = drawn(load(exact))
     points: pd.DataFrame = picture.data
@@ -147,8 +151,7 @@ def test_a_point_a_model_and_a_law_a_family(exact: Path) -> None:
     (axes,) = picture.figure.axes
     marks = {(line.get_marker(), line.get_color()) for line in of_models(axes)}
     assert len(marks) == len({marker for marker, _ in marks}) == len({colour for _, colour in marks}) == len(FAMILIES)
-    legend = {text.get_text() for each in picture.figure.legends for text in each.get_texts()}
-    assert legend == set(FAMILIES)
+    assert legend_of(picture) == set(FAMILIES)
     assert "No law" not in picture.caption
     assert all(key in picture.caption for key in ("1,000 samples", "ddpm", "guidance 1", "2,000 training steps"))
 
@@ -173,8 +176,7 @@ def test_one_panel_an_objective_and_one_fill_a_study(two_objectives: Tables, exa
     fills = {line.get_fillstyle() for line in of_models(axes)}
     assert len(fills) == 2
     assert set(both.data["source"]) == {"study0", "study1"}
-    legend = {text.get_text() for each in both.figure.legends for text in each.get_texts()}
-    assert legend == {*FAMILIES, "study0", "study1"}
+    assert legend_of(both) == {*FAMILIES, "study0", "study1"}
 
 
 def test_one_family_is_no_figure(tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ PICTURE = {
     "knobs": "settings",
     "objectives": "blocks",
     "objectives-rates": "blocks",
+    "pixels": "families",
+    "pixels-rates": "settings",
     "samplers": "network-calls",
     "scaling": "gflops-vs-fid",
     "sit": "gflops-vs-fid",
@@ -75,9 +77,9 @@ def made_up_fid(recipe: Recipe, step: int) -> float:
     """Falls with compute and steps; a design, a model, an objective and a seed each have their own part in it."""
     arch = recipe.model.architecture()
     level = 100 * forward_gmacs(recipe.model) ** -0.2 * (1 + 0.5 * recipe.train.steps / (step + recipe.train.steps))
-    start = 1.1 if arch.timestep_init_std == 0.02 and recipe.data.name == "digits" else 1.0
+    start = 1.1 if getattr(arch, "timestep_init_std", None) == 0.02 and recipe.data.name == "digits" else 1.0
     noise = np.random.default_rng(int(recipe.id, 16)).normal(scale=0.02)
-    return float(level * WORSE[arch.block] * start * np.exp(noise))
+    return float(level * WORSE.get(getattr(arch, "block", ""), 1.0) * start * np.exp(noise))
 
 
 def scored(recipe: Recipe, step: int, asked: EvaluationConfig) -> dict[str, Any]:
