@@ -84,9 +84,8 @@ class UViT(nn.Module):
     def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         """x (N, C, H, W), timesteps t (N,), labels (N,) int64 -> (N, C_out, H, W)."""
         patches = self.x_embedder(x)
-        time = timestep_features(t, self.arch.hidden_size).to(patches.dtype)  # itself the token, without an MLP
-        label = self.y_embedder(labels).to(patches.dtype)
-        tokens = torch.cat([time.unsqueeze(1), label.unsqueeze(1), patches], dim=1) + self.positions
+        time = timestep_features(t, self.arch.hidden_size).to(self.positions.dtype)  # the token itself: no MLP
+        tokens = torch.cat([time.unsqueeze(1), self.y_embedder(labels).unsqueeze(1), patches], dim=1) + self.positions
         skips: list[Tensor] = []
         for index, block in enumerate(self.blocks):
             if index < self.arch.num_skips:
