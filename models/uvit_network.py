@@ -73,7 +73,7 @@ class UViT(nn.Module):
         self._initialize_weights()
 
     def _initialize_weights(self) -> None:
-        """Truncated normal for linear maps and positions, torch's own for the rest (labels: N(0, 1)), as the paper's."""
+        """As the paper's code: truncated normal for linear maps and positions, else torch's own (labels: N(0, 1))."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)

@@ -49,7 +49,7 @@ class DesignComparison:
         undetermined: share of the replicates without a positive alpha, which are left out of the multiplier's interval.
         left_out: rows that were not compared, and why.
         given_up: runs that failed, of which there is no score.
-        own_exponents: what alpha would be of each design alone (better, worse); None where one's compute is all the same.
+        own_exponents: what alpha would be of each design alone (better, worse); None where one's compute does not vary.
         steeper: how much more the better design's own alpha is than the worse one's.
     """
 

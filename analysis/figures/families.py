@@ -1,7 +1,7 @@
 """Model families on one axis: compute of one forward pass against the Fréchet distance, and a law through each family.
 
-Families share a panel where data, evaluation key, step and objective agree: else their scores, or what they were trained
-to predict, would differ in more than the family.
+Families share a panel where data, evaluation key, step and objective agree: else they would differ in more than the
+family.
 """
 
 from __future__ import annotations
@@ -39,10 +39,23 @@ if TYPE_CHECKING:
 METHOD = (
     "One colour and marker a family. Lines: FID = a GMACs^b through the models of a family (means over seeds), least "
     "squares on logarithms, where there are at least three of different compute and the score falls with compute by "
-    "every seed alone. They have no intervals: `ditbench compare --by family` says how many times the compute of another a "
-    "family needs, with one."
+    "every seed alone. They have no intervals: how many times the compute of another a family needs, and how surely, "
+    "`ditbench compare --by family` says."
 )
 MARKER = 5.5  # points
+
+
+@dataclass(frozen=True)
+class _Series:
+    """Models of a family that one law is of; fill: which of `style.SOURCE_FILLS`; points: a row a model, by compute."""
+
+    family: str
+    fill: int
+    points: pd.DataFrame
+
+    @property
+    def has_law(self) -> bool:
+        return bool(np.isfinite(self.points["law"].to_numpy(float)).all())
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,31 @@ class _Panel:
 
     group: list[Scores]
     points: pd.DataFrame
+
+    @property
+    def sources(self) -> list[tuple[str, str]]:
+        """(source, design) in the order of their fills.
+
+        Raises:
+            NothingToDraw: there are more of them than can be told apart.
+        """
+        found = sorted(
+            dict.fromkeys(zip(self.points["source"], self.points["design"], strict=True)),
+            key=lambda pair: ([one.source.name for one in self.group].index(pair[0]), pair[1] != ""),
+        )
+        if len(found) > len(style.SOURCE_FILLS):
+            raise NothingToDraw(
+                f"{len(found)} sources and block designs in one panel; needed: at most {len(style.SOURCE_FILLS)}"
+            )
+        return found
+
+    @property
+    def series(self) -> list[_Series]:
+        groups: Any = self.points.groupby(["family", "source", "design"], sort=False)
+        return [
+            _Series(family, self.sources.index((source, design)), rows.sort_values("gmacs"))
+            for (family, source, design), rows in groups
+        ]
 
 
 def draw(sources: Sequence[Source], width: style.Width) -> Picture:
@@ -97,9 +135,9 @@ def _by_objective(source: Source) -> list[Scores]:
         raise NothingToDraw("the papers' tables have one family; needed: a results folder with two model families")
     scores = at_last_shared_step(scaling_scores(source))
     objectives = dict(zip(scores.runs["run"], scores.runs["objective"], strict=True))
-    evals = scores.evals.assign(objective=scores.evals["run"].map(objectives))
+    evals = scores.evals.assign(objective=[objectives[run] for run in scores.evals["run"]])
     return [
-        Scores(replace(source, design=said), evals.loc[evals["objective"] == objective])
+        Scores(replace(source, design=said), evals.loc[evals["objective"].eq(objective)])
         for objective, said in _apart(list(dict.fromkeys(evals["objective"]))).items()
     ]
 
@@ -148,45 +186,20 @@ def _law(evals: pd.DataFrame, points: pd.DataFrame) -> Any:
     return power_law(points["gmacs"], points["fid"])(points["gmacs"])
 
 
-def _series(points: pd.DataFrame) -> list[tuple[str, int, pd.DataFrame]]:
-    """Family, which fill, and rows of what has one law; fills are counted over sources and designs of a family.
-
-    Raises:
-        NothingToDraw: a family has more of them than can be told apart.
-    """
-    found: list[tuple[str, int, pd.DataFrame]] = []
-    fills = _fills(points)
-    for (family, source, design), rows in points.groupby(["family", "source", "design"], sort=False):
-        found.append((str(family), fills.index((source, design)), rows))
-    return found
-
-
-def _fills(points: pd.DataFrame) -> list[tuple[str, str]]:
-    """(source, design) in the order of their fills: what is one design is like the first of its source."""
-    pairs = list(dict.fromkeys(zip(points["source"], points["design"], strict=True)))
-    pairs.sort(key=lambda pair: (list(dict.fromkeys(points["source"])).index(pair[0]), pair[1] != ""))
-    if len(pairs) > len(style.SOURCE_FILLS):
-        raise NothingToDraw(
-            f"{len(pairs)} sources and block designs in one panel; accepted: at most {len(style.SOURCE_FILLS)}"
-        )
-    return pairs
-
-
 def _draw(axes: Axes, panel: _Panel, marked: dict[str, dict[str, Any]]) -> None:
     points = panel.points
     unit, size = marks.compute_unit(points["gmacs"].tolist())
-    for family, fill, rows in _series(points):
-        look = _look(marked[family], fill)
-        line = rows.sort_values("gmacs")
-        if line["law"].notna().all():
-            ends = {"color": look["color"], "linestyle": marked[family]["linestyle"], "linewidth": 1.1, "zorder": 1}
-            axes.plot(line["gmacs"] / size, line["law"], **ends)
+    for series in panel.series:
+        mark, rows = marked[series.family], series.points
+        if series.has_law:
+            line = {"color": mark["color"], "linestyle": mark["linestyle"], "linewidth": 1.1, "zorder": 1}
+            axes.plot(rows["gmacs"] / size, rows["law"], **line)
         if max(rows["num_seeds"]) > 1:
             bars = np.maximum(0, [rows["fid"] - rows["fid_min"], rows["fid_max"] - rows["fid"]])
             axes.errorbar(
                 rows["gmacs"] / size, rows["fid"], bars, fmt="none", ecolor="#555555", elinewidth=0.8, capsize=1.5
             )
-        axes.plot(rows["gmacs"] / size, rows["fid"], **look, zorder=3)
+        axes.plot(rows["gmacs"] / size, rows["fid"], **_look(mark, series.fill), zorder=3)
     step = style.steps_text(int(panel.group[0].evals["step"].iloc[0]))
     axes.set_title(f"{titles(panel.group)}, {step} steps")
     axes.set_ylabel(axis_name(panel.group))
@@ -209,7 +222,7 @@ def _legend(part: Any, panels: list[_Panel], marked: dict[str, dict[str, Any]]) 
     from matplotlib.lines import Line2D
 
     handles: list[Any] = [Line2D([], [], **{**mark, "markersize": MARKER}) for mark in marked.values()]
-    pairs = [pair for panel in panels if len(_fills(panel.points)) > 1 for pair in _fills(panel.points)]
+    pairs = [pair for panel in panels if len(panel.sources) > 1 for pair in panel.sources]
     texts = list(dict.fromkeys(", ".join(filter(None, pair)) for pair in pairs))
     marks.line_legend(part, handles, list(marked), texts)
 
@@ -218,13 +231,14 @@ def _name(axes: Axes, panel: _Panel, marked: dict[str, dict[str, Any]]) -> list[
     """Write the models' names beside their markers; returns those for which there is no room."""
     points = panel.points
     size = marks.compute_unit(points["gmacs"].tolist())[1]
-    networks = {label: name for one in panel.group for label, name in zip(one.evals["label"], one.named(one.evals))}
-    colours = [marked[family]["color"] for family in points["family"]]
-    laws = [rows.sort_values("gmacs") for _, _, rows in _series(points) if rows["law"].notna().all()]
-    lines = [
-        np.column_stack([np.geomspace(*ends["gmacs"] / size, 100), np.geomspace(*ends["law"], 100)])
-        for ends in (rows.iloc[[0, -1]] for rows in laws)
-    ]
+    networks: dict[str, str] = {}
+    for one in panel.group:
+        networks |= dict(zip(one.evals["label"], one.named(one.evals), strict=True))
+    lines = []
+    for series in panel.series:
+        if series.has_law:  # straight on these axes
+            first, last = series.points.iloc[[0, -1]].loc[:, ["gmacs", "law"]].to_numpy(float) / [size, 1]
+            lines.append(np.geomspace(first, last, 100))
     return marks.name_points(
         axes,
         (points["gmacs"] / size).tolist(),
@@ -233,7 +247,7 @@ def _name(axes: Axes, panel: _Panel, marked: dict[str, dict[str, Any]]) -> list[
         [_short(networks[label], family) for label, family in zip(points["label"], points["family"], strict=True)],
         np.concatenate(lines) if lines else None,
         [MARKER / 2] * len(points),
-        colours,
+        [marked[family]["color"] for family in points["family"]],
     )
 
 
@@ -245,9 +259,9 @@ def _short(name: str, family: str) -> str:
 def _without_law(panels: list[_Panel]) -> list[str]:
     """A line that names the families without a law; none if all have one."""
     said = [
-        ", ".join(filter(None, [family, rows["source"].iloc[0], rows["design"].iloc[0]])) + f" ({len(rows)} models)"
+        f"{', '.join(filter(None, (series.family, *panel.sources[series.fill])))} ({len(series.points)} models)"
         for panel in panels
-        for family, _, rows in _series(panel.points)
-        if rows["law"].isna().any()
+        for series in panel.series
+        if not series.has_law
     ]
     return [f"No law: {'; '.join(dict.fromkeys(said))}."] if said else []

@@ -41,7 +41,7 @@ def designs(runs: pd.DataFrame) -> list[str]:
     The hash that `ditbench try` puts into the name of a part, my_block_3f2a91c0:MEAN, is left out where none is needed.
     """
     names = runs["block"].tolist()
-    families = list(runs.get("family", names))
+    families = runs["family"].tolist() if "family" in runs else names
     shared = {name for name in set(names) if len({f for f, of in zip(families, names, strict=True) if of == name}) > 1}
     names = [f"{f} {name}".strip() if name in shared else name for f, name in zip(families, names, strict=True)]
     if len(set(runs["objective"])) > 1:

@@ -30,7 +30,8 @@ from models.registry import configure
 CPU = torch.device("cpu")
 DIGITS = Digits(CPU)
 SHAPE = {
-    "hidden_size": 16, "num_heads": 2, "patch_size": 4, "input_size": 8, "in_channels": 1, "num_classes": 10, "depth": 3,
+    "hidden_size": 16, "num_heads": 2, "patch_size": 4, "depth": 3, "input_size": 8, "in_channels": 1,
+    "num_classes": 10,
 }  # fmt: skip
 MODELS: dict[str, dict[str, Any]] = {
     "JiT": {"name": "JiT", **SHAPE, "frequency_embedding_size": 16, "patch_bottleneck": 4, "class_tokens": 2},

@@ -42,7 +42,7 @@ def write_families(
                 (run / "config.yaml").write_text(yaml.safe_dump(config | named))
                 facts = json.loads((run / "model.json").read_text())
                 gmacs = cost * gmacs_of(label)
-                said = {"family": family, "gmacs": gmacs, "objective": objective, **({} if model["block"] else {"block": ""})}
+                said = {"family": family, "gmacs": gmacs, "objective": objective}
                 (run / "model.json").write_text(json.dumps(facts | said))
                 noise = np.random.default_rng([seed, len(name), *name.encode()]).normal(scale=scatter)
                 fid = 5 * (times * gmacs) ** -(alphas or {}).get(family, ALPHA) * np.exp(noise)

@@ -79,7 +79,7 @@ def compared(multiplier: Interval | None, better: str) -> DesignComparison:
     return DesignComparison(
         better, worse, "fid", (9, 9), (3, 3), (3, 3), True, other, other, difference, 1.0, multiplier, 0, 0.0, (),
         (0.5, 2.0),
-    )
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
