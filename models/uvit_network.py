@@ -73,7 +73,7 @@ class UViT(nn.Module):
         self._initialize_weights()
 
     def _initialize_weights(self) -> None:
-        """Truncated normal for linear maps and positions, torch's own for the rest (labels: N(0, 1)), as the paper's."""
+        """As the paper's code: truncated normal for linear maps and positions, else torch's own (labels: N(0, 1))."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -84,9 +84,8 @@ class UViT(nn.Module):
     def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         """x (N, C, H, W), timesteps t (N,), labels (N,) int64 -> (N, C_out, H, W)."""
         patches = self.x_embedder(x)
-        time = timestep_features(t, self.arch.hidden_size).to(patches.dtype)  # itself the token, without an MLP
-        label = self.y_embedder(labels).to(patches.dtype)
-        tokens = torch.cat([time.unsqueeze(1), label.unsqueeze(1), patches], dim=1) + self.positions
+        time = timestep_features(t, self.arch.hidden_size).to(self.positions.dtype)  # the token itself: no MLP
+        tokens = torch.cat([time.unsqueeze(1), self.y_embedder(labels).unsqueeze(1), patches], dim=1) + self.positions
         skips: list[Tensor] = []
         for index, block in enumerate(self.blocks):
             if index < self.arch.num_skips:

@@ -35,22 +35,22 @@ def compare(
     by: Annotated[
         str | None,
         typer.Option(
-            help="What tells designs apart, or several of it with commas between. Of runs: block, objective, data, "
-            "size, patch, or a setting: batch_size, learning_rate, weight_decay, ema_decay, label_dropout, "
+            help="What tells designs apart, or several of it with commas between. Of runs: family, block, objective, "
+            "data, size, patch, or a setting: batch_size, learning_rate, weight_decay, ema_decay, label_dropout, "
             "clip_grad_norm, warmup_steps, schedule, final_learning_rate, cooldown_steps, decay_matrices_only, "
             "non_finite. Of scores of the same runs: weights, sampler, sampling_steps, network_calls, clip_denoised, "
             "guidance_scale, guidance_channels, guidance_interval, guide, decoder, num_samples, labels, reference, "
             "extractor, kid_subset_size, best_of. Or label (models; runs of one label, where those of a model differ "
-            "in more than their seed), or source (folders). Default: block, or objective, where there are several, "
-            "else source, and label where --between names models.",
+            "in more than their seed), or source (folders). Default: family, block, or objective, where there are "
+            "several, else source, and label where --between names models.",
         ),
     ] = None,
     source: OldDataOption = None,
     between: Annotated[
         str | None,
         typer.Option(
-            help="A,B: two designs, two values of a setting such as 1e-3,2e-3, or two models such as B/2,L/4; else a "
-            "table of all blocks or values."
+            help="A,B: two designs, such as the families DiT,U-ViT, two values of a setting such as 1e-3,2e-3, or two "
+            "models such as B/2,L/4; else a table of all families, blocks or values."
         ),
     ] = None,
     metric: MetricOption = "fid",

@@ -18,7 +18,7 @@ from analysis.results.published import published
 from analysis.results.run_folders import SETTINGS
 from analysis.results.tables import MODEL, Tables
 
-BLOCK, OBJECTIVE, LABEL, SOURCE = "block", "objective", "label", "source"
+FAMILY, BLOCK, OBJECTIVE, LABEL, SOURCE = "family", "block", "objective", "label", "source"
 # How a model was designed and trained: the columns that have as many values as a sweep gives them, all in one table.
 DESIGN = (BLOCK, OBJECTIVE, *SETTINGS)
 
@@ -63,7 +63,7 @@ def collected_designs(
             named = f"no design {unknown[0]}" if unknown else f"{between[0]} twice"
             raise ResultsError(f"--between {','.join(between)}: {named}; accepted: two of {', '.join(sorted(parts))}")
         parts = {name: parts[name] for name in between}
-    if len(parts) < 2 or (len(parts) > 2 and not ({*columns} <= {*DESIGN} or own_labels)):
+    if len(parts) < 2 or (len(parts) > 2 and not ({*columns} <= {FAMILY, *DESIGN} or own_labels)):
         hint = _what_to_compare(results) if len(parts) < 2 else "choose two: --between A,B"
         raise ResultsError(
             f"--by {by}: {len(parts)} design{'' if len(parts) == 1 else 's'} ({', '.join(sorted(parts))}); {hint}"
@@ -71,6 +71,10 @@ def collected_designs(
     also = _paired_by(parts) if {*columns} <= {*DESIGN, SOURCE} else []
     designs = DESIGN if own_labels else (BLOCK, OBJECTIVE) if {LABEL, SOURCE} & {*columns} else ()
     compared = {*columns, *also, *designs}
+    if FAMILY in columns:
+        _check_families(parts, columns)
+        compared.add(BLOCK)  # a family's own, which may go with the size
+        also = [BLOCK] if any(tables.runs[BLOCK].nunique() > 1 for tables in parts.values()) else []
     for name in (name for name in ("data", "batch_size", BLOCK, OBJECTIVE) if name not in compared):
         values = {design: sorted(set(map(str, tables.runs[name]))) for design, tables in parts.items()}
         if len(set().union(*values.values())) > 1:
@@ -133,10 +137,25 @@ def _published(row: Mapping[Any, Any]) -> Observations:
     )
 
 
+def _check_families(parts: Mapping[str, Tables], columns: list[str]) -> None:
+    """Refuse families of several objectives, or of models in several designs: which of them would be compared?"""
+    for name, tables in parts.items():
+        for column, of in ((OBJECTIVE, [FAMILY]), (BLOCK, MODEL)):
+            if column not in columns and differing_settings(tables.runs, of, [column]):
+                values = ", ".join(tables.runs[column].drop_duplicates())
+                more = ",".join([*columns, column])
+                raise ResultsError(
+                    f"--by {','.join(columns)}: the runs of {name} differ in {column} ({values}); say more: --by {more}"
+                )
+
+
 def _usual(results: Mapping[str, Tables], between: tuple[str, str] | None) -> str:
     """By what designs are told apart, if nobody says."""
     runs = pd.concat([tables.runs for tables in results.values()], ignore_index=True)
     blocks, objectives = set(runs[BLOCK]), set(runs[OBJECTIVE])
+    families = {str(family).casefold() for family in runs[FAMILY]}
+    if len(families) > 1 and (between is None or {name.casefold() for name in between} <= families):
+        return FAMILY
     if between is not None and not set(between) <= blocks:
         if set(between) <= set(results):
             return SOURCE

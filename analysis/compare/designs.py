@@ -18,6 +18,7 @@ from analysis.results.tables import MIN_MODELS
 
 REPLICATES = 4000
 SAME_COMPUTE = 1e-9  # a smaller share of the full variance of log C does not determine an exponent
+SAME_EXPONENT = 0.01  # a share of alpha by which the designs' own may differ without a word
 CONVENTION = (
     "C is GMACs of one forward pass of one image (true FLOPs are 2x), at equal steps and batch; the law is "
     "log(score) = a_design - alpha log(C) with one alpha, least squares over models, each the geometric mean of its "
@@ -41,12 +42,15 @@ class DesignComparison:
         difference: the worse design's score minus the better one's, in units of the score; paired: the mean over
             models, each pair moved along the law to the geometric mean of its two computes; else at `at_gmacs`.
         at_gmacs: the geometric middle of the compute that both designs reach.
+        reached: the least and the most compute that both designs reach, GMACs.
         multiplier: exp((a_worse - a_better) / alpha), how many times the compute the worse design needs for the same
             score; None where the interval of alpha reaches 0.
         seed: of the bootstrap.
         undetermined: share of the replicates without a positive alpha, which are left out of the multiplier's interval.
         left_out: rows that were not compared, and why.
         given_up: runs that failed, of which there is no score.
+        own_exponents: what alpha would be of each design alone (better, worse); None where one's compute does not vary.
+        steeper: how much more the better design's own alpha is than the worse one's.
     """
 
     better: str
@@ -64,8 +68,11 @@ class DesignComparison:
     seed: int
     undetermined: float
     left_out: tuple[str, ...]
+    reached: tuple[float, float]
     given_up: tuple[str, ...] = ()
     convention: str = CONVENTION
+    own_exponents: tuple[float, float] | None = None
+    steeper: Interval | None = None
 
     @property
     def distinguishable(self) -> bool:
@@ -84,6 +91,9 @@ class DesignComparison:
             "seeds": list(self.seeds),
             "paired": self.paired,
             "exponent": self.exponent.to_dict(),
+            "own_exponents": None if self.own_exponents is None else list(self.own_exponents),
+            "steeper": None if self.steeper is None else self.steeper.to_dict(),
+            "reached": list(self.reached),
             "ratio": self.ratio.to_dict(),
             "difference": self.difference.to_dict(),
             "at_gmacs": self.at_gmacs,
@@ -107,6 +117,7 @@ class DesignComparison:
             f"{self.metric} of {self.worse} minus that of {self.better} at equal compute: "
             f"{_in_words(self.difference)}.",
             f"From {models} models{paired}, seeds: {seeds}{one_seed}.",
+            *self._limits(),
             *given_up.warning(self.given_up),
         ]
         if self.multiplier is None:
@@ -116,6 +127,22 @@ class DesignComparison:
         needs = f"{self.worse} needs {_in_words(self.multiplier)} times the compute of {self.better}"
         verdict = f"{self.better} is better" if self.distinguishable else "Not distinguishable"
         return [f"{verdict}: {needs}.", *rest]
+
+    def _limits(self) -> list[str]:
+        """What one factor does not say of designs that are compared by their laws alone."""
+        if self.paired:
+            return []
+        low, high = self.reached
+        lines = [f"Of compute beyond what both reach, {low:.3g} to {high:.3g} GMACs, it says nothing."]
+        if self.own_exponents is None or self.steeper is None or self.steeper.holds(0):
+            return lines
+        one, other = self.own_exponents
+        if abs(one - other) > SAME_EXPONENT * abs(self.exponent.estimate):
+            lines.append(
+                f"The factor itself changes with compute: alpha is {one:.3g} for {self.better} alone and {other:.3g} "
+                f"for {self.worse}."
+            )
+        return lines
 
     def table(self) -> list[list[str]]:
         """Rows of text: name, value."""
@@ -130,6 +157,7 @@ class DesignComparison:
             [f"difference of {self.metric}, {where}", str(self.difference)],
             ["ratio of the scores", str(self.ratio)],
             ["alpha, shared", str(self.exponent)],
+            ["alpha, of each alone", " and ".join(f"{alpha:.4g}" for alpha in self.own_exponents or ()) or "none"],
             ["compute multiplier", "none" if self.multiplier is None else str(self.multiplier)],
             ["distinguishable", "yes" if self.distinguishable else "no"],
             ["left out", "; ".join(self.left_out) or "none"],
@@ -191,6 +219,7 @@ def compare_designs(designs: Mapping[str, Observations], level: float = 0.9, see
     found = _law(_draws(cells, paired, level, np.random.default_rng(seed)), at, paired)
     fewest = min(counts)
     exponent = _interval(best.exponent, found.exponent, level, fewest)
+    alone = bool(np.all(np.isfinite(best.own)))
     return DesignComparison(
         names[order[0]],
         names[order[1]],
@@ -207,7 +236,10 @@ def compare_designs(designs: Mapping[str, Observations], level: float = 0.9, see
         seed,
         float(np.mean(~(found.exponent > 0))),
         _left_out(dict(zip(names, (first, second), strict=True)), dict(zip(names, chosen, strict=True))),
+        (float(low), float(high)),
         given_up.given_up(designs),
+        own_exponents=(float(best.own[0][0]), float(best.own[1][0])) if alone else None,
+        steeper=_interval(best.own[0] - best.own[1], found.own[0] - found.own[1], level, fewest) if alone else None,
     )
 
 
@@ -274,8 +306,10 @@ def _widening(count: int, level: float) -> float:
 
 @dataclass(frozen=True)
 class _Law:
-    """Of each draw: alpha, the log ratio of the second design's score to the first's, and their difference."""
+    """Of each draw: alpha, the log ratio of the second design's score to the first's, and their difference; and what
+    alpha would be of either alone."""
 
+    own: tuple[Array, Array]
     exponent: Array
     log_ratio: Array
     difference: Array
@@ -283,7 +317,7 @@ class _Law:
 
 def _law(designs: Sequence[_Drawn], at: float, paired: bool) -> _Law:
     draws = len(designs[0].weight)
-    covariance, variance, least, means = np.zeros(draws), np.zeros(draws), 0.0, []
+    covariance, variance, least, means, own = np.zeros(draws), np.zeros(draws), 0.0, [], []
     if paired:  # a model that one design has lost is lost to both
         weight = np.minimum(designs[0].weight, designs[1].weight)
         designs = [_Drawn(each.compute, each.score, weight) for each in designs]
@@ -292,11 +326,15 @@ def _law(designs: Sequence[_Drawn], at: float, paired: bool) -> _Law:
         share = each.weight / np.where(enough, np.sum(each.weight, axis=1), np.nan)[:, None]
         mean_x, mean_y = share @ each.compute, np.sum(share * each.score, axis=1)
         away = each.compute - mean_x[:, None]
-        covariance += np.sum(each.weight * away * (each.score - mean_y[:, None]), axis=1)
-        variance += np.sum(each.weight * away**2, axis=1)
-        least += SAME_COMPUTE * float(np.sum((each.compute - np.mean(each.compute)) ** 2))
+        its_covariance = np.sum(each.weight * away * (each.score - mean_y[:, None]), axis=1)
+        its_variance = np.sum(each.weight * away**2, axis=1)
+        its_least = SAME_COMPUTE * float(np.sum((each.compute - np.mean(each.compute)) ** 2))
+        own.append(_ratio(-its_covariance, its_variance, its_least))
+        covariance += its_covariance
+        variance += its_variance
+        least += its_least
         means.append((mean_x, mean_y, share))
-    exponent = -np.divide(covariance, variance, out=np.full(draws, np.nan), where=variance > least)
+    exponent = _ratio(-covariance, variance, least)
     levels = [mean_y + exponent * mean_x for mean_x, mean_y, _ in means]
     if paired:
         first, second = designs
@@ -304,7 +342,12 @@ def _law(designs: Sequence[_Drawn], at: float, paired: bool) -> _Law:
         difference = np.sum(means[0][2] * (np.exp(second.score + half) - np.exp(first.score - half)), axis=1)
     else:
         difference = np.exp(levels[1] - exponent * at) - np.exp(levels[0] - exponent * at)
-    return _Law(exponent, levels[1] - levels[0], difference)
+    return _Law((own[0], own[1]), exponent, levels[1] - levels[0], difference)
+
+
+def _ratio(covariance: Array, variance: Array, least: float) -> Array:
+    """Where the variance determines one; else NaN."""
+    return np.divide(covariance, variance, out=np.full(len(variance), np.nan), where=variance > least)
 
 
 def _in_common(rows: Observations, other: Observations) -> Observations:

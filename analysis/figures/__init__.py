@@ -71,6 +71,7 @@ CATALOGUE = {
     "designs": Entry(
         "designs", "", "two designs at equal compute, and the compute between them", "two designs of three models each"
     ),
+    "families": Entry("families", "", "model families on one axis of GMACs", "two model families"),
     "seeds": Entry("seeds", "", "spread of the scores over training seeds", "two seeds of one model"),
     "guidance": Entry("guidance", "", "scores against the guidance scale", "two guidance scales"),
     "averages": Entry("averages", "", "scores of averages of the weights over their width", "two averages"),

@@ -150,13 +150,14 @@ def _closer(power: list[HeldOut], tests: tuple[HeldOut, ...]) -> str:
 
 
 def _of_designs(study: Study, metric: str) -> list[str]:
-    """What comparing the block designs says; nothing where there are none to compare."""
-    if len(set(study.tables.runs["block"])) < 2:
+    """What comparing the families says, or the block designs of one; nothing where there are none to compare."""
+    by = "family" if len(set(study.tables.runs["family"])) > 1 else "block"
+    if len(set(study.tables.runs[by])) < 2:
         return []
     try:
-        found = compared(collected_designs({study.source.name: study.tables}, "block", metric), LEVEL)
+        found = compared(collected_designs({study.source.name: study.tables}, by, metric), LEVEL)
     except ResultsError as error:
-        return [f"The block designs cannot be compared: {error}."]
+        return [f"The {'families' if by == 'family' else 'block designs'} cannot be compared: {error}."]
     lines = [re.sub(rf"\b{metric}\b", lambda _: study.called(metric), line) for line in found.headline()]
     if isinstance(found, DesignTable):
         return [lines[0], "Whether a difference is more than chance, `ditbench compare` says of two designs."]

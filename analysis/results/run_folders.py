@@ -346,6 +346,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         for column, key in (*zip(SHAPE_KEYS, SHAPE_KEYS, strict=True), ("patch", "patch_size"))
     }
     words = {key: _checked(model_path, key, model.get(key), "str") for key in ("family", "objective", "block", "size")}
+    family = words["family"] or OF_EARLIER_VERSIONS["family"]
     sessions = table_of_lines(record, "sessions.jsonl", SESSIONS_TYPES)
     last = {key: None if sessions.empty else sessions[key].iloc[-1] for key in ("device", "precision", "commit")}
     row = {
@@ -353,8 +354,8 @@ def _row(record: RunRecord) -> dict[str, Any]:
         # A byte that is no UTF-8 is half of a surrogate pair to Python, which no table can hold.
         "sweep": os.fsencode(record.folder.parent.name).decode("utf-8", "backslashreplace"),
         "label": label,
-        "family": words["family"] or OF_EARLIER_VERSIONS["family"],
-        "size": _size(path, config, words["size"], label, name),
+        "family": family,
+        "size": _size(path, config, words["size"], label, name, family),
         "model": name,
         "block": words["block"] or block or "",  # model.json's says what else of the layers is not the paper's
         "objective": words["objective"] or OF_EARLIER_VERSIONS["objective"],
@@ -423,13 +424,19 @@ def described_metrics(text: str, where: str) -> dict[str, dict[str, Any]]:
     return described
 
 
-def _size(path: Path, config: dict[str, Any], own: str | None, label: str, name: str) -> str:
+def _size(path: Path, config: dict[str, Any], own: str | None, label: str, name: str, family: str) -> str:
     """The sweep's choice of a size, else the model's own, else that of its preset ("DiT-XL/2"); "" if none says one."""
-    # A preset of a family of one's own is `my_file:FAMILY/small`.
-    preset = name.partition("/")[2] if ":" in name else name.partition("-")[2].partition("/")[0]
-    size = _checked(path, "axes.size", config.get("axes", {}).get("size"), "str") or own or preset
+    size = _checked(path, "axes.size", config.get("axes", {}).get("size"), "str") or own or _of_preset(name, family)
     if size:
         return size
     # Run folders of earlier versions have no axes, and the digits studies' sizes are named nowhere but in labels.
     first = label.partition("/")[0]
     return first if first in SIZES else ""
+
+
+def _of_preset(name: str, family: str) -> str:
+    """XL of DiT-XL/2, S of U-ViT-S/2, small of my_file:FAMILY/small; "" of a family's own name."""
+    if ":" in name or name == family:
+        return name.partition("/")[2]
+    rest = name.removeprefix(f"{family}-")
+    return (rest if rest != name else name.partition("-")[2]).partition("/")[0]

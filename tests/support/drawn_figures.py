@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import yaml
+from family_study import family_tables
 from knob_study import write_knob_study
 from run_folders import LABELS, STEPS, collect, evaluation, fid_of, gmacs_of, write_lines, write_run
 
@@ -141,6 +142,7 @@ def sources_of(folder: Path) -> dict[str, Source]:
     special = {
         "blocks": block_study(folder / "blocks"),
         "designs": block_study(folder / "designs", ("S/2", "B/2", "L/2"), DESIGNS[:2]),
+        "families": measured(family_tables(folder / "families"), "results"),
         "isoflop": isoflop_study(folder / "isoflop"),
         "sampling-compute": sampling,
         "guidance": sampling,

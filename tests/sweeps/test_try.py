@@ -77,8 +77,9 @@ def compared(multiplier: Interval | None, better: str) -> DesignComparison:
     worse = {"mine": "adaln-zero", "adaln-zero": "mine"}[better]
     difference = Interval(5.0, 2.0, 8.0, 0.9)
     return DesignComparison(
-        better, worse, "fid", (9, 9), (3, 3), (3, 3), True, other, other, difference, 1.0, multiplier, 0, 0.0, ()
-    )
+        better, worse, "fid", (9, 9), (3, 3), (3, 3), True, other, other, difference, 1.0, multiplier, 0, 0.0, (),
+        (0.5, 2.0),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
