@@ -34,7 +34,7 @@ from ditbench_baselines import baselines, make_baselines
 from ditbench_flops import flops
 from ditbench_perf import app as perf_app
 from ditbench_try import try_part
-from models.parts import Seam, forbid_own_parts
+from models.parts import Seam, forbid_own_parts, line_of, said
 from sweeps.commands import RunsOption, TrackerOption, run_here
 from sweeps.commands import app as sweep_app
 
@@ -423,6 +423,10 @@ def _run() -> None:
         _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error), 2)
     except ResultsError as error:
         _fail(str(error), 2)
+    except Exception as error:
+        if not line_of(error):
+            raise
+        _fail(said(error), 2)  # of a part of the user's own
 
 
 def _fail(message: str, status: int) -> None:

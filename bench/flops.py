@@ -22,7 +22,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from bench import shapes
 from bench.errors import InputError
+from models.parts import said
 from models.registry import Count, caption_shape_of, configure, family_of
 
 # Forward and backward cost three forward passes (paper, Fig. 9).
@@ -114,7 +116,13 @@ def counted(name: str, arch: Any) -> Counted:
     def calls(network: Any) -> list[Beside]:
         return [TIMESTEPS_AND_LABELS if captions is None else ("int64", captions)]
 
-    return count_network(name, lambda: family_of(name).build(arch), arch.input_shape, calls, operators)
+    def build() -> Any:
+        network = family_of(name).build(arch)
+        if shapes.is_own(name, arch):
+            shapes.watch(network, arch)
+        return network
+
+    return count_network(name, build, arch.input_shape, calls, operators)
 
 
 def count_network(
@@ -145,7 +153,7 @@ def count_network(
         except InputError:
             raise
         except Exception as error:  # whatever a user's code does
-            problems[device] = f"it cannot be built ({_said(error)})"
+            problems[device] = f"it cannot be built ({said(error)})"
             continue
         for others in calls(network):
             try:
@@ -153,16 +161,12 @@ def count_network(
             except InputError as error:
                 raise InputError(f"{what}: {error}") from None
             except Exception as error:
-                problems.setdefault(device, f"its forward pass fails ({_said(error)})")
+                problems.setdefault(device, f"its forward pass fails ({said(error)})")
             else:
                 parameters = list(network.parameters())
                 fixed = sum(p.numel() for p in parameters if not p.requires_grad)
                 return Counted(Count(by_module[""], sum(p.numel() for p in parameters), fixed), by_module, others)
     raise InputError(f"{what}: {problems['cpu']}, for x of shape {(1, *shape)}")
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".strip().splitlines()[0]
 
 
 def count_macs(

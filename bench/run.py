@@ -60,6 +60,7 @@ from bench.trackers import Tracker, open_trackers
 from bench.train import Trainer
 from bench.weights import header_of
 from models.files.assets import DamagedAsset, FetchError, MissingAsset
+from models.parts import line_of
 
 log = logging.getLogger(__name__)
 
@@ -172,6 +173,8 @@ def _record(folder: Path, phase: Phase, error: Exception, attempt: str, executio
         time.sleep(0.1)
     expected = isinstance(error, (InputError, RunError, MissingAsset, DamagedAsset, FetchError))
     text = str(error) if expected else f"{type(error).__name__}: {error}"
+    if not expected and (line := line_of(error)):
+        text += f" ({line})"
     facts = {**execution.session, "attempt": attempt, "rank": ranks.rank}
     if lost_a_peer(error):
         facts["lost_a_peer"] = True  # a row with the peer's own reason may follow

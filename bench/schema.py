@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Hashable
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_type_hints
@@ -99,6 +99,8 @@ def check_options(kind: type, given: dict[Any, Any], *also: str) -> Any:
     Raises:
         ValueError: `key: what is wrong`.
     """
+    if not is_dataclass(kind):
+        raise ValueError(f"the options of a part are {kind!r}; needed: a frozen dataclass")
     names = [field.name for field in fields(kind)]
     # Run folders of earlier versions hold the keys of all parts, null where they did not apply.
     given = {key: value for key, value in given.items() if key in names or value is not None}

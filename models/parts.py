@@ -116,23 +116,64 @@ def own_module(name: str) -> ModuleType:
     return _module(name, folder_of(f"{name}:"), name)
 
 
-def line_of(error: BaseException, folder: Path) -> str | None:
-    """Where in a file of `folder` an error began, the innermost such line: "my_block.py, line 21"; None: in none."""
-    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_relative_to(folder):
-        return f"{Path(error.filename).relative_to(folder)}, line {error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).is_relative_to(folder)]
-    return f"{Path(own[-1].filename).relative_to(folder)}, line {own[-1].lineno}" if own else None
+def said(error: BaseException) -> str:
+    """An error in one line, with the line of the user's file where it began, if it is known."""
+    first = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    line = line_of(error)
+    return f"{first}; {line}" if line else first
+
+
+def line_of(error: BaseException, folder: Path | None = None) -> str | None:
+    """Where in a user's file an error began, the innermost such line: "my_block.py, line 21"; None: in none.
+
+    folder: of the user's; None: any that a part was imported from.
+    """
+    for own in _folders_of_parts() if folder is None else [folder]:
+        if isinstance(error, SyntaxError) and error.filename and _is_in(own, error.filename):
+            return f"{Path(error.filename).relative_to(own)}, line {error.lineno}"
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_in(own, frame.filename)]
+        if frames:
+            return f"{Path(frames[-1].filename).relative_to(own)}, line {frames[-1].lineno}"
+    # "MeanBlock.__init__() takes 3 positional arguments ...": raised where it is called.
+    called = re.search(r"(\w+)\.(\w+)\(\)", str(error)) if isinstance(error, TypeError) else None
+    for module in _modules.values() if called else ():
+        if found := line_of_method(getattr(module, called[1], None), called[2]):  # pyright: ignore
+            return found
+    return None
+
+
+def line_of_method(thing: Any, method: str) -> str | None:
+    """Where a method of an object or class begins, if that is in a user's file: "my_block.py, line 19"."""
+    code = getattr(getattr(thing, method, None), "__code__", None)
+    own = next((own for own in _folders_of_parts() if code is not None and _is_in(own, code.co_filename)), None)
+    return f"{Path(code.co_filename).relative_to(own)}, line {code.co_firstlineno}" if code and own else None
+
+
+def _folders_of_parts() -> list[Path]:
+    """The user's folders that a part was imported from."""
+    return list(dict.fromkeys(folder for folder, _ in _modules))
+
+
+def _is_in(folder: Path, file: str) -> bool:
+    """Whether a file of code is the user's, in their folder: libraries, and the suite, may lie below it."""
+    path = Path(file)
+    if not path.is_relative_to(folder) or "site-packages" in path.parts:
+        return False
+    return not (path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0].removesuffix(".py") in OURS)
+
+
+def own_paths(content: Any) -> list[str]:
+    """All dotted paths in a recipe's mapping."""
+    if isinstance(content, dict):
+        content = list(content.values())
+    if isinstance(content, (list, tuple)):
+        return list(dict.fromkeys(path for value in content for path in own_paths(value)))
+    return [content] if isinstance(content, str) and DOTTED_PATH.fullmatch(content) else []
 
 
 def own_folders(content: Any) -> list[str]:
     """The user's folders of all dotted paths in a recipe's mapping: what another process has to look in."""
-    if isinstance(content, dict):
-        content = list(content.values())
-    if isinstance(content, (list, tuple)):
-        return list(dict.fromkeys(folder for value in content for folder in own_folders(value)))
-    folder = folder_of(content) if isinstance(content, str) and DOTTED_PATH.fullmatch(content) else None
-    return [] if folder is None else [str(folder)]
+    return list(dict.fromkeys(str(folder) for path in own_paths(content) if (folder := folder_of(path))))
 
 
 def _attribute(path: str, is_ours: bool) -> Any:

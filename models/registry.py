@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from models.parts import Seam
+from models.parts import Seam, said
 
 if TYPE_CHECKING:
     from models.transformer import DiT
@@ -43,6 +43,9 @@ class Config(Protocol):
     def depth(self) -> int: ...
     @property
     def columns(self) -> Mapping[str, Any]: ...
+
+
+CONFIG = ("input_shape", "out_channels", "num_classes", "num_tokens", "depth", "columns")
 
 
 def caption_shape_of(config: Any) -> tuple[int, int] | None:
@@ -122,9 +125,24 @@ def configure(name: str, options: Any = None, **given: Any) -> Any:
     if unknown:
         raise ValueError(f"unknown option {', '.join(unknown)} of {family.name}; accepted: {', '.join(accepted)}")
     if options is None:
-        return family.resolve(dict(preset), family.options(**given))
+        return _resolved(name, family, dict(preset), family.options(**given))
     # A family may let its preset win over options, whose defaults it cannot tell from what was said.
-    return family.resolve({k: v for k, v in preset.items() if k not in given}, replace(options, **given))
+    return _resolved(name, family, {k: v for k, v in preset.items() if k not in given}, replace(options, **given))
+
+
+def _resolved(name: str, family: Family, preset: dict[str, Any], options: Any) -> Any:
+    try:
+        config = family.resolve(preset, options)
+    except ValueError:
+        raise
+    except Exception as error:  # whatever a user's family does
+        raise ValueError(f"{name}: its resolve fails ({said(error)})") from None
+    lacking = [attribute for attribute in CONFIG if not hasattr(config, attribute)]
+    if lacking:
+        raise ValueError(f"{name}: its configuration lacks {', '.join(lacking)}; needed: {', '.join(CONFIG)}")
+    if not isinstance(config.columns, Mapping):
+        raise ValueError(f"{name}: columns of its configuration are {config.columns!r}; needed: a mapping, a property")
+    return config
 
 
 class _Found(NamedTuple):

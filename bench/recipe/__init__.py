@@ -24,7 +24,7 @@ from bench.recipe.parts import DataConfig, DiffusionConfig, ModelConfig
 from bench.recipe.training import TrainConfig
 from bench.schema import BOUND, Section, content_hash, describe, load_yaml
 from bench.score.more_scores import KEPT_STEPS, steps_of, written_out
-from models.parts import look_in
+from models.parts import look_in, own_paths, said
 from models.registry import caption_shape_of
 
 
@@ -158,6 +158,10 @@ def parse_recipe(content: Any, where: str) -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         raise InputError(f"{where}: {describe(error, Recipe)}") from None
+    except Exception as error:  # whatever a part of one's own does when it is asked
+        if not (paths := own_paths(content)):
+            raise
+        raise InputError(f"{where}: {', '.join(paths)}: {said(error)}") from None
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -9,27 +9,23 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 
+from bench import shapes
 from bench.errors import InputError, RunError
 from bench.flops import cost_of, count
 from bench.recipe import Recipe
-from models.parts import line_of
+from models.parts import line_of, line_of_method
 from models.registry import Count
 from sweeps.own.part import OwnPart
 
 STEPS = 5
 TIMED = 3
 SAMPLES = 10
-
-
-class _Fault(Exception):
-    """What is wrong with a part, and where, if it is known."""
 
 
 def rehearse(recipe: Recipe, part: OwnPart) -> float:
@@ -44,7 +40,7 @@ def rehearse(recipe: Recipe, part: OwnPart) -> float:
     torch.set_num_threads(1)  # as the runs will have
     try:
         return _rehearsed(recipe, part)
-    except _Fault as error:
+    except InputError as error:
         problem = str(error)
     except RunError:  # a value that is not finite
         problem = f"a value that is not finite, {_not_finite(recipe, part) or 'in the first steps of training'}"
@@ -94,7 +90,7 @@ def explained(part: OwnPart, work: Callable[[], Any]) -> Any:
 
 def _said(error: Exception, part: OwnPart) -> str:
     text = f"{type(error).__name__}: {error}".splitlines()[0]
-    line = line_of(error, part.folder) or _line_of_called(text, part)
+    line = line_of(error, part.folder)
     return f"{line}: {text}" if line else text
 
 
@@ -110,7 +106,7 @@ def _rehearsed(recipe: Recipe, part: OwnPart) -> float:
     cpu = torch.device("cpu")
     with TemporaryDirectory() as folder:
         trainer = _trainer(recipe, Path(folder))
-        with _checked(trainer.model, recipe, part):
+        with shapes.watch(trainer.model, recipe.model.architecture()):
             _check_losses(recipe, part, trainer.model)
             trainer.train_until(1)
             start = time.process_time()  # of an idle core, however busy the machine is now
@@ -124,7 +120,7 @@ def _rehearsed(recipe: Recipe, part: OwnPart) -> float:
         try:
             sample(model.eval(), Sampling.of(recipe), Pixels(), 0, SAMPLES, cpu, "fp32")
         except ValueError as error:
-            raise _Fault(f"sampling after {STEPS} steps: {error}") from None
+            raise InputError(f"sampling after {STEPS} steps: {error}") from None
     return seconds
 
 
@@ -138,39 +134,6 @@ def _trainer(recipe: Recipe, folder: Path) -> Any:
     short = recipe.model_copy(update={"train": recipe.train.model_copy(update=few)})
     cpu = torch.device("cpu")
     return build_trainer(short, recipe.data.load(cpu), folder, 0.0, Parallel(cpu, "fp32", Ranks()))
-
-
-@contextmanager
-def _checked(model: Any, recipe: Recipe, part: OwnPart) -> Iterator[None]:
-    """Refuse wrong shapes where they arise: errors of modules that come later would name those."""
-    arch = recipe.model.architecture()
-    hooks = []
-
-    def check(module: Any, needed: Callable[[Any], tuple[int, ...]]) -> None:
-        def hook(module: Any, inputs: Any, output: Any) -> None:
-            shape = tuple(output.shape) if hasattr(output, "shape") else type(output).__name__
-            if shape != needed(inputs[0]):
-                where = _line_of_method(module, "forward", part)
-                raise _Fault(f"{where}{type(module).__name__} returns {shape}; needed: {needed(inputs[0])}")
-
-        hooks.append(module.register_forward_hook(hook))
-
-    def check_condition(module: Any, inputs: Any, output: Any) -> None:
-        if not (isinstance(output, tuple) and len(output) == 2):
-            where = _line_of_method(module, "forward", part)
-            raise _Fault(f"{where}{type(module).__name__} returns no pair; needed: for blocks, for the final layer")
-
-    if part.kind == "block":
-        hooks.append(model.condition.register_forward_hook(check_condition))
-        for block in model.blocks:
-            check(block, lambda x: tuple(x.shape))
-        check(model.final_layer, lambda x: (*x.shape[:2], arch.patch_size**2 * arch.out_channels))
-    check(model, lambda x: (len(x), arch.out_channels, *x.shape[2:]))
-    try:
-        yield
-    finally:
-        for each in hooks:
-            each.remove()
 
 
 def _check_losses(recipe: Recipe, part: OwnPart, model: Any) -> None:
@@ -188,39 +151,32 @@ def _check_losses(recipe: Recipe, part: OwnPart, model: Any) -> None:
     random = torch.Generator().manual_seed(0)
     x0, condition = data.batch(torch.arange(batch), slice(0, batch), random)
     drawn = objective.draw(tuple(x0.shape), random)
-    draw = _line_of_method(objective, "draw", part)
+    draw = _where(objective, "draw")
     if not isinstance(drawn, dict) or not all(hasattr(value, "shape") for value in drawn.values()):
-        raise _Fault(f"{draw}draw returns {type(drawn).__name__}; needed: tensors by name")
+        raise InputError(f"{draw}draw returns {type(drawn).__name__}; needed: tensors by name")
     if wrong := [name for name, value in drawn.items() if value.shape[:1] != (batch,)]:
-        raise _Fault(f"{draw}draw: {wrong[0]} is {tuple(drawn[wrong[0]].shape)}; needed: {batch} rows, one an image")
+        raise InputError(
+            f"{draw}draw: {wrong[0]} is {tuple(drawn[wrong[0]].shape)}; needed: {batch} rows, one an image"
+        )
     losses = objective.losses(model, x0, condition, drawn)
-    where = _line_of_method(objective, "losses", part)
+    where = _where(objective, "losses")
     columns = tuple(objective.columns)
     if columns[:1] != ("loss",):
-        raise _Fault(f"columns are {columns}; needed: loss first")
+        raise InputError(f"columns are {columns}; needed: loss first")
     if not isinstance(losses, dict) or not set(columns) <= set(losses):
         there = ", ".join(losses) if isinstance(losses, dict) else type(losses).__name__
-        raise _Fault(f"{where}losses returns {there}; needed: its columns, {', '.join(columns)}")
+        raise InputError(f"{where}losses returns {there}; needed: its columns, {', '.join(columns)}")
     if wrong := [name for name in columns if tuple(losses[name].shape) != (batch,)]:
-        raise _Fault(f"{where}losses: {wrong[0]} is {tuple(losses[wrong[0]].shape)}; needed: {(batch,)}, one an image")
+        raise InputError(
+            f"{where}losses: {wrong[0]} is {tuple(losses[wrong[0]].shape)}; needed: {(batch,)}, one an image"
+        )
     if not losses["loss"].requires_grad:
-        raise _Fault(f"{where}losses: loss does not depend on the network")
+        raise InputError(f"{where}losses: loss does not depend on the network")
 
 
-def _line_of_method(thing: Any, method: str, part: OwnPart) -> str:
-    """ "my_block.py, line 19: ", of a method of the part's file; else nothing."""
-    code = getattr(getattr(type(thing), method, None), "__code__", None)
-    if code is None or not Path(code.co_filename).is_relative_to(part.folder):
-        return ""
-    return f"{Path(code.co_filename).relative_to(part.folder)}, line {code.co_firstlineno}: "
-
-
-def _line_of_called(text: str, part: OwnPart) -> str | None:
-    """Of "MeanBlock.__init__() takes 3 positional arguments ...", which is raised where it is called."""
-    called = re.search(r"(\w+)\.(\w+)\(\)", text)
-    own = getattr(sys.modules.get(part.module), called[1], None) if called else None
-    code = getattr(getattr(own, called[2], None), "__code__", None) if called else None
-    return f"{Path(code.co_filename).name}, line {code.co_firstlineno}" if code else None
+def _where(objective: Any, method: str) -> str:
+    line = line_of_method(objective, method)
+    return f"{line}: " if line else ""
 
 
 def _not_finite(recipe: Recipe, part: OwnPart) -> str | None:
