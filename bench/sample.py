@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench import shapes
 from bench.data.captions import CaptionBank
 from bench.data.decoders import Decoder
 from bench.data.images import open_images
@@ -137,7 +138,9 @@ def sample(
     options = sampler.options(**evaluation.sampler_options)
     with autocast(device, precision):
         denoiser = objective.denoiser(watched, evaluation.clip_denoised)
-        x = sampler.sample(denoiser, draw(), evaluation.sampling_steps, draw, options)
+        noise = draw()
+        x = sampler.sample(denoiser, noise, evaluation.sampling_steps, draw, options)
+    shapes.check_samples(sampler, x, noise.shape)
     if not watched.finite:
         raise ValueError("the network's predictions are not finite")
     check_finite(x, "samples")

@@ -1,6 +1,7 @@
-"""Shapes that a network of one's own gives, refused where they arise: errors of what comes later would name that.
+"""Shapes that parts of one's own give, refused where they arise: errors of what comes later would name that.
 
-The network's output is of `out_channels`, a block's of the shape of its tokens, the final layer's of whole patches.
+A network's output is of `out_channels`, a block's of the shape of its tokens, the final layer's of whole patches;
+losses are one an image, samples of the shape of the noise.
 """
 
 from __future__ import annotations
@@ -49,6 +50,39 @@ def watch(network: Any, arch: Any) -> ExitStack:
     return hooks
 
 
+def check_losses(objective: Any, losses: Any, images: int) -> None:
+    """Of an objective: its columns, each one number an image.
+
+    Raises:
+        InputError: they are not.
+    """
+    where = where_in(objective, "losses")
+    if not isinstance(losses, dict) or not set(objective.columns) <= set(losses):
+        there = ", ".join(losses) if isinstance(losses, dict) else type(losses).__name__
+        raise InputError(f"{where}losses returns {there}; needed: its columns, {', '.join(objective.columns)}")
+    if wrong := [name for name in objective.columns if tuple(losses[name].shape) != (images,)]:
+        shape = tuple(losses[wrong[0]].shape)
+        raise InputError(f"{where}losses: {wrong[0]} is {shape}; needed: {(images,)}, one an image")
+    if losses["loss"].grad_fn is None:
+        raise InputError(f"{where}losses: loss does not depend on the network")
+
+
+def check_samples(sampler: Any, x: Any, shape: tuple[int, ...]) -> None:
+    """Of a sampler: samples of the shape of the noise.
+
+    Raises:
+        InputError: they are not.
+    """
+    found = tuple(x.shape) if hasattr(x, "shape") else type(x).__name__
+    if found != tuple(shape):
+        raise InputError(f"{where_in(sampler, 'sample')}sample returns {found}; needed: {tuple(shape)}")
+
+
+def where_in(part: Any, method: str) -> str:
+    """ "my_objective.py, line 16: ", of a method in a user's file; else nothing."""
+    line = line_of_method(part, method)
+    return f"{line}: " if line else ""
+
+
 def _named(module: Any) -> str:
-    line = line_of_method(module, "forward")
-    return f"{line}: {type(module).__name__}" if line else type(module).__name__
+    return f"{where_in(module, 'forward')}{type(module).__name__}"

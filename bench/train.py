@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from bench import shapes
 from bench.averages import EMA, RAW, kept_shares, kept_weights
 from bench.data import Dataset
 from bench.errors import RunError
@@ -268,6 +269,7 @@ class Trainer:
         with self._parallel.accumulating(self._network, is_last):
             with self._parallel.autocast():
                 losses = self._objective.losses(self._network, x0, condition, drawn)
+            shapes.check_losses(self._objective, losses, len(x0))
             means = [losses[name].mean() / self._micro_batches for name in self._objective.columns]
             means[0].backward()
         return torch.stack([mean.detach() for mean in means])

@@ -136,8 +136,9 @@ def line_of(error: BaseException, folder: Path | None = None) -> str | None:
             return f"{Path(frames[-1].filename).relative_to(own)}, line {frames[-1].lineno}"
     # "MeanBlock.__init__() takes 3 positional arguments ...": raised where it is called.
     called = re.search(r"(\w+)\.(\w+)\(\)", str(error)) if isinstance(error, TypeError) else None
-    for module in _modules.values() if called else ():
-        if found := line_of_method(getattr(module, called[1], None), called[2]):  # pyright: ignore
+    for (own, _), module in reversed(_modules.items()) if called else ():
+        found = line_of_method(getattr(module, called[1], None), called[2])  # pyright: ignore[reportOptionalSubscript]
+        if found and folder in (None, own):
             return found
     return None
 

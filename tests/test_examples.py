@@ -105,7 +105,7 @@ def test_the_commands_lead_to_the_figure(
     name, column, values = SHOWN[example]
     (data,) = folder.rglob(name)
     points = pd.read_csv(data)
-    shown = points[points[column].isin(values)]
+    shown = points[points[column].isin(list(values))]
     assert set(shown[column]) == values
     distances = shown["fid" if "fid" in shown else "mean"]
     assert np.isfinite(distances).all()

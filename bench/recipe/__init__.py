@@ -81,7 +81,11 @@ class Recipe(Section):
         if self.train.batch_size > facts.length:
             size = self.train.batch_size
             raise ValueError(f"train.batch_size: {size} is larger than the dataset {self.data.name} ({facts.length})")
-        OBJECTIVES.find(self.diffusion.objective).check(self.diffusion.options, facts.shape[0], arch.out_channels)
+        objective = OBJECTIVES.find(self.diffusion.objective)
+        if not isinstance(objective.columns, (tuple, list)) or "loss" not in objective.columns[:1]:
+            name = self.diffusion.objective
+            raise ValueError(f"diffusion.objective: columns of {name} are {objective.columns!r}; needed: loss first")
+        objective.check(self.diffusion.options, facts.shape[0], arch.out_channels)
         try:
             fit_evaluation(self.evaluation, self.data, self.diffusion, self.train)
         except ValueError as error:

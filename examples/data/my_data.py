@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 from sklearn.datasets import load_digits
 
@@ -11,9 +13,9 @@ class TurnedDigits(PixelDataset):
         return DatasetFacts(1797, shape=(1, 8, 8), image_shape=(1, 8, 8), num_classes=10)
 
     def images(self, name, options):
-        pixels, labels = load_digits(return_X_y=True)
-        images = np.rot90(pixels.reshape(-1, 1, 8, 8), axes=(2, 3))
-        return (images * 255 / 16).round().astype(np.uint8), labels
+        digits: Any = load_digits()
+        images = np.rot90(digits.images[:, None], axes=(2, 3))
+        return (images * 255 / 16).round().astype(np.uint8), digits.target
 
 
 TURNED = TurnedDigits()

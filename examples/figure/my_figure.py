@@ -7,7 +7,7 @@ from analysis.figures.scores import at_last_shared_step, over_seeds, scaling_sco
 from analysis.figures.sources import from_each
 
 
-def draw(sources, width="two"):
+def draw(sources, width: style.Width = "two"):
     """Parameters against the Fréchet distance."""
     found, left_out = from_each(sources, scaling_scores)
     found = [at_last_shared_step(scores) for scores in found]
@@ -16,7 +16,7 @@ def draw(sources, width="two"):
         figure = style.new_figure(width, 2.5)
         (axes,) = style.panels(figure, 1, 1)
         for scores in found:
-            params = scores.runs.drop_duplicates("label").set_index("label")["params"]
+            params = dict(zip(scores.runs["label"], scores.runs["params"], strict=True))
             points = over_seeds(scores.evals)
             points["params"] = points["label"].map(params)
             axes.plot(points["params"], points["fid"], "o", label=scores.title)

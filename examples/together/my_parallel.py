@@ -1,4 +1,5 @@
-from timm.layers import Attention, Mlp
+from timm.layers.attention import Attention
+from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from models.blocks import AdaLNFinalLayer, SumCondition, modulate

@@ -15,11 +15,15 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 
+from pydantic import ValidationError
+
 from bench import shapes
 from bench.errors import InputError, RunError
 from bench.flops import cost_of, count
 from bench.recipe import Recipe
-from models.parts import line_of, line_of_method
+from bench.recipe.parts import ModelConfig
+from bench.schema import describe
+from models.parts import line_of
 from models.registry import Count
 from sweeps.own.part import OwnPart
 
@@ -84,6 +88,8 @@ def explained(part: OwnPart, work: Callable[[], Any]) -> Any:
         return work()
     except InputError as error:
         raise InputError(part.in_words(str(error))) from None
+    except ValidationError as error:
+        raise InputError(part.in_words(describe(error, ModelConfig))) from None
     except Exception as error:  # whatever a user's part does
         raise InputError(part.in_words(f"{part.shown}: {_said(error, part)}")) from None
 
@@ -151,32 +157,14 @@ def _check_losses(recipe: Recipe, part: OwnPart, model: Any) -> None:
     random = torch.Generator().manual_seed(0)
     x0, condition = data.batch(torch.arange(batch), slice(0, batch), random)
     drawn = objective.draw(tuple(x0.shape), random)
-    draw = _where(objective, "draw")
+    draw = shapes.where_in(objective, "draw")
     if not isinstance(drawn, dict) or not all(hasattr(value, "shape") for value in drawn.values()):
         raise InputError(f"{draw}draw returns {type(drawn).__name__}; needed: tensors by name")
     if wrong := [name for name, value in drawn.items() if value.shape[:1] != (batch,)]:
         raise InputError(
             f"{draw}draw: {wrong[0]} is {tuple(drawn[wrong[0]].shape)}; needed: {batch} rows, one an image"
         )
-    losses = objective.losses(model, x0, condition, drawn)
-    where = _where(objective, "losses")
-    columns = tuple(objective.columns)
-    if columns[:1] != ("loss",):
-        raise InputError(f"columns are {columns}; needed: loss first")
-    if not isinstance(losses, dict) or not set(columns) <= set(losses):
-        there = ", ".join(losses) if isinstance(losses, dict) else type(losses).__name__
-        raise InputError(f"{where}losses returns {there}; needed: its columns, {', '.join(columns)}")
-    if wrong := [name for name in columns if tuple(losses[name].shape) != (batch,)]:
-        raise InputError(
-            f"{where}losses: {wrong[0]} is {tuple(losses[wrong[0]].shape)}; needed: {(batch,)}, one an image"
-        )
-    if not losses["loss"].requires_grad:
-        raise InputError(f"{where}losses: loss does not depend on the network")
-
-
-def _where(objective: Any, method: str) -> str:
-    line = line_of_method(objective, method)
-    return f"{line}: " if line else ""
+    shapes.check_losses(objective, objective.losses(model, x0, condition, drawn), batch)
 
 
 def _not_finite(recipe: Recipe, part: OwnPart) -> str | None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -131,6 +131,12 @@ def test_case_does_not_matter_in_a_recipe_either_nor_for_its_id() -> None:
 @dataclass(frozen=True)
 class Width:
     width: int = 1
+    input_shape: ClassVar = (1, 8, 8)
+    out_channels: ClassVar = 1
+    num_classes: ClassVar = 10
+    num_tokens: ClassVar = 64
+    depth: ClassVar = 1
+    columns: ClassVar = {}
 
 
 OWN = Family(
