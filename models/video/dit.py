@@ -258,7 +258,7 @@ DIGITS = {
     **{"frames": 8, "input_size": 16, "in_channels": 1, "num_classes": 10},
 }
 
-_SIZES = {size: dict(zip(("depth", "hidden_size", "num_heads"), shape, strict=True)) for size, shape in SIZES.items()}
+_SIZES = {size: {"depth": d, "hidden_size": dim, "num_heads": heads} for size, (d, dim, heads) in SIZES.items()}
 
 FAMILY = Family(
     name="VideoDiT",
