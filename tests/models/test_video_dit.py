@@ -322,6 +322,37 @@ def test_starts_as_zero_and_learns() -> None:
     assert all(weight.any() for weight in still)
 
 
+def test_autocast_computes_in_bf16() -> None:
+    for network in (
+        small().float(),
+        small(attention="parallel", conditioning="captions", block="adaln-single").float(),
+    ):
+        x, t, labels = inputs(network)
+        condition = captions(network) if network.arch.caption_shape else labels
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = network(x.float(), t, condition)
+        assert out.dtype == torch.float32
+        assert 0 < (out - network(x.float(), t, condition)).norm() < 0.1 * out.norm()
+
+
+# Tables
+
+
+def test_networks_that_differ_are_told_apart_in_tables() -> None:
+    """By what tables have columns for: family, sizes, patch, and block."""
+    others: list[dict[str, Any]] = [
+        {"attention": attention, "patch_frames": frames, "no_temporal_pos_emb": without, "block": block, **told}
+        for attention in ATTENTION
+        for frames in (1, 2)
+        for without in (False, True)
+        for block in ("adaln-zero", "adaln-single")
+        for told in ({}, {"conditioning": "pooled"}, {"conditioning": "captions"})
+    ]
+    columns = [configure("VideoDiT", **{**SIZES, **other}).columns for other in others]
+    keys = ("block", "patch_size", "hidden_size", "depth", "num_heads", "input_size")
+    assert len({tuple(each[key] for key in keys) for each in columns}) == len(others)
+
+
 # Bad input
 
 
