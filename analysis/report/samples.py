@@ -59,7 +59,7 @@ def _score(study: Study, run: str) -> str:
 
 
 def _image(samples: np.ndarray) -> tuple[str, int, int]:
-    """(N, C, H, W) uint8 side by side, or clips (N, C, T, H, W), a gap between them: a data: URL, its width and height."""
+    """(N, C, H, W) uint8 or clips (N, C, T, H, W) side by side, a gap between: a data: URL, its width and height."""
     is_clip = samples.ndim == CLIPS
     frames = [_strip(images) for images in (np.moveaxis(samples, 2, 0) if is_clip else [samples])]
     moving: dict[str, Any] = {}

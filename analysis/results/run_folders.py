@@ -181,9 +181,9 @@ class RunRecord(Protocol):
 class Run:
     """One run: `row` of the runs table, its `train` and `evals` lines.
 
-    samples: step -> (N, C, H, W) uint8, or clips (N, C, T, H, W), the last evaluated step with them or none at all. real: as
-    `RunRecord.real_images`. other_evals: scores with other settings than the recipe's `evaluation`: by its `scores` and
-    of searches, then those that `ditbench evaluate --run` added.
+    samples: step -> (N, C, H, W) uint8, or clips (N, C, T, H, W), the last evaluated step with them or none at all.
+    real: as `RunRecord.real_images`. other_evals: scores with other settings than the recipe's `evaluation`: by its
+    `scores` and of searches, then those that `ditbench evaluate --run` added.
     """
 
     folder: Path

@@ -163,7 +163,7 @@ class PixelDataset:
         return Reference(title, f"{title}-{len(pixels)}-{digest}", ArrayImages(pixels), {})
 
     def of_classes(self, name: str, options: Any, wanted: Sequence[int]) -> NDArray[np.uint8]:
-        """(N, *image_shape): an image of each class `wanted`, the first of it, the second where it comes again, and so on.
+        """An image of each class `wanted`, (N, *image_shape): the first of it, the second where it comes again, ...
 
         Raises:
             InputError: a class has too few, or the images cannot be read.
@@ -230,6 +230,7 @@ DATA = Seam(
     noun="data set",
     key="data.name",
     builtin={
+        "clip-latents": "bench.data.clips.latents:CLIP_LATENTS",
         "digits": "bench.data.digits:DIGITS",
         "digits-colour": "bench.data.digits:COLOURED",
         "digits-captions": "bench.data.captions.digits:DIGITS_CAPTIONS",

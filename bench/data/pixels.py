@@ -70,8 +70,8 @@ class PixelExamples:
         mirror: bool = False,
         captions: CaptionBank | None = None,
     ) -> None:
-        """Of pixels (N, C, H, W), of clips (N, C, T, H, W), and labels (N,); `mirror` flips half of what is asked for;
-        `captions`, one an image, are what is said of them instead of their labels."""
+        """Of pixels (N, C, *spatial) and labels (N,); `mirror` flips half of what is asked for; `captions`, one an
+        image, are what is said of them instead of their labels."""
         import torch
 
         self.num_classes = num_classes

@@ -61,9 +61,14 @@ class Autoencoder:
     def decode(self, x: Tensor) -> Tensor:
         """The images of scaled latents (N, C, h, w): (N, 3, H, W) uint8 on the CPU, a decoding batch at a time.
 
+        Of clips (N, C, T, h, w) every frame by itself: (N, 3, T, H, W).
+
         Raises:
             ValueError: latents, or images of them, are not finite.
         """
+        if x.ndim == 5:
+            frames = self.decode(x.transpose(1, 2).flatten(0, 1))
+            return frames.unflatten(0, (len(x), x.shape[2])).transpose(1, 2)
         check_finite(x, "latents")
         latents = x.to(self.device, torch.float32) / self.scale_factor
         images = []

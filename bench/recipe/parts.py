@@ -67,7 +67,12 @@ class DataConfig(PartSection):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        if self.facts.caption_shape is not None and not hasattr(data_part(self.name), "caption_bank"):
+        facts = self.facts
+        shape = facts.image_shape
+        if len(shape) not in (3, 4) or min(shape) < 1:
+            sizes = "positive (C, H, W), of clips (C, T, H, W)"
+            raise ValueError(f"name: samples of {self.name} are {tuple(shape)}, by its facts; accepted: {sizes}")
+        if facts.caption_shape is not None and not hasattr(data_part(self.name), "caption_bank"):
             raise ValueError(f"name: {self.name} has captions by its facts; needed: caption_bank, which it lacks")
         return self
 

@@ -19,7 +19,7 @@ from bench.data.decoders import load_decoder, of_normalized
 from bench.data.images import open_images
 from bench.data.latent_index import data_root, read_index
 from bench.data.normalization import KEPT, kept_of, normalization_of, read_kept
-from bench.data.pixels import layout
+from bench.data.pixels import is_clip, layout
 from bench.errors import InputError, RunError
 from bench.files.atomic import wait_for_file
 from bench.files.checkpoint import CorruptCheckpoint
@@ -64,8 +64,12 @@ def evaluate(
     ranks, stop, step, evaluation = execution.ranks, execution.stop, score.step, score.evaluation
     seed = recipe.seed if score.seed is None else score.seed
     # All that scoring needs is made ready first, before hours of sampling.
-    latents = read_index(data_root() / recipe.data.name) if recipe.data.facts.latents else None
+    of_clips = is_clip(recipe.data.facts.shape)
+    latents = read_index(data_root() / recipe.data.name) if recipe.data.facts.latents and not of_clips else None
     decoder = load_decoder(evaluation, device, execution.offline, latents)
+    if decoder.latent_channels not in (None, recipe.data.facts.shape[0]):
+        said = f"{decoder.latent_channels} latent channels, {recipe.data.name} has {recipe.data.facts.shape[0]}"
+        raise InputError(f"evaluation.decoder: {decoder.id} has {said}")
     decoder, normalized = of_normalized(decoder, kept_of(recipe.data, folder))
     scorer = _scorer(recipe, evaluation, study_folder, device, execution)
     guide = guide_of_recipe(recipe, evaluation, execution.offline)

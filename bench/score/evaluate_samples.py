@@ -92,8 +92,8 @@ def evaluate_samples(
             f"--kid-subset-size of at most {count}"
         )
     chosen = First(images, count)
+    check_kind(extractor, images.shape[1:], str(samples))
     network = load_extractor(extractor, work, offline)
-    check_kind(network, images.shape[1:], str(samples))
     scorer = Scorer(real, network, kid_subset_size, work, device, ranks, stop, metrics)
     content_hash = ranks.from_first(images.content_hash() if ranks.is_first else "")
     samples_id = content_hash[:10]

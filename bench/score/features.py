@@ -68,7 +68,7 @@ class Features:
                 raise RunError(f"damaged features, removed; the same command makes them again: {error}") from None
 
     def gaussian(self, layer: str, parts: int = 1) -> Gaussian:
-        """Mean and covariance of a layer, in float64; of rows that are `parts` features side by side, of all of these."""
+        """Mean and covariance of a layer, in float64; of all parts, where a row is so many features side by side."""
         chunks = (chunk.reshape(len(chunk) * parts, -1) for chunk in self.chunks(layer))
         first = next(chunks)
         running = RunningGaussian(first.shape[1])

@@ -62,6 +62,7 @@ EXTRACTORS = Seam(
         "digits-cnn": "bench.score.extractors.builtin:DIGITS_CNN",
         "digits-cnn-colour": "bench.score.extractors.builtin:DIGITS_CNN_COLOUR",
         "moving-digits-cnn": "bench.score.extractors.clips:MOVING_DIGITS_CNN",
+        "frames-inception-v3": "bench.score.extractors.clips:FRAMES_INCEPTION",
     },
     contract=("asset", "image_shape", "load"),
 )
@@ -80,18 +81,21 @@ def check_takes(name: str, shape: Sequence[int], whose: str) -> None:
         raise ValueError(f"{name} takes {_said(wanted)}, those of {whose} are {tuple(shape)} {layout(shape)}")
 
 
-def check_kind(extractor: Extractor, shape: Sequence[int], whose: str) -> None:
+def check_kind(extractor: Extractor | str, shape: Sequence[int], whose: str) -> None:
     """Refuse clips of `whose` for an extractor of images, images for one of clips, and clips of another shape.
 
-    Images of another size are left to the network.
+    Images of another size are left to the network. An extractor that is named is not loaded.
 
     Raises:
-        InputError: what it takes, and what these are.
+        InputError: what it takes, and what these are; or there is none of this name.
     """
-    wanted = extractor.takes
+    try:
+        name, wanted = (extractor, _taken(extractor)) if isinstance(extractor, str) else (extractor.id, extractor.takes)
+    except ValueError as error:
+        raise InputError(str(error)) from None
     if len(shape) == len(wanted) and (not is_clip(shape) or _fit(shape, wanted)):
         return
-    raise InputError(f"{extractor.id} takes {_said(wanted)}, those of {whose} are {tuple(shape)} {layout(shape)}")
+    raise InputError(f"{name} takes {_said(wanted)}, those of {whose} are {tuple(shape)} {layout(shape)}")
 
 
 def _taken(name: str) -> tuple[int | None, ...]:

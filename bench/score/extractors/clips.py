@@ -1,4 +1,4 @@
-"""The suite's feature networks of clips, each loaded when it is used: see `builtin.py`; `image_shape` is (C, T, H, W)."""
+"""The suite's feature networks of clips, (C, T, H, W), each loaded when it is used: see `builtin.py`."""
 
 from __future__ import annotations
 
@@ -30,4 +30,29 @@ class _MovingDigitsCNN:
         )
 
 
-MOVING_DIGITS_CNN = _MovingDigitsCNN()
+@dataclass(frozen=True)
+class _FramesInception:
+    """For clips of any size: Inception's features of each frame, and their mean, which tells no order of frames."""
+
+    asset: str | None = "inception-v3-compat"
+    image_shape: tuple[int | None, ...] = (None, None, None, None)
+
+    def load(self, name: str, folder: Path, offline: bool) -> Extractor:
+        from bench.score.extractors import each_frame, inception
+        from bench.score.extractors.weights import weights_digest
+        from models.files.assets import locate
+
+        path = locate(str(self.asset), offline)
+        network = inception.InceptionFeatures(
+            inception.NAME, [inception.FEATURES], feature_extractor_weights_path=str(path)
+        )
+        of_clips = each_frame.FrameFeatures(name, network)
+        return Extractor(
+            f"{name}-{weights_digest(path)}",
+            of_clips.requires_grad_(False).eval(),
+            features=each_frame.MEAN,
+            frames=each_frame.FRAMES,
+        )
+
+
+MOVING_DIGITS_CNN, FRAMES_INCEPTION = _MovingDigitsCNN(), _FramesInception()
