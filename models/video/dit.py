@@ -128,10 +128,14 @@ class VideoDiTConfig:
 
     @property
     def block_id(self) -> str:
-        """What kind of blocks they are, and what of it is not default, as one text: "adaln-zero attention=parallel"."""
-        said = {name: getattr(self, name) for name in ("attention", "conditioning")}
+        """The blocks, and what tables have no column for, as one text: "adaln-zero attention=parallel".
+
+        Patches of several frames are in it, so that those of one size a side are told apart.
+        """
+        said: dict[str, Any] = {"attention": self.attention, "conditioning": self.conditioning}
         changed = [f"{name}={value}" for name, value in said.items() if value != getattr(type(self), name)]
-        return " ".join([self.block, *changed, *(["no_temporal_pos_emb"] if self.no_temporal_pos_emb else [])])
+        frames = [f"patch_frames={self.patch_frames}"] if self.patch_frames > 1 else []
+        return " ".join([self.block, *frames, *changed, *(["no_temporal_pos_emb"] if self.no_temporal_pos_emb else [])])
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -258,7 +262,7 @@ DIGITS = {
     **{"frames": 8, "input_size": 16, "in_channels": 1, "num_classes": 10},
 }
 
-_SIZES = {size: dict(zip(("depth", "hidden_size", "num_heads"), shape, strict=True)) for size, shape in SIZES.items()}
+_SIZES = {size: {"depth": d, "hidden_size": dim, "num_heads": heads} for size, (d, dim, heads) in SIZES.items()}
 
 FAMILY = Family(
     name="VideoDiT",

@@ -129,7 +129,7 @@ def write_run(recipe: Recipe, axes: dict[str, str], folder: Path) -> None:
     write_lines(folder / "scores.jsonl", others)
     (folder / "samples").mkdir()
     noise = np.random.default_rng(int(recipe.id, 16))
-    shape = (1, 8, 16, 16) if is_clip(recipe.data.facts.image_shape) else (1, 8, 8)
+    shape = (1, 8, 12, 12) if is_clip(recipe.data.facts.image_shape) else (1, 8, 8)
     np.save(folder / "samples" / f"{train.steps}.npy", noise.integers(0, 256, (10, *shape), dtype=np.uint8))
     (folder / "finished.json").write_text(json.dumps({"step": train.steps, "time": "2024-01-01T01:00:00Z"}))
 

@@ -47,7 +47,7 @@ def shuffled(clips: np.ndarray) -> np.ndarray:
 def test_every_frame_is_a_digit_that_moves_and_bounces(real: np.ndarray) -> None:
     digits, classes = DIGITS.images("digits", NoOptions())
     labels = data_part("moving-digits").images("moving-digits", NoOptions())[1]
-    assert real.shape == (4000, 1, 8, 16, 16) and np.bincount(labels).tolist() == [400] * 10
+    assert real.shape == (4000, 1, 8, 12, 12) and np.bincount(labels).tolist() == [400] * 10
     for clip, label, motion in zip(real, labels, moving_digits.motions(), strict=True):
         place, velocity = list(motion.start), list(motion.velocity)
         assert classes[motion.image] == label and {abs(v) for v in velocity} <= {1, 2}
@@ -57,8 +57,8 @@ def test_every_frame_is_a_digit_that_moves_and_bounces(real: np.ndarray) -> None
             assert frame.sum(dtype=int) == digits[motion.image].sum(dtype=int)  # and nothing elsewhere
             for axis in (0, 1):
                 place[axis] += velocity[axis]
-                if not 0 <= place[axis] <= 8:
-                    place[axis] = -place[axis] if place[axis] < 0 else 16 - place[axis]
+                if not 0 <= place[axis] <= 4:
+                    place[axis] = -place[axis] if place[axis] < 0 else 8 - place[axis]
                     velocity[axis] *= -1
 
 
@@ -82,7 +82,7 @@ def test_scores_tell_the_order_of_frames_and_those_of_frames_do_not(real: np.nda
     assert same["fid"] < 1e-9 and same["frame_fid"] < 1e-9
     assert mixed["fid"] > 20 * half["fid"] > 0
     assert mixed["frame_fid"] < 1e-9 < half["frame_fid"]
-    squares = real.reshape(4000, 8, 4, 4, 4, 4).astype(np.float64).mean(axis=(3, 5)).reshape(4000, 8, 16)
+    squares = real.reshape(4000, 8, 3, 4, 3, 4).astype(np.float64).mean(axis=(3, 5)).reshape(4000, 8, 9)
     length = np.linalg.norm(squares, axis=2)
     cosines = (squares[:, 1:] * squares[:, :-1]).sum(2) / (length[:, 1:] * length[:, :-1])
     assert same["temporal_consistency"] == pytest.approx(cosines.mean(), rel=1e-6)
@@ -119,7 +119,7 @@ def test_files_of_clips_keep_them_bit_for_bit(real: np.ndarray, tmp_path: Path) 
     np.save(tmp_path / "clips.npy", clips)
     write_npz(open_images(tmp_path / "clips.npy"), tmp_path / "clips.npz")
     with np.load(tmp_path / "clips.npz") as archive:
-        assert archive["arr_0"].shape == (7, 8, 16, 16, 1)
+        assert archive["arr_0"].shape == (7, 8, 12, 12, 1)
     read = [open_images(tmp_path / name) for name in ("clips.npy", "clips.npz")]
     assert all(np.array_equal(one.pixels(0, 7), clips) for one in read)
     assert read[0].content_hash() == read[1].content_hash()
@@ -136,7 +136,7 @@ def test_a_sample_of_a_clip_does_not_depend_on_its_batch(tmp_path: Path) -> None
         return sample(model, sampling, Pixels(), start, stop, CPU, "fp32")
 
     whole = samples(0, 60)
-    assert whole.shape == (60, 1, 8, 16, 16) and whole.dtype == torch.uint8
+    assert whole.shape == (60, 1, 8, 12, 12) and whole.dtype == torch.uint8
     assert torch.equal(whole, torch.cat([samples(0, 1), samples(1, 47), samples(47, 60)]))
 
 
@@ -154,7 +154,7 @@ def test_a_run_of_clips_from_training_to_its_animated_samples(
     for row in rows:
         assert row["reference"].startswith("moving-digits-4000-") and row["decoder"] == "pixels"
         assert {"fid", "frame_fid", "temporal_consistency", "temporal_consistency_real", "kid"} < row.keys()
-        assert np.load(folder / row["samples"]).shape == (60, 1, 8, 16, 16)
+        assert np.load(folder / row["samples"]).shape == (60, 1, 8, 12, 12)
     samples = folder / rows[-1]["samples"]
     done = ditbench("evaluate", samples, "--run", folder, "--format", "json")
     assert done.status == 0, done.err
@@ -169,14 +169,14 @@ def test_a_run_of_clips_from_training_to_its_animated_samples(
         label = next(name for name in drawn.files if name not in ("real",) and "@" not in name)
         assert np.array_equal(drawn[label], np.load(samples)[:10])
         assert np.array_equal(drawn["real"], real[:10])
-        assert drawn[f"{label}@2"].shape == (10, 1, 8, 16, 16)
+        assert drawn[f"{label}@2"].shape == (10, 1, 8, 12, 12)
     done = ditbench("verify", study)
     assert done.status == 0, done.out
 
 
 REFUSED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
     "a network of images": (
-        {"model": {"name": "DiT-S/2", "input_size": 16, "in_channels": 1, "num_classes": 10}},
+        {"model": {"name": "DiT-S/2", "input_size": 12, "in_channels": 1, "num_classes": 10}},
         "model: DiT-S/2",
     ),
     "features of images": ({"evaluation": {"extractor": "digits-cnn"}}, "evaluation.extractor: digits-cnn"),
@@ -193,7 +193,7 @@ REFUSED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
         {
             "model": {
                 **{"name": "VideoDiT", "depth": 1, "hidden_size": 16, "num_heads": 2, "num_classes": 10},
-                **{"frames": 8, "input_size": 16, "in_channels": 1, "patch_frames": 9, "patch_size": 4},
+                **{"frames": 8, "input_size": 12, "in_channels": 1, "patch_frames": 9, "patch_size": 4},
             }
         },
         "model.frames: 8",
@@ -210,7 +210,7 @@ def test_what_does_not_fit_clips_is_refused_when_the_recipe_is_read(case: str, t
         "from bench.data import DatasetFacts, PixelDataset\n\n\n"
         "class Short(PixelDataset):\n"
         "    def facts(self, name, options):\n"
-        "        shape = (1, 16) if name.endswith('FLAT') else (1, 4, 16, 16)\n"
+        "        shape = (1, 12) if name.endswith('FLAT') else (1, 4, 12, 12)\n"
         "        return DatasetFacts(100, shape, shape, num_classes=10)\n\n\n"
         "SHORT = FLAT = Short()\n"
     )
@@ -268,5 +268,5 @@ def test_the_network_of_moving_digits_sees_class_place_and_speed(real: np.ndarra
     half = scorer.score(ArrayImages(real[::2]), tmp_path / "half")
     mixed = scorer.score(ArrayImages(shuffled(real)), tmp_path / "mixed")
     assert mixed["fid"] > 10 * half["fid"] and mixed["frame_fid"] < 0.01
-    assert half["temporal_consistency"] > mixed["temporal_consistency"] + 0.1
+    assert half["temporal_consistency"] > mixed["temporal_consistency"] + 0.03
     assert half["inception_score"] > 7

@@ -90,7 +90,7 @@ def test_padding_then_cropping_is_the_identity(patch: Any, sizes: Any) -> None:
     )  # by place in the patch, as the last layer has them
     with torch.no_grad():  # every number of a patch is a feature
         cut.proj.weight.copy_(torch.eye(3 * kernels).reshape(-1, 3, *patch)[order])
-        cut.proj.bias.zero_()
+        torch.nn.init.zeros_(cut.get_parameter("proj.bias"))
     assert torch.equal(unpatchify(cut(x), sizes, patch), x)
 
 
@@ -186,7 +186,7 @@ def test_which_tokens_of_a_clip_a_token_reaches_in_one_block(attention: str, rea
 
 
 def test_tables_of_space_at_every_frame_and_of_time_at_every_place() -> None:
-    network = create_model("VideoDiT", **SIZES)
+    network: Any = create_model("VideoDiT", **SIZES)
     assert torch.equal(network.pos_embed, create_model("DiT", **{**_image_sizes()}).pos_embed)
     half = SIZES["hidden_size"] // 2
     for frame in range(SIZES["frames"]):
@@ -247,7 +247,7 @@ def test_a_dropped_caption_is_the_null_caption(conditioning: str) -> None:
 
 
 def test_the_null_caption_is_trained_and_of_the_scale_of_pixarts() -> None:
-    network = create_model("VideoDiT", **{**SIZES, "conditioning": "captions"})
+    network: Any = create_model("VideoDiT", **{**SIZES, "conditioning": "captions"})
     null = dict(network.named_parameters())["y_embedder.null_caption"]
     assert null.shape == (120, 4096)
     assert null.requires_grad
@@ -306,11 +306,11 @@ def test_computes_in_its_weights_dtype_and_returns_float32() -> None:
 
 
 def test_starts_as_zero_and_learns() -> None:
-    network = create_model("VideoDiT", **SIZES)
+    network: Any = create_model("VideoDiT", **SIZES)
     x, t, labels = inputs(network)
     assert not network(x, t, labels).any()
     torch.manual_seed(0)
-    stdit = create_model("VideoDiT", **SIZES, attention="sequential", block="adaln-single")
+    stdit: Any = create_model("VideoDiT", **SIZES, attention="sequential", block="adaln-single")
     still = [block.attn_temporal.proj.weight for block in stdit.blocks]
     assert not any(weight.any() for weight in still)
     optimizer = torch.optim.Adam(stdit.parameters(), lr=1e-2)
@@ -320,6 +320,37 @@ def test_starts_as_zero_and_learns() -> None:
         loss.backward()
         optimizer.step()
     assert all(weight.any() for weight in still)
+
+
+def test_autocast_computes_in_bf16() -> None:
+    for network in (
+        small().float(),
+        small(attention="parallel", conditioning="captions", block="adaln-single").float(),
+    ):
+        x, t, labels = inputs(network)
+        condition = captions(network) if network.arch.caption_shape else labels
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = network(x.float(), t, condition)
+        assert out.dtype == torch.float32
+        assert 0 < (out - network(x.float(), t, condition)).norm() < 0.1 * out.norm()
+
+
+# Tables
+
+
+def test_networks_that_differ_are_told_apart_in_tables() -> None:
+    """By what tables have columns for: family, sizes, patch, and block."""
+    others: list[dict[str, Any]] = [
+        {"attention": attention, "patch_frames": frames, "no_temporal_pos_emb": without, "block": block, **told}
+        for attention in ATTENTION
+        for frames in (1, 2)
+        for without in (False, True)
+        for block in ("adaln-zero", "adaln-single")
+        for told in ({}, {"conditioning": "pooled"}, {"conditioning": "captions"})
+    ]
+    columns = [configure("VideoDiT", **{**SIZES, **other}).columns for other in others]
+    keys = ("block", "patch_size", "hidden_size", "depth", "num_heads", "input_size")
+    assert len({tuple(each[key] for key in keys) for each in columns}) == len(others)
 
 
 # Bad input

@@ -21,7 +21,7 @@ from models.registry import Count, Family
 @dataclass(frozen=True)
 class Options:
     frames: int = 8
-    input_size: int = 16
+    input_size: int = 12
     in_channels: int = 1
     num_classes: int = 10
 
@@ -57,7 +57,7 @@ FAMILY = Family(
     options=Options,
     resolve=lambda preset, options: Config(**vars(options)),
     build=Net,
-    count=lambda config: Count(27 * 8 * 16 * 16, 39),
+    count=lambda config: Count(27 * 8 * 12 * 12, 39),
 )
 
 
@@ -79,7 +79,7 @@ class Network(FeatureExtractorBase):
 
 class Squares:
     asset = None
-    image_shape = (1, 8, 16, 16)
+    image_shape = (1, 8, 12, 12)
 
     def load(self, name, folder, offline):
         return Extractor("squares-1", Network(), features="clip", frames="frames")

@@ -1,4 +1,4 @@
-"""Moving digits: 4,000 clips of 8 frames of 16x16, composed of scikit-learn's digits when they are asked for.
+"""Moving digits: 4,000 clips of 8 frames of 12x12, composed of scikit-learn's digits when they are asked for.
 
 A digit of 8x8 moves with a constant velocity, 1 or 2 pixels a frame along each axis, and bounces off the borders; in
 the manner of Moving MNIST (Srivastava et al. 2015, arXiv 1502.04681), with one digit and whole pixels. Clip i is of
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 LENGTH = 4000
 FRAMES = 8
-SIDE = 16
+SIDE = 12
 DIGIT = 8
 NUM_CLASSES = 10
 SHAPE = (1, FRAMES, SIDE, SIDE)
 SPEEDS = (-2, -1, 1, 2)  # pixels a frame along an axis
 # Of all pixels and labels: scores of other clips under this name would look comparable.
-SHA256 = "3e64d754efafc0ef4a3a0c3ec4317b638ade9b2b4906a4b137b814b58a35266b"
+SHA256 = "720f89f32f580523acc926fb41c82502be35eee50bb6e8b44d8ed1dc9825da96"
 
 
 class Motion(NamedTuple):
@@ -57,7 +57,7 @@ def motions() -> tuple[Motion, ...]:
 
 @cache
 def compose() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """All clips (4000, 1, 8, 16, 16) and labels (4000,), which are not to be written to.
+    """All clips (4000, 1, 8, 12, 12) and labels (4000,), which are not to be written to.
 
     Raises:
         InputError: the digits cannot be read, or what is made of them is not what all studies have.
@@ -100,7 +100,7 @@ def _motion(index: int, images: list[int]) -> Motion:
 
 
 def _bounced(place: int) -> int:
-    """A place on an endless line, folded to 0 .. 8, where the digit is within the frame."""
+    """A place on an endless line, folded to 0 .. 4, where the digit is within the frame."""
     most = SIDE - DIGIT
     return most - abs(place % (2 * most) - most)
 

@@ -67,7 +67,7 @@ class MovingDigitsCNN(nn.Module):
         self.register_buffer("std", torch.ones(WIDTH))
 
     def of_frames(self, x: Tensor) -> Tensor:
-        """x (N, 1, 16, 16) in [0, 1] -> (N, 64)."""
+        """x (N, 1, 12, 12) in [0, 1] -> (N, 64)."""
         maps = self.frame(x)
         line = torch.linspace(-1, 1, maps.shape[-1], device=x.device)
         shares = maps[:, :POINTS].flatten(2).softmax(dim=2).unflatten(2, maps.shape[2:])
@@ -81,7 +81,7 @@ class MovingDigitsCNN(nn.Module):
 
 
 class MovingDigitsFeatures(FeatureExtractorBase):
-    """The network as torch-fidelity wants it: uint8 (N, 3, 8, 16, 16) in, a tuple of the asked features out."""
+    """The network as torch-fidelity wants it: uint8 (N, 3, 8, 12, 12) in, a tuple of the asked features out."""
 
     def __init__(
         self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None, **_: Any
