@@ -47,7 +47,8 @@ class Config(Protocol):
 
 def caption_shape_of(config: Any) -> tuple[int, int] | None:
     """(S, D): tokens, and features of each, of the captions that a network is told; None: it is told labels."""
-    return getattr(config, "caption_shape", None)
+    shape = getattr(config, "caption_shape", None)
+    return None if shape is None else tuple(shape)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,14 @@ class DataConfig(PartSection):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        if self.facts.caption_shape is not None and not hasattr(data_part(self.name), "caption_bank"):
+        shape = self.facts.caption_shape
+        if shape is None:
+            return self
+        if not isinstance(shape, tuple) or len(shape) != 2 or not all(type(n) is int and n > 0 for n in shape):
+            raise ValueError(
+                f"name: {self.name}: its facts have the caption_shape {shape!r}; needed: (tokens, features)"
+            )
+        if not hasattr(data_part(self.name), "caption_bank"):
             raise ValueError(f"name: {self.name} has captions by its facts; needed: caption_bank, which it lacks")
         return self
 

@@ -154,6 +154,40 @@ def test_a_data_set_without_the_captions_of_its_facts_is_refused(tmp_path: Path)
         check_ready(load_recipe(path), offline=True)
 
 
+@pytest.mark.parametrize("shape", ["(4,)", "[4, 3]", "(4, 0)", "(4, 3.0)", "'4 x 3'"])
+def test_facts_of_captions_that_are_no_size_are_refused(tmp_path: Path, shape: str) -> None:
+    path = own_recipe(tmp_path)
+    module = tmp_path / "my_squares.py"
+    module.write_text(module.read_text().replace("caption_shape=(4, 3)", f"caption_shape={shape}"))
+    with pytest.raises(
+        InputError, match=r"data.name: my_squares:Squares: .*caption_shape .*; needed: \(tokens, features\)"
+    ):
+        load_recipe(path)
+
+
+BARE = """
+from dataclasses import dataclass
+from bench.data import DatasetFacts
+from models.parts import NoOptions
+
+class Bare:
+    options = NoOptions
+    def facts(self, name, options):
+        return DatasetFacts(40, (1, 8, 8), (1, 8, 8), 1, caption_shape=(4, 3))
+    def load(self, name, options, device): ...
+    def reference(self, name, options): ...
+    def check_ready(self, name, options): ...
+"""
+
+
+def test_a_part_that_brings_no_captions_for_samples_is_refused(tmp_path: Path) -> None:
+    path = own_recipe(tmp_path)
+    (tmp_path / "my_bare.py").write_text(BARE)
+    path.write_text(path.read_text().replace("my_squares:Squares", "my_bare:Bare"))
+    with pytest.raises(InputError, match=r"has captions by its facts; needed: caption_bank, which it lacks"):
+        load_recipe(path)
+
+
 # --- from training to scores
 
 
