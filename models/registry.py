@@ -46,7 +46,7 @@ class Config(Protocol):
 
 
 def caption_shape_of(config: Any) -> tuple[int, int] | None:
-    """(S, D): tokens, and features of each, of the captions that a network is told; None: it is told labels."""
+    """(S, D): tokens, and channels of each, of the captions that a network is told; None: it is told labels."""
     shape = getattr(config, "caption_shape", None)
     return None if shape is None else tuple(shape)
 

@@ -33,7 +33,7 @@ class DatasetFacts(NamedTuple):
     `shape` is (C, *spatial) as the model sees it, `image_shape` (C, H, W) of a sample as it is stored; `latents` need
     an autoencoder between the two, and a reference that the recipe names; `normalized`: the model sees them per
     channel less the data set's mean and divided by its standard deviation (`bench.data.normalization`).
-    `caption_shape`: (S, D) of its captions, tokens and features of each, which a model is told instead of labels.
+    `caption_shape`: (S, D) of its captions, tokens and channels of each, which a model is told instead of labels.
     """
 
     length: int

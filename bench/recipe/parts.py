@@ -70,7 +70,7 @@ class DataConfig(PartSection):
             return self
         if not isinstance(shape, tuple) or len(shape) != 2 or not all(type(n) is int and n > 0 for n in shape):
             raise ValueError(
-                f"name: {self.name}: its facts have the caption_shape {shape!r}; needed: (tokens, features)"
+                f"name: {self.name}: its facts have the caption_shape {shape!r}; needed: (tokens, channels)"
             )
         if not hasattr(data_part(self.name), "caption_bank"):
             raise ValueError(f"name: {self.name} has captions by its facts; needed: caption_bank, which it lacks")
