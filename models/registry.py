@@ -49,8 +49,9 @@ CONFIG = ("input_shape", "out_channels", "num_classes", "num_tokens", "depth", "
 
 
 def caption_shape_of(config: Any) -> tuple[int, int] | None:
-    """(S, D): tokens, and features of each, of the captions that a network is told; None: it is told labels."""
-    return getattr(config, "caption_shape", None)
+    """(S, D): tokens, and channels of each, of the captions that a network is told; None: it is told labels."""
+    shape = getattr(config, "caption_shape", None)
+    return None if shape is None else tuple(shape)
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ def _for_a_recipe(index: LatentIndex, captions: CaptionIndex | None) -> str:
     if captions is None:
         return _section({"name": index.name, **options})
     asked = {"text_encoder": captions.text_encoder.name, "caption_tokens": captions.tokens}
-    return _section({"name": index.name, **options, **asked, "caption_features": captions.features})
+    return _section({"name": index.name, **options, **asked, "caption_channels": captions.channels})
 
 
 def _section(data: dict[str, Any]) -> str:

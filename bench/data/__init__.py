@@ -34,7 +34,7 @@ class DatasetFacts(NamedTuple):
     (C, T, H, W); `latents` need an autoencoder between the two, and a reference that the recipe names; `normalized`:
     the model sees them per channel less the data set's mean and divided by its standard deviation
     (`bench.data.normalization`).
-    `caption_shape`: (S, D) of its captions, tokens and features of each, which a model is told instead of labels.
+    `caption_shape`: (S, D) of its captions, tokens and channels of each, which a model is told instead of labels.
     """
 
     length: int

@@ -32,7 +32,7 @@ class LatentOptions:
 
     Those of one's own images, or of a part of ImageNet, need all keys; of the data sets with a name, the others are
     known. `normalize`: the model sees (z - mean) / std, per channel, with the data set's mean and standard deviation.
-    `text_encoder`, `caption_tokens` and `caption_features`: of the captions beside the latents, which the model is told
+    `text_encoder`, `caption_tokens` and `caption_channels`: of the captions beside the latents, which the model is told
     instead of labels.
     """
 
@@ -43,7 +43,7 @@ class LatentOptions:
     normalize: bool = False
     text_encoder: str | None = None
     caption_tokens: int | None = None
-    caption_features: int | None = None
+    caption_channels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _asked(options: LatentOptions) -> Asked | None:
     Raises:
         ValueError: `key: what is wrong`.
     """
-    given = {key: getattr(options, key) for key in ("text_encoder", "caption_tokens", "caption_features")}
+    given = {key: getattr(options, key) for key in ("text_encoder", "caption_tokens", "caption_channels")}
     if all(value is None for value in given.values()):
         return None
     for key, value in given.items():
@@ -131,7 +131,7 @@ def _asked(options: LatentOptions) -> Asked | None:
             raise ValueError(f"{key}: missing; captions need {', '.join(given)}")
         if key != "text_encoder" and value <= 0:
             raise ValueError(f"{key}: {value}; accepted: greater than 0")
-    return Asked(given["text_encoder"], (given["caption_tokens"], given["caption_features"]))
+    return Asked(given["text_encoder"], (given["caption_tokens"], given["caption_channels"]))
 
 
 IMAGENET_256 = LatentSet(latent_facts(1_281_167, num_classes=1000, image_size=256))

@@ -67,12 +67,17 @@ class DataConfig(PartSection):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        facts = self.facts
-        shape = facts.image_shape
+        shape, captions = self.facts.image_shape, self.facts.caption_shape
         if len(shape) not in (3, 4) or min(shape) < 1:
             sizes = "positive (C, H, W), of clips (C, T, H, W)"
             raise ValueError(f"name: samples of {self.name} are {tuple(shape)}, by its facts; accepted: {sizes}")
-        if facts.caption_shape is not None and not hasattr(data_part(self.name), "caption_bank"):
+        if captions is None:
+            return self
+        if not isinstance(captions, tuple) or len(captions) != 2 or not all(type(n) is int and n > 0 for n in captions):
+            raise ValueError(
+                f"name: {self.name}: its facts have the caption_shape {captions!r}; needed: (tokens, channels)"
+            )
+        if not hasattr(data_part(self.name), "caption_bank"):
             raise ValueError(f"name: {self.name} has captions by its facts; needed: caption_bank, which it lacks")
         return self
 

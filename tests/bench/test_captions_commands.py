@@ -41,7 +41,7 @@ from bench.data import DatasetFacts, PixelDataset
 
 
 class Squares(PixelDataset):
-    """Squares of a grey that their caption says: of 4 tokens with 3 features, the second a mask may leave out."""
+    """Squares of a grey that their caption says: of 4 tokens with 3 channels, the second a mask may leave out."""
 
     def facts(self, name, options):
         return DatasetFacts(40, (1, 8, 8), (1, 8, 8), num_classes=1, caption_shape=(4, 3))
@@ -62,11 +62,11 @@ WRONG = {
     "embeddings alone": ("embeddings", r"its captions: no embeddings and masks \("),
     "of other tokens": (
         "embeddings[:, :3], mask[:, :3]",
-        r"has captions of 3 tokens with 3 features; needed: .* of 4 ",
+        r"has captions of 3 tokens with 3 channels; needed: .* of 4 ",
     ),
-    "of other features": (
+    "of other channels": (
         "embeddings[:, :, :2], mask",
-        r"of 4 tokens with 2 features; needed: captions of 4 tokens with 3",
+        r"of 4 tokens with 2 channels; needed: captions of 4 tokens with 3",
     ),
     "masks of less": ("embeddings, mask[:, :3]", r"masks are bool \(40, 3\); needed: bool \(40, 4\)"),
     "masks of numbers": ("embeddings, mask.astype(int)", r"masks are int64 \(40, 4\)"),
@@ -89,13 +89,13 @@ WRONG = {
     [
         (
             {"data.name": "digits"},
-            r"model: captions_family:FAMILY is told captions of 6 tokens with 32 features, but data.name digits has ",
+            r"model: captions_family:FAMILY is told captions of 6 tokens with 32 channels, but data.name digits has ",
         ),
         (
             {"model.features": 16},
-            r"captions of 6 tokens with 16 features, but data.name digits-captions has captions of 6 tokens with 32 ",
+            r"captions of 6 tokens with 16 channels, but data.name digits-captions has captions of 6 tokens with 32 ",
         ),
-        ({"model.tokens": 7}, r"captions of 7 tokens with 32 features, but"),
+        ({"model.tokens": 7}, r"captions of 7 tokens with 32 channels, but"),
         (
             {"train.label_dropout": 0.0, "evaluation.guidance_scale": 2.0, "evaluation.guidance_channels": None},
             r"evaluation.guidance_scale: 2 needs a null label",
@@ -150,8 +150,42 @@ def test_a_data_set_without_the_captions_of_its_facts_is_refused(tmp_path: Path)
     path = own_recipe(tmp_path)
     module = tmp_path / "my_squares.py"
     module.write_text(module.read_text().replace("def captions", "def others"))
-    with pytest.raises(InputError, match=r"its captions: none, by its facts captions of 4 tokens with 3 features"):
+    with pytest.raises(InputError, match=r"its captions: none, by its facts captions of 4 tokens with 3 channels"):
         check_ready(load_recipe(path), offline=True)
+
+
+@pytest.mark.parametrize("shape", ["(4,)", "[4, 3]", "(4, 0)", "(4, 3.0)", "'4 x 3'"])
+def test_facts_of_captions_that_are_no_size_are_refused(tmp_path: Path, shape: str) -> None:
+    path = own_recipe(tmp_path)
+    module = tmp_path / "my_squares.py"
+    module.write_text(module.read_text().replace("caption_shape=(4, 3)", f"caption_shape={shape}"))
+    with pytest.raises(
+        InputError, match=r"data.name: my_squares:Squares: .*caption_shape .*; needed: \(tokens, channels\)"
+    ):
+        load_recipe(path)
+
+
+BARE = """
+from dataclasses import dataclass
+from bench.data import DatasetFacts
+from models.parts import NoOptions
+
+class Bare:
+    options = NoOptions
+    def facts(self, name, options):
+        return DatasetFacts(40, (1, 8, 8), (1, 8, 8), 1, caption_shape=(4, 3))
+    def load(self, name, options, device): ...
+    def reference(self, name, options): ...
+    def check_ready(self, name, options): ...
+"""
+
+
+def test_a_part_that_brings_no_captions_for_samples_is_refused(tmp_path: Path) -> None:
+    path = own_recipe(tmp_path)
+    (tmp_path / "my_bare.py").write_text(BARE)
+    path.write_text(path.read_text().replace("my_squares:Squares", "my_bare:Bare"))
+    with pytest.raises(InputError, match=r"has captions by its facts; needed: caption_bank, which it lacks"):
+        load_recipe(path)
 
 
 # --- from training to scores
@@ -215,7 +249,7 @@ def test_samples_of_other_captions_are_told_apart(trained: Path, tmp_path: Path)
         ({"mask": None}, "prompts.npz: no masks; needed: embeddings (K, S, D) and masks (K, S) of bool"),
         ({"embeddings": None}, "prompts.npz: no embeddings"),
         ({"mask": np.ones((3, 5), bool)}, "masks are bool (3, 5); needed: bool (3, 6)"),
-        ({"embeddings": np.ones((3, 6, 16))}, "captions of 6 tokens with 16 features; needed: captions of 6 tokens"),
+        ({"embeddings": np.ones((3, 6, 16))}, "captions of 6 tokens with 16 channels; needed: captions of 6 tokens"),
         ({"embeddings": np.ones((6, 32))}, "embeddings are float64 (6, 32); needed: floats (K, S, D)"),
         ({"mask": np.zeros((3, 6), bool)}, "caption 0 (counted from 0) has no token"),
         ({"embeddings": np.full((3, 6, 32), np.nan)}, "caption 0 (counted from 0) are not finite"),
@@ -249,7 +283,7 @@ def test_a_file_that_has_no_captions_is_refused(
 def test_weights_without_a_data_set_need_captions(trained: Path, tmp_path: Path) -> None:
     weights = load_weights_of(str(trained), None, offline=True)
     bare = replace(weights, data=None)
-    with pytest.raises(InputError, match=r"--captions: missing; w is told captions of 6 tokens with 32 features; acc"):
+    with pytest.raises(InputError, match=r"--captions: missing; w is told captions of 6 tokens with 32 channels; acc"):
         captions_for(bare, "w", None, "balanced")
     bank, said = captions_for(bare, "w", npz(tmp_path / "prompts.npz"), "uniform")
     assert bank is not None
@@ -263,7 +297,7 @@ def test_a_guide_that_is_told_something_else_is_refused(trained: Path, tmp_path:
     shutil.copy(trained / "checkpoints" / "ema-00000012.safetensors", tmp_path / "labels" / "checkpoints")
     ended, made = sampled(trained, tmp_path / "a.npy", "--guide", tmp_path / "labels")
     assert (ended.status, made) == (2, {})
-    assert "is told labels of 10 classes, the guided model captions of 6 tokens with 32 features" in ended.err
+    assert "is told labels of 10 classes, the guided model captions of 6 tokens with 32 channels" in ended.err
 
 
 # --- encode
@@ -306,7 +340,7 @@ def test_encode_writes_captions_and_prints_the_section_of_a_recipe(
     assert ended.status == 0, ended.err
     assert "captions: 4 shards made, 0 found whole" in ended.out
     section = yaml.safe_load(ended.out.splitlines()[-1])["data"]
-    expected = {"text_encoder": "words", "caption_tokens": 5, "caption_features": 8}
+    expected = {"text_encoder": "words", "caption_tokens": 5, "caption_channels": 8}
     assert {key: section[key] for key in expected} == expected
     data = DataConfig.model_validate(section)
     assert data.facts.caption_shape == (5, 8)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from captioned_latents import (
-    FEATURES,
+    CHANNELS,
     OF_CAPTIONS,
     SECTION,
     TOKENS,
@@ -65,7 +65,7 @@ def assert_is(found: Captions, texts: list[str]) -> None:
     for embedding, mask, text in zip(found.embeddings, found.mask, texts, strict=True):
         words = text.split()[:TOKENS]
         assert mask.tolist() == [place < len(words) for place in range(TOKENS)]
-        expected = torch.zeros(TOKENS, FEATURES)
+        expected = torch.zeros(TOKENS, CHANNELS)
         expected[: len(words)] = torch.stack([vector(word) for word in words])
         assert torch.equal(embedding, expected), text
 
@@ -225,9 +225,9 @@ def test_captions_are_those_of_the_latents_that_are_there_now(root: Path, folder
         ({"text_encoder": "t5"}, r"data.text_encoder: t5, but .*captions/index.json has words"),
         (
             {"caption_tokens": 6},
-            r"captions of 6 tokens with 8 features, but .* has captions of 5 tokens with 8 features",
+            r"captions of 6 tokens with 8 channels, but .* has captions of 5 tokens with 8 channels",
         ),
-        ({"caption_features": 16}, r"captions of 5 tokens with 16 features, but .* 5 tokens with 8 features"),
+        ({"caption_channels": 16}, r"captions of 5 tokens with 16 channels, but .* 5 tokens with 8 channels"),
     ],
 )
 def test_other_captions_than_the_recipe_s_are_refused(folder: Path, changes: dict[str, Any], problem: str) -> None:
@@ -241,11 +241,11 @@ def test_other_captions_than_the_recipe_s_are_refused(folder: Path, changes: dic
     [
         (
             {"text_encoder": "words"},
-            "caption_tokens: missing; captions need text_encoder, caption_tokens, caption_feat",
+            "caption_tokens: missing; captions need text_encoder, caption_tokens, caption_chan",
         ),
-        ({"caption_tokens": 5, "caption_features": 8}, "text_encoder: missing"),
+        ({"caption_tokens": 5, "caption_channels": 8}, "text_encoder: missing"),
         ({**OF_CAPTIONS, "caption_tokens": 0}, "caption_tokens: 0; accepted: greater than 0"),
-        ({**OF_CAPTIONS, "caption_features": "many"}, "caption_features"),
+        ({**OF_CAPTIONS, "caption_channels": "many"}, "caption_channels"),
     ],
 )
 def test_half_of_what_captions_need_is_refused(section: dict[str, Any], problem: str) -> None:

@@ -101,12 +101,12 @@ LATENT_CHANGES: dict[str, Any] = {
 CAPTIONS: dict[str, Any] = {
     "data.text_encoder": "owner/t5",
     "data.caption_tokens": 5,
-    "data.caption_features": 8,
+    "data.caption_channels": 8,
 }
 CAPTION_CHANGES: dict[str, Any] = {
     "data.text_encoder": "owner/other",
     "data.caption_tokens": 7,
-    "data.caption_features": 16,
+    "data.caption_channels": 16,
 }
 # The model's name and image size decide nothing where the tiny recipe gives all sizes itself.
 WITHOUT_EFFECT = {
@@ -173,7 +173,7 @@ def test_id_depends_on_every_key_of_latents(key: str) -> None:
 def test_id_depends_on_every_key_of_captions(key: str) -> None:
     def captioned(changes: dict[str, Any]) -> Recipe:
         data = {name: value for name, value in LATENTS.items() if not name.startswith("model.")} | CAPTIONS | changes
-        sizes = {"tokens": data["data.caption_tokens"], "features": data["data.caption_features"]}
+        sizes = {"tokens": data["data.caption_tokens"], "features": data["data.caption_channels"]}
         return recipe({"model": {"name": MODEL, "channels": 4, **sizes}, **data})
 
     before, changed = captioned({}), captioned({key: CAPTION_CHANGES[key]})

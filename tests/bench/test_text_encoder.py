@@ -127,7 +127,7 @@ def tiny(cache: Path) -> Path:
 
 def test_padding_does_not_change_an_embedding_and_what_is_cut_is_counted(tiny: Path) -> None:
     encoder = load_text_encoder("tiny", 6, CPU, offline=True)
-    assert (encoder.name, encoder.tokens, encoder.features) == ("tiny", 6, 16)
+    assert (encoder.name, encoder.tokens, encoder.channels) == ("tiny", 6, 16)
     together = encoder(TEXTS)
     assert together.embeddings.shape == (4, 6, 16)
     assert together.embeddings.dtype == torch.float32

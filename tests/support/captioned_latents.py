@@ -15,23 +15,23 @@ from bench.data.image_folder import ImageFolder
 from bench.data.latent_index import Corrupt, LatentIndex, StoredVae
 from bench.data.shards import Settings, agree, read_record, save_shard, write_index
 
-TOKENS, FEATURES, SHARD_SIZE = 5, 8, 4
+TOKENS, CHANNELS, SHARD_SIZE = 5, 8, 4
 SECTION = {"vae": "tiny-vae", "length": 14, "num_classes": 3, "image_size": 16}
-OF_CAPTIONS = {"text_encoder": "words", "caption_tokens": TOKENS, "caption_features": FEATURES}
+OF_CAPTIONS = {"text_encoder": "words", "caption_tokens": TOKENS, "caption_channels": CHANNELS}
 WORDS = ("cat", "dog", "eel", "small", "old", "in", "the", "snow")
 
 
 class WordEncoder:
     """A vector of each word, and others where there is none."""
 
-    name, tokens, features = "words", TOKENS, FEATURES
+    name, tokens, channels = "words", TOKENS, CHANNELS
 
     def __init__(self, sha256: str = "cd" * 32) -> None:
         self.sha256 = sha256
         self.versions: Mapping[str, str] = {"words": "1"}
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
-        embeddings = torch.full((len(texts), TOKENS, FEATURES), 7.0)
+        embeddings = torch.full((len(texts), TOKENS, CHANNELS), 7.0)
         mask = torch.zeros(len(texts), TOKENS, dtype=torch.bool)
         for row, text in enumerate(texts):
             for place, word in enumerate(text.split()[:TOKENS]):
@@ -42,7 +42,7 @@ class WordEncoder:
 def vector(word: str) -> torch.Tensor:
     """(D,) of which float16 has every bit."""
     random = np.random.default_rng(zlib.crc32(word.encode()))
-    return torch.from_numpy(random.integers(-100, 100, FEATURES)).float() / 64
+    return torch.from_numpy(random.integers(-100, 100, CHANNELS)).float() / 64
 
 
 def images() -> ImageFolder:

@@ -41,4 +41,4 @@ class Asked(NamedTuple):
 
 def told(shape: tuple[int, int] | None) -> str:
     """What a network is told, in words: a `caption_shape`."""
-    return "labels" if shape is None else f"captions of {shape[0]} tokens with {shape[1]} features"
+    return "labels" if shape is None else f"captions of {shape[0]} tokens with {shape[1]} channels"

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 # Of each fact, what the lowest and the highest quarter of a class are called; the others are not mentioned.
 FACTS = {"ink": ("thin", "bold"), "width": ("narrow", "wide"), "slant": ("upright", "slanted")}
-TOKENS, FEATURES = 6, 32
+TOKENS, CHANNELS = 6, 32
 
 
 class _CaptionedDigits(DigitsPart):
     def facts(self, name: str, options: NoOptions) -> DatasetFacts:
-        return super().facts(name, options)._replace(caption_shape=(TOKENS, FEATURES))
+        return super().facts(name, options)._replace(caption_shape=(TOKENS, CHANNELS))
 
     def captions(self, name: str, options: NoOptions) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         return embedded(texts())
@@ -86,7 +86,7 @@ def embedded(captions: list[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_
     import numpy as np
 
     words = [caption.replace(",", "").split() for caption in captions]
-    embeddings = np.zeros((len(words), TOKENS, FEATURES), np.float32)
+    embeddings = np.zeros((len(words), TOKENS, CHANNELS), np.float32)
     mask = np.zeros((len(words), TOKENS), np.bool_)
     for number, its in enumerate(words):
         if len(its) > TOKENS:
@@ -111,7 +111,7 @@ def _place(place: int) -> NDArray[np.float32]:
     """(D,): sines and cosines, as of positions in a transformer."""
     import numpy as np
 
-    angles = [place / 100 ** (2 * k / FEATURES) for k in range(FEATURES // 2)]
+    angles = [place / 100 ** (2 * k / CHANNELS) for k in range(CHANNELS // 2)]
     return np.array([f(angle) for angle in angles for f in (math.sin, math.cos)], np.float32)
 
 

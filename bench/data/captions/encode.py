@@ -49,12 +49,12 @@ class Tokens(NamedTuple):
 
 
 class TextEncoder(Protocol):
-    """What makes embeddings of texts: S tokens with D features each; `sha256` of all that decides them."""
+    """What makes embeddings of texts: S tokens with D channels each; `sha256` of all that decides them."""
 
     name: str
     sha256: str
     tokens: int
-    features: int
+    channels: int
     versions: Mapping[str, str]
 
     def __call__(self, texts: Sequence[str]) -> Tokens: ...
@@ -65,7 +65,7 @@ class CaptionSettings(Stored):
 
     text_encoder: StoredEncoder
     tokens: PositiveInt
-    features: PositiveInt
+    channels: PositiveInt
     images: PositiveInt
     shard_size: PositiveInt
 
@@ -121,7 +121,7 @@ def encode_captions(
         CaptionSettings(
             text_encoder=encoded_by,
             tokens=encoder.tokens,
-            features=encoder.features,
+            channels=encoder.channels,
             images=count,
             shard_size=shard_size,
         ),
@@ -223,7 +223,7 @@ def _write_index(
     index = CaptionIndex(
         count=sum(record.count for record in records.values()),
         tokens=encoder.tokens,
-        features=encoder.features,
+        channels=encoder.channels,
         text_encoder=encoded_by,
         images_sha256=images_id(latents),
         cut=sum(record.cut for record in records.values()),

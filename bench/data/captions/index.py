@@ -32,7 +32,7 @@ class CaptionIndex(Stored):
 
     Attributes:
         count: images.
-        tokens, features: S and D.
+        tokens, channels: S and D.
         images_sha256: of which images they are, as `images_id` has it.
         cut: captions that have more tokens, of which the first S were taken.
         shards, masks: as many, of the same captions each.
@@ -41,7 +41,7 @@ class CaptionIndex(Stored):
     format: Literal[1] = 1
     count: PositiveInt
     tokens: PositiveInt
-    features: PositiveInt
+    channels: PositiveInt
     text_encoder: StoredEncoder
     images_sha256: Sha256
     cut: NonNegativeInt
@@ -53,7 +53,7 @@ class CaptionIndex(Stored):
     @property
     def shape(self) -> tuple[int, int]:
         """(S, D)."""
-        return self.tokens, self.features
+        return self.tokens, self.channels
 
     @property
     def id(self) -> str:
@@ -97,6 +97,6 @@ def read_caption_index(latents: Path, index: LatentIndex, asked: Asked) -> Capti
         raise InputError(f"data.text_encoder: {asked.text_encoder}, but {path} has {found.text_encoder.name}")
     if found.shape != asked.shape:
         raise InputError(
-            f"data.caption_tokens, caption_features: {told(asked.shape)}, but {path} has {told(found.shape)}"
+            f"data.caption_tokens, caption_channels: {told(asked.shape)}, but {path} has {told(found.shape)}"
         )
     return found

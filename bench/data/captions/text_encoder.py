@@ -38,7 +38,7 @@ class LoadedEncoder:
         transformers: Any = import_module("transformers")
         self.name, self.sha256, self.tokens = name, sha256, tokens
         config = network.config
-        self.features = int(config.d_model if config.model_type == "t5" else config.hidden_size)
+        self.channels = int(config.d_model if config.model_type == "t5" else config.hidden_size)
         self.versions: Mapping[str, str] = {"torch": torch.__version__, "transformers": transformers.__version__}
         self._network, self._tokenizer = network, tokenizer
 
