@@ -259,7 +259,7 @@ STDIT = {"attention": "sequential", "block": "adaln-single", "conditioning": "ca
 # For clips of digits: some hundred steps of 32 clips take minutes on one core.
 DIGITS = {
     **{"depth": 2, "hidden_size": 32, "num_heads": 2},
-    **{"frames": 8, "input_size": 16, "in_channels": 1, "num_classes": 10},
+    **{"frames": 8, "input_size": 12, "in_channels": 1, "num_classes": 10},
 }
 
 _SIZES = {size: {"depth": d, "hidden_size": dim, "num_heads": heads} for size, (d, dim, heads) in SIZES.items()}

@@ -234,7 +234,7 @@ def _resampling(width: int, places: int) -> Count:
 # For clips of digits, with about as many multiply-accumulates as the video DiTs for them.
 DIGITS = {
     **{"channels": 4, "levels": 3, "layers": 1, "attention_size": 4, "head_size": 8, "groups": 4},
-    **{"frames": 8, "input_size": 16, "in_channels": 1, "num_classes": 10},
+    **{"frames": 8, "input_size": 12, "in_channels": 1, "num_classes": 10},
 }
 
 FAMILY = Family(

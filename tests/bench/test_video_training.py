@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from bench.data import data_part
 from bench.data.decoders import Pixels
 from bench.errors import InputError
 from bench.files import checkpoint
@@ -18,10 +19,11 @@ from bench.recipe import Recipe, parse_recipe
 from bench.run import build_model, build_trainer
 from bench.sample import Sampling, sample
 from bench.train import Trainer
+from models.registry import configure, family_of
 
 CPU = torch.device("cpu")
 STEPS = 4
-OF_CLIPS: dict[str, Any] = {"frames": 8, "input_size": 16, "in_channels": 1, "num_classes": 10}
+OF_CLIPS: dict[str, Any] = {"frames": 8, "input_size": 12, "in_channels": 1, "num_classes": 10}
 DIT: dict[str, Any] = {
     "name": "VideoDiT", "depth": 1, "hidden_size": 8, "num_heads": 2, "patch_frames": 2, "patch_size": 4, **OF_CLIPS,
 }  # fmt: skip
@@ -34,6 +36,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "sequential": {**DIT, "attention": "sequential", "block": "adaln-single", "patch_frames": 3},
     "unet": UNET,
 }
+
+
+@pytest.mark.parametrize("name", [n for family in ("VideoDiT", "UNet3D") for n in family_of(family).presets])
+def test_presets_of_digits_are_of_the_sizes_of_the_data(name: str) -> None:
+    config = configure(name)
+    assert ("digits" in name) is (config.input_shape == data_part("moving-digits").facts("moving-digits", None).shape)
 
 
 def recipe_of(network: str, **options: Any) -> Recipe:
@@ -105,7 +113,7 @@ def test_samples_are_clips_and_do_not_depend_on_the_batch(network: str) -> None:
         return sample(model, Sampling.of(recipe), Pixels(), start, stop, CPU, "fp32")
 
     together = made(0, 6)
-    assert together.shape == (6, 1, 8, 16, 16)
+    assert together.shape == (6, 1, 8, 12, 12)
     assert together.float().std() > 1
     apart = torch.cat([made(0, 2), made(2, 6)])
     difference = (together.int() - apart.int()).abs()
