@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench.data.pixels import check_finite, from_uint8, to_uint8
 from bench.errors import InputError
-from models import tensor_files
+from models.files import tensor_files
 from models.files.assets import ASSETS, MissingAsset, check_content, locate
 
 # One file, or as many as diffusers splits large weights into; not its fp16 variants.
