@@ -30,7 +30,7 @@ def prepare(
     They go to $DITBENCH_CACHE, else to the user's cache folder. Interrupted, it continues where it was.
     """
     from bench.commands.text_table import print_table
-    from models import assets
+    from models.files import assets
 
     chosen = list(dict.fromkeys(names or DEFAULT))
     for name in chosen:

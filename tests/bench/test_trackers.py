@@ -202,7 +202,17 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def records(path: Path) -> list[Any]:
-    """The records of a .wandb file: LevelDB's log format (blocks of 32 KiB) after a header of 7 bytes."""
+    """All records of a finished run's file, which wandb may still be writing after it said that it had finished."""
+    for _ in range(300):
+        found = records_so_far(path)
+        if any(record.HasField("exit") for record in found):
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{path} has no end")
+
+
+def records_so_far(path: Path) -> list[Any]:
+    """LevelDB's log format (blocks of 32 KiB) after a header of 7 bytes."""
     from wandb.proto import wandb_internal_pb2
 
     messages: Any = wandb_internal_pb2  # its classes are made when it is imported
@@ -212,10 +222,12 @@ def records(path: Path) -> list[Any]:
         if left < 7 and left:
             position += left
             continue
+        if position + 7 > len(data):
+            break
         _, length, part = struct.unpack_from("<IHB", data, position)
         whole += data[position + 7 : position + 7 + length]
         position += 7 + length
-        if part in (1, 4):  # full, last
+        if part in (1, 4) and position <= len(data):  # full, last
             found.append(messages.Record.FromString(whole))
             whole = b""
     return found
@@ -226,14 +238,8 @@ def wandb_files(folder: Path) -> list[Path]:
 
 
 def run_id(folder: Path) -> str:
-    """Of the folder's only wandb run, whose file wandb may still be writing after it said that it had finished."""
     (path,) = wandb_files(folder)
-    for _ in range(300):
-        ids = [record.run.run_id for record in records(path) if record.HasField("run")]
-        if ids:
-            return ids[0]
-        time.sleep(0.1)
-    raise AssertionError(f"{path} names no run")
+    return next(record.run.run_id for record in records(path) if record.HasField("run"))
 
 
 def history(path: Path) -> list[dict[str, Any]]:
