@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError
-from models.registry import Count, configure, family_of
+from models.registry import Count, caption_shape_of, configure, family_of
 
 # Forward and backward cost three forward passes (paper, Fig. 9).
 TRAINING_FACTOR = 3
@@ -35,11 +35,13 @@ UNCOUNTED_OPERATORS = (
     *("sigmoid", "tanh", "silu", "gelu", "elu", "leaky_relu", "softplus", "softmax"),
     *("embedding", "unflatten", "clone", "expand_as", "view_as", "repeat", "flip", "movedim", "mT", "pad"),
     *("pixel_shuffle", "pixel_unshuffle", "max_pool2d"),
+    *("avg_pool1d", "avg_pool2d", "avg_pool3d"),
     *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d"),
 )
 
-# What a network is called with beside x, by dtype: timesteps and labels.
-TIMESTEPS_AND_LABELS = ("int64", "int64")
+# What a network is called with beside x: (N,) zeros of a dtype, or captions of (S, D).
+Beside = tuple[str | tuple[int, int], ...]
+TIMESTEPS_AND_LABELS: Beside = ("int64", "int64")
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Counted:
 
     cost: Count
     by_module: Mapping[str, int]
-    others: tuple[str, ...]
+    others: Beside
 
 
 def training_gmacs(gmacs: float, batch_size: int, steps: int) -> float:
@@ -107,8 +109,10 @@ def counted(name: str, arch: Any) -> Counted:
     """A configuration's network, counted operator by operator; errors as `cost_of`."""
     operators = getattr(getattr(arch, "design", None), "operators", {})
 
-    def calls(network: Any) -> list[tuple[str, ...]]:
-        return [TIMESTEPS_AND_LABELS]
+    captions = caption_shape_of(arch)
+
+    def calls(network: Any) -> list[Beside]:
+        return [TIMESTEPS_AND_LABELS if captions is None else ("int64", captions)]
 
     return count_network(name, lambda: family_of(name).build(arch), arch.input_shape, calls, operators)
 
@@ -117,7 +121,7 @@ def count_network(
     what: str,
     build: Callable[[], Any],
     shape: tuple[int, ...],
-    calls: Callable[[Any], Sequence[tuple[str, ...]]],
+    calls: Callable[[Any], Sequence[Beside]],
     operators: Mapping[str, Any] | None = None,
 ) -> Counted:
     """Count what `build` makes: on the meta device, where nothing is allocated or initialised, if that can be.
@@ -125,7 +129,7 @@ def count_network(
     Args:
         what: names it in messages.
         shape: (C, *spatial) of x.
-        calls: of the network, with what it may be called beside x, by dtype: the first that works is.
+        calls: of the network, with what it may be called beside x: the first that works is.
         operators: as for `count_macs`.
 
     Raises:
@@ -165,13 +169,13 @@ def count_macs(
     model: Any,
     shape: tuple[int, ...],
     operators: Mapping[str, Any] | None = None,
-    others: tuple[str, ...] = TIMESTEPS_AND_LABELS,
+    others: Beside = TIMESTEPS_AND_LABELS,
 ) -> dict[str, int]:
     """MACs of one forward pass of a network, by module name ("" is the whole), for x of `shape`.
 
     Args:
         operators: further handles, as a block design states them; the network may state some as well.
-        others: what it is called with beside x, (N,) zeros each, by dtype.
+        others: what it is called with beside x.
 
     Raises:
         InputError: the network uses an operator that nothing counts.
@@ -183,21 +187,27 @@ def count_macs(
         warnings.simplefilter("ignore")
         from fvcore.nn import FlopCountAnalysis
 
+        from models.conditions import OfTensors
+
         device = next((p.device for p in model.parameters()), torch.device("meta"))
-        beside = (torch.zeros(shape[0], dtype=getattr(torch, dtype), device=device) for dtype in others)
+        beside = (tensor for each in others for tensor in _zeros(each, shape[0], device))
         inputs = (torch.zeros(shape, device=device), *beside)
-        analysis = FlopCountAnalysis(model, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        traced = OfTensors(model) if any(isinstance(each, tuple) for each in others) else model
+        analysis = FlopCountAnalysis(traced, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
-        analysis.set_op_handle("aten::layer_norm", _norm_macs, "aten::rms_norm", _norm_macs)
+        for norm in ("layer_norm", "rms_norm", "group_norm"):
+            analysis.set_op_handle(f"aten::{norm}", _norm_macs)
         for operator in UNCOUNTED_OPERATORS:
             analysis.set_op_handle(f"aten::{operator}", _no_macs, f"aten::{operator}_", _no_macs)
         stated = getattr(model, "operators", None)
         for operator, handle in {**(stated if isinstance(stated, Mapping) else {}), **(operators or {})}.items():
             analysis.set_op_handle(operator, handle or _no_macs)  # to None fvcore prefers a handle of its own
         logging.getLogger("fvcore").setLevel(logging.ERROR)
-        by_module = {module: int(macs) for module, macs in analysis.by_module().items()}
+        by_module = {name: int(macs) for name, macs in analysis.by_module().items()}
+        if traced is not model:
+            by_module = {name.removeprefix("network").removeprefix("."): macs for name, macs in by_module.items()}
         uncounted = sorted(analysis.unsupported_ops())
-        lines = _lines(FlopCountAnalysis(model, inputs), uncounted) if uncounted else {}
+        lines = _lines(FlopCountAnalysis(traced, inputs), uncounted) if uncounted else {}
     if uncounted:
         names = ", ".join(f'"{operator}"{lines.get(operator, "")}' for operator in uncounted)
         raise InputError(
@@ -205,6 +215,17 @@ def count_macs(
             "of its block design, with a handle for each, or None where it costs no multiply-accumulates"
         )
     return by_module
+
+
+def _zeros(beside: str | tuple[int, int], n: int, device: Any) -> list[Any]:
+    """(N,) zeros of a dtype, or the tensors of captions, each of S tokens."""
+    import torch
+
+    if isinstance(beside, str):
+        return [torch.zeros(n, dtype=getattr(torch, beside), device=device)]
+    tokens, features = beside
+    mask, dropped = torch.ones(n, tokens, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
+    return [torch.zeros(n, tokens, features, device=device), mask.to(device), dropped.to(device)]
 
 
 def _lines(analysis: Any, operators: Sequence[str]) -> dict[str, str]:

@@ -28,7 +28,7 @@ MADE_FROM = (
     *("run", "step", "weights", "post_hoc", "seed", "commit"),
     *("sampler", "sampling_steps", "network_calls", "clip_denoised"),
     *("guidance_scale", "guidance_channels", "guidance_interval", "guide"),
-    *("decoder", "num_samples", "labels", "sampling_gmacs", "normalization", "objective"),
+    *("decoder", "num_samples", "labels", "sampling_gmacs", "normalization", "objective", "captions"),
 )
 # Of these, what decides no sample.
 FACTS = ("commit", "sampling_gmacs")

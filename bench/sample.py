@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.data.captions import CaptionBank
 from bench.data.decoders import Decoder
 from bench.data.images import open_images
 from bench.data.pixels import check_finite
@@ -38,6 +39,7 @@ from bench.recipe.parts import DiffusionConfig
 from bench.samplers import SAMPLERS
 from bench.samplers.guidance import guided
 from bench.stopping import Stopped, StopRequest
+from models.conditions import Condition
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class Sampling:
         diffusion: the objective that the model was trained with.
         shape: (C, *spatial) of a sample in the model's range.
         num_classes: of the labels; label `num_classes` is the null label.
+        captions: what images are made of, of a model that is told captions instead of labels.
     """
 
     evaluation: EvaluationConfig
@@ -60,12 +63,18 @@ class Sampling:
     diffusion: DiffusionConfig
     shape: tuple[int, ...]
     num_classes: int
+    captions: CaptionBank | None = None
 
     @classmethod
     def of(cls, recipe: Recipe, evaluation: EvaluationConfig | None = None) -> Sampling:
-        """The samples that a recipe asks for, by its `evaluation` or one of its `scores`."""
-        arch = recipe.model.architecture()
-        return cls(evaluation or recipe.evaluation, recipe.seed, recipe.diffusion, arch.input_shape, arch.num_classes)
+        """The samples that a recipe asks for, by its `evaluation` or one of its `scores`.
+
+        Raises:
+            InputError: the data set's captions are not there, or damaged.
+        """
+        arch, captions = recipe.model.architecture(), recipe.data.caption_bank()
+        asked = evaluation or recipe.evaluation
+        return cls(asked, recipe.seed, recipe.diffusion, arch.input_shape, arch.num_classes, captions)
 
     def batches(self) -> Iterator[tuple[int, int]]:
         """The (start, stop) of every batch, in order, `batch_size` samples each."""
@@ -88,7 +97,7 @@ class ChunkedNoise:
         self._device = device
 
     def labels(self, num_classes: int) -> Tensor:
-        """Uniformly random labels (N,) int64."""
+        """Uniformly random labels, or numbers of captions, (N,) int64."""
         drawn = [torch.randint(num_classes, (CHUNK,), generator=r, device=self._device) for r in self._random]
         return torch.cat(drawn)[self._slice]
 
@@ -111,20 +120,17 @@ def sample(
 ) -> Tensor:
     """Samples start .. stop - 1 of a model in evaluation mode, (N, C, H, W) uint8 on the CPU.
 
-    Labels are `index % num_classes` (balanced) or uniformly random. All indices form one batch. The decoder computes
-    in full precision, in batches of its own.
+    Labels, or the numbers of captions, are the index modulo how many there are (balanced) or uniformly random. All
+    indices form one batch. The decoder computes in full precision, in batches of its own.
 
     Raises:
         ValueError: a prediction of the network, a sample or an image of it is not finite.
     """
     evaluation = sampling.evaluation
     draw = ChunkedNoise(sampling.seed, start, stop, sampling.shape, device)
-    if evaluation.labels == "balanced":
-        labels = torch.arange(start, stop, device=device) % sampling.num_classes
-    else:
-        labels = draw.labels(sampling.num_classes)
+    condition = _condition(sampling, start, stop, draw, device)
     scale, channels, interval = evaluation.guidance_scale, evaluation.guidance_channels, evaluation.guidance_interval
-    network = guided(model, labels, sampling.num_classes, sampling.shape[0], scale, channels, interval, guide)
+    network = guided(model, condition, sampling.num_classes, sampling.shape[0], scale, channels, interval, guide)
     watched = _Watched(network, device)
     objective = OBJECTIVES.find(sampling.diffusion.objective)(sampling.diffusion.options, device)
     sampler = SAMPLERS.find(evaluation.sampler)
@@ -137,6 +143,17 @@ def sample(
     check_finite(x, "samples")
     with full_precision():
         return decoder.decode(x)
+
+
+def _condition(sampling: Sampling, start: int, stop: int, draw: ChunkedNoise, device: torch.device) -> Condition:
+    """What samples start .. stop - 1 are made of; "balanced" takes captions in their order."""
+    captions = sampling.captions
+    number = sampling.num_classes if captions is None else len(captions)
+    if sampling.evaluation.labels == "balanced":
+        chosen = torch.arange(start, stop, device=device) % number
+    else:
+        chosen = draw.labels(number)
+    return chosen if captions is None else captions.take(chosen, device)
 
 
 class _Watched:

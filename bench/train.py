@@ -32,6 +32,7 @@ from bench.stopping import Stopped, StopRequest
 from bench.training.learning_rate import learning_rate
 from bench.training.not_finite import MOST_ROLL_BACKS, MOST_SKIPPED, RollBacks, Skips, unchanged_where
 from bench.training.optimizer import MOMENTS, Optimizer
+from models import conditions
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 SECONDS_BETWEEN_AGREEMENTS = 1.0
 # Data of this many coming steps are being read while a step computes.
 STEPS_READ_AHEAD = 2
+# Beside what the objective drew: what a network with `training_draws` takes (`models.registry.Family`).
+FOR_NETWORK = "for network"
 
 
 class BatchSampler:
@@ -56,28 +59,34 @@ class BatchSampler:
         seed: int,
         parallel: Parallel,
         batch_of: Callable[[int], int] = lambda step: step,
+        network_draws: int = 0,
     ) -> None:
         self._objective, self._dataset = objective, dataset
         self._train, self._seed = train, seed
         self._device = parallel.device
         self._share = parallel.ranks.share(train.batch_size)
         self._batch_of = batch_of
+        self._network_draws = network_draws
         self._order: dict[int, Tensor] = {}
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """This rank's share of the batch of step 0, 1, ...: x0 (N, C, *spatial), labels (N,), what the objective drew.
+    def __call__(self, step: int) -> tuple[Tensor, conditions.Condition, dict[str, Tensor]]:
+        """This rank's share of the batch of step 0, 1, ...: x0 (N, C, *spatial), labels (N,) or captions, and what the
+        objective drew.
 
-        Dropped labels are null. What is random is drawn for the whole batch on every rank.
+        Dropped labels and captions are null. What is random is drawn for the whole batch on every rank.
         """
         train, share = self._train, self._share
         random = generator(self._seed, Stream.STEP, self._batch_of(step), self._device)
-        x0, labels = self._dataset.batch(self._indices(step), share, random)
+        x0, condition = self._dataset.batch(self._indices(step), share, random)
         for coming in range(step + 1, min(step + 1 + STEPS_READ_AHEAD, train.steps)):
             self._dataset.read_ahead(self._indices(coming)[share])
         drawn = self._objective.draw((train.batch_size, *x0.shape[1:]), random)
         dropped = torch.rand(train.batch_size, generator=random, device=self._device) < train.label_dropout
-        labels = torch.where(dropped[share], self._dataset.num_classes, labels)
-        return x0, labels, {name: values[share] for name, values in drawn.items()}
+        condition = conditions.drop(condition, dropped[share], self._dataset.num_classes)
+        if self._network_draws:  # last: networks without do not move what is drawn for others
+            shape = (train.batch_size, self._network_draws)
+            drawn[FOR_NETWORK] = torch.rand(shape, generator=random, device=self._device)
+        return x0, condition, {name: values[share] for name, values in drawn.items()}
 
     def _indices(self, step: int) -> Tensor:
         batch_size = self._train.batch_size
@@ -126,7 +135,8 @@ class Trainer:
         self._next_agreement = 0
         self._micro_batches = micro_batches
         self._roll_backs = RollBacks(folder)
-        self._batches = BatchSampler(objective, dataset, train, seed, parallel, self._roll_backs.batch)
+        draws = getattr(model, "training_draws", 0)
+        self._batches = BatchSampler(objective, dataset, train, seed, parallel, self._roll_backs.batch, draws)
         self._network = parallel.wrap(self.model)
         self._optimizer = Optimizer(self.model, train)
         self._parameters = self._optimizer.parameters
@@ -226,13 +236,13 @@ class Trainer:
 
     def take_step(self) -> None:
         """One step of the optimiser and the averages, on one batch. All ranks must call it."""
-        x0, labels, drawn = self._batches(self.step)
+        x0, condition, drawn = self._batches(self.step)
         pieces = self._micro_batches
         split = {name: values.chunk(pieces) for name, values in drawn.items()}
         means = torch.stack(
             [
                 self._accumulate(x, y, {name: values[k] for name, values in split.items()}, is_last=k == pieces - 1)
-                for k, (x, y) in enumerate(zip(x0.chunk(pieces), labels.chunk(pieces), strict=True))
+                for k, (x, y) in enumerate(zip(x0.chunk(pieces), conditions.split(condition, pieces), strict=True))
             ]
         ).sum(0)
         norm = self._optimizer.gradient_norm()
@@ -248,11 +258,16 @@ class Trainer:
         self._sums += measured if left_out is None else torch.where(left_out, 0, measured)
         self.step += 1
 
-    def _accumulate(self, x0: Tensor, labels: Tensor, drawn: dict[str, Tensor], is_last: bool) -> Tensor:
+    def _accumulate(
+        self, x0: Tensor, condition: conditions.Condition, drawn: dict[str, Tensor], is_last: bool
+    ) -> Tensor:
         """Add the gradient of one piece of the batch; return its part of the means of the objective's columns."""
+        if FOR_NETWORK in drawn:
+            use_draws: Any = self.model.use_draws
+            use_draws(drawn.pop(FOR_NETWORK))
         with self._parallel.accumulating(self._network, is_last):
             with self._parallel.autocast():
-                losses = self._objective.losses(self._network, x0, labels, drawn)
+                losses = self._objective.losses(self._network, x0, condition, drawn)
             means = [losses[name].mean() / self._micro_batches for name in self._objective.columns]
             means[0].backward()
         return torch.stack([mean.detach() for mean in means])

@@ -24,7 +24,7 @@ from bench.flops import cost_of, forward_gmacs
 from bench.objectives import OBJECTIVES
 from bench.objectives.stated import choose_objective
 from bench.recipe import Recipe
-from bench.recipe.parts import DiffusionConfig, ModelConfig
+from bench.recipe.parts import DataConfig, DiffusionConfig, ModelConfig
 from bench.schema import describe
 from models.files.tensor_files import check_finite
 from models.parts import DOTTED_PATH
@@ -45,6 +45,7 @@ class Weights:
         decoder: the autoencoder that a run's recipe names.
         label_dropout: that it was trained with; None where nothing says.
         normalization: of the latents that a run was trained on; its samples are decoded with it.
+        data: that a run was trained on.
     """
 
     model: nn.Module
@@ -55,6 +56,7 @@ class Weights:
     decoder: str | None = None
     label_dropout: float | None = None
     normalization: Normalization | None = None
+    data: DataConfig | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -203,6 +205,7 @@ def _of_run(folder: Path, step: int | None, given: str | None) -> Weights:
         recipe.evaluation.decoder,
         train.label_dropout,
         kept_of(recipe.data, folder),
+        recipe.data,
     )
 
 

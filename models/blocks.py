@@ -1,8 +1,9 @@
 """The block designs side by side (paper Sec. 3.2 and Fig. 3; adaLN-single: PixArt, arXiv 2310.00426 Sec. 2.3).
 
-Shapes: x (N, T, D) tokens; t and y (N, D), the embedded timestep and label; rotation (T, 2 D / heads), sines and
-cosines of the tokens' positions (`layers.rotation_table`). Which condition, block and final layer make a design, and
-what it costs, is in `designs.py`.
+Shapes: x (N, T, D) tokens; t and y (N, D), the embedded timestep and label, or y `CaptionTokens` of a design that takes
+captions as tokens; rotation (T, 2 D / heads), sines and cosines of the tokens' positions (`layers.rotation_table`).
+Which condition, block and final layer make a design, and what it costs, is in `designs.py`; PixArt's block is in
+`pixart/block.py`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from models.designs import PAPER_LAYERS, Layers
 from models.layers import RMSNorm
+from models.pixart.captions import CaptionTokens
 
 EPS = 1e-6
 NORMS = {"layer": nn.LayerNorm, "rms": RMSNorm}
@@ -43,6 +45,13 @@ def _attention(dim: int, num_heads: int, layers: Layers) -> AttentionRope:
     norm: Any = partial(NORMS[layers.norm], eps=EPS)
     # No prefix: the rotation has a row for every token.
     return AttentionRope(dim, num_heads, num_prefix_tokens=0, qk_norm=layers.qk_norm, norm_layer=norm)
+
+
+def head_norms(head_size: int, layers: Layers) -> tuple[nn.Module, nn.Module]:
+    """Of the queries and of the keys of a head."""
+    if not layers.qk_norm:
+        return nn.Identity(), nn.Identity()
+    return _norm(head_size, layers), _norm(head_size, layers)
 
 
 def _mlp(dim: int, mlp_ratio: float, layers: Layers) -> Mlp | GluMlp:
@@ -110,9 +119,12 @@ class AdaLNSingleBlock(nn.Module):
         self.mlp = _mlp(dim, mlp_ratio, layers)
         self.scale_shift_table = nn.Parameter(torch.randn(6, dim) / dim**0.5)
 
+    def vectors(self, c: Tensor) -> tuple[Tensor, ...]:
+        """Shift, scale and gate of attention, then of the MLP, (N, D) each, of the shared map's (N, 6D)."""
+        return (self.scale_shift_table + c.unflatten(1, (6, -1))).unbind(1)
+
     def forward(self, x: Tensor, c: Tensor, rotation: Tensor | None = None) -> Tensor:
-        vectors = self.scale_shift_table + c.unflatten(1, (6, -1))  # (N, 6, D)
-        shift1, scale1, gate1, shift2, scale2, gate2 = vectors.unbind(1)
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.vectors(c)
         x = x + gate1.unsqueeze(1) * self.attn(modulate(self.norm1(x), shift1, scale1), rotation)
         return x + gate2.unsqueeze(1) * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
@@ -125,20 +137,20 @@ class CrossAttention(nn.Module):
         self.num_heads = num_heads
         self.q = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)
-        self.q_norm = _norm(dim // num_heads, layers) if layers.qk_norm else nn.Identity()
-        self.k_norm = _norm(dim // num_heads, layers) if layers.qk_norm else nn.Identity()
+        self.q_norm, self.k_norm = head_norms(dim // num_heads, layers)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """x (N, T, D), c (N, S, D) -> (N, T, D)."""
+    def forward(self, x: Tensor, c: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x (N, T, D), c (N, S, D), mask (N, S) bool of those of c that are attended to -> (N, T, D)."""
+        mask = None if mask is None else mask[:, None, None, :]  # for all heads and all of x
         q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (N, heads, T, D/heads)
         k, v = self.kv(c).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        x = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
+        x = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v, attn_mask=mask)
         return self.proj(x.transpose(1, 2).flatten(2))
 
 
 class CrossAttentionBlock(nn.Module):
-    """A standard block with cross-attention to the two-token sequence [t, y] after self-attention."""
+    """A standard block with cross-attention to the sequence [t, y], or [t, caption], after self-attention."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, layers: Layers = PAPER_LAYERS) -> None:
         super().__init__()
@@ -148,14 +160,14 @@ class CrossAttentionBlock(nn.Module):
         self.norm2 = _norm(dim, layers)
         self.mlp = _mlp(dim, mlp_ratio, layers)
 
-    def forward(self, x: Tensor, c: Tensor, rotation: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor | CaptionTokens, rotation: Tensor | None = None) -> Tensor:
         x = x + self.attn(self.norm1(x), rotation)
-        x = x + self.cross_attn(x, c)
+        x = x + (self.cross_attn(x, *c) if isinstance(c, CaptionTokens) else self.cross_attn(x, c))
         return x + self.mlp(self.norm2(x))
 
 
 class InContextBlock(nn.Module):
-    """A standard ViT block; the condition is two more tokens, which the model appends once."""
+    """A standard ViT block; the condition is more tokens, [t, y] or [t, caption], which the model appends once."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, layers: Layers = PAPER_LAYERS) -> None:
         super().__init__()
@@ -164,8 +176,12 @@ class InContextBlock(nn.Module):
         self.norm2 = _norm(dim, layers)
         self.mlp = _mlp(dim, mlp_ratio, layers)
 
-    def forward(self, x: Tensor, c: Tensor, rotation: Tensor | None = None) -> Tensor:
-        x = x + self.attn(self.norm1(x), rotation)
+    def forward(self, x: Tensor, c: Tensor | CaptionTokens, rotation: Tensor | None = None) -> Tensor:
+        mask = None
+        if isinstance(c, CaptionTokens):  # the image's tokens come first
+            image = c.mask.new_ones(len(x), x.shape[1] - c.mask.shape[1])
+            mask = torch.cat([image, c.mask], 1)[:, None, None, :]
+        x = x + self.attn(self.norm1(x), rotation, mask)
         return x + self.mlp(self.norm2(x))
 
 
@@ -180,13 +196,13 @@ class SumCondition(nn.Module):
 
 
 class SequenceCondition(nn.Module):
-    """The sequence [t, y], (N, 2, D), for blocks and final layer."""
+    """The sequence [t, y], (N, 2, D), or [t, caption], for blocks and final layer."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
 
-    def forward(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        c = torch.stack([t, y], dim=1)
+    def forward(self, t: Tensor, y: Tensor | CaptionTokens) -> tuple[Tensor | CaptionTokens, Tensor | CaptionTokens]:
+        c = y.after(t) if isinstance(y, CaptionTokens) else torch.stack([t, y], dim=1)
         return c, c
 
 

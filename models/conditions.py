@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Captions(NamedTuple):
@@ -29,6 +29,17 @@ class Captions(NamedTuple):
 
 # Labels (N,) int64, or captions.
 Condition = Tensor | Captions
+
+
+class OfTensors(nn.Module):
+    """A network of captions that is called with their tensors: a tracer makes a plain tuple of every other."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, t: Tensor, embeddings: Tensor, mask: Tensor, dropped: Tensor) -> Tensor:
+        return self.network(x, t, Captions(embeddings, mask, dropped))
 
 
 def _each(condition: Condition, change: Callable[[Tensor], Tensor]) -> Condition:
@@ -58,6 +69,12 @@ def joined(conditions: Sequence[Condition]) -> Condition:
     if isinstance(first, Captions):
         return Captions(*(torch.cat(list(values)) for values in zip(*conditions, strict=True)))
     return torch.cat([each for each in conditions if isinstance(each, Tensor)])
+
+
+def without(condition: Condition, num_classes: int) -> Condition:
+    """As `drop`, of all images."""
+    said = condition.dropped if isinstance(condition, Captions) else condition
+    return drop(condition, torch.ones_like(said, dtype=torch.bool), num_classes)
 
 
 def drop(condition: Condition, dropped: Tensor, num_classes: int) -> Condition:

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from models.parts import Seam
 
 Norm = Literal["layer", "rms"]
 Mlp = Literal["gelu", "swiglu"]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Square windows of `size` patches a side in a grid of `grid`; within them, relative positions or none."""
+
+    grid: int
+    size: int
+    use_rel_pos: bool = False
 
 
 @dataclass(frozen=True)
@@ -26,11 +35,18 @@ class Layers:
             have it.
         mlp: "gelu", or "swiglu" of two thirds of the hidden width, rounded down.
         qk_norm: whether every attention normalises queries and keys, head by head, with a `norm` that has a scale.
+        captions: whether there are captions, of a design that takes them as tokens.
+        windows: within which the block's patches attend to each other; None: to all.
+        drop_path: the share of images for which training leaves out a branch of the block (`models.layers.DropPath`).
     """
 
     norm: Norm = "layer"
     mlp: Mlp = "gelu"
     qk_norm: bool = False
+
+    captions: bool = False
+    windows: Windows | None = None
+    drop_path: float = 0.0
 
 
 PAPER_LAYERS = Layers()
@@ -43,8 +59,9 @@ class DesignCost:
     Attributes:
         in_block, shared, in_final: maps D -> D of the condition: in every block, once for all, in the final layer.
         block_table, final_table: vectors of D that a block and the final layer learn beside them.
-        condition_tokens: tokens of the condition, appended to the image's or attended to.
-        cross_attention: whether every block attends to them.
+        condition_tokens: tokens of the condition, appended to the image's or attended to; one of them is the label's,
+            and as many as a caption has are in its place, of a design that takes captions as tokens.
+        cross_attention: whether every block attends to them; "captions": if they are a caption's.
         affine_norms: whether the LayerNorms, the final layer's too, have scale and shift.
     """
 
@@ -54,7 +71,7 @@ class DesignCost:
     block_table: int = 0
     final_table: int = 0
     condition_tokens: int = 0
-    cross_attention: bool = False
+    cross_attention: bool | Literal["captions"] = False
     affine_norms: bool = False
 
 
@@ -70,9 +87,12 @@ class BlockDesign:
         cost: in closed form; None: counted.
         operators: handles for operators that nothing counts yet, as `fvcore.nn.FlopCountAnalysis.set_op_handle`
             takes them, such as {"aten::my_op": count}; None for one that costs no multiply-accumulates.
-        takes: which of the options "norm", "mlp", "qk_norm" and "positions" of a model its modules can follow. Where
-            one of the first three is given, block and final layer get `Layers` as a last argument; with rotary
-            positions, `block.forward` gets the rotation, (T, 2 D / num_heads), as a third.
+        takes: which of the options "norm", "mlp", "qk_norm", "positions", "window_size" and "drop_path" of a model its
+            modules can follow. Where one of them but "positions" is given, block and final layer get `Layers` as a
+            last argument; with rotary positions, `block.forward` gets the rotation, (T, 2 D / num_heads), as a third.
+        captions: what y is where a model is told captions instead of labels: "pooled", the mean of their embedded
+            tokens, (N, D); "tokens", these tokens and their mask (`models.pixart.captions.CaptionTokens`), and then
+            block and final layer get `Layers` too; None: the design takes no captions.
 
     A module is a class, or the dotted path of one. Its `initialize(std)`, if it has one, is called after all linear
     maps were initialised with Xavier; `std` is that of the timestep MLP.
@@ -85,6 +105,7 @@ class BlockDesign:
     cost: DesignCost | None = None
     operators: Mapping[str, Any] = field(default_factory=dict)
     takes: tuple[str, ...] = ()
+    captions: Literal["pooled", "tokens"] | None = "pooled"
 
     def modules(self) -> tuple[Any, Any, Any]:
         """The classes of condition, block and final layer; imports torch."""
@@ -99,10 +120,9 @@ def _loaded(module: Any) -> Any:
     return getattr(importlib.import_module(path), name)
 
 
-def _of_blocks(condition: str, block: str, final_layer: str, cost: DesignCost, as_tokens: bool = False) -> BlockDesign:
-    names = (f"models.blocks:{name}" for name in (condition, block, final_layer))
-    takes = ("norm", "mlp", "qk_norm", "positions")
-    return BlockDesign(*names, condition_as_tokens=as_tokens, cost=cost, takes=takes)
+def _of_blocks(condition: str, block: str, final_layer: str, cost: DesignCost, **more: Any) -> BlockDesign:
+    condition, block, final_layer = (f"models.blocks:{name}" for name in (condition, block, final_layer))
+    return BlockDesign(condition, block, final_layer, cost=cost, takes=("norm", "mlp", "qk_norm", "positions"), **more)
 
 
 ADALN_ZERO = _of_blocks("SumCondition", "AdaLNZeroBlock", "AdaLNFinalLayer", DesignCost(in_block=6, in_final=2))
@@ -118,13 +138,23 @@ CROSS_ATTENTION = _of_blocks(
     "CrossAttentionBlock",
     "FinalLayer",
     DesignCost(condition_tokens=2, cross_attention=True, affine_norms=True),
+    captions="tokens",
 )
 IN_CONTEXT = _of_blocks(
     "SequenceCondition",
     "InContextBlock",
     "FinalLayer",
     DesignCost(condition_tokens=2, affine_norms=True),
-    as_tokens=True,
+    condition_as_tokens=True,
+    captions="tokens",
+)
+PIXART = replace(
+    ADALN_SINGLE,
+    condition="models.pixart.block:PixArtCondition",
+    block="models.pixart.block:PixArtBlock",
+    cost=DesignCost(shared=6, block_table=6, final_table=2, condition_tokens=1, cross_attention="captions"),
+    takes=(*ADALN_SINGLE.takes, "window_size", "drop_path"),
+    captions="tokens",
 )
 
 DESIGNS = Seam(
@@ -136,6 +166,7 @@ DESIGNS = Seam(
         "adaln-single": "models.designs:ADALN_SINGLE",
         "cross-attention": "models.designs:CROSS_ATTENTION",
         "in-context": "models.designs:IN_CONTEXT",
+        "pixart": "models.designs:PIXART",
     },
-    contract=("condition", "block", "final_layer", "condition_as_tokens", "cost", "operators", "takes", "modules"),
+    contract=(*(field.name for field in fields(BlockDesign)), "modules"),
 )

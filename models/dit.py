@@ -1,15 +1,18 @@
-"""The DiT family (Peebles & Xie 2022, arXiv 2212.09748): presets, configuration, cost. Imports no torch.
+"""The DiT family (Peebles & Xie 2022, arXiv 2212.09748): presets and configuration. Imports no torch.
 
-The network is in `transformer.py`, its block designs in `designs.py` and `blocks.py`.
+The network is in `transformer.py`, its block designs in `designs.py` and `blocks.py`, its cost in `dit_cost.py`.
+PixArt (arXiv 2310.00426) is the same network with another design, and captions.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from models.designs import DESIGNS, BlockDesign, DesignCost, Layers, Mlp, Norm
-from models.registry import Count, Family
+from models.designs import DESIGNS, BlockDesign, Layers, Mlp, Norm, Windows
+from models.dit_cost import count, mlp_width
+from models.registry import Family
 
 if TYPE_CHECKING:
     from models.transformer import DiT
@@ -31,6 +34,7 @@ Positions = Literal["sincos", "rotary", "both"]
 LAYER_OPTIONS = (
     *("qk_norm", "norm", "mlp", "positions"),
     *("patch_bottleneck", "class_tokens", "class_tokens_start"),
+    *("caption_tokens", "caption_channels", "window_size", "global_every", "use_rel_pos", "drop_path", "position_base"),
 )
 
 
@@ -53,6 +57,15 @@ class DiTOptions:
         patch_bottleneck: features between the two linear maps that embed a patch (JiT); None: one map.
         class_tokens: copies of the class embedding, each plus a learned position, that join the patches as tokens
             before block `class_tokens_start`, counted from 0 (JiT: 32).
+        caption_tokens, caption_channels: tokens of a caption, and a text encoder's features of each, of a network that
+            is told captions instead of labels (PixArt: 120 of 4096); 0: labels.
+        window_size: patches a side of the windows within which the patches of a block attend to each other.
+        global_every: blocks of which one, the last, attends globally all the same; None: windows in every block.
+        use_rel_pos: relative positions of ViTDet in blocks with windows.
+        drop_path: the share of images for which training leaves out a branch of the last block; it rises linearly
+            from 0 in the first.
+        position_base: patches a side at which the positions of neighbours are 1 apart; at other resolutions they are as
+            far apart as to fill the same square (PixArt). None: 1 at all.
     """
 
     block: str = DESIGNS.default
@@ -76,6 +89,13 @@ class DiTOptions:
     patch_bottleneck: int | None = None
     class_tokens: int | None = None
     class_tokens_start: int | None = None
+    caption_tokens: int | None = None
+    caption_channels: int | None = None
+    window_size: int | None = None
+    global_every: int | None = None
+    use_rel_pos: bool | None = None
+    drop_path: float | None = None
+    position_base: int | None = None
 
 
 @dataclass(frozen=True)
@@ -102,14 +122,43 @@ class DiTConfig:
     patch_bottleneck: int | None = None
     class_tokens: int = 0
     class_tokens_start: int = 0
+    caption_tokens: int = 0
+    caption_channels: int = 0
+    window_size: int | None = None
+    global_every: int | None = None
+    use_rel_pos: bool = False
+    drop_path: float = 0.0
+    position_base: int | None = None
 
     @property
     def design(self) -> BlockDesign:
         return DESIGNS.find(self.block)
 
     @property
+    def caption_shape(self) -> tuple[int, int] | None:
+        """(S, D) of the captions that it is told; None: labels."""
+        return (self.caption_tokens, self.caption_channels) if self.caption_tokens else None
+
+    @property
     def layers(self) -> Layers:
-        return Layers(self.norm, self.mlp, self.qk_norm)
+        """Of the final layer, and of blocks but for what is not the same in all of them."""
+        return Layers(self.norm, self.mlp, self.qk_norm, captions=self.has_caption_tokens)
+
+    def layers_of(self, index: int) -> Layers:
+        """Of block `index`, counted from 0."""
+        size = self.window_of(index)
+        windows = None if size is None else Windows(self.input_size // self.patch_size, size, self.use_rel_pos)
+        rate = self.drop_path * index / max(1, self.depth - 1)
+        return replace(self.layers, windows=windows, drop_path=rate)
+
+    def window_of(self, index: int) -> int | None:
+        """Patches a side of the windows of block `index`, counted from 0; None: it attends globally."""
+        return None if self.global_every and (index + 1) % self.global_every == 0 else self.window_size
+
+    @property
+    def has_caption_tokens(self) -> bool:
+        """Whether the design is given a caption's tokens."""
+        return self.caption_shape is not None and self.design.captions == "tokens"
 
     @property
     def has_table(self) -> bool:
@@ -145,12 +194,19 @@ class DiTConfig:
     def block_id(self) -> str:
         """The block design and what of the layers is not default, as one text: "adaln-zero qk_norm norm=rms"."""
         options = {f.name: getattr(self, f.name) for f in fields(self) if f.name in LAYER_OPTIONS}
-        changed = {name: value for name, value in options.items() if value != getattr(type(self), name)}
+        changed = {name: value for name, value in options.items() if value != self.usual(name)}
         said = (name if value is True else f"{name}={value}" for name, value in changed.items())
         return " ".join([self.block, *said])
 
+    def usual(self, option: str) -> Any:
+        """What one of `LAYER_OPTIONS` is in a network of these sizes where nobody says otherwise."""
+        return getattr(type(self), option)
 
-def resolve(preset: dict[str, Any], options: DiTOptions) -> DiTConfig:
+
+Config = TypeVar("Config", bound=DiTConfig)
+
+
+def resolve(preset: dict[str, Any], options: DiTOptions, family: str = "DiT") -> DiTConfig:
     """The numbers that define a network, from a preset's and what overrides it.
 
     Raises:
@@ -164,10 +220,20 @@ def resolve(preset: dict[str, Any], options: DiTOptions) -> DiTConfig:
             raise ValueError(f"image_size: {image_size} is not a multiple of {VAE_DOWNSAMPLING} (the autoencoder)")
         shape["input_size"] = image_size // VAE_DOWNSAMPLING
     shape.update(given)
-    missing = [key for key in ("depth", "hidden_size", "num_heads", "patch_size") if key not in shape]
+    check_given(family, shape)
+    return checked(DiTConfig(**shape))
+
+
+def check_given(family: str, shape: Mapping[str, Any], also: tuple[str, ...] = ()) -> None:
+    """Refuse a network of a family whose sizes nobody says, neither a preset nor options."""
+    needed = ("depth", "hidden_size", "num_heads", "patch_size", *also)
+    missing = [key for key in needed if shape.get(key) is None]
     if missing:
-        raise ValueError(f"model 'DiT' has no preset sizes: give {', '.join(missing)}")
-    config = DiTConfig(**shape)
+        raise ValueError(f"model {family!r} has no preset sizes: give {', '.join(missing)}")
+
+
+def checked(config: Config) -> Config:
+    """A configuration as it is, if its block design exists and its sizes fit together; errors as `resolve`."""
     _check_block(config)
     _check_sizes(config)
     return config
@@ -180,102 +246,26 @@ def build(config: DiTConfig) -> DiT:
     return DiT(config)
 
 
-def count(config: DiTConfig) -> Count | None:
-    """In closed form what `bench.flops` counts operator by operator; None where the block design does not say."""
-    cost = config.design.cost
-    return None if cost is None else Count(_macs(config, cost), _parameters(config, cost), _position_tables(config))
-
-
-def _macs(config: DiTConfig, cost: DesignCost) -> int:
-    """Multiply-accumulates of one forward pass of one image, by the convention of `bench.flops`."""
-    dim, patches = config.hidden_size, config.num_tokens
-    tokens = patches + (cost.condition_tokens if config.design.condition_as_tokens else 0)
-    first = config.class_tokens_start
-    blocks = first * _block_macs(config, cost, tokens)
-    blocks += (config.depth - first) * _block_macs(config, cost, tokens + config.class_tokens)
-    embed = patches * _patch_weights(config) + config.frequency_embedding_size * dim + dim**2
-    final = patches * config.patch_size**2 * dim * config.out_channels + cost.in_final * dim**2
-    return blocks + cost.shared * dim**2 + embed + final
-
-
-def _block_macs(config: DiTConfig, cost: DesignCost, tokens: int) -> int:
-    dim = config.hidden_size
-    attention = 4 * tokens * dim**2 + 2 * tokens**2 * dim
-    norms = 2 * tokens * dim
-    normalised = 2 * tokens * dim  # queries and keys
-    cross = 0
-    if cost.cross_attention:
-        attended = cost.condition_tokens
-        cross = 2 * tokens * dim**2 + 2 * attended * dim**2 + 2 * tokens * attended * dim
-        normalised += (tokens + attended) * dim
-    qk_norms = normalised if config.qk_norm else 0
-    mlp = tokens * _mlp_maps(config) * dim * _mlp_width(config)
-    return attention + mlp + norms + qk_norms + cross + cost.in_block * dim**2
-
-
-def _parameters(config: DiTConfig, cost: DesignCost) -> int:
-    """Trainable parameters and the fixed tables of positions."""
-    dim, hidden, maps = config.hidden_size, _mlp_width(config), _mlp_maps(config)
-    linear = dim**2 + dim  # D -> D
-    is_rms = config.norm == "rms"
-    norm = dim if is_rms else 2 * dim if cost.affine_norms else 0
-    mlp = maps * dim * hidden + (maps - 1) * hidden + dim
-    cross = 4 * linear if cost.cross_attention else 0
-    block = 4 * linear + mlp + cross + 2 * norm + cost.in_block * linear + cost.block_table * dim
-    if config.qk_norm:
-        attentions = 2 if cost.cross_attention else 1
-        block += attentions * 2 * (1 if is_rms else 2) * (dim // config.num_heads)
-    patch_in = _patch_weights(config) + dim
-    timestep = config.frequency_embedding_size * dim + dim + linear
-    labels = (config.num_classes + 1) * dim
-    out_features = config.patch_size**2 * config.out_channels
-    final = dim * out_features + out_features + norm + cost.in_final * linear + cost.final_table * dim
-    embed = patch_in + timestep + labels + config.class_tokens * dim + _position_tables(config)
-    return config.depth * block + cost.shared * linear + embed + final
-
-
-def _mlp_width(config: DiTConfig) -> int:
-    """Hidden features: int(D mlp_ratio), of SwiGLU two thirds of that, rounded down."""
-    width = int(config.hidden_size * config.mlp_ratio)
-    return 2 * width // 3 if config.mlp == "swiglu" else width
-
-
-def _mlp_maps(config: DiTConfig) -> int:
-    """Linear maps between D and the hidden features: SwiGLU's gate is one more."""
-    return 3 if config.mlp == "swiglu" else 2
-
-
-def _patch_weights(config: DiTConfig) -> int:
-    """Weights of the linear map, or of the two, from a patch to D."""
-    pixels, dim, bottleneck = config.patch_size**2 * config.in_channels, config.hidden_size, config.patch_bottleneck
-    return pixels * dim if bottleneck is None else bottleneck * (pixels + dim)
-
-
-def _position_tables(config: DiTConfig) -> int:
-    """Fixed parameters: the table that is added to the patches, and sines and cosines of the rotations of a head."""
-    table = config.hidden_size if config.has_table else 0
-    rotation = 2 * config.hidden_size // config.num_heads if config.has_rotation else 0
-    return config.num_tokens * (table + rotation)
-
-
 def _check_block(config: DiTConfig) -> None:
     try:
         design = DESIGNS.find(config.block)
     except ValueError as error:
         raise ValueError(f"block: {error}") from None
-    for key in ("norm", "mlp", "qk_norm", "positions"):
+    for key in ("norm", "mlp", "qk_norm", "positions", "window_size", "drop_path"):
         given, default = getattr(config, key), DiTConfig.__dataclass_fields__[key].default
         if given != default and key not in design.takes:
             raise ValueError(f"{key}: {given}, but block {config.block} does not take it; accepted: {default}")
+    if config.caption_shape and design.captions is None:
+        raise ValueError(f"caption_tokens: {config.caption_tokens}, but block {config.block} takes labels; accepted: 0")
 
 
 # Fields of a few values.
 _CHOICES = {
     **{"norm": get_args(Norm), "mlp": get_args(Mlp), "positions": get_args(Positions)},
-    **dict.fromkeys(("learn_sigma", "qk_norm"), (False, True)),
+    **dict.fromkeys(("learn_sigma", "qk_norm", "use_rel_pos"), (False, True)),
 }
 # Numbers that may be 0.
-_COUNTS = ("class_tokens", "class_tokens_start")
+_COUNTS = ("class_tokens", "class_tokens_start", "caption_tokens", "caption_channels", "drop_path")
 
 
 def _check_sizes(config: DiTConfig) -> None:
@@ -299,7 +289,7 @@ def _check_sizes(config: DiTConfig) -> None:
         raise ValueError(f"hidden_size: {config.hidden_size} is not a multiple of 4 (two sine-cosine axes)")
     if config.frequency_embedding_size % 2:
         raise ValueError(f"frequency_embedding_size: {config.frequency_embedding_size} is odd (sine-cosine pairs)")
-    if not _mlp_width(config):
+    if not mlp_width(config):
         raise ValueError(f"mlp_ratio: {config.mlp_ratio} of hidden_size {config.hidden_size} leaves no hidden features")
     if config.has_rotation and config.hidden_size // config.num_heads % 4:
         size = config.hidden_size // config.num_heads
@@ -309,6 +299,36 @@ def _check_sizes(config: DiTConfig) -> None:
         raise ValueError(f"class_tokens_start: {start} is none of the {config.depth} blocks, counted from 0")
     if start and not config.class_tokens:
         raise ValueError(f"class_tokens_start: {start}, but class_tokens is 0; accepted: 0, or give class_tokens")
+    if not config.drop_path < 1:  # NaN is not either
+        raise ValueError(f"drop_path: {config.drop_path}; accepted: 0 or greater, less than 1")
+    _check_captions(config)
+    _check_windows(config)
+
+
+def _check_captions(config: DiTConfig) -> None:
+    tokens, channels = config.caption_tokens, config.caption_channels
+    if bool(tokens) != bool(channels):
+        given, other = ("caption_tokens", "caption_channels") if tokens else ("caption_channels", "caption_tokens")
+        raise ValueError(f"{given}: {tokens or channels}, but {other} is 0; accepted: both, or both 0 for labels")
+    if tokens and config.class_tokens:
+        raise ValueError(f"class_tokens: {config.class_tokens}, but the network is told captions; accepted: 0")
+
+
+def _check_windows(config: DiTConfig) -> None:
+    size, every, grid = config.window_size, config.global_every, config.input_size // config.patch_size
+    if size is None:
+        for key, value in (("global_every", every), ("use_rel_pos", config.use_rel_pos)):
+            if value:
+                raise ValueError(f"{key}: {value}, but there are no windows; accepted with window_size")
+        return
+    if grid % size:
+        raise ValueError(f"window_size: {size} does not divide the {grid} patches a side")
+    if every is not None and not 2 <= every <= config.depth:
+        raise ValueError(f"global_every: {every}; accepted: 2 to {config.depth}, the number of blocks")
+    if config.positions != "sincos":
+        raise ValueError(f"positions: {config.positions}, but windows have no rotations; accepted: sincos")
+    if config.class_tokens:
+        raise ValueError(f"class_tokens: {config.class_tokens}, but window_size divides patches only; accepted: 0")
 
 
 FAMILY = Family(

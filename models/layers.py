@@ -83,32 +83,62 @@ class LabelEmbedder(nn.Module):
         super().__init__()
         self.embedding_table = nn.Embedding(num_classes + 1, hidden_size)
 
+    def initialize(self, std: float) -> None:
+        nn.init.normal_(self.embedding_table.weight, std=std)
+
     def forward(self, y: Tensor) -> Tensor:
         """Labels (N,) int64 -> (N, D)."""
         return self.embedding_table(y)
 
 
-def position_table(hidden_size: int, grid_size: int) -> Tensor:
+class DropPath(nn.Module):
+    """Leaves a branch out for a share of the images in training, and scales it up for the others (arXiv 1603.09382).
+
+    Attributes:
+        rate: the share.
+        draws: (N,), uniform in 0 .. 1, one for each image of the next batch, from whoever trains the network; None: it
+            draws them itself, from torch's own generator.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.draws: Tensor | None = None
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """(N, T, D) -> (N, T, D)."""
+        if not self.training or not self.rate:
+            return branch
+        draws = torch.rand(len(branch), device=branch.device) if self.draws is None else self.draws
+        return branch * (draws >= self.rate).to(branch.dtype).div(1 - self.rate)[:, None, None]
+
+
+def position_table(hidden_size: int, grid_size: int, base_size: int | None = None) -> Tensor:
     """Fixed 2-D sine-cosine table, (1, grid_size^2, D): columns in the first half of D, rows in the second.
 
     Each half is sines, then cosines, at frequencies 10000^(-i / (D / 4)) (paper Sec. 3.2: ViT frequency-based).
+    Positions are 0, 1, ..., or as far from each other as to fill a grid of `base_size` (PixArt-alpha).
     """
+    places = torch.arange(grid_size, dtype=torch.float64, device="cpu") * ((base_size or grid_size) / grid_size)
     frequencies = 10_000.0 ** -(torch.arange(hidden_size // 4, dtype=torch.float64, device="cpu") / (hidden_size / 4))
-    angles = torch.arange(grid_size, dtype=torch.float64, device="cpu")[:, None] * frequencies  # (grid, D/4)
+    angles = places[:, None] * frequencies  # (grid, D/4)
     axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # (grid, D/2)
     columns = axis[None, :, :].expand(grid_size, -1, -1)
     rows = axis[:, None, :].expand(-1, grid_size, -1)
     return torch.cat([columns, rows], dim=-1).reshape(1, grid_size**2, hidden_size).float()
 
 
-def rotation_table(head_size: int, grid_size: int) -> Tensor:
+def rotation_table(head_size: int, grid_size: int, base_size: int | None = None) -> Tensor:
     """Sines, then cosines, of the angles by which queries and keys are rotated, (grid_size^2, 2 head_size).
 
     Tokens in row-major order; half of a head's pairs of channels turn with the row, half with the column, at
-    frequencies 10000^(-i / (head_size / 4)), as in JiT.
+    frequencies 10000^(-i / (head_size / 4)), as in JiT; `base_size` as for `position_table`.
     """
-    grid = [grid_size, grid_size]
-    return torch.cat(build_rotary_pos_embed(grid, dim=head_size, in_pixels=False, device=torch.device("cpu")), dim=-1)
+    grid, base = [grid_size, grid_size], [base_size, base_size] if base_size else None
+    turned = build_rotary_pos_embed(
+        grid, dim=head_size, in_pixels=False, ref_feat_shape=base, device=torch.device("cpu")
+    )
+    return torch.cat(turned, dim=-1)
 
 
 def guided_channels(channels: int | None, in_channels: int) -> int:

@@ -28,6 +28,7 @@ class Config(Protocol):
 
     `input_shape`: (C, *spatial) of x; `out_channels`: of the prediction; label `num_classes` is the null label;
     `num_tokens`: what attention sees of an image; `depth`: blocks one after the other; `columns`: for the tables.
+    A network that is told captions instead of labels has `caption_shape` too (see `caption_shape_of`).
     """
 
     @property
@@ -44,6 +45,11 @@ class Config(Protocol):
     def columns(self) -> Mapping[str, Any]: ...
 
 
+def caption_shape_of(config: Any) -> tuple[int, int] | None:
+    """(S, D): tokens, and features of each, of the captions that a network is told; None: it is told labels."""
+    return getattr(config, "caption_shape", None)
+
+
 @dataclass(frozen=True)
 class Family:
     """A kind of network.
@@ -53,7 +59,10 @@ class Family:
         presets: name -> values for `resolve`, such as "DiT-XL/2".
         options: a frozen dataclass: the keys of a recipe's `model` beside its name, with defaults.
         resolve: (preset or {}, options) -> a `Config`; raises ValueError("key: what is wrong").
-        build: Config -> a module, `forward(x (N, C, *spatial), t (N,), labels (N,)) -> (N, C_out, *spatial)`.
+        build: Config -> a module, `forward(x (N, C, *spatial), t (N,), condition) -> (N, C_out, *spatial)`; the
+            condition is labels (N,), or of a `caption_shape` `models.conditions.Captions`.
+            A network that takes random numbers in training says how many an image needs, `training_draws`, and gets
+            them, uniform in 0 .. 1, before every forward pass: `use_draws((N, training_draws))`.
         count: Config -> its cost in closed form, or None, where it is to be counted operator by operator.
     """
 
@@ -70,6 +79,10 @@ FAMILIES = Seam(
     key="model.name",
     builtin={
         "DiT": "models.dit:FAMILY",
+        "UNet": "models.unet.config:FAMILY",
+        "PixArt": "models.pixart.config:FAMILY",
+        "JiT": "models.jit:FAMILY",
+        "U-ViT": "models.uvit:FAMILY",
         "VideoDiT": "models.video.dit:FAMILY",
         "UNet3D": "models.video.unet:FAMILY",
     },

@@ -38,6 +38,8 @@ OF_OPTIONS = {
     "x_embedder.expand.": "patch_bottleneck",
     "class_positions": "class_tokens",
     "rotation": "positions",
+    "y_embedder.null_caption": "caption_tokens",
+    "windows": "window_size",
 }
 ACCEPTED = (
     f"{', '.join(OFFICIAL)}, a .pt, .pth or .safetensors file, "

@@ -19,6 +19,8 @@ from bench.device import Device
 from bench.errors import InputError
 
 if TYPE_CHECKING:
+    from bench.data.captions.encode import EncodedCaptions, TextEncoder
+    from bench.data.captions.index import CaptionIndex
     from bench.data.encode import Encoded, Part
     from bench.data.latent_index import LatentIndex
 
@@ -62,25 +64,44 @@ def encode(
         ),
     ] = False,
     offline: OfflineOption = False,
+    captions: Annotated[
+        Path | None,
+        typer.Option(help='Captions, too: a line {"image": "dog/1.jpg", "caption": "a dog"} of each image.'),
+    ] = None,
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(help="For --captions: a T5 or CLIP's, by its name, or the path of a transformers folder."),
+    ] = None,
+    caption_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens a caption is padded or cut to; default: 120 of T5, 77 of CLIP."),
+    ] = None,
 ) -> None:
     """Encode a folder of images to latents: the posterior of each and of its mirror image, for training.
 
     The crop is ADM's. Interrupted, the same command continues; once all is there, it checks every file. Several
     processes share the work with --part, in a SLURM array, or under torchrun.
+
+    With --captions, a folder beside the latents gets an embedding of each image's caption.
     """
+    _check_captions(captions, text_encoder, caption_tokens)
     chosen = _parse_part(part) if part else _part_of_environment()
+    from bench.data.captions.file import read_caption_file
     from bench.data.image_folder import list_images
 
     images = list_images(data)
+    texts = None if captions is None else read_caption_file(captions, images)
     out = out or _default_out(data, images.classes, image_size)
     from bench.data.encode import encode as encode_images
     from bench.data.vae import load_vae
     from bench.parallel import prepare_device
 
     where = prepare_device(device, precision, _local_rank())
+    # Both before any image is read: what is missing must not be told after hours.
+    encoder = None if text_encoder is None else _load_text_encoder(text_encoder, caption_tokens, where, offline)
     autoencoder = load_vae(vae, where, offline)
     workers = min(8, _cores()) if workers is None else workers
-    with _progress() as on_images:
+    with _progress("images") as on_images:
         encoded = encode_images(
             images,
             out,
@@ -95,12 +116,37 @@ def encode(
             verify_images,
             on_images,
         )
-    _report(out, encoded, chosen)
+    encoded_captions = None
+    if texts is not None and encoder is not None:
+        from bench.data.captions.encode import encode_captions
+
+        with _progress("captions") as on_captions:
+            encoded_captions = encode_captions(
+                images, texts, out, encoded.index, encoder, shard_size, batch_size, chosen, on_captions
+            )
+    _report(out, encoded, encoded_captions, chosen)
 
 
-def _report(out: Path, encoded: Encoded, part: Part) -> None:
+def _check_captions(captions: Path | None, text_encoder: str | None, tokens: int | None) -> None:
+    """Refuse half of what captions need."""
+    if captions is None and (text_encoder is not None or tokens is not None):
+        given = f"--text-encoder {text_encoder}" if text_encoder is not None else f"--caption-tokens {tokens}"
+        raise InputError(f"{given}: of which captions? --captions is missing")
+    if captions is not None and text_encoder is None:
+        raise InputError(f"--captions {captions}: --text-encoder is missing, which makes embeddings of them")
+
+
+def _load_text_encoder(name: str, tokens: int | None, device: Any, offline: bool) -> TextEncoder:
+    from bench.data.captions.text_encoder import load_text_encoder
+
+    return load_text_encoder(name, tokens, device, offline)
+
+
+def _report(out: Path, encoded: Encoded, captions: EncodedCaptions | None, part: Part) -> None:
     whose = f"part {part.index + 1}/{part.count}: " if part.count > 1 else ""
     typer.echo(f"{out}: {whose}{encoded.made} shards made, {encoded.kept} found whole by their checksums")
+    if captions is not None:
+        typer.echo(f"{out / 'captions'}: {whose}{captions.made} shards made, {captions.kept} found whole")
     index = encoded.index
     if index is None:
         damaged = f" ({', '.join(path.name for path in encoded.damaged)}: damaged)" if encoded.damaged else ""
@@ -108,11 +154,23 @@ def _report(out: Path, encoded: Encoded, part: Part) -> None:
         typer.echo(f"{missing}; the last part to finish writes index.json")
         return
     corrupt = f", {len(index.corrupt)} corrupt ones left out" if index.corrupt else ""
-    typer.echo(f"the set is whole: {index.count:,} images of {index.num_classes:,} classes{corrupt}; for a recipe:\n")
-    typer.echo(_for_a_recipe(index))
+    if captions is not None and captions.index is None:
+        typer.echo(
+            f"{captions.missing} shards of captions of other parts are missing; the last to finish writes the index"
+        )
+    with_captions = ""
+    if captions is not None and captions.index is not None:
+        with_captions = " with captions"
+        if captions.index.cut:
+            typer.echo(f"{captions.index.cut:,} captions have more than {captions.index.tokens} tokens and were cut")
+    typer.echo(
+        f"the set is whole: {index.count:,} images of {index.num_classes:,} classes{with_captions}{corrupt}; for a "
+        "recipe:\n"
+    )
+    typer.echo(_for_a_recipe(index, None if captions is None else captions.index))
 
 
-def _for_a_recipe(index: LatentIndex) -> str:
+def _for_a_recipe(index: LatentIndex, captions: CaptionIndex | None) -> str:
     """The section of a recipe, or why there is none."""
     part = data_part(index.name) if index.name in DATA.builtin else OWN
     if not isinstance(part, LatentSet):
@@ -125,7 +183,10 @@ def _for_a_recipe(index: LatentIndex) -> str:
         return f"none: {error}; give this folder another name"
     if facts != latent_facts(**size):
         return f"none: {index.name} has {facts.length:,} images; give this folder another name"
-    return _section({"name": index.name, **options})
+    if captions is None:
+        return _section({"name": index.name, **options})
+    asked = {"text_encoder": captions.text_encoder.name, "caption_tokens": captions.tokens}
+    return _section({"name": index.name, **options, **asked, "caption_features": captions.features})
 
 
 def _section(data: dict[str, Any]) -> str:
@@ -187,8 +248,8 @@ def _integer(name: str) -> int:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar with images per second on a terminal; nothing elsewhere."""
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with images, or captions, per second on a terminal; nothing elsewhere."""
     import time
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -202,7 +263,7 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
         started = time.perf_counter()
 
         def on_images(done: int, total: int) -> None:
-            speed = f"{done / (time.perf_counter() - started):.4g} images/s"
+            speed = f"{done / (time.perf_counter() - started):.4g} {what}/s"
             bar.update(task, completed=done, total=total, speed=speed)
 
         yield on_images

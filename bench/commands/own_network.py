@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.commands.variants import Given, Variant, check_known, flag, typed_value
 from bench.errors import InputError
-from bench.flops import count_network
+from bench.flops import Beside, count_network
 from models.parts import Seam
 from models.registry import FAMILIES
 
@@ -76,7 +76,7 @@ def of_network(path: str, shape: tuple[int, ...], given: Given) -> Variant:
 
     names: list[str] = []
 
-    def calls(network: Any) -> list[tuple[str, ...]]:
+    def calls(network: Any) -> list[Beside]:
         taken, needed = _inputs(path, network)
         names[:] = taken
         return _dtypes(len(taken) - 1, needed - 1)
@@ -125,7 +125,7 @@ def _inputs(path: str, network: Any) -> tuple[list[str], int]:
     return [p.name for p in taken[:likely]], needed
 
 
-def _dtypes(likely: int, needed: int) -> list[tuple[str, ...]]:
+def _dtypes(likely: int, needed: int) -> list[Beside]:
     """Of timesteps and labels, all whole numbers first; all that is likely to be taken before what is needed."""
     return [dtypes for n in dict.fromkeys((likely, needed)) for dtypes in product(("int64", "float32"), repeat=n)]
 

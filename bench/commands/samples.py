@@ -19,6 +19,7 @@ from bench.stopping import StopRequest
 if TYPE_CHECKING:
     from torch import nn
 
+    from bench.data.captions import CaptionBank
     from bench.recipe.evaluation import EvaluationConfig
     from bench.weights import Weights
 
@@ -70,8 +71,15 @@ def sample(
         int | None, typer.Option(min=1, help="Guide by this kept step of --guide's run, or of the run itself.")
     ] = None,
     labels: Annotated[
-        Labels, typer.Option(help="balanced: sample i has class i modulo their number; uniform: random.")
+        Labels, typer.Option(help="balanced: sample i has class, or caption, i modulo their number; uniform: random.")
     ] = "balanced",
+    captions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of weights that are told captions: a .npz with embeddings (K, S, D) and mask (K, S); default: those "
+            "of a run's data set."
+        ),
+    ] = None,
     decoder: Annotated[
         str | None, typer.Option(help="Autoencoder, by name or folder; default: a run's own; none for pixels.")
     ] = None,
@@ -142,18 +150,20 @@ def sample(
             given = f"--decoder {decode.id}: is for other latents"
             raise InputError(f"{given} ({decode.latent_channels} channels); {weights} makes {channels} channels")
         decode, normalized = of_normalized(decode, source.normalization)
+        bank, of_captions = captions_for(source, weights, captions, labels)
         made_from = {
             **source.identity,
             "seed": seed,
             **sampling_key(evaluation, source.diffusion, decode.id),
             **normalized,
+            **of_captions,
             "guide": guided_by,
             "sampling_gmacs": sampling_gmacs(evaluation, source.diffusion, source.gmacs),
             "commit": commit(),
         }
         speed = make_samples(
             out,
-            Sampling(evaluation, seed, source.diffusion, source.shape, source.num_classes),
+            Sampling(evaluation, seed, source.diffusion, source.shape, source.num_classes, bank),
             made_from,
             lambda: source.model,
             decode,
@@ -208,6 +218,29 @@ def _checked(
         return found.id, lambda: load_guide(by, source.diffusion, offline).model
     # Of the same average, as in a recipe.
     return f"step {its_step}", lambda: load_guide(by, source.diffusion, offline, ema).model
+
+
+def captions_for(
+    source: Weights, weights: str, given: Path | None, labels: Labels
+) -> tuple[CaptionBank | None, dict[str, Any]]:
+    """Captions for weights that are told them, and what is said of these beside the samples."""
+    from bench.data.captions import told
+    from bench.data.captions.arrays import ACCEPTED, read_captions
+    from models.registry import caption_shape_of
+
+    shape = caption_shape_of(source.arch)
+    if shape is None:
+        if given is not None:
+            raise InputError(f"--captions {given}: {weights} is told labels; leave it out")
+        return None, {}
+    if given is not None:
+        bank = read_captions(given, shape)
+        # Others than a score's run has: scores of either must not be taken for the same.
+        return bank, {"captions": bank.id, "labels": f"{labels} {bank.id}"}
+    bank = None if source.data is None else source.data.caption_bank()
+    if bank is None:
+        raise InputError(f"--captions: missing; {weights} is told {told(shape)}; accepted: {ACCEPTED}")
+    return bank, {"captions": bank.id}
 
 
 def _options(flag: str, texts: list[str], example: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from bench.data.captions import told
 from bench.errors import InputError
 from models.parts import NoOptions, Seam
 
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from bench.data.captions import CaptionBank
     from bench.data.pixels import PixelExamples
     from bench.score.reference import Reference
+    from models.conditions import Condition
 
 
 class DatasetFacts(NamedTuple):
@@ -31,6 +34,7 @@ class DatasetFacts(NamedTuple):
     (C, T, H, W); `latents` need an autoencoder between the two, and a reference that the recipe names; `normalized`:
     the model sees them per channel less the data set's mean and divided by its standard deviation
     (`bench.data.normalization`).
+    `caption_shape`: (S, D) of its captions, tokens and features of each, which a model is told instead of labels.
     """
 
     length: int
@@ -39,6 +43,7 @@ class DatasetFacts(NamedTuple):
     num_classes: int
     latents: bool = False
     normalized: bool = False
+    caption_shape: tuple[int, int] | None = None
 
 
 class Dataset(Protocol):
@@ -48,8 +53,9 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """x (N, C, *spatial) float32 and labels (N,) int64 on the data set's device, for `indices[share]`.
+    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Condition]:
+        """x (N, C, *spatial) float32 and labels (N,) int64, or captions, on the data set's device, for
+        `indices[share]`.
 
         Args:
             indices: of the whole batch, (B,) int64 on the CPU.
@@ -89,8 +95,17 @@ class DataPart(Protocol):
         ...
 
 
+class CaptionedPart(DataPart, Protocol):
+    """A data set whose facts have a `caption_shape`."""
+
+    def caption_bank(self, name: str, options: Any) -> CaptionBank:
+        """Its captions, which samples are made of; raises InputError where they are not there, or damaged."""
+        ...
+
+
 class PixelDataset:
-    """A data set of images, or clips, in memory: `facts` and `images` are all that one of your own has to say."""
+    """A data set of images, or clips, in memory: `facts` and `images` are all that one of your own has to say, and
+    `captions` if its facts have a `caption_shape`."""
 
     options: type = NoOptions
 
@@ -102,12 +117,40 @@ class PixelDataset:
         """All images (N, *image_shape) uint8 and labels (N,); raises InputError where they cannot be read."""
         raise NotImplementedError
 
+    def captions(self, name: str, options: Any) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+        """Of each image its caption: embeddings (N, S, D), and masks (N, S), whether there is a token."""
+        raise NotImplementedError
+
     def load(self, name: str, options: Any, device: torch.device) -> PixelExamples:
         """On the device; 0 .. 255 becomes -1 .. 1."""
         from bench.data.pixels import PixelExamples
 
         pixels, labels = self.checked_images(name, options)
-        return PixelExamples(pixels, labels, self.facts(name, options).num_classes, device)
+        facts = self.facts(name, options)
+        captions = None if facts.caption_shape is None else self.caption_bank(name, options)
+        return PixelExamples(pixels, labels, facts.num_classes, device, captions=captions)
+
+    def caption_bank(self, name: str, options: Any) -> CaptionBank:
+        """`captions`, if they are what `facts` says.
+
+        Raises:
+            InputError: they are not, or cannot be read.
+        """
+        from bench.data.captions.arrays import CaptionArrays
+
+        facts, where = self.facts(name, options), f"data.name: {name}: its captions"
+        try:
+            embeddings, mask = self.captions(name, options)
+        except NotImplementedError:
+            raise InputError(f"{where}: none, by its facts {told(facts.caption_shape)}; needed: captions()") from None
+        except OSError as error:
+            raise InputError(f"{where} cannot be read ({error})") from None
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{where}: no embeddings and masks ({error})") from None
+        bank = CaptionArrays(self.title(name, options), embeddings, mask, facts.caption_shape, where)
+        if len(bank) != facts.length:
+            raise InputError(f"{where}: {len(bank)}, of {facts.length} images; needed: one an image")
+        return bank
 
     def reference(self, name: str, options: Any) -> Reference:
         """All images, named by the data set, their number and a hash of their pixels."""
@@ -130,6 +173,8 @@ class PixelDataset:
 
     def check_ready(self, name: str, options: Any) -> None:
         self.checked_images(name, options)
+        if self.facts(name, options).caption_shape is not None:
+            self.caption_bank(name, options)
 
     def title(self, name: str, options: Any) -> str:
         """What its reference is called."""
@@ -188,6 +233,7 @@ DATA = Seam(
         "clip-latents": "bench.data.clips.latents:CLIP_LATENTS",
         "digits": "bench.data.digits:DIGITS",
         "digits-colour": "bench.data.digits:COLOURED",
+        "digits-captions": "bench.data.captions.digits:DIGITS_CAPTIONS",
         "image-folder": "bench.data.pixel_folder:IMAGE_FOLDER",
         "imagenet-256-latents": "bench.data.latent_sets:IMAGENET_256",
         "imagenet-512-latents": "bench.data.latent_sets:IMAGENET_512",

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from bench.data.captions import CaptionBank
+
 
 # Of all pixels and labels: scores of other images under this name would look comparable.
 SHA256 = "0b7e9c3202d7bcd255d6a19a238d3743bf5e320ba74812a6679958a017c55382"
@@ -28,8 +30,8 @@ SHA256 = "0b7e9c3202d7bcd255d6a19a238d3743bf5e320ba74812a6679958a017c55382"
 class Digits(PixelExamples):
     """Held whole on the device; grey level 0 .. 16, the byte nearest to level x 255 / 16, becomes level / 8 - 1."""
 
-    def __init__(self, device: torch.device) -> None:
-        super().__init__(*_images(), num_classes=10, device=device)
+    def __init__(self, device: torch.device, captions: CaptionBank | None = None) -> None:
+        super().__init__(*_images(), num_classes=10, device=device, captions=captions)
 
     def scaled(self, pixels: Tensor) -> Tensor:
         return (pixels.float() * (16 / 255)).round() / 8 - 1
@@ -43,7 +45,9 @@ class Digits(PixelExamples):
         return self.scaled(self._pixels), self._labels
 
 
-class _DigitsPart(PixelDataset):
+class DigitsPart(PixelDataset):
+    """Grey, as they come."""
+
     def facts(self, name: str, options: NoOptions) -> DatasetFacts:
         return DatasetFacts(1797, shape=(1, 8, 8), image_shape=(1, 8, 8), num_classes=10)
 
@@ -97,4 +101,4 @@ def _images() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return pixels, labels.astype(np.int64)
 
 
-DIGITS, COLOURED = _DigitsPart(), _ColouredDigits()
+DIGITS, COLOURED = DigitsPart(), _ColouredDigits()

@@ -56,6 +56,13 @@ class StoredVae(Stored):
     sha256: Sha256
 
 
+class StoredEncoder(Stored):
+    """The text encoder of captions."""
+
+    name: str
+    sha256: Sha256
+
+
 class Shard(Stored):
     """A file of `count` images."""
 

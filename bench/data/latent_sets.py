@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.data import DATA, DatasetFacts
+from bench.data.captions import Asked
 from models.dit import VAE_DOWNSAMPLING
 
 if TYPE_CHECKING:
     import torch
 
+    from bench.data.captions.stored import StoredCaptions
     from bench.data.latents import Latents
     from bench.score.reference import Reference
 
@@ -30,6 +32,8 @@ class LatentOptions:
 
     Those of one's own images, or of a part of ImageNet, need all keys; of the data sets with a name, the others are
     known. `normalize`: the model sees (z - mean) / std, per channel, with the data set's mean and standard deviation.
+    `text_encoder`, `caption_tokens` and `caption_features`: of the captions beside the latents, which the model is told
+    instead of labels.
     """
 
     vae: str | None = None
@@ -37,6 +41,9 @@ class LatentOptions:
     num_classes: int | None = None
     image_size: int | None = None
     normalize: bool = False
+    text_encoder: str | None = None
+    caption_tokens: int | None = None
+    caption_features: int | None = None
 
 
 @dataclass(frozen=True)
@@ -49,19 +56,32 @@ class LatentSet:
     def facts(self, name: str, options: LatentOptions) -> DatasetFacts:
         self._check(name, options)
         own = (options.length or 0, options.num_classes or 0, options.image_size or 0)
-        return (self.known or latent_facts(*own))._replace(normalized=options.normalize)
+        asked = _asked(options)
+        return (self.known or latent_facts(*own))._replace(
+            normalized=options.normalize, caption_shape=None if asked is None else asked.shape
+        )
 
     def load(self, name: str, options: LatentOptions, device: torch.device) -> Latents:
         from bench.data.latent_index import data_root
         from bench.data.latents import Latents
 
         self.check_ready(name, options)
-        return Latents(data_root() / name, device, options.normalize)
+        captions = None if _asked(options) is None else self.caption_bank(name, options)
+        return Latents(data_root() / name, device, options.normalize, captions)
+
+    def caption_bank(self, name: str, options: LatentOptions) -> StoredCaptions:
+        from bench.data.captions.stored import StoredCaptions
+        from bench.data.latent_index import data_root, read_index
+
+        asked = _asked(options)
+        assert asked is not None  # by its facts it has captions
+        return StoredCaptions(data_root() / name, read_index(data_root() / name), asked)
 
     def reference(self, name: str, options: LatentOptions) -> Reference:
         raise AssertionError("samples of latents are compared with the reference that the recipe names")
 
     def check_ready(self, name: str, options: LatentOptions) -> None:
+        from bench.data.captions.index import read_caption_index
         from bench.data.latent_index import check, data_root, read_index
         from bench.data.normalization import normalization_of
 
@@ -69,6 +89,8 @@ class LatentSet:
         check(index, facts.length, facts.num_classes, facts.image_shape[1], str(options.vae))
         if options.normalize:
             normalization_of(index, data_root() / name)
+        if (asked := _asked(options)) is not None:
+            read_caption_index(data_root() / name, index, asked)
 
     def _check(self, name: str, options: LatentOptions) -> None:
         sizes: dict[str, Any] = {key: getattr(options, key) for key in ("length", "num_classes", "image_size")}
@@ -92,6 +114,24 @@ class LatentSet:
             raise ValueError(
                 f"image_size: {options.image_size} is not a multiple of {VAE_DOWNSAMPLING} (the autoencoder)"
             )
+        _asked(options)
+
+
+def _asked(options: LatentOptions) -> Asked | None:
+    """The captions that a recipe names; None: it names none.
+
+    Raises:
+        ValueError: `key: what is wrong`.
+    """
+    given = {key: getattr(options, key) for key in ("text_encoder", "caption_tokens", "caption_features")}
+    if all(value is None for value in given.values()):
+        return None
+    for key, value in given.items():
+        if value is None:
+            raise ValueError(f"{key}: missing; captions need {', '.join(given)}")
+        if key != "text_encoder" and value <= 0:
+            raise ValueError(f"{key}: {value}; accepted: greater than 0")
+    return Asked(given["text_encoder"], (given["caption_tokens"], given["caption_features"]))
 
 
 IMAGENET_256 = LatentSet(latent_facts(1_281_167, num_classes=1000, image_size=256))

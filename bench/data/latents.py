@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,10 @@ from bench.data.moments import NO_NPY, Moments, all_finite, open_shard
 from bench.data.normalization import normalization_of
 from bench.errors import InputError
 
+if TYPE_CHECKING:
+    from bench.data.captions.stored import StoredCaptions
+    from models.conditions import Condition
+
 # Float sums of the same numbers may differ in their last digits between versions of numpy.
 PROBE_TOLERANCE = 1e-6
 
@@ -27,11 +32,14 @@ MAX_PENDING = 4
 class Latents:
     """Training data (a `bench.data.Dataset`): every batch is a new draw from the posteriors of its images."""
 
-    def __init__(self, folder: Path, device: torch.device, normalize: bool = False) -> None:
+    def __init__(
+        self, folder: Path, device: torch.device, normalize: bool = False, captions: StoredCaptions | None = None
+    ) -> None:
         """Open a folder for training on `device`; moments stay on disk, in the page cache if they fit.
 
         Every file is read once, for its checksum: 42 GB of ImageNet at 256 pixels, by as many threads as there are
-        cores. `normalize`: less the data set's mean, divided by its standard deviation, per channel.
+        cores. `normalize`: less the data set's mean, divided by its standard deviation, per channel. `captions`: what
+        batches have instead of labels.
 
         Raises:
             InputError: a file is missing, damaged, not finite, or not what index.json says; it is named. Or a channel
@@ -42,7 +50,10 @@ class Latents:
         shape = self.index.moments_shape
         self._moments = Moments([open_shard(folder / s.file, s.count, shape) for s in self.index.shards])
         self._check_probe(folder)
-        check_shards(folder, self.index)
+        check_shards(folder, self.index.shards, shape)
+        self._captions = captions
+        if captions is not None:
+            check_shards(captions.folder, captions.index.shards, captions.index.shape)
         self._labels = torch.from_numpy(_read_labels(folder, self.index)).long()
         self._device = device
         self._normalization: tuple[Tensor, Tensor] | None = None
@@ -56,9 +67,9 @@ class Latents:
     def __len__(self) -> int:
         return self.index.count
 
-    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Condition]:
         """Draws from the posteriors of `indices[share]`, each flipped or not: x (N, C, h, w) float32, scaled,
-        and normalised if asked for; y (N,).
+        and normalised if asked for; labels (N,), or captions.
 
         Args:
             indices: of the whole batch, (B,) int64 on the CPU.
@@ -70,8 +81,8 @@ class Latents:
             IndexError: an index beyond the last.
         """
         own = indices[share]
-        moments, rows = self._take(own)
-        moments, rows = moments.to(self._device, non_blocking=True), rows.to(self._device, non_blocking=True)
+        read = self._take(own)
+        moments, rows = (tensor.to(self._device, non_blocking=True) for tensor in read.moments)
         size = len(indices)
         noise = torch.randn((size, *self.index.latent_shape), generator=random, device=self._device)[share]
         flipped = (torch.rand(size, generator=random, device=self._device) < 0.5)[share]
@@ -82,6 +93,8 @@ class Latents:
         if self._normalization is not None:
             mean, std = self._normalization
             x.sub_(mean).div_(std)
+        if self._captions is not None and read.captions is not None:
+            return x, self._captions.captions(own, *read.captions, self._device)
         return x, self._labels[own].to(self._device, non_blocking=True)
 
     def read_ahead(self, indices: Tensor) -> None:
@@ -97,18 +110,27 @@ class Latents:
             raise IndexError(f"indices from {int(indices.min())} to {int(indices.max())} of {len(self)} latents")
         while len(self._pending) >= MAX_PENDING:
             del self._pending[next(iter(self._pending))]
-        self._pending[key] = _Reading(indices, self._buffer(len(indices)), self._moments.gather)
+        self._pending[key] = _Reading(self._reader(indices))
 
-    def _take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Moments (N, 2, 2C, h, w) float16 in some order, and the row of each index (N,)."""
+    def _take(self, indices: Tensor) -> _Read:
         reading = self._pending.pop(indices.numpy().tobytes(), None)
         found = reading.result() if reading else None
-        return found or _read(indices, self._buffer(len(indices)), self._moments.gather)
+        return found or self._reader(indices)()
 
-    def _buffer(self, size: int) -> Tensor:
+    def _reader(self, indices: Tensor) -> Callable[[], _Read]:
+        """What reads the rows of `indices` (N,)."""
+        size, pinned, captions = len(indices), self._device.type == "cuda", self._captions
         # Made in the caller's thread, whose current device is the right one to pin for.
-        shape = (size, *self.index.moments_shape)
-        return torch.empty(shape, dtype=torch.float16, pin_memory=self._device.type == "cuda")
+        moments = torch.empty((size, *self.index.moments_shape), dtype=torch.float16, pin_memory=pinned)
+        embeddings = None if captions is None else captions.buffer(size, pinned)
+
+        def read() -> _Read:
+            rows = torch.from_numpy(self._moments.gather(indices.numpy(), moments.numpy()))
+            if captions is None or embeddings is None:
+                return _Read((moments, rows), None)
+            return _Read((moments, rows), (embeddings, captions.gather(indices, embeddings)))
+
+        return read
 
     def _check_probe(self, folder: Path) -> None:
         stored = self.index.probe
@@ -125,7 +147,7 @@ class Latents:
                 )
 
 
-def check_shards(folder: Path, index: LatentIndex) -> None:
+def check_shards(folder: Path, shards: Sequence[Shard], row_shape: tuple[int, ...]) -> None:
     """Compare every shard's bytes with the checksum in index.json, and look for numbers that are not finite.
 
     Raises:
@@ -139,12 +161,12 @@ def check_shards(folder: Path, index: LatentIndex) -> None:
         path = folder / shard.file
         check_sha256(path, shard.sha256)
         with opening:
-            moments = open_shard(path, shard.count, index.moments_shape)
-        if not all_finite(moments):
+            rows = open_shard(path, shard.count, row_shape)
+        if not all_finite(rows):
             raise InputError(f"{path}: has numbers that are not finite; {AGAIN}")
 
     with ThreadPoolExecutor() as threads:  # hashing and numpy work without Python's lock
-        for _ in threads.map(check, index.shards):
+        for _ in threads.map(check, shards):
             pass
 
 
@@ -164,26 +186,27 @@ def check_sha256(path: Path, sha256: str) -> None:
         raise InputError(f"{path}: its SHA-256 begins with {digest[:8]}, in {INDEX} {sha256[:8]}; {AGAIN}")
 
 
-Gather = Callable[[NDArray[np.int64], NDArray[np.float16]], NDArray[np.int64]]
+class _Read(NamedTuple):
+    """Rows of a batch: moments (N, 2, 2C, h, w) float16 in some order and the row of each index (N,), and embeddings of
+    captions (N, S, D) likewise."""
 
-
-def _read(indices: Tensor, buffer: Tensor, gather: Gather) -> tuple[Tensor, Tensor]:
-    return buffer, torch.from_numpy(gather(indices.numpy(), buffer.numpy()))
+    moments: tuple[Tensor, Tensor]
+    captions: tuple[Tensor, Tensor] | None
 
 
 class _Reading:
     """A batch that a thread reads. The thread is a daemon: a process that ends does not wait for it."""
 
-    def __init__(self, indices: Tensor, buffer: Tensor, gather: Gather) -> None:
-        self._arguments = (indices, buffer, gather)
-        self._result: tuple[Tensor, Tensor] | None = None
+    def __init__(self, read: Callable[[], _Read]) -> None:
+        self._read = read
+        self._result: _Read | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        self._result = _read(*self._arguments)
+        self._result = self._read()
 
-    def result(self) -> tuple[Tensor, Tensor] | None:
+    def result(self) -> _Read | None:
         """What was read; None in a process that was forked while it was being read, where the thread is not."""
         self._thread.join()
         return self._result

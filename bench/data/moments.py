@@ -1,4 +1,4 @@
-"""Stored posteriors: the shards of a folder of latents, mapped to memory and gathered by index."""
+"""Shards of stored posteriors, or of captions: mapped to memory and gathered by index."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ BLOCK = 2**22  # numbers
 NO_NPY = (OSError, ValueError, EOFError, TypeError, LookupError, RecursionError, MemoryError, tokenize.TokenError)
 
 
-def open_shard(path: Path, count: int, moments_shape: tuple[int, ...]) -> NDArray[np.float16]:
-    """Map a shard's moments, (count, 2, 2C, h, w); nothing of them is read yet.
+def open_shard(path: Path, count: int, row_shape: tuple[int, ...]) -> NDArray[np.float16]:
+    """Map a shard's rows, such as moments (2, 2C, h, w) each; nothing of them is read yet.
 
     Raises:
         InputError: the file is missing, truncated, longer than it says, or holds something else.
@@ -31,10 +31,8 @@ def open_shard(path: Path, count: int, moments_shape: tuple[int, ...]) -> NDArra
     except NO_NPY as error:
         raise InputError(f"{path}: not a whole .npy file ({error}); {AGAIN}") from None
     found = (moments.dtype, moments.shape, moments.flags.c_contiguous)
-    if found != (np.float16, (count, *moments_shape), True):
-        raise InputError(
-            f"{path}: {moments.dtype} {moments.shape}, expected float16 {(count, *moments_shape)}; {AGAIN}"
-        )
+    if found != (np.float16, (count, *row_shape), True):
+        raise InputError(f"{path}: {moments.dtype} {moments.shape}, expected float16 {(count, *row_shape)}; {AGAIN}")
     if path.stat().st_size != moments.offset + moments.nbytes:
         raise InputError(f"{path}: {path.stat().st_size} bytes, expected {moments.offset + moments.nbytes}; {AGAIN}")
     return np.asarray(moments)  # a plain array indexes faster than np.memmap
@@ -47,8 +45,8 @@ def all_finite(moments: NDArray[np.float16]) -> bool:
     return all(int((block & EXPONENT).max()) < EXPONENT for block in blocks)
 
 
-class Moments:
-    """All shards as one array (N, 2, 2C, h, w) whose rows are gathered by index."""
+class Rows:
+    """All shards as one array (N, ...) whose rows are gathered by index."""
 
     def __init__(self, shards: Sequence[NDArray[np.float16]]) -> None:
         self._shards = shards
@@ -58,12 +56,12 @@ class Moments:
         return int(self._starts[-1])
 
     def gather(self, indices: NDArray[np.int64], out: NDArray[np.float16]) -> NDArray[np.int64]:
-        """Copy the moments of `indices` (n,) to `out` (n, 2, 2C, h, w) in ascending order of index.
+        """Copy the rows of `indices` (n,) to `out` (n, ...) in ascending order of index.
 
         Ascending reads are sequential within a shard. The interpreter is free meanwhile: threads gather side by side.
 
         Returns:
-            (n,): the row of `out` that has the moments of each index.
+            (n,): the row of `out` that has that of each index.
 
         Raises:
             IndexError: an index that is negative or beyond the last.
@@ -80,6 +78,10 @@ class Moments:
         rows = np.empty_like(order)
         rows[order] = np.arange(len(order))
         return rows
+
+
+class Moments(Rows):
+    """Those of latents, (N, 2, 2C, h, w)."""
 
     def probe(self, indices: Sequence[int]) -> Probe:
         """Mean and standard deviation of the stored means of these images."""

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from bench.data.captions import CaptionBank
+    from models.conditions import Condition
+
 
 def is_clip(shape: Sequence[int | None]) -> bool:
     """Whether (C, *sides) is a clip, (C, T, H, W), and no image, (C, H, W)."""
@@ -65,14 +68,18 @@ class PixelExamples:
         num_classes: int,
         device: torch.device,
         mirror: bool = False,
+        captions: CaptionBank | None = None,
     ) -> None:
-        """Of pixels (N, C, *spatial) and labels (N,); `mirror` flips half of what is asked for."""
+        """Of pixels (N, C, *spatial) and labels (N,); `mirror` flips half of what is asked for; `captions`, one an
+        image, are what is said of them instead of their labels."""
         import torch
 
         self.num_classes = num_classes
         self._pixels = torch.tensor(pixels, device=device)
         self._labels = torch.tensor(labels, device=device)
         self._mirror = mirror
+        every = torch.arange(len(pixels))
+        self._condition: Condition = self._labels if captions is None else captions.take(every, device)
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -81,8 +88,10 @@ class PixelExamples:
         """uint8 (N, C, *spatial) as the model sees it, float32."""
         return from_uint8(pixels)
 
-    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Condition]:
         import torch
+
+        from models.conditions import rows
 
         own = indices[share].to(self._pixels.device)
         pixels = self._pixels[own]
@@ -92,7 +101,7 @@ class PixelExamples:
             flipped = torch.rand(len(indices), generator=random, device=random.device)[share] < 0.5
             of_each = flipped.to(pixels.device).view(-1, *[1] * (pixels.ndim - 1))
             pixels = torch.where(of_each, pixels.flip(-1), pixels)
-        return self.scaled(pixels), self._labels[own]
+        return self.scaled(pixels), rows(self._condition, own)
 
     def read_ahead(self, indices: Tensor) -> None:
         """All of it is read already."""

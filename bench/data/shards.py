@@ -30,6 +30,7 @@ from bench.data.latent_index import (
     Sha256,
     Shard,
     Stored,
+    StoredEncoder,
     StoredVae,
     file_sha256,
 )
@@ -100,7 +101,7 @@ class ShardRecord(Stored):
     sources: Sources | None = None
 
 
-def agree(out: Path, settings: Settings) -> None:
+def agree(out: Path, settings: Stored) -> None:
     """Write the settings if no process has yet, else compare them with what the first one wrote.
 
     Raises:
@@ -118,7 +119,7 @@ def agree(out: Path, settings: Settings) -> None:
             os.link(aside, path)  # unlike a rename, never over the file of another process
     finally:
         aside.unlink(missing_ok=True)
-    stored = _parse(Settings, path)
+    stored = parse(type(settings), path)
     if stored is None:
         raise InputError(f"{path}: not the settings of `ditbench encode`; choose another --out, or delete the folder")
     for key, ours in settings:
@@ -127,7 +128,7 @@ def agree(out: Path, settings: Settings) -> None:
 
 
 def _short(value: object) -> str:
-    return f"{value.name}@{value.sha256[:8]}" if isinstance(value, StoredVae) else str(value)
+    return f"{value.name}@{value.sha256[:8]}" if isinstance(value, StoredVae | StoredEncoder) else str(value)
 
 
 def shard_path(out: Path, shard: int) -> Path:
@@ -142,7 +143,7 @@ def record_path(out: Path, shard: int) -> Path:
 
 def read_record(out: Path, shard: int) -> ShardRecord | None:
     """The record of a shard, or None if it is not there or not one."""
-    return _parse(ShardRecord, record_path(out, shard))
+    return parse(ShardRecord, record_path(out, shard))
 
 
 def save_shard(
@@ -160,7 +161,7 @@ def save_shard(
         RunError: the disk is full.
     """
     path = shard_path(out, shard)
-    _save_array(path, moments)
+    save_array(path, moments)
     mean_sum, square_sum, variance_sum = _sums(moments)
     record = ShardRecord(
         start=start,
@@ -197,7 +198,7 @@ def write_index(out: Path, settings: Settings, classes: tuple[str, ...], records
         if record.count
     )
     labels = np.array([label for record in records for label in record.labels], np.int32)
-    _save_array(out / LABELS, labels)
+    save_array(out / LABELS, labels)
     channels, height, width = settings.latent_shape
     moments_shape = (2, 2 * channels, height, width)
     moments = Moments([open_shard(out / shard.file, shard.count, moments_shape) for shard in shards])
@@ -219,7 +220,7 @@ def write_index(out: Path, settings: Settings, classes: tuple[str, ...], records
         shards=shards,
         labels=Labels(file=LABELS, sha256=file_sha256(out / LABELS)),
         corrupt=tuple(image for record in records for image in record.corrupt),
-        versions=_joined([record.versions for record in records]),
+        versions=joined_versions([record.versions for record in records]),
     )
     write_json(out / INDEX, index.model_dump(mode="json"))
     return index
@@ -230,7 +231,7 @@ T = TypeVar("T", bound=Stored)
 Sums = tuple[tuple[float, ...], ...]
 
 
-def _parse(schema: type[T], path: Path) -> T | None:
+def parse(schema: type[T], path: Path) -> T | None:
     """A JSON file, or None if it is not there or not one of ours."""
     try:
         return schema.model_validate_json(path.read_bytes())
@@ -238,7 +239,9 @@ def _parse(schema: type[T], path: Path) -> T | None:
         return None
 
 
-def _save_array(path: Path, array: NDArray[Any]) -> None:
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write a .npy file, whole or not at all. Raises RunError."""
+
     def write(aside: Path) -> None:
         with aside.open("wb") as file:
             np.save(file, array, allow_pickle=False)
@@ -273,7 +276,7 @@ def check_statistics(folder: Path, index: LatentIndex) -> None:
     """
 
     def sums(shard: Shard) -> Sums:
-        record = _parse(ShardRecord, (folder / shard.file).with_suffix(".json"))
+        record = parse(ShardRecord, (folder / shard.file).with_suffix(".json"))
         if record is not None and record.sha256 == shard.sha256:
             return record.mean_sum, record.square_sum, record.variance_sum
         return _sums(open_shard(folder / shard.file, shard.count, index.moments_shape))
@@ -286,6 +289,6 @@ def check_statistics(folder: Path, index: LatentIndex) -> None:
             raise InputError(f"{folder / INDEX}: {key}: {list(stored)}, but its shards give {list(found)}; {AGAIN}")
 
 
-def _joined(versions: list[dict[str, str]]) -> dict[str, str]:
+def joined_versions(versions: list[dict[str, str]]) -> dict[str, str]:
     """Of each package, the versions that made shards."""
     return {name: ", ".join(sorted({v[name] for v in versions if name in v})) for name in sorted(versions[0])}

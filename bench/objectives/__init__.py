@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bench.objectives.process import Process
+    from models.conditions import Condition
 
 
 class Objective:
@@ -49,14 +50,19 @@ class Objective:
         """Times and noise of a whole batch of x0 of `shape` (B, C, *spatial): tensors of B rows, by name."""
         raise NotImplementedError
 
-    def losses(self, network: nn.Module, x0: Tensor, labels: Tensor, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The losses of `columns`, each (N,), for x0 (N, C, *spatial), labels (N,) and these rows of what was drawn."""
+    def losses(
+        self, network: nn.Module, x0: Tensor, condition: Condition, drawn: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The losses of `columns`, each (N,), for x0 (N, C, *spatial) and these rows of what was drawn.
+
+        `condition`: labels (N,) or captions, which the network is called with as they are.
+        """
         raise NotImplementedError
 
     def denoiser(self, network: Any, clip: bool) -> Any:
         """What samplers call: `denoiser(x (N, C, *spatial), t) -> Denoised`, with its `process`.
 
-        network: see `bench.objectives.denoiser.Network`; labels and guidance are bound.
+        network: see `bench.objectives.denoiser.Network`; condition and guidance are bound.
         clip: clip the predicted x0 to [-1, 1] (pixels; never latents).
         """
         raise NotImplementedError

@@ -14,7 +14,7 @@ from bench.objectives.discrete import Variance
 from bench.objectives.process import DiscreteProcess, NoiseLevels, Path
 
 # (x (N, C, *spatial), what the network is told of the time (N,), the process's time) -> its output (N, C_out,
-# *spatial). Labels and guidance are bound; the process's time is a float, for a guidance interval.
+# *spatial). Condition and guidance are bound; the process's time is a float, for a guidance interval.
 Network = Callable[[Tensor, Tensor, float], Tensor]
 
 

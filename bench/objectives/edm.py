@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from models.conditions import Condition
+
 
 @dataclass(frozen=True)
 class EDMOptions:
@@ -69,7 +71,9 @@ class EDM(Objective):
         sigma = (options.p_mean + options.p_std * normal).exp()
         return {"sigma": sigma, "noise": torch.randn(shape, generator=random, device=device)}
 
-    def losses(self, network: nn.Module, x0: Tensor, labels: Tensor, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+    def losses(
+        self, network: nn.Module, x0: Tensor, condition: Condition, drawn: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         """As their weight (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 is 1 / c_out^2, the output's mean square."""
         import torch
 
@@ -77,7 +81,7 @@ class EDM(Objective):
         _, _, c_in, told = self._precondition(drawn["sigma"], torch)
         sigma, c_in = rows(drawn["sigma"], x0), rows(c_in, x0)
         x = noised(x0, noise, self.process(self._options).level(sigma))
-        output = network(c_in * x, told, labels).float()
+        output = network(c_in * x, told, condition).float()
         # (x0 - c_skip x) / c_out, without the difference of near numbers at small sigma: minus the velocity of
         # x0 / sigma_data and noise at the angle atan(sigma / sigma_data).
         aim = c_in * (sigma / spread * x0 - spread * noise)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from models.conditions import Condition
+
 PATHS = {"linear": LinearPath, "gvp": TrigonometricPath}
 # SiT's: how near to data (noise) a network is called that does not say the velocity there (or x0).
 EDGE = 1e-3
@@ -101,13 +103,15 @@ class Flow(Objective):
             t = self._process.shifted(t, options.shift, torch)
         return {"t": t, "noise": torch.randn(shape, generator=random, device=device)}
 
-    def losses(self, network: nn.Module, x0: Tensor, labels: Tensor, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+    def losses(
+        self, network: nn.Module, x0: Tensor, condition: Condition, drawn: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         """`mse` of the prediction, `loss` the same or what it is in another space."""
         import torch
 
         noise, prediction = drawn["noise"], self._options.prediction
         level = self._process.level(rows(drawn["t"], x0), torch)
-        output = network(noised(x0, noise, level), self._told(drawn["t"]), labels).float()
+        output = network(noised(x0, noise, level), self._told(drawn["t"]), condition).float()
         error = self._sign * output[:, : x0.shape[1]] - target(prediction, x0, noise, level)
         mse = error.square().flatten(1).mean(1)
         if self._options.loss is None:

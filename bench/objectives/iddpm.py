@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from models.conditions import Condition
+
 BETAS = {"linear": linear_betas, "cosine": cosine_betas}
 # Fewer linear steps reach beta = 1.
 LEAST_TIMESTEPS = {"linear": 21, "cosine": 2}
@@ -107,7 +109,9 @@ class IDDPM(Objective):
         t = torch.randint(self._options.timesteps, (shape[0],), generator=random, device=device)
         return {"t": t, "noise": torch.randn(shape, generator=random, device=device)}
 
-    def losses(self, network: nn.Module, x0: Tensor, labels: Tensor, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+    def losses(
+        self, network: nn.Module, x0: Tensor, condition: Condition, drawn: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         """`mse` of the prediction, `vb` in bits per dimension (0 with a fixed variance), `loss` their sum.
 
         The sum has the weighting on `mse`. L_simple + 0.001 L_vlb (IDDPM Eq. 16): L_vlb sums T = 1000 terms of which
@@ -116,7 +120,7 @@ class IDDPM(Objective):
         """
         t, noise, diffusion, prediction = drawn["t"], drawn["noise"], self.diffusion, self._options.prediction
         xt = diffusion.q_sample(x0, t, noise)
-        output = network(xt, diffusion.timesteps[t], labels).float()
+        output = network(xt, diffusion.timesteps[t], condition).float()
         predicted, learned = output[:, : x0.shape[1]], output[:, x0.shape[1] :]
         level = diffusion.level(x0, t)
         mse = (predicted - target(prediction, x0, noise, level)).square().flatten(1).mean(1)

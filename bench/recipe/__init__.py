@@ -16,6 +16,7 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from bench import averages
+from bench.data.captions import told
 from bench.errors import InputError
 from bench.objectives import OBJECTIVES
 from bench.recipe.evaluation import EvaluationConfig, Score, fit_evaluation
@@ -24,6 +25,7 @@ from bench.recipe.training import TrainConfig
 from bench.schema import BOUND, Section, content_hash, describe, load_yaml
 from bench.score.more_scores import KEPT_STEPS, steps_of, written_out
 from models.parts import look_in
+from models.registry import caption_shape_of
 
 
 class Recipe(Section):
@@ -69,7 +71,12 @@ class Recipe(Section):
                 f"model: {self.model.name} takes {arch.input_shape} (in_channels, input_size), but data.name "
                 f"{self.data.name} has {facts.shape}"
             )
-        if arch.num_classes != facts.num_classes:
+        if (captions := caption_shape_of(arch)) != facts.caption_shape:
+            raise ValueError(
+                f"model: {self.model.name} is told {told(captions)}, but data.name {self.data.name} has "
+                f"{told(facts.caption_shape)}; accepted: the same of both"
+            )
+        if captions is None and arch.num_classes != facts.num_classes:
             raise ValueError(f"model.num_classes: {arch.num_classes}, but {self.data.name} has {facts.num_classes}")
         if self.train.batch_size > facts.length:
             size = self.train.batch_size

@@ -16,6 +16,8 @@ from models.registry import FAMILIES, configure, family_of, listed_name
 if TYPE_CHECKING:
     import torch
 
+    from bench.data.captions import CaptionBank
+
 
 class ModelConfig(PartSection):
     """A network: a preset, a family or a dotted path, and the options of its family (`models.dit.DiTOptions`)."""
@@ -47,9 +49,11 @@ class ModelConfig(PartSection):
     def identity(self) -> dict[str, Any]:
         """What the network is, for the recipe's id: what is not default, and a family other than the default."""
         arch, family = self.architecture(), family_of(self.name)
-        content = {f.name: getattr(arch, f.name) for f in fields(arch) if getattr(arch, f.name) != f.default}
+        decisive = [f for f in fields(arch) if f.metadata.get("result", True)]
+        content = {f.name: getattr(arch, f.name) for f in decisive if getattr(arch, f.name) != f.default}
         is_default = family is FAMILIES.find(FAMILIES.default)
-        return content if is_default else {**content, "family": self.name.partition("/")[0]}
+        named = self.name.partition("/")[0] if ":" in self.name else family.name  # of one's own: where it is
+        return content if is_default else {**content, "family": named}
 
 
 class DataConfig(PartSection):
@@ -63,10 +67,13 @@ class DataConfig(PartSection):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        shape = self.facts.image_shape
+        facts = self.facts
+        shape = facts.image_shape
         if len(shape) not in (3, 4) or min(shape) < 1:
             sizes = "positive (C, H, W), of clips (C, T, H, W)"
             raise ValueError(f"name: samples of {self.name} are {tuple(shape)}, by its facts; accepted: {sizes}")
+        if facts.caption_shape is not None and not hasattr(data_part(self.name), "caption_bank"):
+            raise ValueError(f"name: {self.name} has captions by its facts; needed: caption_bank, which it lacks")
         return self
 
     @property
@@ -77,6 +84,12 @@ class DataConfig(PartSection):
     def load(self, device: torch.device) -> Dataset:
         """The data; errors as `DataPart.load`."""
         return data_part(self.name).load(self.name, self.options, device)
+
+    def caption_bank(self) -> CaptionBank | None:
+        """Its captions; None: it has labels. Errors as `CaptionedPart.caption_bank`."""
+        if self.facts.caption_shape is None:
+            return None
+        return data_part(self.name).caption_bank(self.name, self.options)
 
 
 class DiffusionConfig(PartSection):

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bench.data.captions import told
 from bench.data.normalization import Normalization, kept_of
 from bench.errors import InputError
 from bench.files.run_folder import read_config, weights_path
@@ -18,6 +19,7 @@ from bench.recipe.evaluation import EvaluationConfig
 from bench.recipe.parts import DiffusionConfig
 from bench.samplers import network_calls
 from models.files.assets import MissingAsset
+from models.registry import caption_shape_of
 
 if TYPE_CHECKING:
     from bench.weights import Weights
@@ -51,7 +53,7 @@ def guide_of(evaluation: EvaluationConfig, arch: Any, diffusion: DiffusionConfig
     found = _find(evaluation.guide, evaluation.guide_step, offline, diffusion)
     for what, (its, ours) in {
         "takes (C, *spatial)": (found.arch.input_shape, arch.input_shape),
-        "has classes": (found.arch.num_classes, arch.num_classes),
+        "is told": (_told(found.arch), _told(arch)),
         "predicts channels": (found.arch.out_channels, arch.out_channels),
         "learned": (_said(found.diffusion), _said(diffusion)),
     }.items():
@@ -174,6 +176,11 @@ def _of_file(name: str, step: int | None, offline: bool, diffusion: DiffusionCon
     if step not in (None, weights.identity.get("step")):
         raise ValueError(f"guide_step: {step}, but {name} is one file of weights; accepted: none")
     return weights
+
+
+def _told(arch: Any) -> str:
+    captions = caption_shape_of(arch)
+    return f"labels of {arch.num_classes} classes" if captions is None else told(captions)
 
 
 def _said(diffusion: DiffusionConfig) -> str:

@@ -80,9 +80,12 @@ def evaluate(
     made_of_snapshots = snapshots_in(evaluation.ema, recipe.train, step)
     facts = {**made_of_snapshots, **normalized, "sampling_gmacs": gmacs, "commit": commit()}
     path = samples_path(folder, step, score.samples)
+    sampling = replace(Sampling.of(recipe, evaluation), seed=seed)
+    if sampling.captions is not None:
+        facts["captions"] = sampling.captions.id
     speed = make_samples(
         path,
-        replace(Sampling.of(recipe, evaluation), seed=seed),
+        sampling,
         {"run": recipe.id, "seed": seed, **key, **facts},
         lambda: _load_model(recipe, folder, step, evaluation.ema, ranks),
         decoder,

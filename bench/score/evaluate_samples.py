@@ -108,7 +108,7 @@ def evaluate_samples(
     if not ranks.is_first:
         return {}
     made_from = read_made_from(samples, content_hash, say)
-    for key in ("commit", "normalization"):  # no part of a score's key: the latter is a matter of the run's recipe
+    for key in ("commit", "normalization", "captions"):  # no part of a score's key: the others are the run's recipe's
         made_from.pop(key, None)
     row = {
         **made_from,

@@ -1,6 +1,7 @@
 """Files of other projects (autoencoders, feature extractors, reference statistics, official weights), fetched once.
 
 <cache>/vae/<name>/      diffusers' AutoencoderKL folders; others put there by hand are found by their name too
+<cache>/text/<name>/     text encoders with their tokenizers; others put there by hand are found by their name too
 <cache>/extractors/      weights of the networks whose features scores compare
 <cache>/references/      reference statistics; others put there by hand, <name>.npz or <name>/, are found too
 <cache>/dit/             official DiT checkpoints
@@ -83,6 +84,11 @@ def _vae(name: str) -> Asset:
     return Asset("autoencoder", f"vae/{name}", files)
 
 
+def _text_encoder(name: str, *names: str) -> Asset:
+    files = tuple(AssetFile(f"text/{name}/{file}", f"{HUB}/{name}/resolve/main/{file}") for file in names)
+    return Asset("text encoder", f"text/{name}", files)
+
+
 def _file(what: str, path: str, url: str, sha256: str | None = None) -> Asset:
     return Asset(what, path, (AssetFile(path, url, sha256),))
 
@@ -92,6 +98,22 @@ _INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 ASSETS = {
     "stabilityai/sd-vae-ft-ema": _vae("stabilityai/sd-vae-ft-ema"),
     "stabilityai/sd-vae-ft-mse": _vae("stabilityai/sd-vae-ft-mse"),
+    # The T5 of PixArt-alpha, in its authors' safetensors.
+    "PixArt-alpha/PixArt-XL-2-512x512": _text_encoder(
+        "PixArt-alpha/PixArt-XL-2-512x512",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors.index.json",
+        *(f"text_encoder/model-{number:05d}-of-00004.safetensors" for number in range(1, 5)),
+        "tokenizer/added_tokens.json",
+        "tokenizer/special_tokens_map.json",
+        "tokenizer/spiece.model",
+        "tokenizer/tokenizer_config.json",
+    ),
+    "openai/clip-vit-large-patch14": _text_encoder(
+        "openai/clip-vit-large-patch14",
+        *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+        *("vocab.json", "merges.txt"),
+    ),
     "inception-v3-compat": _file("features", f"extractors/{_INCEPTION}", f"{FIDELITY}/{_INCEPTION}", "6726825d"),
     "dinov2-vitl14": _file(
         "features", "extractors/dinov2_vitl14_pretrain.pth", f"{META}/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth"

@@ -109,7 +109,7 @@ class Upsample(nn.Module):
 class CausalAutoencoder(nn.Module):
     """Clips (N, C, 1 + n s, H, W) in [-1, 1] to latents and back; freshly initialised."""
 
-    operators: ClassVar = {"aten::repeat_interleave": None}  # costs no multiply-accumulates
+    operators: ClassVar = {"aten::repeat_interleave": None, "aten::randn": None}  # cost no multiply-accumulates
 
     def __init__(self, config: AutoencoderConfig | None = None) -> None:
         super().__init__()

@@ -9,46 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from timm.layers.activations import GELUTanh
 from timm.layers.attention import Attention
 from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from models.blocks import EPS, CrossAttention, modulate
-
-
-class CaptionAttention(CrossAttention):
-    """Cross-attention to the tokens of a caption that are there; its last map starts at zero (PixArt-alpha)."""
-
-    def forward(self, x: Tensor, c: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x (N, T, D), c (N, S, D), mask (N, S) bool -> (N, T, D)."""
-        q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (N, heads, T, D/heads)
-        k, v = self.kv(c).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        there = None if mask is None else mask[:, None, None, :]
-        x = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v, attn_mask=there)
-        return self.proj(x.transpose(1, 2).flatten(2))
-
-
-class CaptionEmbedder(nn.Module):
-    """Features of a text encoder through a two-layer MLP; the null caption stands in for those that are dropped.
-
-    PixArt-alpha draws its null caption once, N(0, 1) / sqrt(features), and keeps it; here it is a parameter, which
-    every checkpoint and average holds.
-    """
-
-    def __init__(self, tokens: int, features: int, dim: int) -> None:
-        super().__init__()
-        self.null = nn.Parameter(torch.randn(tokens, features) / features**0.5)
-        self.mlp = Mlp(features, hidden_features=dim, out_features=dim, act_layer=GELUTanh)
-
-    def initialize(self, std: float) -> None:
-        for layer in (self.mlp.fc1, self.mlp.fc2):
-            nn.init.normal_(layer.weight, std=std)
-
-    def forward(self, embeddings: Tensor, dropped: Tensor) -> Tensor:
-        """Embeddings (N, S, features), dropped (N,) bool -> (N, S, D)."""
-        return self.mlp(torch.where(dropped[:, None, None], self.null, embeddings.to(self.null.dtype)))
+from models.pixart.captions import CaptionTokens
 
 
 class VideoBlock(nn.Module):
@@ -76,7 +43,7 @@ class VideoBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim, elementwise_affine=False, eps=EPS)
         self.attn = Attention(dim, num_heads, qkv_bias=True)
         self.attn_temporal = Attention(dim, num_heads, qkv_bias=True) if attends_to_time else None
-        self.cross_attn = CaptionAttention(dim, num_heads) if captions else None
+        self.cross_attn = CrossAttention(dim, num_heads) if captions else None
         self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=EPS)
         self.mlp = Mlp(dim, hidden_features=int(dim * mlp_ratio), act_layer=GELUTanh)
 
@@ -89,8 +56,8 @@ class VideoBlock(nn.Module):
         """Shift, scale and gate of the attentions, then of the MLP, (N, D) each."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, c: Tensor, caption: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """x (N, T S, D), c as `vectors` takes it, caption (N, L, D), mask (N, L) bool -> (N, T S, D)."""
+    def forward(self, x: Tensor, c: Tensor, captions: CaptionTokens | None = None) -> Tensor:
+        """x (N, T S, D), c as `vectors` takes it -> (N, T S, D)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.vectors(c)
         normed = modulate(self.norm1(x), shift1, scale1)
         if self.attention == "parallel":
@@ -100,8 +67,8 @@ class VideoBlock(nn.Module):
             if self.attn_temporal is not None:
                 # STDiT's code leaves out this norm; with it, kinds of attention differ in nothing else.
                 x = x + gate1.unsqueeze(1) * self._across_frames(modulate(self.norm1(x), shift1, scale1))
-        if self.cross_attn is not None:
-            x = x + self.cross_attn(x, caption, mask)
+        if self.cross_attn is not None and captions is not None:
+            x = x + self.cross_attn(x, captions.tokens, captions.mask)
         return x + gate2.unsqueeze(1) * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
     def _within_frames(self, x: Tensor) -> Tensor:

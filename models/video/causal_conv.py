@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.video.sizes import Sizes
+from models.video.sizes import Sizes, triple
 
 Mode = Literal["video", "one frame", "more frames"]
 
@@ -44,7 +44,7 @@ class CausalConv3d(nn.Conv3d):
         bias: bool = True,
     ) -> None:
         kernel, strides, dilations = (
-            _triple(name, value)
+            triple(name, value)
             for name, value in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation))
         )
         if padding is not None and (isinstance(padding, bool) or not isinstance(padding, int) or padding < 0):
@@ -87,10 +87,3 @@ def set_mode(network: nn.Module, mode: Mode) -> None:
 def same_padding(kernel: int, dilation: int, stride: int) -> int:
     """ceil(((k - 1) dilation + 1 - stride) / 2), of one side of an axis; none where that is negative."""
     return max(0, ceil(((kernel - 1) * dilation + 1 - stride) / 2))
-
-
-def _triple(name: str, value: int | Sizes) -> Sizes:
-    sizes = (value,) * 3 if isinstance(value, int) else tuple(value)
-    if len(sizes) != 3 or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
-        raise ValueError(f"{name}: {value!r}; accepted: a positive whole number, or three, (t, h, w)")
-    return sizes

@@ -40,7 +40,7 @@ class VideoDiTOptions:
         input_size: latent pixels a side, padded likewise.
         patch_frames, patch_size: frames, and latent pixels a side, of a patch: (t, s, s).
         no_temporal_pos_emb: leave out the table of positions in time.
-        caption_tokens, caption_size: tokens of a caption, and features of each.
+        caption_tokens, caption_channels: tokens of a caption, and features of each.
         gradient_checkpointing: compute a block's activations again on the way back instead of keeping them: less
             memory, the same result bit for bit.
     """
@@ -61,7 +61,7 @@ class VideoDiTOptions:
     mlp_ratio: float | None = None
     no_temporal_pos_emb: bool | None = None
     caption_tokens: int | None = None
-    caption_size: int | None = None
+    caption_channels: int | None = None
     gradient_checkpointing: bool | None = None
 
 
@@ -86,7 +86,7 @@ class VideoDiTConfig:
     frequency_embedding_size: int = 256
     no_temporal_pos_emb: bool = False
     caption_tokens: int | None = None
-    caption_size: int | None = None
+    caption_channels: int | None = None
     gradient_checkpointing: bool = field(default=False, metadata={"result": False})
 
     @property
@@ -119,7 +119,7 @@ class VideoDiTConfig:
         if self.conditioning == "label":
             return None
         tokens, size = CAPTIONS[self.conditioning]
-        return self.caption_tokens or tokens, self.caption_size or size
+        return self.caption_tokens or tokens, self.caption_channels or size
 
     @property
     def attends_to_time(self) -> bool:
@@ -128,9 +128,14 @@ class VideoDiTConfig:
 
     @property
     def block_id(self) -> str:
-        """What kind of blocks they are, as one text: "adaln-zero attention=sequential"."""
-        kind = [self.block, *([f"attention={self.attention}"] if self.attention != "full" else [])]
-        return " ".join([*kind, *(["no_temporal_pos_emb"] if self.no_temporal_pos_emb else [])])
+        """The blocks, and what tables have no column for, as one text: "adaln-zero attention=parallel".
+
+        Patches of several frames are in it, so that those of one size a side are told apart.
+        """
+        said: dict[str, Any] = {"attention": self.attention, "conditioning": self.conditioning}
+        changed = [f"{name}={value}" for name, value in said.items() if value != getattr(type(self), name)]
+        frames = [f"patch_frames={self.patch_frames}"] if self.patch_frames > 1 else []
+        return " ".join([self.block, *frames, *changed, *(["no_temporal_pos_emb"] if self.no_temporal_pos_emb else [])])
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -178,7 +183,7 @@ def _check(config: VideoDiTConfig) -> None:
         raise ValueError(f"hidden_size: {config.hidden_size} is not a multiple of 4 (two sine-cosine axes)")
     if not int(config.hidden_size * config.mlp_ratio):
         raise ValueError(f"mlp_ratio: {config.mlp_ratio} of hidden_size {config.hidden_size} leaves no hidden features")
-    for name in ("caption_tokens", "caption_size"):
+    for name in ("caption_tokens", "caption_channels"):
         if config.conditioning == "label" and getattr(config, name) is not None:
             raise ValueError(f"{name}: {getattr(config, name)}, but conditioning is label; accepted: pooled, captions")
     if config.conditioning == "pooled" and config.caption_tokens not in (None, 1):
@@ -244,23 +249,27 @@ def _patch_pixels(config: VideoDiTConfig) -> int:
     return config.patch_frames * config.patch_size**2
 
 
-def _preset(size: str, patch: tuple[int, int, int], **others: Any) -> dict[str, Any]:
-    names = ("depth", "hidden_size", "num_heads")
-    return {**dict(zip(names, SIZES[size], strict=True)), "patch_frames": patch[0], "patch_size": patch[1], **others}
-
-
-def _written(patch: tuple[int, int, int]) -> str:
-    return "x".join(map(str, patch))
+def _patched(name: str, sizes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """A network of each patch."""
+    return {f"{name}/{t}x{h}x{w}": {**sizes, "patch_frames": t, "patch_size": h} for t, h, w in PATCHES}
 
 
 # What the code of Open-Sora 1.0 calls STDiT.
 STDIT = {"attention": "sequential", "block": "adaln-single", "conditioning": "captions"}
+# For clips of digits: some hundred steps of 32 clips take minutes on one core.
+DIGITS = {
+    **{"depth": 2, "hidden_size": 32, "num_heads": 2},
+    **{"frames": 8, "input_size": 12, "in_channels": 1, "num_classes": 10},
+}
+
+_SIZES = {size: {"depth": d, "hidden_size": dim, "num_heads": heads} for size, (d, dim, heads) in SIZES.items()}
 
 FAMILY = Family(
     name="VideoDiT",
     presets={
-        **{f"VideoDiT-{size}/{_written(patch)}": _preset(size, patch) for size in SIZES for patch in PATCHES},
-        **{f"STDiT-XL/{_written(patch)}": _preset("XL", patch, **STDIT) for patch in PATCHES},
+        **{name: preset for size in SIZES for name, preset in _patched(f"VideoDiT-{size}", _SIZES[size]).items()},
+        **_patched("STDiT-XL", {**_SIZES["XL"], **STDIT}),
+        **_patched("VideoDiT-digits", DIGITS),
     },
     options=VideoDiTOptions,
     resolve=resolve,

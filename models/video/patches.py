@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.video.sizes import Sizes, grid_of
+from models.video.sizes import Sizes, grid_of, triple
 
 
 def padded(x: Tensor, patch: Sizes) -> Tensor:
@@ -35,7 +35,7 @@ class PatchEmbed3D(nn.Module):
     """A convolution whose kernel is its stride, computed as one linear map of flattened patches, as `PatchEmbed` is.
 
     Args:
-        patch_size: (t, h, w).
+        patch_size: (t, h, w), or one number for all three.
         in_chans: channels of the clip.
         embed_dim: channels of a patch, D.
         norm_layer: makes a norm over these, `norm_layer(D)`; None: there is none.
@@ -47,18 +47,16 @@ class PatchEmbed3D(nn.Module):
 
     def __init__(
         self,
-        patch_size: Sizes = (2, 4, 4),
+        patch_size: int | Sizes = (2, 4, 4),
         in_chans: int = 3,
         embed_dim: int = 96,
         norm_layer: Callable[[int], nn.Module] | None = None,
         flatten: bool = True,
     ) -> None:
         super().__init__()
-        if len(patch_size) != 3 or min(patch_size) < 1:
-            raise ValueError(f"patch_size: {patch_size!r}; accepted: three positive whole numbers, (t, h, w)")
-        self.patch_size = patch_size
+        self.patch_size = triple("patch_size", patch_size)
         self.flatten = flatten
-        self.proj = nn.Conv3d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
+        self.proj = nn.Conv3d(in_chans, embed_dim, kernel_size=self.patch_size, stride=self.patch_size)
         self.norm = None if norm_layer is None else norm_layer(embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,6 +12,18 @@ def grid_of(sizes: Sizes, patch: Sizes) -> Sizes:
     return t, h, w
 
 
+def triple(name: str, value: int | Sizes) -> Sizes:
+    """(t, h, w), of three numbers or of one for all.
+
+    Raises:
+        ValueError: `name: what is wrong`.
+    """
+    sizes = tuple(value) if isinstance(value, (tuple, list)) else (value,) * 3
+    if len(sizes) != 3 or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
+        raise ValueError(f"{name}: {value!r}; accepted: a positive whole number, or three, (t, h, w)")
+    return sizes
+
+
 def check_positive(name: str, value: object, whole: bool = True) -> None:
     """Refuse what is no positive number, or no whole one.
 

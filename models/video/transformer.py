@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,8 @@ from torch.utils.checkpoint import checkpoint
 from models.blocks import AdaLNFinalLayer, AdaLNSingleFinalLayer, SharedModulation, SumCondition
 from models.conditions import Captions, Condition
 from models.layers import LabelEmbedder, TimestepEmbedder, position_table
-from models.video.blocks import CaptionEmbedder, SingleVideoBlock, ZeroVideoBlock
+from models.pixart.captions import OPERATORS, CaptionEmbedder, CaptionTokens
+from models.video.blocks import SingleVideoBlock, ZeroVideoBlock
 from models.video.patches import PatchEmbed3D, time_table, unpatchify
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ class VideoDiT(nn.Module):
     have the DiT's names, and but for the patch embedding's, which has one more axis, and the table of time, shapes.
     """
 
-    # What becomes of the masks of captions costs no multiply-accumulates.
-    operators: ClassVar = {"aten::any": None, "aten::__or__": None}
+    operators = OPERATORS  # for `bench.flops`
 
     def __init__(self, arch: VideoDiTConfig) -> None:
         super().__init__()
@@ -69,8 +69,6 @@ class VideoDiT(nn.Module):
         nn.init.xavier_uniform_(proj.weight.flatten(1))
         if proj.bias is not None:
             nn.init.zeros_(proj.bias)
-        if isinstance(self.y_embedder, LabelEmbedder):
-            nn.init.normal_(self.y_embedder.embedding_table.weight, std=EMBEDDING_STD)
         for module in (self.t_embedder, self.y_embedder, self.condition, *self.blocks, self.final_layer):
             initialize: Any = getattr(module, "initialize", None)
             if initialize is not None:
@@ -87,21 +85,18 @@ class VideoDiT(nn.Module):
             raise ValueError(f"x: clips of shape {tuple(x.shape[1:])}; accepted: {sizes}, (C, T, H, W)")
         tokens = self.x_embedder(x.to(self.x_embedder.proj.weight.dtype))
         tokens = self._with_positions(tokens)
-        embedded, mask = self._embedded(condition)
-        time = self.t_embedder(t)
-        if self.arch.conditioning == "captions":
-            for_blocks, for_final = self.condition(time, torch.zeros_like(time))  # the blocks attend to the caption
-            attended = (embedded, mask)
-        else:
-            for_blocks, for_final = self.condition(time, embedded)
-            attended = ()
+        embedded, time = self._embedded(condition), self.t_embedder(t)
+        captions = embedded if isinstance(embedded, CaptionTokens) else None
+        # Where blocks attend to captions, their vectors are of the timestep alone.
+        beside = torch.zeros_like(time) if isinstance(embedded, CaptionTokens) else embedded
+        for_blocks, for_final = self.condition(time, beside)
         for block in self.blocks:
             if self.arch.gradient_checkpointing and torch.is_grad_enabled():
                 # Nothing in a block is random.
-                args = (tokens, for_blocks, *attended)
+                args = (tokens, for_blocks, captions)
                 tokens = checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
             else:
-                tokens = block(tokens, for_blocks, *attended)
+                tokens = block(tokens, for_blocks, captions)
         return unpatchify(self.final_layer(tokens, for_final), sizes[1:], self.arch.patch).float()
 
     def _with_positions(self, tokens: Tensor) -> Tensor:
@@ -111,21 +106,11 @@ class VideoDiT(nn.Module):
             by_frame = by_frame + self.pos_embed_temporal.unsqueeze(2)
         return by_frame.flatten(1, 2)
 
-    def _embedded(self, condition: Condition) -> tuple[Tensor, Tensor | None]:
-        """Labels or pooled captions (N, D), or the tokens of captions (N, L, D) and which are there, (N, L) bool."""
+    def _embedded(self, condition: Condition) -> Tensor | CaptionTokens:
+        """Labels or pooled captions, (N, D), or captions of tokens."""
         shape = self.arch.caption_shape
-        if shape is None:
-            if isinstance(condition, Captions):
-                raise ValueError("condition: captions; this network is conditioned on labels, (N,)")
-            return self.y_embedder(condition), None
-        if not isinstance(condition, Captions):
-            raise ValueError(f"condition: labels; this network is conditioned on captions, {shape} each")
-        if tuple(condition.embeddings.shape[1:]) != shape:
-            given = tuple(condition.embeddings.shape[1:])
-            raise ValueError(f"condition: captions of shape {given}; accepted: {shape}, (tokens, features)")
-        dropped = condition.dropped | ~condition.mask.any(dim=1)  # of a caption without tokens there is nothing to say
-        there = condition.mask | dropped[:, None]
-        # Whatever stands where there is no token, infinities too.
-        embeddings = torch.where(there.unsqueeze(2), condition.embeddings, 0)
-        embedded = self.y_embedder(embeddings, dropped)
-        return (embedded.squeeze(1), None) if self.arch.conditioning == "pooled" else (embedded, there)
+        if isinstance(condition, Captions) is (shape is None):
+            given, needed = ("captions", "labels") if shape is None else ("labels", f"captions of {shape}")
+            raise ValueError(f"{given}: the network is told {needed} (its conditioning is {self.arch.conditioning})")
+        embedded = self.y_embedder(condition)
+        return embedded.pooled() if self.arch.conditioning == "pooled" else embedded

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models.layers import LabelEmbedder, TimestepEmbedder
 
 if TYPE_CHECKING:
-    from models.video.unet import UNet3DConfig
+    from models.video.unet import Step, UNet3DConfig
 
 EPS = 1e-5
 EMBEDDING_STD = 0.02
@@ -28,20 +28,21 @@ class Layer(nn.Module):
     The timestep and label scale and shift the residual block's second norm (ADM's, arXiv 2105.05233 Sec. 3.1).
     """
 
-    def __init__(self, config: UNet3DConfig, in_channels: int, channels: int, embedded: int, attends: bool) -> None:
+    def __init__(self, config: UNet3DConfig, step: Step) -> None:
         super().__init__()
-        groups, heads = config.groups, channels // config.head_size
+        channels, groups = config.width(step.level), config.groups
+        heads = channels // config.head_size
         self.resnet = ResnetBlock2D(
-            in_channels=in_channels,
+            in_channels=step.channels,
             out_channels=channels,
-            temb_channels=embedded,
+            temb_channels=config.embedding_size,
             groups=groups,
             eps=EPS,
             time_embedding_norm="scale_shift",
         )
         self.conv_in_time = TemporalConvLayer(channels, norm_num_groups=groups)
         self.attention = self.attention_in_time = None
-        if attends:
+        if config.has_attention(step.level):
             self.attention = Attention(
                 channels,
                 heads=heads,
@@ -71,31 +72,18 @@ class UNet3D(nn.Module):
         self.arch = arch
         self.out_channels = arch.out_channels
         self.null_label = arch.num_classes
-        first, embedded = arch.channels, 4 * arch.channels
+        first, embedded = arch.channels, arch.embedding_size
         self.t_embedder = TimestepEmbedder(embedded, first)
         self.y_embedder = LabelEmbedder(arch.num_classes, embedded)
         self.conv_in = nn.Conv2d(arch.in_channels, first, 3, padding=1)
 
-        def layer(in_channels: int, level: int) -> Layer:
-            return Layer(arch, in_channels, arch.width(level), embedded, arch.has_attention(level))
+        def built(step: Step) -> nn.Module:
+            if step.kind == "layer":
+                return Layer(arch, step)
+            resampling = Downsample2D if step.kind == "halve" else Upsample2D
+            return resampling(step.channels, use_conv=True, name="op")
 
-        self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        width, skips = first, [first]
-        for level in range(arch.levels):
-            if level:
-                self.down.append(Downsample2D(width, use_conv=True))
-                skips.append(width)
-            for _ in range(arch.layers):
-                self.down.append(layer(width, level))
-                width = arch.width(level)
-                skips.append(width)
-        self.middle = nn.ModuleList([layer(width, arch.levels - 1) for _ in range(2)])
-        for level in reversed(range(arch.levels)):
-            for _ in range(arch.layers + 1):
-                self.up.append(layer(width + skips.pop(), level))
-                width = arch.width(level)
-            if level:
-                self.up.append(Upsample2D(width, use_conv=True))
+        self.down, self.middle, self.up = (nn.ModuleList(map(built, way)) for way in (arch.down, arch.middle, arch.up))
         self.norm_out = nn.GroupNorm(arch.groups, first, eps=EPS)
         self.conv_out = nn.Conv2d(first, self.out_channels, 3, padding=1)
         nn.init.normal_(self.y_embedder.embedding_table.weight, std=EMBEDDING_STD)

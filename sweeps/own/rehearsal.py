@@ -186,14 +186,14 @@ def _check_losses(recipe: Recipe, part: OwnPart, model: Any) -> None:
     data = recipe.data.load(cpu)
     batch = recipe.train.batch_size
     random = torch.Generator().manual_seed(0)
-    x0, labels = data.batch(torch.arange(batch), slice(0, batch), random)
+    x0, condition = data.batch(torch.arange(batch), slice(0, batch), random)
     drawn = objective.draw(tuple(x0.shape), random)
     draw = _line_of_method(objective, "draw", part)
     if not isinstance(drawn, dict) or not all(hasattr(value, "shape") for value in drawn.values()):
         raise _Fault(f"{draw}draw returns {type(drawn).__name__}; needed: tensors by name")
     if wrong := [name for name, value in drawn.items() if value.shape[:1] != (batch,)]:
         raise _Fault(f"{draw}draw: {wrong[0]} is {tuple(drawn[wrong[0]].shape)}; needed: {batch} rows, one an image")
-    losses = objective.losses(model, x0, labels, drawn)
+    losses = objective.losses(model, x0, condition, drawn)
     where = _line_of_method(objective, "losses", part)
     columns = tuple(objective.columns)
     if columns[:1] != ("loss",):

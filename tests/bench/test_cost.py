@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench import flops
-from models import BLOCKS, designs, list_models
+from models import BLOCKS, designs
 from models.dit import FAMILY
 from models.registry import Count, configure
 
@@ -23,7 +23,7 @@ def counted(name: str, **options: Any) -> Count:
     return Count(cost.by_module[""], cost.num_parameters, arch.num_tokens * arch.hidden_size)
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", FAMILY.presets)
 def test_the_12_models_equal_the_count(name: str) -> None:
     assert FAMILY.count(configure(name)) == flops.cost_of(name, configure(name)) == counted(name)
 

