@@ -85,7 +85,11 @@ class Squares:
         return Extractor("squares-1", Network(), features="clip", frames="frames")
 
 
-SQUARES = Squares()
+class AnySquares(Squares):
+    image_shape = (None, None, None, None)
+
+
+SQUARES, ANY_SQUARES = Squares(), AnySquares()
 '''
 
 
