@@ -15,6 +15,8 @@ from analysis.compare.collected import collected_designs
 from analysis.compare.one_key import by_setting
 from analysis.results.sampled import guidance_text
 from analysis.results.tables import Tables, load
+from models.registry import configure
+from models.unet.cost import macs_by_part
 
 RESULTS = Path(__file__).parents[2] / "results"
 NEIGHBOURS = [(f"{s}/{patch}", f"{large}/{patch}") for patch in (4, 2, 1) for s, large in ("SB", "BL", ("L", "XL"))]
@@ -316,3 +318,10 @@ def laws_before_and_after() -> Any:
     columns = ["r", "patch_pairs_right", "patch_pairs", "size_pairs_right", "size_pairs"]
     now, before = (last(study).set_index("seed")[columns] for study in ("first", "digits-held-out"))
     return now.join(before.add_suffix("_before")).reset_index()
+
+
+def unet_parts(*models: str) -> list[list[Any]]:
+    """GMACs: a row for each part of U-Nets, a column for each model, and their sums below."""
+    parts = [macs_by_part(configure(model)) for model in models]
+    rows = [[of.get(part, 0) / 1e9 for of in parts] for part in dict.fromkeys(part for of in parts for part in of)]
+    return [*rows, [sum(column) for column in zip(*rows, strict=True)]]
