@@ -30,7 +30,7 @@ from analysis.advice.curves import measured_curves
 from analysis.drawing import style
 from analysis.figures import bubbles
 from analysis.figures.fitted_law import power_law_band
-from analysis.figures.frontier import frontier
+from analysis.drawing.frontier import frontier
 from analysis.figures.isoflop import budgets, parabola
 from analysis.figures.loss import smoothed
 from analysis.figures.sources import Source, measured, published_source

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from analysis import figures
 from analysis.figures import NothingToDraw
-from analysis.figures.frontier import frontier
+from analysis.drawing.frontier import frontier
 from analysis.figures.sources import measured, published_source
 
 NAMES = {
