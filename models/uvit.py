@@ -26,8 +26,6 @@ SIZES = {
 }
 # Pixels a side -> patch size: 16 x 16 patches of latents, and 4 for images of 64 x 64 too (in_channels 3).
 PATCH_SIZES = {256: 2, 512: 4}
-CONDITION_TOKENS = 2  # time and label
-KERNEL = 3  # of the convolution at the end
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,13 @@ class UViTConfig:
 
     @property
     def num_tokens(self) -> int:
-        """Image tokens, (input_size / patch_size)^2, without those of time and label."""
+        """Image tokens, (input_size / patch_size)^2."""
         return (self.input_size // self.patch_size) ** 2
+
+    @property
+    def sequence(self) -> int:
+        """Tokens that attention sees: time, label, and the image's."""
+        return 2 + self.num_tokens
 
     @property
     def num_skips(self) -> int:
@@ -152,9 +155,9 @@ def build(config: UViTConfig) -> UViT:
 def count(config: UViTConfig) -> Count:
     """In closed form what `bench.flops` counts operator by operator."""
     dim, hidden, skips, out = config.hidden_size, config.mlp_width, config.num_skips, config.out_channels
-    tokens = config.num_tokens + CONDITION_TOKENS
+    tokens = config.sequence
     patch_in, patch_out = config.patch_size**2 * config.in_channels, config.patch_size**2 * out
-    convolution = KERNEL**2 * out**2
+    convolution = 3 * 3 * out**2
 
     weights = 4 * dim**2 + 2 * dim * hidden  # of a block
     block_macs = tokens * weights + 2 * tokens**2 * dim + 2 * tokens * dim  # the last: its norms

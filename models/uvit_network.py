@@ -10,7 +10,6 @@ from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from models.layers import LabelEmbedder, PatchEmbed, timestep_features
-from models.uvit import CONDITION_TOKENS, KERNEL
 
 if TYPE_CHECKING:
     from models.uvit import UViTConfig
@@ -41,13 +40,14 @@ class UViTFinalLayer(nn.Module):
     def __init__(self, arch: UViTConfig) -> None:
         super().__init__()
         self.patch_size, self.grid = arch.patch_size, arch.input_size // arch.patch_size
+        self.others = arch.sequence - arch.num_tokens
         self.norm = nn.LayerNorm(arch.hidden_size)
         self.linear = nn.Linear(arch.hidden_size, arch.patch_size**2 * arch.out_channels)
-        self.conv = nn.Conv2d(arch.out_channels, arch.out_channels, KERNEL, padding=KERNEL // 2)
+        self.conv = nn.Conv2d(arch.out_channels, arch.out_channels, 3, padding=1)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        # The linear map is of all tokens, as in the paper's code, and those of the condition are dropped after it.
-        patches = self.linear(self.norm(tokens))[:, CONDITION_TOKENS:]
+        # Of all tokens, as in the paper's code; those of time and label are dropped after it.
+        patches = self.linear(self.norm(tokens))[:, self.others :]
         p, grid = self.patch_size, self.grid
         x = patches.reshape(len(patches), grid, grid, p, p, -1)
         return self.conv(x.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), -1, grid * p, grid * p))
@@ -64,7 +64,7 @@ class UViT(nn.Module):
         dim = arch.hidden_size
         self.x_embedder = PatchEmbed(arch.input_size, arch.patch_size, arch.in_channels, dim)
         self.y_embedder = LabelEmbedder(arch.num_classes, dim)
-        self.positions = nn.Parameter(torch.empty(1, CONDITION_TOKENS + arch.num_tokens, dim))
+        self.positions = nn.Parameter(torch.empty(1, arch.sequence, dim))
         self.blocks = nn.ModuleList(
             UViTBlock(dim, arch.num_heads, arch.mlp_width, has_skip=index >= arch.depth - arch.num_skips)
             for index in range(arch.depth)

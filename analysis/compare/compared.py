@@ -79,6 +79,12 @@ class DesignTable:
             if max(row.seeds for row in self.rows) == 1
             else "Is that more than chance? Choose two: --between A,B."
         )
+        if len(best) == len(self.rows):  # no model in two designs, such as families
+            own = {row.design: row for row in sorted(self.rows, key=lambda row: -row.mean)}
+            said = "; ".join(
+                f"{row.mean:.4g} of {design} (by {row.model}, {row.gmacs:.4g} GMACs)" for design, row in own.items()
+            )
+            surely = "Their models cost differently. Which is better at equal compute? Choose two: --between A,B."
         lowest = f"Lowest mean {self.metric} at step {int(self.step):,}: {said}."
         return [lowest, surely, *given_up.warning(self.given_up)]
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from analysis.drawing import marks, style
+from analysis.drawing.frontier import SAID, frontier, models_and_frontier
 from analysis.drawing.picture import Picture
 from analysis.figures.baselines import draw_baselines
 from analysis.figures.captions import in_short, keys, protocols
-from analysis.figures.frontier import SAID, frontier, models_and_frontier
 from analysis.figures.scores import Scores, axis_name, over_seeds, scaling_scores, side_by_side, sources_of, titles
 from analysis.figures.sources import Source, from_each
 from analysis.laws.compute import training_gmacs

@@ -87,6 +87,9 @@ def test_all_families_are_a_table_and_two_folders_are_one_study(tmp_path: Path, 
     rows = json.loads(done.out)["designs"]
     assert {row["design"] for row in rows} == {*FAMILIES, "UNet"}
     assert len({row["model"] for row in rows}) == len(rows) == 12  # no two families' models go for one
+    headline = json.loads(done.out)["headline"][0]
+    best = {family: min(row["mean"] for row in rows if row["design"] == family) for family in (*FAMILIES, "UNet")}
+    assert all(f"{mean:.4g} of {family} (by " in headline for family, mean in best.items())
     done = ditbench("compare", exact, tmp_path / "results", "--between", "UNet,DiT", "--format", "json")
     assert done.status == 0, done.err
     found = json.loads(done.out)

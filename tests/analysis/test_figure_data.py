@@ -28,9 +28,9 @@ from run_folders import LABELS, STEPS, fid_of, gmacs_of
 from analysis import figures
 from analysis.advice.curves import measured_curves
 from analysis.drawing import style
+from analysis.drawing.frontier import frontier
 from analysis.figures import bubbles
 from analysis.figures.fitted_law import power_law_band
-from analysis.figures.frontier import frontier
 from analysis.figures.isoflop import budgets, parabola
 from analysis.figures.loss import smoothed
 from analysis.figures.sources import Source, measured, published_source

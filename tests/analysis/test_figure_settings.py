@@ -12,8 +12,8 @@ from knob_study import ARMS, RATES, SEEDS, fid, write_knob_study
 from matplotlib.text import Text
 
 from analysis import figures
+from analysis.drawing.frontier import frontier
 from analysis.figures import NothingToDraw
-from analysis.figures.frontier import frontier
 from analysis.figures.sources import measured, published_source
 
 NAMES = {
