@@ -13,6 +13,7 @@ import pytest
 import yaml
 from command_line import ditbench
 
+from bench import flops
 from models import parts
 from sweeps.expand import load_sweep
 
@@ -104,8 +105,9 @@ RUN = {
 
 @pytest.fixture(autouse=True)
 def _looked_for_here_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Modules of one name are in a folder for each test."""
+    """Modules of one name are in a folder for each test; what is counted is kept by name."""
     monkeypatch.setattr(parts, "_folders", [])
+    flops.counted.cache_clear()
 
 
 def spoilt(fault: tuple[str, str, str, str], into: Path) -> Path:

@@ -18,7 +18,7 @@ def draw(sources, width: style.Width = "two"):
         for scores in found:
             params = dict(zip(scores.runs["label"], scores.runs["params"], strict=True))
             points = over_seeds(scores.evals)
-            points["params"] = points["label"].map(params)
+            points["params"] = [params[label] for label in points["label"]]
             axes.plot(points["params"], points["fid"], "o", label=scores.title)
             drawn.append(points)
         axes.set_xlabel("parameters")
