@@ -153,12 +153,14 @@ def autoencoder(config: AutoencoderConfig = SMALL) -> CausalAutoencoder:
     return CausalAutoencoder(config).double().eval()
 
 
+@pytest.mark.parametrize("mode", get_args(Mode))
 @pytest.mark.parametrize(
     ("factors", "frames", "latent_frames"),
     [((2, 1), 1, 1), ((2, 1), 7, 4), ((2, 2), 1, 1), ((2, 2), 5, 2), ((2, 2), 9, 3), ((1, 1), 4, 4)],
 )
-def test_an_image_or_a_clip_to_latents_and_back(factors: Any, frames: int, latent_frames: int) -> None:
+def test_an_image_or_a_clip_to_latents_and_back(mode: Mode, factors: Any, frames: int, latent_frames: int) -> None:
     network = autoencoder(AutoencoderConfig(1, 2, (4, 8, 8), factors, 2))
+    set_mode(network, mode)
     x = torch.randn(2, 1, frames, 8, 12, dtype=torch.float64)
     decoded, posterior = network(x)
     assert posterior.mean.shape == posterior.logvar.shape == (2, 2, latent_frames, 2, 3)

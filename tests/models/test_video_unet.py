@@ -92,3 +92,44 @@ def test_without_channels_there_is_no_network_and_clips_have_to_be_its() -> None
     x, t, labels = inputs(network)
     with pytest.raises(ValueError, match=r"\(2, 4, 8, 8\)"):
         network(x[:, :, :3], t, labels)
+
+
+def test_without_attention_it_is_diffusers_blocks_one_after_the_other() -> None:
+    """DownBlock3D and UpBlock3D, as `UNet3DConditionModel` has them, with the same weights."""
+    from diffusers.models.unets.unet_3d_blocks import DownBlock3D, UpBlock3D
+
+    network = unet(attention_size=1)
+    also: dict[str, Any] = {
+        "temb_channels": 32, "resnet_eps": 1e-5, "resnet_time_scale_shift": "scale_shift", "resnet_groups": 4,
+    }  # fmt: skip
+
+    def loaded(block: Any, layers: list[Any], resampling: Any = None) -> Any:
+        for mine, resnet, in_time in zip(layers, block.resnets, block.temp_convs, strict=True):
+            resnet.load_state_dict(mine.resnet.state_dict())
+            in_time.load_state_dict(mine.conv_in_time.state_dict())
+        kind, prefix = ("downsamplers", "conv.") if isinstance(block, DownBlock3D) else ("upsamplers", "Conv2d_0.")
+        if resampling is not None:
+            weights = {name.removeprefix(prefix): value for name, value in resampling.state_dict().items()}
+            getattr(block, kind)[0].conv.load_state_dict(weights)
+        return block.double().eval()
+
+    down, up = list(network.down), list(network.up)
+    fine = loaded(DownBlock3D(8, 8, num_layers=1, **also), down[:1], down[1])
+    coarse = loaded(DownBlock3D(8, 16, num_layers=1, add_downsample=False, **also), down[2:])
+    middle = loaded(DownBlock3D(16, 16, num_layers=2, add_downsample=False, **also), list(network.middle))
+    coarse_up = loaded(UpBlock3D(8, 16, 16, num_layers=2, **also), up[:2], up[2])
+    fine_up = loaded(UpBlock3D(8, 16, 8, num_layers=2, add_upsample=False, **also), up[3:])
+
+    clips, t, labels = inputs(network)
+    embedded = (network.t_embedder(t) + network.y_embedder(labels)).repeat_interleave(4, dim=0)
+    x = network.conv_in(clips.transpose(1, 2).flatten(0, 1))
+    skips = (x,)
+    for block in (fine, coarse):
+        x, more = block(x, embedded, num_frames=4)
+        skips += more
+    x, _ = middle(x, embedded, num_frames=4)
+    x = coarse_up(x, skips[2:], embedded, num_frames=4)
+    x = fine_up(x, skips[:2], embedded, num_frames=4)
+    x = network.conv_out(torch.nn.functional.silu(network.norm_out(x)))
+    expected = x.unflatten(0, (2, 4)).transpose(1, 2).float()
+    torch.testing.assert_close(network(clips, t, labels), expected)
