@@ -230,10 +230,10 @@ DATA = Seam(
     noun="data set",
     key="data.name",
     builtin={
-        "clip-latents": "bench.data.clips.latents:CLIP_LATENTS",
         "digits": "bench.data.digits:DIGITS",
-        "digits-colour": "bench.data.digits:COLOURED",
+        "clip-latents": "bench.data.clips.latents:CLIP_LATENTS",
         "digits-captions": "bench.data.captions.digits:DIGITS_CAPTIONS",
+        "digits-colour": "bench.data.digits:COLOURED",
         "image-folder": "bench.data.pixel_folder:IMAGE_FOLDER",
         "imagenet-256-latents": "bench.data.latent_sets:IMAGENET_256",
         "imagenet-512-latents": "bench.data.latent_sets:IMAGENET_512",
