@@ -70,7 +70,7 @@ class BatchSampler:
         self._network_draws = network_draws
         self._order: dict[int, Tensor] = {}
 
-    def __call__(self, step: int) -> tuple[Tensor, conditions.Condition, dict[str, Tensor]]:
+    def __call__(self, step: int) -> tuple[Tensor, Any, dict[str, Tensor]]:
         """This rank's share of the batch of step 0, 1, ...: x0 (N, C, *spatial), labels (N,) or captions, and what the
         objective drew.
 

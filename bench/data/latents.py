@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from bench.errors import InputError
 
 if TYPE_CHECKING:
     from bench.data.captions.stored import StoredCaptions
-    from models.conditions import Condition
 
 # Float sums of the same numbers may differ in their last digits between versions of numpy.
 PROBE_TOLERANCE = 1e-6
@@ -67,7 +66,7 @@ class Latents:
     def __len__(self) -> int:
         return self.index.count
 
-    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Condition]:
+    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Any]:
         """Draws from the posteriors of `indices[share]`, each flipped or not: x (N, C, h, w) float32, scaled,
         and normalised if asked for; labels (N,), or captions.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,7 +88,7 @@ class PixelExamples:
         """uint8 (N, C, *spatial) as the model sees it, float32."""
         return from_uint8(pixels)
 
-    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Condition]:
+    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Any]:
         import torch
 
         from models.conditions import rows

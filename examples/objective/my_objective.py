@@ -13,7 +13,7 @@ class L1(IDDPM):
     def check(cls, options, in_channels: int, out_channels: int) -> None:
         Objective.check(options, in_channels, out_channels)
 
-    def losses(self, network: nn.Module, x0: Tensor, labels: Tensor, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, network: nn.Module, x0: Tensor, condition, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         xt = self.diffusion.q_sample(x0, drawn["t"], drawn["noise"])
-        predicted = network(xt, self.diffusion.timesteps[drawn["t"]], labels).float()
+        predicted = network(xt, self.diffusion.timesteps[drawn["t"]], condition).float()
         return {"loss": (predicted - drawn["noise"]).abs().flatten(1).mean(1)}
