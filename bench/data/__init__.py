@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from bench.data.captions import CaptionBank
     from bench.data.pixels import PixelExamples
     from bench.score.reference import Reference
-    from models.conditions import Condition
 
 
 class DatasetFacts(NamedTuple):
@@ -53,7 +52,7 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Condition]:
+    def batch(self, indices: Tensor, share: slice, random: torch.Generator) -> tuple[Tensor, Any]:
         """x (N, C, *spatial) float32 and labels (N,) int64, or captions, on the data set's device, for
         `indices[share]`.
 
