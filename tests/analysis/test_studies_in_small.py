@@ -56,6 +56,8 @@ PICTURE = {
     "samplers": "network-calls",
     "scaling": "gflops-vs-fid",
     "sit": "gflops-vs-fid",
+    "text": "blocks",
+    "text-cluster": "blocks",
     "try": "gflops-vs-fid",
     "video": "gflops-vs-fid",
     "video-cluster": "gflops-vs-fid",
