@@ -259,17 +259,18 @@ def _convolutions_by_shape() -> Any:
         is_one = x.dim() < weight.dim()  # without a batch
         stride, padding, dilation, more = (_each_axis(n, weight) for n in (stride, padding, dilation, output_padding))
         backend = (False, False, True, True)  # how cuDNN is to be used: of no matter to the shape
-        out = torch._convolution(
+        out = torch._convolution(  # pyright: ignore[reportPrivateImportUsage]
             x[None] if is_one else x, weight, bias, stride, padding, dilation, is_transposed, more, groups, *backend
         )
         return out[0] if is_one else out
 
-    instead = {getattr(functional, f"conv{n}d"): plain for n in (1, 2, 3)}
+    instead: dict[Any, Callable[..., Any]] = {getattr(functional, f"conv{n}d"): plain for n in (1, 2, 3)}
     instead |= {getattr(functional, f"conv_transpose{n}d"): transposed for n in (1, 2, 3)}
 
     class ByShape(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            return instead.get(func, func)(*args, **(kwargs or {}))
+            called_instead: Any = instead.get(func, func)
+            return called_instead(*args, **(kwargs or {}))
 
     return ByShape()
 

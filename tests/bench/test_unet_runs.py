@@ -23,7 +23,7 @@ from bench.recipe import Recipe, parse_recipe
 from bench.run import build_model
 from bench.sample import Sampling, sample
 from bench.weights import load_weights_of
-from models.unet.config import FAMILY
+from models.unet.cost import count
 
 CPU = torch.device("cpu")
 MODELS: dict[str, dict[str, Any]] = {
@@ -125,7 +125,7 @@ def test_a_run_from_its_recipe_to_its_weights_in_another_folder(
     assert [row["step"] for row in scores] == [6, 12]
     model = json.loads((run / "model.json").read_text())
     config = recipe("adm").model.architecture()
-    assert (model["family"], model["name"], model["params"]) == ("UNet", "UNet-S", FAMILY.count(config).parameters)
+    assert (model["family"], model["name"], model["params"]) == ("UNet", "UNet-S", count(config).parameters)
     loaded = load_weights_of(str(run), 12, offline=True)
     (file,) = (run / "checkpoints").glob("*ema*12.safetensors")
     copy = shutil.copy(file, tmp_path / "elsewhere.safetensors")
