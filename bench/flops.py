@@ -5,8 +5,9 @@ every linear map and attention product (QK^T and AV), plus one per output elemen
 final layer's). With that rule all published rows agree to the last printed digit, save DiT-B/4: we count 5.566 and
 the paper prints 5.56, which is our count truncated, where every other row is rounded. Two conventions differ from
 fvcore's own: fused attention, which fvcore skips without a word, is counted, and LayerNorm counts 1 per element,
-not 4 or 5. So does RMSNorm, and so do the norms of queries and keys, neither of which the paper has; to rotate these
-by their positions is elementwise, and counts nothing.
+not 4 or 5. So do RMSNorm, GroupNorm, and the norms of queries and keys, none of which the paper's networks have; to
+rotate these by their positions is elementwise, and counts nothing. The U-Nets of the paper's Table 6 come to what it
+prints by the same rule (docs/systems.md).
 """
 
 from __future__ import annotations
