@@ -49,7 +49,8 @@ class ModelConfig(PartSection):
         arch, family = self.architecture(), family_of(self.name)
         content = {f.name: getattr(arch, f.name) for f in fields(arch) if getattr(arch, f.name) != f.default}
         is_default = family is FAMILIES.find(FAMILIES.default)
-        return content if is_default else {**content, "family": self.name.partition("/")[0]}
+        named = self.name.partition("/")[0] if ":" in self.name else family.name  # of one's own: where it is
+        return content if is_default else {**content, "family": named}
 
 
 class DataConfig(PartSection):
