@@ -79,7 +79,7 @@ def made_up_fid(recipe: Recipe, step: int) -> float:
     level = 100 * forward_gmacs(recipe.model) ** -0.2 * (1 + 0.5 * recipe.train.steps / (step + recipe.train.steps))
     start = 1.1 if getattr(arch, "timestep_init_std", None) == 0.02 and recipe.data.name == "digits" else 1.0
     noise = np.random.default_rng(int(recipe.id, 16)).normal(scale=0.02)
-    return float(level * WORSE[getattr(arch, "block", "adaln-zero")] * start * np.exp(noise))
+    return float(level * WORSE.get(getattr(arch, "block", ""), 1.0) * start * np.exp(noise))
 
 
 def scored(recipe: Recipe, step: int, asked: EvaluationConfig) -> dict[str, Any]:
