@@ -327,6 +327,10 @@ def _print_table(rows: list[dict[str, Any]], variants: list[Variant], notes: lis
     print(f"\n{tables.CONVENTION}")
     if any(row["agrees"] == "truncated" for row in rows):
         print(EXCEPTION)
+    if "reason" in rows[0]:
+        print(
+            "Of other families, paper is what is printed of them: results/published/systems_gmacs.csv has the sources."
+        )
     for variant in variants:
         if variant.called:
             print(f"{variant.name} was counted as {variant.called}.")

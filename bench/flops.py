@@ -5,8 +5,9 @@ every linear map and attention product (QK^T and AV), plus one per output elemen
 final layer's). With that rule all published rows agree to the last printed digit, save DiT-B/4: we count 5.566 and
 the paper prints 5.56, which is our count truncated, where every other row is rounded. Two conventions differ from
 fvcore's own: fused attention, which fvcore skips without a word, is counted, and LayerNorm counts 1 per element,
-not 4 or 5. So does RMSNorm, and so do the norms of queries and keys, neither of which the paper has; to rotate these
-by their positions is elementwise, and counts nothing.
+not 4 or 5. So do RMSNorm, GroupNorm, and the norms of queries and keys, none of which the paper's networks have; to
+rotate these by their positions is elementwise, and counts nothing. The U-Nets of the paper's Table 6 come to what it
+prints by the same rule (docs/systems.md).
 """
 
 from __future__ import annotations
@@ -282,17 +283,18 @@ def _convolutions_by_shape() -> Any:
         is_one = x.dim() < weight.dim()  # without a batch
         stride, padding, dilation, more = (_each_axis(n, weight) for n in (stride, padding, dilation, output_padding))
         backend = (False, False, True, True)  # how cuDNN is to be used: of no matter to the shape
-        out = torch._convolution(
+        out = torch._convolution(  # pyright: ignore[reportPrivateImportUsage]
             x[None] if is_one else x, weight, bias, stride, padding, dilation, is_transposed, more, groups, *backend
         )
         return out[0] if is_one else out
 
-    instead = {getattr(functional, f"conv{n}d"): plain for n in (1, 2, 3)}
+    instead: dict[Any, Callable[..., Any]] = {getattr(functional, f"conv{n}d"): plain for n in (1, 2, 3)}
     instead |= {getattr(functional, f"conv_transpose{n}d"): transposed for n in (1, 2, 3)}
 
     class ByShape(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            return instead.get(func, func)(*args, **(kwargs or {}))
+            called_instead: Any = instead.get(func, func)
+            return called_instead(*args, **(kwargs or {}))
 
     return ByShape()
 

@@ -111,7 +111,8 @@ class UNet(nn.Module):
             if last is not None:
                 _zero(getattr(module, last))
             elif isinstance(module, Attention) and not self.is_token:  # a transformer's are within it
-                _zero(module.to_out[0])
+                to_out: Any = module.to_out
+                _zero(to_out[0])
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """x (N, C, H, W), timesteps (N,), labels (N,) int64 -> (N, C_out, H, W)."""

@@ -23,7 +23,8 @@ from bench.recipe import Recipe, parse_recipe
 from bench.run import build_model
 from bench.sample import Sampling, sample
 from bench.weights import load_weights_of
-from models.unet.config import FAMILY
+from models.unet.cost import count
+from sweeps.shipped import STUDIES
 
 CPU = torch.device("cpu")
 MODELS: dict[str, dict[str, Any]] = {
@@ -125,7 +126,7 @@ def test_a_run_from_its_recipe_to_its_weights_in_another_folder(
     assert [row["step"] for row in scores] == [6, 12]
     model = json.loads((run / "model.json").read_text())
     config = recipe("adm").model.architecture()
-    assert (model["family"], model["name"], model["params"]) == ("UNet", "UNet-S", FAMILY.count(config).parameters)
+    assert (model["family"], model["name"], model["params"]) == ("UNet", "UNet-S", count(config).parameters)
     loaded = load_weights_of(str(run), 12, offline=True)
     (file,) = (run / "checkpoints").glob("*ema*12.safetensors")
     copy = shutil.copy(file, tmp_path / "elsewhere.safetensors")
@@ -137,3 +138,13 @@ def test_a_run_from_its_recipe_to_its_weights_in_another_folder(
     exported = ditbench("export", run, "--out", "exported")
     assert exported.status == 2 and exported.err.count("\n") == 1
     assert ditbench("flops", run).status == 0
+
+
+def test_the_study_at_true_sizes_says_what_is_planned() -> None:
+    header = (STUDIES / "unet-imagenet.yaml").read_text(encoding="utf-8").partition("\nextends:")[0]
+    plan = json.loads((STUDIES.parents[1] / "results" / "plans" / "unet-imagenet.json").read_text(encoding="utf-8"))
+    hours = [f"{plan[f'{kind}_gpu_hours']:,.0f}" for kind in ("training", "scoring")]
+    days = plan["wall_s"] / 86400
+    assert f"{hours[0]} GPU-hours of training and {hours[1]} of scoring, {days:.1f} days" in header
+    gmacs = {run["label"]: round(run["gmacs"]) for run in plan["runs"]}
+    assert gmacs == {"U-Net 128": 15, "U-Net 192": 33, "U-Net 256": 57, "U-Net 320": 88, "B/2": 23, "L/2": 81}

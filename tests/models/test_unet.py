@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel, UNet2DModel
+from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from bench.flops import counted
 from models import create_model
 from models.registry import configure
 from models.unet.config import FAMILY
-from models.unet.cost import macs_by_part
+from models.unet.cost import count, macs_by_part
 
 # Two small ones: three levels, one or two of which attend.
 ADM: dict[str, Any] = {
@@ -42,17 +43,17 @@ LDM: dict[str, Any] = {
 )
 def test_published_sizes_and_costs(name: str, parameters: str, before: str | None, gmacs: str | None) -> None:
     config = configure(name)
-    cost = FAMILY.count(config)
+    cost = count(config)
     labels = 1001 * config.label_size if config.design == "ldm" else 0
     assert f"{(cost.parameters - labels) / 1e6:.0f}" == parameters
-    macs = cost.macs + (FAMILY.count(configure(before)).macs if before else 0)
+    macs = cost.macs + (count(configure(before)).macs if before else 0)
     assert gmacs is None or f"{macs / 1e9:.0f}" == gmacs
 
 
 def test_ldm_4_is_the_published_network_and_costs_more_than_is_printed() -> None:
     """400.92 M parameters by its authors' log, printed as 400; 103.6 GMACs, which no part of it explains."""
     config = configure("LDM-4")
-    cost = FAMILY.count(config)
+    cost = count(config)
     assert round((cost.parameters - 1001 * 512) / 1e6, 2) == 400.92
     assert round(cost.macs / 1e9, 2) == 104.26
     parts = {part: round(macs / 1e9, 3) for part, macs in macs_by_part(config).items()}
@@ -80,7 +81,7 @@ FAST = ("UNet-S", "ADM-256")
 )
 def test_the_closed_form_of_a_preset_is_what_is_counted(name: str) -> None:
     config = configure(name)
-    assert FAMILY.count(config) == counted(name, config).cost
+    assert count(config) == counted(name, config).cost
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_the_closed_form_of_a_preset_is_what_is_counted(name: str) -> None:
 def test_the_closed_form_is_what_is_counted(options: dict[str, Any]) -> None:
     config = configure("UNet", **options)
     found = counted("UNet", config)
-    assert FAMILY.count(config) == found.cost
+    assert count(config) == found.cost
     assert sum(macs_by_part(config).values()) == found.cost.macs
     assert found.by_module["mid_block"] + found.by_module["down_blocks"] < found.cost.macs
 
@@ -127,7 +128,7 @@ def theirs(options: dict[str, Any]) -> nn.Module:
     )  # fmt: skip
 
 
-def with_random_weights(options: dict[str, Any]) -> nn.Module:
+def with_random_weights(options: dict[str, Any]) -> Any:
     network = create_model("UNet", **options).eval()
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -155,7 +156,7 @@ def test_diffusers_own_model_computes_the_same_with_the_same_weights(options: di
 @pytest.mark.parametrize("options", [ADM, LDM], ids=["adm", "ldm"])
 class TestANetwork:
     def test_begins_with_blocks_that_change_nothing(self, options: dict[str, Any]) -> None:
-        network = create_model("UNet", **options).eval()
+        network: Any = create_model("UNet", **options).eval()
         assert not network(torch.randn(2, 2, 8, 8), torch.tensor([3, 4]), torch.tensor([0, 3])).any()
         x, told = torch.randn(2, network.config.widths[-1], 2, 2), torch.randn(2, network.config.embedding_size)
         token = {"encoder_hidden_states": torch.randn(2, 1, 6)} if options["design"] == "ldm" else {}
