@@ -63,9 +63,11 @@ def test_batches_are_the_files_numbers_whatever_the_ranks(tmp_path: Path, latent
     examples = data.load(CPU)
     indices = torch.tensor([8, 0, 4, 5, 4])
     x, y = examples.batch(indices, slice(0, 5), torch.Generator())
+    assert isinstance(y, Tensor)
     assert len(examples) == COUNT and x.dtype == torch.float32
     assert np.array_equal(x.numpy(), latents[indices.numpy()]) and y.tolist() == [2, 0, 1, 2, 1]
     x, y = examples.batch(indices, slice(3, 5), torch.Generator())
+    assert isinstance(y, Tensor)
     assert np.array_equal(x.numpy(), latents[[5, 4]]) and y.tolist() == [2, 1]
 
 
