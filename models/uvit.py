@@ -39,6 +39,7 @@ class UViTOptions:
         learn_sigma: predict 2C channels (noise and variance) instead of C, which the paper does not.
         depth: blocks, an odd number: as many before the middle one as after it.
         input_size: latent (or image) pixels a side.
+        init_std: of the weights of linear maps and of the positions, as they start.
     """
 
     image_size: int | None = None
@@ -51,6 +52,7 @@ class UViTOptions:
     patch_size: int | None = None
     input_size: int | None = None
     mlp_ratio: float = 4.0
+    init_std: float = 0.02
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class UViTConfig:
     num_classes: int
     learn_sigma: bool = False
     mlp_ratio: float = 4.0
+    init_std: float = 0.02
 
     @property
     def num_tokens(self) -> int:

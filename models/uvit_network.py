@@ -76,10 +76,10 @@ class UViT(nn.Module):
         """As the paper's code: truncated normal for linear maps and positions, else torch's own (labels: N(0, 1))."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.weight, std=self.arch.init_std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        nn.init.trunc_normal_(self.positions, std=0.02)
+        nn.init.trunc_normal_(self.positions, std=self.arch.init_std)
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         """x (N, C, H, W), timesteps t (N,), labels (N,) int64 -> (N, C_out, H, W)."""

@@ -71,6 +71,14 @@ def collected_designs(
     also = _paired_by(parts) if {*columns} <= {*DESIGN, SOURCE} else []
     designs = DESIGN if own_labels else (BLOCK, OBJECTIVE) if {LABEL, SOURCE} & {*columns} else ()
     compared = {*columns, *also, *designs}
+    if columns == [BLOCK]:
+        for name, tables in parts.items():
+            if tables.runs[FAMILY].nunique() > 1:
+                families = ", ".join(sorted(set(tables.runs[FAMILY])))
+                raise ResultsError(
+                    f"--by block: the block {name or 'none'} is of several families ({families}); say more: "
+                    "--by family,block"
+                )
     if FAMILY in columns:
         _check_families(parts, columns)
         compared.add(BLOCK)  # a family's own, which may go with the size

@@ -24,7 +24,7 @@ LOSS_WINDOW = 0.1  # share of the steps up to the one asked for, the last ones, 
 
 LATENT_SIDE = {256: 32, 512: 64}
 IDENTITY = ["run", "label", "size", "patch", "block", "seed", "gmacs"]
-OF_RUNS = ["params", "tokens", "objective", "data", *SETTINGS]
+OF_RUNS = ["family", "params", "tokens", "objective", "data", *SETTINGS]
 
 
 def published_observations(metric: str = "fid", compute: str = "forward", all_steps: bool = False) -> Observations:
@@ -97,7 +97,7 @@ def collected_observations(
         if patch not in set(table["patch"]):
             raise ResultsError(f"patch {patch}: no such rows; accepted: {_values(table['patch'])}")
         table = table.loc[table["patch"] == patch]
-    for name in ("data",) if models else ("block", "objective", "data", "batch_size"):
+    for name in ("data",) if models else ("family", "block", "objective", "data", "batch_size"):
         if len(set(table[name])) > 1:
             raise ResultsError(f"the runs differ in {name} ({_values(table[name])}); a law needs one value")
     for name in differing_settings(table, ["label"]):

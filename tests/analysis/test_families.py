@@ -112,6 +112,7 @@ def test_a_familys_objectives_are_compared_one_by_one(two_objectives: Tables) ->
         (["--by", "family", "--between", "DiT,SiT"], "SiT"),
         (["--by", "families"], "families"),
         (["--between", "DiT,DiT"], "twice"),
+        (["--by", "block"], "--by family,block"),
     ],
 )
 def test_what_is_no_family_is_refused_with_the_families(exact: Path, arguments: list[str], said: str) -> None:
@@ -120,6 +121,11 @@ def test_what_is_no_family_is_refused_with_the_families(exact: Path, arguments: 
     assert said in done.err and len(done.err.splitlines()) == 1
     if "SiT" in said:
         assert all(family in done.err for family in FAMILIES)
+
+
+def test_one_law_is_of_one_family(exact: Path) -> None:
+    done = ditbench("fit", exact)
+    assert done.status == 2 and "family (DiT, JiT, U-ViT)" in done.err
 
 
 def test_families_that_share_no_compute_are_not_compared(tmp_path: Path) -> None:

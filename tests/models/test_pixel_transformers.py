@@ -109,6 +109,7 @@ def test_the_closed_form_is_what_the_operators_count(name: str, options: dict[st
         ("U-ViT-S/2", {"image_size": 250}, "image_size"),
         ("U-ViT-S/2", {"num_heads": 7}, "num_heads"),
         ("U-ViT-S/2", {"mlp_ratio": 1e-9}, "mlp_ratio"),
+        ("U-ViT-S/2", {"init_std": 0.0}, "init_std"),
         ("U-ViT", {**SMALL, "hidden_size": 25, "num_heads": 5}, "hidden_size"),
         ("U-ViT", {"depth": 3}, "model 'U-ViT'"),
         ("JiT", {"depth": 3}, "model 'JiT'"),
@@ -175,6 +176,16 @@ def test_the_convolution_at_the_end_looks_across_patches() -> None:
     assert tokens.grad is not None
     seen = tokens.grad[0, 2:].abs().sum(-1).reshape(4, 4) > 0
     assert seen.nonzero().tolist() == [[1, 1], [1, 2], [2, 1], [2, 2]]
+
+
+def test_weights_start_as_wide_as_is_said() -> None:
+    """Of linear maps and positions; labels at N(0, 1), the rest as torch has it."""
+    for given, std in (({}, 0.02), ({"init_std": 0.1}, 0.1)):
+        torch.manual_seed(0)
+        network = create_model("U-ViT", **{**SMALL, "hidden_size": 64, "num_classes": 999}, **given)
+        for name in ("blocks.4.skip_linear.weight", "blocks.0.attn.qkv.weight", "positions"):
+            assert network.get_parameter(name).std().item() == pytest.approx(std, rel=0.1)
+        assert network.get_parameter("y_embedder.embedding_table.weight").std().item() == pytest.approx(1, rel=0.05)
 
 
 def test_a_u_vit_predicts_a_variance_where_it_is_asked_to() -> None:
