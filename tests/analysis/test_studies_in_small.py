@@ -18,6 +18,8 @@ import yaml
 from run_folders import evaluation, write_lines
 from typer.testing import CliRunner
 
+from analysis.figures import picture
+from analysis.figures.sources import open_sources
 from bench.averages import name_of, snapshots_in
 from bench.data.pixels import is_clip
 from bench.files.run_folder import write_config, write_model
@@ -66,6 +68,15 @@ PICTURE = {
     "xl2-512": "gflops-vs-fid",
     "xl2-long": "gflops-vs-fid",
 }
+# With the models and the picture of another, and other seeds or steps.
+LIKE_ANOTHER = {
+    "digits-advice-again",
+    "digits-advice-confirm",
+    "digits-held-out",
+    "first-held-out",
+    "first-seeds",
+    "objectives-rates",
+}
 # What `figure all` draws of any study with scores, losses and samples.
 ALWAYS = {"bubbles", "fid_vs_steps", "sample_grid", "gflops_vs_fid", "training_compute", "metrics", "training_loss"}
 # How much worse than adaln-zero a made-up score is, as a factor; the order is the paper's.
@@ -80,19 +91,24 @@ def ditbench(*arguments: object) -> str:
     return done.output
 
 
-def made_up_fid(recipe: Recipe, step: int) -> float:
-    """Falls with compute and steps; a design, a model, an objective and a seed each have their own part in it."""
+def made_up_level(recipe: Recipe) -> float:
+    """Falls with compute; a design, a model, an objective and a seed each have their own part in it."""
     arch = recipe.model.architecture()
-    level = 100 * forward_gmacs(recipe.model) ** -0.2 * (1 + 0.5 * recipe.train.steps / (step + recipe.train.steps))
+    level = 100 * forward_gmacs(recipe.model) ** -0.2
     start = 1.1 if getattr(arch, "timestep_init_std", None) == 0.02 and recipe.data.name == "digits" else 1.0
     noise = np.random.default_rng(int(recipe.id, 16)).normal(scale=0.02)
     return float(level * WORSE.get(getattr(arch, "block", ""), 1.0) * start * np.exp(noise))
 
 
-def scored(recipe: Recipe, step: int, asked: EvaluationConfig) -> dict[str, Any]:
+def made_up_fid(level: float, recipe: Recipe, step: int) -> float:
+    """Falls with steps."""
+    return level * (1 + 0.5 * recipe.train.steps / (step + recipe.train.steps))
+
+
+def scored(level: float, recipe: Recipe, step: int, asked: EvaluationConfig) -> dict[str, Any]:
     latents = asked.decoder is not None
     sampled = sampling_key(asked, recipe.diffusion, f"{asked.decoder}@1234" if latents else "none")
-    fid = made_up_fid(recipe, step) * (1 + 10 / sampled["network_calls"])
+    fid = made_up_fid(level, recipe, step) * (1 + 10 / sampled["network_calls"])
     conditions: dict[str, Any] = {
         "weights": name_of(asked.ema),
         **snapshots_in(asked.ema, recipe.train, step),
@@ -110,20 +126,20 @@ def write_run(recipe: Recipe, axes: dict[str, str], folder: Path) -> None:
     """A finished run as `bench` leaves it, with made-up scores at the steps that the recipe keeps."""
     write_config(recipe, folder, axes)
     write_model(recipe, folder)
-    gmacs = forward_gmacs(recipe.model)
+    gmacs, level = forward_gmacs(recipe.model), made_up_level(recipe)
     session = {"time": "2024-01-01T00:00:00Z", "host": "node", "device": "cpu", "precision": "fp32", "torch": "2.6"}
     write_lines(folder / "sessions.jsonl", [session | {"commit": "c0ffee", "resumed_from_step": 0, "threads": 1}])
     train = recipe.train
     rates = {"lr": train.learning_rate, "grad_norm": 0.3, "images_per_s": 1000.0}
     losses = [
-        {"step": step, "loss": made_up_fid(recipe, step) / 1000, "mse": 0.1, "vb": 0.01, **rates}
+        {"step": step, "loss": made_up_fid(level, recipe, step) / 1000, "mse": 0.1, "vb": 0.01, **rates}
         | {"gmacs_spent": 3 * gmacs * train.batch_size * step}
         for step in range(train.steps // 20, train.steps + 1, train.steps // 20)
     ]
     write_lines(folder / "train.jsonl", losses)
-    own = [scored(recipe, step, recipe.evaluation) for step in train.kept_steps()]
+    own = [scored(level, recipe, step, recipe.evaluation) for step in train.kept_steps()]
     others = [
-        {"score": score.name, **scored(recipe, score.step, score.evaluation)}
+        {"score": score.name, **scored(level, recipe, score.step, score.evaluation)}
         for score in recipe.wanted_scores()
         if score.name
     ]
@@ -170,17 +186,21 @@ def test_every_shipped_study_has_its_picture() -> None:
     assert sorted(PICTURE) == sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
-@pytest.mark.parametrize("name", PICTURE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LIKE_ANOTHER else []) for name in PICTURE]
+)
 def test_a_shipped_study_is_collected_and_drawn(tmp_path: Path, name: str) -> None:
+    """That pictures become files is seen of other studies."""
     study = SHIPPED / f"{name}.yaml"
     recipes = load_sweep(study).recipes
     models = {(recipe.model.architecture(), recipe.diffusion.id, recipe.train) for recipe in recipes}
     results = finished(study, tmp_path)
-    curves = drawn(results, "fid-vs-steps")
+    sources = open_sources([str(results)])
+    curves: Any = picture("fid-vs-steps", sources).data
     scored_steps = {(model, step) for model in models for step in model[-1].kept_steps()}
     assert len(curves) == len(curves.drop_duplicates(["label", "step"])) == len(scored_steps)
     assert curves["label"].nunique() == len(models)
-    points = drawn(results, PICTURE[name])
+    points: Any = picture(PICTURE[name], sources).data
     of_model = {"blocks": ["label", "block"], "settings": ["label", "design", "value"]}.get(PICTURE[name], ["label"])
     assert len(points.drop_duplicates(of_model)) == len(models)
 
