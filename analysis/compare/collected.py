@@ -73,7 +73,7 @@ def collected_designs(
     compared = {*columns, *also, *designs}
     if columns == [BLOCK]:
         for name, tables in parts.items():
-            if tables.runs[FAMILY].nunique() > 1:
+            if len(set(tables.runs[FAMILY])) > 1:
                 families = ", ".join(sorted(set(tables.runs[FAMILY])))
                 raise ResultsError(
                     f"--by block: the block {name or 'none'} is of several families ({families}); say more: "
