@@ -34,9 +34,11 @@ def designs(runs: pd.DataFrame) -> list[str]:
     """The block design of each run; with the objective, where the runs have several: "adaln-zero, my_objective:L1".
 
     Where two families have designs of one name, the family's stands before it, "JiT adaln-zero"; one without designs
-    goes by its own name beside others. Where runs of one model differ in a setting of their training, that tells designs
-    apart as well: "adaln-zero, learning_rate 0.001", but for a knob that is off. So runs that differ in more than their
-    seed never count as seeds of one another.
+    goes by its own name beside others.
+
+    Where runs of one model differ in a setting of their training, that tells designs apart as well: "adaln-zero,
+    learning_rate 0.001", but for a knob that is off. So runs that differ in more than their seed never count as seeds
+    of one another.
 
     The hash that `ditbench try` puts into the name of a part, my_block_3f2a91c0:MEAN, is left out where none is needed.
     """
