@@ -73,10 +73,10 @@ def collected_designs(
     compared = {*columns, *also, *designs}
     if columns == [BLOCK]:
         for name, tables in parts.items():
-            if len(set(tables.runs[FAMILY])) > 1:
-                families = ", ".join(sorted(set(tables.runs[FAMILY])))
+            families = sorted(set(tables.runs[FAMILY]))
+            if len(families) > 1:
                 raise ResultsError(
-                    f"--by block: the block {name or 'none'} is of several families ({families}); say more: "
+                    f"--by block: the block {name or 'none'} is of several families ({', '.join(families)}); say more: "
                     "--by family,block"
                 )
     if FAMILY in columns:

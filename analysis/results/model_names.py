@@ -33,17 +33,19 @@ def model_names(runs: pd.DataFrame) -> pd.DataFrame:
 def designs(runs: pd.DataFrame) -> list[str]:
     """The block design of each run; with the objective, where the runs have several: "adaln-zero, my_objective:L1".
 
-    Where two families have designs of one name, the family's stands before it: "JiT adaln-zero"; one that has no
-    designs goes by its own name beside others. Where runs of one model differ in a setting of their training, that
-    tells designs apart as well: "adaln-zero, learning_rate 0.001", but for a knob that is off. So runs that differ in
-    more than their seed never count as seeds of one another.
+    Where two families have designs of one name, the family's stands before it, "JiT adaln-zero"; one without designs
+    goes by its own name beside others.
+
+    Where runs of one model differ in a setting of their training, that tells designs apart as well: "adaln-zero,
+    learning_rate 0.001", but for a knob that is off. So runs that differ in more than their seed never count as seeds
+    of one another.
 
     The hash that `ditbench try` puts into the name of a part, my_block_3f2a91c0:MEAN, is left out where none is needed.
     """
     names = runs["block"].tolist()
     families = runs["family"].tolist() if "family" in runs else names
     shared = {name for name in names if len({f for f, of in zip(families, names, strict=True) if of == name}) > 1}
-    shared |= {""} if len(set(families)) > 1 and "family" in runs else set()
+    shared |= {""} if "family" in runs and len(set(families)) > 1 else set()
     names = [f"{f} {name}".strip() if name in shared else name for f, name in zip(families, names, strict=True)]
     if len(set(runs["objective"])) > 1:
         names = [", ".join(filter(None, row)) for row in zip(names, runs["objective"], strict=True)]
