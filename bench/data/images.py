@@ -135,7 +135,7 @@ def _open_npy(path: Path) -> Images:
         with path.open("rb") as file:
             dtype, shape, _ = _read_array_header(file)
         if dtype != np.uint8 or len(shape) not in DIMENSIONS or shape[1] not in (1, 3) or 0 in shape:
-            accepted = "uint8 (N, C, H, W), or clips (N, C, T, H, W), with C 1 or 3, not empty"
+            accepted = "uint8 (N, C, H, W) with C 1 or 3, not empty; of clips (N, C, T, H, W)"
             raise InputError(f"{path}: {dtype} {shape}; accepted: {accepted}")
         if math.prod(shape) > path.stat().st_size:
             raise ValueError(f"{math.prod(shape):,} bytes by its shape, {path.stat().st_size:,} in the file")
@@ -262,7 +262,7 @@ def npz_images(path: Path, arrays: dict[str, NpzArray]) -> Images | None:
     (images,) = candidates
     is_array = images.dtype == np.uint8 and len(images.shape) in DIMENSIONS
     if not is_array or images.shape[-1] not in (1, 3) or 0 in images.shape:
-        accepted = "uint8 (N, H, W, C), or clips (N, T, H, W, C), with C 1 or 3, not empty"
+        accepted = "uint8 (N, H, W, C) with C 1 or 3, not empty; of clips (N, T, H, W, C)"
         raise InputError(f"{path}: {images}; accepted: {accepted}")
     return ArrayImages(images.map(), channels_last=True)
 

@@ -105,12 +105,12 @@ METRICS = Seam(
     builtin={  # in the order of the scores' columns
         "fid": "bench.score.metrics:FID",
         "sfid": "bench.score.metrics:SFID",
+        "frame_fid": "bench.score.of_clips:FRAME_FID",
+        "temporal_consistency": "bench.score.of_clips:TEMPORAL_CONSISTENCY",
         "fid_infinity": "bench.score.metrics:FID_INFINITY",
         "inception_score": "bench.score.metrics:INCEPTION_SCORE",
         "kid": "bench.score.metrics:KID",
         "precision_recall": "bench.score.metrics:PRECISION_RECALL",
-        "frame_fid": "bench.score.of_clips:FRAME_FID",
-        "temporal_consistency": "bench.score.of_clips:TEMPORAL_CONSISTENCY",
     },
     contract=("columns", "lower_is_better", "needs", "compute"),
 )

@@ -23,12 +23,15 @@ class _OfClips:
 
 
 def consistency(frames: Tensor) -> float:
-    """Mean cosine similarity of the features of consecutive frames, (N, T, D) with T of 2 or more, in float64.
+    """Mean cosine similarity of the features of consecutive frames, (N, T, D), in float64.
 
     The frame consistency of Esser et al. 2023 (arXiv 2302.03011, Sec. 4), there of CLIP's features. A clip that stands
-    still has 1, so it is read beside that of real clips.
+    still, or has one frame, has 1: so it is read beside that of real clips.
     """
     import torch.nn.functional as F
+
+    if frames.shape[1] == 1:
+        return 1.0
 
     frames = frames.double()
     return float(F.cosine_similarity(frames[:, 1:], frames[:, :-1], dim=2).mean())
