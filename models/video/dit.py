@@ -128,14 +128,10 @@ class VideoDiTConfig:
 
     @property
     def block_id(self) -> str:
-        """The blocks, and what tables have no column for, as one text: "adaln-zero attention=parallel".
-
-        Patches of several frames are in it, so that those of one size a side are told apart.
-        """
+        """The blocks, and what of them tables have no column for, as one text: "adaln-zero attention=parallel"."""
         said: dict[str, Any] = {"attention": self.attention, "conditioning": self.conditioning}
         changed = [f"{name}={value}" for name, value in said.items() if value != getattr(type(self), name)]
-        frames = [f"patch_frames={self.patch_frames}"] if self.patch_frames > 1 else []
-        return " ".join([self.block, *frames, *changed, *(["no_temporal_pos_emb"] if self.no_temporal_pos_emb else [])])
+        return " ".join([self.block, *changed, *(["no_temporal_pos_emb"] if self.no_temporal_pos_emb else [])])
 
     @property
     def columns(self) -> dict[str, Any]:

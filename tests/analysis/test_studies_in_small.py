@@ -63,6 +63,7 @@ PICTURE = {
     "try": "gflops-vs-fid",
     "video": "gflops-vs-fid",
     "video-cluster": "gflops-vs-fid",
+    "video-unet": "gflops-vs-fid",
     "unet": "gflops-vs-fid",
     "unet-imagenet": "gflops-vs-fid",
     "xl2-512": "gflops-vs-fid",
