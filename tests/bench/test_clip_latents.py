@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import clip_parts
 import numpy as np
+import parts_of_clips
 import pytest
 import torch
 import yaml
@@ -23,6 +23,7 @@ from bench.files.run_folder import write_config
 from bench.recipe import Recipe, load_recipe, parse_recipe
 from bench.run import run
 from bench.score.extractors.each_frame import FrameFeatures
+from models.parts import look_in
 
 CPU = torch.device("cpu")
 SHAPE = (4, 3, 8, 8)
@@ -44,7 +45,7 @@ def latents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 def recipe_of(folder: Path, **data: Any) -> Recipe:
     vae = str(folder / "vae")
-    content = clip_parts.recipe(
+    content = parts_of_clips.recipe(
         model={"in_channels": 4, "frames": 3, "input_size": 8, "num_classes": 3},
         data={"name": "clip-latents", "folder": "mine", "vae": vae, "length": COUNT, "num_classes": 3}
         | {"frames": 3, "image_size": 64}
@@ -52,7 +53,7 @@ def recipe_of(folder: Path, **data: Any) -> Recipe:
         evaluation={"decoder": vae, "reference": str(folder / "real.npy"), "extractor": "clip_parts:ANY_SQUARES"}
         | {"num_samples": 6, "kid_subset_size": 4},
     )
-    clip_parts.write(folder)
+    parts_of_clips.write(folder)
     path = folder / "latents.yaml"
     path.write_text(yaml.safe_dump(content))
     return load_recipe(path)
@@ -139,8 +140,9 @@ def test_numbers_that_are_not_finite_are_refused_before_training(tmp_path: Path,
     ],
 )
 def test_sizes_are_refused_when_the_recipe_is_read(key: str, value: Any, tmp_path: Path) -> None:
-    content = {**clip_parts.recipe(), "data": {"name": "clip-latents", "folder": "mine", "vae": "mine", "length": 9}}
-    content["data"] |= {"num_classes": 3, "frames": 3, "image_size": 64, key: value}
+    look_in(parts_of_clips.write(tmp_path).parent)
+    content = {**parts_of_clips.recipe(), "data": {"name": "clip-latents", "folder": "mine", "vae": "mine"}}
+    content["data"] |= {"length": 9, "num_classes": 3, "frames": 3, "image_size": 64, key: value}
     with pytest.raises(InputError, match=rf"^mine: data.{key}: "):
         parse_recipe(content, "mine")
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import clip_parts
 import numpy as np
+import parts_of_clips
 import pytest
 import torch
 import yaml
@@ -76,7 +76,7 @@ def test_other_clips_than_those_of_all_studies_are_refused(monkeypatch: pytest.M
 
 
 def test_scores_tell_the_order_of_frames_and_those_of_frames_do_not(real: np.ndarray, tmp_path: Path) -> None:
-    clip_parts.write(tmp_path)
+    parts_of_clips.write(tmp_path)
     load_recipe(tmp_path / "clips.yaml")
     extractor = load_extractor("clip_parts:SQUARES", tmp_path, offline=True)
     reference = Reference("real", "real-4000-0", ArrayImages(real), {})
@@ -99,7 +99,7 @@ def test_scores_tell_the_order_of_frames_and_those_of_frames_do_not(real: np.nda
 
 def test_statistics_of_frames_stand_for_their_clips(real: np.ndarray, tmp_path: Path) -> None:
     """`ditbench reference` of clips, then a score against it, equals the score against the clips."""
-    clip_parts.write(tmp_path)
+    parts_of_clips.write(tmp_path)
     np.save(tmp_path / "real.npy", real[:600])
     np.save(tmp_path / "made.npy", shuffled(real[600:700]))
     with pytest.MonkeyPatch.context() as patch:
@@ -134,7 +134,7 @@ def test_files_of_clips_keep_them_bit_for_bit(real: np.ndarray, tmp_path: Path) 
 
 
 def test_a_sample_of_a_clip_does_not_depend_on_its_batch(tmp_path: Path) -> None:
-    read = load_recipe(clip_parts.write(tmp_path))
+    read = load_recipe(parts_of_clips.write(tmp_path))
     sampling, model = Sampling.of(read), build_model(read, CPU).eval()
 
     def samples(start: int, stop: int) -> torch.Tensor:
@@ -149,7 +149,7 @@ def test_a_run_of_clips_from_training_to_its_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real: np.ndarray
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    read = load_recipe(clip_parts.write(tmp_path))
+    read = load_recipe(parts_of_clips.write(tmp_path))
     study = tmp_path / "runs" / "clips"
     folder = study / read.folder_name
     write_config(read, folder)
@@ -212,7 +212,7 @@ REFUSED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_does_not_fit_clips_is_refused_when_the_recipe_is_read(case: str, tmp_path: Path) -> None:
     changes, begins = REFUSED[case]
-    path = clip_parts.write(tmp_path)
+    path = parts_of_clips.write(tmp_path)
     (tmp_path / "short.py").write_text(
         "from bench.data import DatasetFacts, PixelDataset\n\n\n"
         "class Short(PixelDataset):\n"
@@ -221,7 +221,7 @@ def test_what_does_not_fit_clips_is_refused_when_the_recipe_is_read(case: str, t
         "        return DatasetFacts(100, shape, shape, num_classes=10)\n\n\n"
         "SHORT = FLAT = Short()\n"
     )
-    content = clip_parts.recipe()
+    content = parts_of_clips.recipe()
     for section, keys in changes.items():
         content[section] = keys if "name" in keys and section == "model" else {**content[section], **keys}
     path.write_text(yaml.safe_dump(content))
@@ -247,7 +247,7 @@ def test_samples_of_another_kind_than_the_features_are_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real: np.ndarray
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    clip_parts.write(tmp_path)
+    parts_of_clips.write(tmp_path)
     np.save("clips.npy", real[:40])
     np.save("images.npy", real[:40, :, 0])
     np.save("short.npy", real[:40, :, :4])

@@ -151,7 +151,7 @@ def test_a_metric_of_one_s_own_is_of_these_samples_and_this_reference(features: 
         (
             ["fit"],
             "",
-            r"metrics: unknown metric 'fit'; accepted: fid, sfid, .*precision_recall, or the path of your own",
+            r"metrics: unknown metric 'fit'; accepted: fid, sfid, .*precision_recall, .*or the path of your own",
         ),
         (["my_metrics:Nothing"], COVERAGE, r"metrics: 'my_metrics:Nothing': my_metrics has no 'Nothing'"),
         (["my_metrics:torch"], COVERAGE, r"'my_metrics:torch' is no metric: it lacks columns"),

@@ -71,6 +71,11 @@ CHANGES: dict[str, Any] = {
     "train.cooldown_steps": 3,
     "train.decay_matrices_only": True,
     "train.non_finite": "skip",
+    "model.window_size": 1,
+    "model.global_every": 2,
+    "model.use_rel_pos": True,
+    "model.drop_path": 0.1,
+    "model.position_base": 3,
     "evaluation.sampler": "ddim",
     "evaluation.sampler_options": {"eta": 0.5},
     "evaluation.sampling_steps": 5,
@@ -108,6 +113,8 @@ CAPTION_CHANGES: dict[str, Any] = {
     "data.caption_tokens": 7,
     "data.caption_channels": 16,
 }
+# Of a model that is told captions (4, 8), which its data have to have.
+TOLD_CHANGES = {"model.caption_tokens": (5, 8), "model.caption_channels": (4, 9)}
 # The model's name and image size decide nothing where the tiny recipe gives all sizes itself.
 WITHOUT_EFFECT = {
     "label": "other",
@@ -129,6 +136,10 @@ FITTING_FACTS: dict[str, dict[str, Any]] = {
 }
 # Guidance over three channels, the default, needs a model of three.
 NEEDED_BESIDE = {
+    "model.window_size": {"model.block": "pixart"},
+    "model.global_every": {"model.block": "pixart", "model.depth": 2, "model.window_size": 1},
+    "model.use_rel_pos": {"model.block": "pixart", "model.window_size": 1},
+    "model.drop_path": {"model.block": "pixart"},
     "model.class_tokens_start": {"model.depth": 2, "model.class_tokens": 2},
     "evaluation.guidance_scale": {"evaluation.guidance_channels": None},
     "evaluation.sampler_options": {"evaluation.sampler": "ddim"},
@@ -145,7 +156,8 @@ COPY, OBJECTIVE = DIGITS, IDDPM
 
 
 def test_every_key_is_known_to_bear_on_the_result_or_not() -> None:
-    known = CHANGES.keys() | LATENT_CHANGES.keys() | CAPTION_CHANGES.keys() | WITHOUT_EFFECT.keys()
+    changes = CHANGES.keys() | LATENT_CHANGES.keys() | CAPTION_CHANGES.keys() | TOLD_CHANGES.keys()
+    known = changes | WITHOUT_EFFECT.keys()
     assert known == dotted_keys(Recipe)
 
 
@@ -179,6 +191,17 @@ def test_id_depends_on_every_key_of_captions(key: str) -> None:
     before, changed = captioned({}), captioned({key: CAPTION_CHANGES[key]})
     assert changed.id != before.id
     assert changed.data.non_default() != before.data.non_default()  # not by the model alone, which had to follow
+
+
+@pytest.mark.parametrize("shape", TOLD_CHANGES.values())
+def test_id_depends_on_what_captions_a_model_is_told(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(tokens: int, channels: int) -> str:
+        facts = DIGITS.facts("digits", DIGITS.options())._replace(caption_shape=(tokens, channels))
+        with monkeypatch.context() as patched:
+            patched.setattr(type(DIGITS), "facts", lambda self, name, options: facts)
+            return recipe({"model.caption_tokens": tokens, "model.caption_channels": channels}).id
+
+    assert told(*shape) != told(4, 8) != recipe().id
 
 
 def test_latents_of_imagenet_need_only_their_autoencoder() -> None:
@@ -232,6 +255,13 @@ DEFAULTS: dict[str, Any] = {
         "patch_bottleneck": None,
         "class_tokens": None,
         "class_tokens_start": None,
+        "caption_tokens": None,
+        "caption_channels": None,
+        "window_size": None,
+        "global_every": None,
+        "use_rel_pos": None,
+        "drop_path": None,
+        "position_base": None,
     },
     "data": {},
     "diffusion": {
