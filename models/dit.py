@@ -156,6 +156,13 @@ class DiTConfig:
         return None if self.global_every and (index + 1) % self.global_every == 0 else self.window_size
 
     @property
+    def windowed_blocks(self) -> int:
+        """How many blocks have windows."""
+        if self.window_size is None:
+            return 0
+        return self.depth - (self.depth // self.global_every if self.global_every else 0)
+
+    @property
     def has_caption_tokens(self) -> bool:
         """Whether the design is given a caption's tokens."""
         return self.caption_shape is not None and self.design.captions == "tokens"

@@ -24,17 +24,19 @@ def _macs(config: DiTConfig, cost: DesignCost) -> int:
     """Of one forward pass of one image."""
     dim, patches = config.hidden_size, config.num_tokens
     tokens = patches + (_condition_tokens(config, cost) if config.design.condition_as_tokens else 0)
-    first = config.class_tokens_start
-    blocks = sum(_block_macs(config, cost, i, tokens + (config.class_tokens if i >= first else 0))
-                 for i in range(config.depth))  # fmt: skip
+    # Multiplied, not added up: a file of anybody's may say that it has a hundred million blocks.
+    first, windowed = config.class_tokens_start, config.windowed_blocks
+    blocks = windowed * _block_macs(config, cost, tokens, config.window_size)
+    blocks += first * _block_macs(config, cost, tokens)
+    blocks += (config.depth - windowed - first) * _block_macs(config, cost, tokens + config.class_tokens)
     embed = patches * _patch_weights(config) + config.frequency_embedding_size * dim + dim**2
     embed += config.caption_tokens * (config.caption_channels * dim + dim**2)
     final = patches * config.patch_size**2 * dim * config.out_channels + cost.in_final * dim**2
     return blocks + cost.shared * dim**2 + embed + final
 
 
-def _block_macs(config: DiTConfig, cost: DesignCost, index: int, tokens: int) -> int:
-    dim, window = config.hidden_size, config.window_of(index)
+def _block_macs(config: DiTConfig, cost: DesignCost, tokens: int, window: int | None = None) -> int:
+    dim = config.hidden_size
     attention = 4 * tokens * dim**2 + 2 * tokens * (tokens if window is None else window**2) * dim
     if window is not None and config.use_rel_pos:
         attention += 2 * tokens * window * dim
@@ -81,8 +83,9 @@ def _told(config: DiTConfig) -> int:
 
 def _relative_positions(config: DiTConfig) -> int:
     """A vector of a head's size for each distance in rows and in columns, in every block with windows."""
-    windows = [config.window_of(i) for i in range(config.depth)] if config.use_rel_pos else []
-    return sum(2 * (2 * size - 1) for size in windows if size) * config.hidden_size // config.num_heads
+    if config.window_size is None or not config.use_rel_pos:
+        return 0
+    return config.windowed_blocks * 2 * (2 * config.window_size - 1) * config.hidden_size // config.num_heads
 
 
 def _condition_tokens(config: DiTConfig, cost: DesignCost) -> int:

@@ -169,6 +169,10 @@ def resolve(preset: dict[str, Any], options: UNetOptions) -> UNetConfig:
     return config
 
 
+# A file of anybody's may say that it has a hundred million; each is looked at by itself.
+MOST_RES_BLOCKS = 1000
+
+
 def _check_whole(numbers: dict[str, Any], least: int = 1) -> None:
     for key, value in numbers.items():
         if not isinstance(value, int) or isinstance(value, bool):
@@ -188,6 +192,8 @@ def _check_sizes(config: UNetConfig, given: dict[str, Any]) -> None:
     _check_whole({**{key: getattr(config, key) for key in whole}, **heads})
     _check_whole({"low_resolution_channels": config.low_resolution_channels}, least=0)
     _check_whole({f"attention[{i}]": side for i, side in enumerate(config.attention)})
+    if config.res_blocks > MOST_RES_BLOCKS:
+        raise ValueError(f"res_blocks: {config.res_blocks}; accepted: 1 to {MOST_RES_BLOCKS}")
     if config.channels % 2:
         raise ValueError(f"channels: {config.channels} is odd (sine-cosine pairs of the timestep)")
     if config.low_resolution_channels >= config.in_channels:

@@ -163,12 +163,19 @@ def resolve(preset: Mapping[str, Any], options: UNet3DOptions) -> UNet3DConfig:
     return config
 
 
+# A file of anybody's may say that it has a hundred million; each is looked at by itself.
+MOST = {"levels": 30, "layers": 1000}
+
+
 def _check(config: UNet3DConfig) -> None:
     for name, value in vars(config).items():
         if name != "learn_sigma":
             check_positive(name, value)
         elif value not in (False, True):
             raise ValueError(f"learn_sigma: {value!r}; accepted: False, True")
+    for name, most in MOST.items():
+        if getattr(config, name) > most:
+            raise ValueError(f"{name}: {getattr(config, name)}; accepted: 1 to {most}")
     if config.input_size % 2 ** (config.levels - 1):
         accepted = 2 ** (config.levels - 1)
         raise ValueError(

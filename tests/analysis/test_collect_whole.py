@@ -40,6 +40,7 @@ def sweep(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_collection_that_is_killed_at_any_moment_leaves_the_old_tables_the_new_ones_or_a_refusal(
     sweep: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

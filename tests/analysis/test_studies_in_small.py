@@ -74,9 +74,16 @@ LIKE_ANOTHER = {
     "digits-advice-again",
     "digits-advice-confirm",
     "digits-held-out",
+    "digits-longer",
+    "digits-seeds",
+    "ema-direct",
     "first-held-out",
     "first-seeds",
     "objectives-rates",
+    "pixels-rates",
+    "text-cluster",
+    "unet-imagenet",
+    "video-cluster",
 }
 # What `figure all` draws of any study with scores, losses and samples.
 ALWAYS = {"bubbles", "fid_vs_steps", "sample_grid", "gflops_vs_fid", "training_compute", "metrics", "training_loss"}

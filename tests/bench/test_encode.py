@@ -188,6 +188,7 @@ encode(list_images(Path(photos)), Path(out), load_vae(vae, torch.device("cpu"), 
 """
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_continues_to_the_same_files(
     photos: Path, whole: Path, vae_folder: Path, vae: Autoencoder, tmp_path: Path
 ) -> None:

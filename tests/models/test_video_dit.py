@@ -341,9 +341,8 @@ def test_autocast_computes_in_bf16() -> None:
 def test_networks_that_differ_are_told_apart_in_tables() -> None:
     """By what tables have columns for: family, sizes, patch, and block."""
     others: list[dict[str, Any]] = [
-        {"attention": attention, "patch_frames": frames, "no_temporal_pos_emb": without, "block": block, **told}
+        {"attention": attention, "no_temporal_pos_emb": without, "block": block, **told}
         for attention in ATTENTION
-        for frames in (1, 2)
         for without in (False, True)
         for block in ("adaln-zero", "adaln-single")
         for told in ({}, {"conditioning": "pooled"}, {"conditioning": "captions"})

@@ -264,6 +264,7 @@ def test_who_watches_asks_less_often_while_nothing_changes(
     assert asked(345) == {310: 0, 320: 1, 340: 1}
 
 
+@pytest.mark.slow
 def test_a_silent_slurm_is_given_up_in_time(
     slurm: FakeSlurm, study: FakeStudy, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
