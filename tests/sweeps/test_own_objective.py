@@ -26,7 +26,8 @@ DISCRETE_ONLY = {"ddpm": "bench.samplers.ddpm:DDPM", "ddim": "bench.samplers.ddi
 def study_of(text: str, samplers: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> OwnStudy:
     Path("mine.py").write_text(text, encoding="utf-8")
     small_study(Path(), monkeypatch)
-    for name in list(SAMPLERS.builtin):
+    # The last first: they come back the other way round, so that the first stays the default for all later tests.
+    for name in reversed(list(SAMPLERS.builtin)):
         monkeypatch.delitem(SAMPLERS.builtin, name)  # pyright: ignore
     for name, path in samplers.items():
         monkeypatch.setitem(SAMPLERS.builtin, name, path)  # pyright: ignore
