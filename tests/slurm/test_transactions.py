@@ -60,7 +60,7 @@ def test_a_job_that_is_requeueing_itself_does_not_survive_a_cancel(cluster: Clus
     path = write_sweep(tmp_path, "gone", {"seed": [0, 1]}, LONG)
     # One asks to be requeued before it is cancelled, the other a moment after.
     at_it = tmp_path / "at-it"
-    script = f'[ $SLURM_ARRAY_TASK_ID = 0 ] && sleep 2\n"$real" "$@"; touch {at_it}; sleep 3'
+    script = f'[ $SLURM_ARRAY_TASK_ID = 0 ] && sleep 2\n"$real" "$@"; : > {at_it}; sleep 3'
     bin_folder = wrap(tmp_path / "bin", "scontrol", script)
     profile = write_profile(tmp_path, setup=[f"export PATH={bin_folder}:$PATH"])
     submit(path, profile, tmp_path)
