@@ -174,14 +174,14 @@ def below_legend(part: Any, handles: list[Any], texts: list[str], handlelength: 
     look: dict[str, Any] = {"handlelength": handlelength, "columnspacing": 1}
     width = part.bbox.width / part.dpi
     columns = _columns(texts, handlelength, width)
-    lines = [textwrap.fill(text, _longest(texts, handlelength, width), break_on_hyphens=False) for text in texts]
+    lines = ["\n".join(_lines(text, handlelength, width)) for text in texts]
     return part.legend(handles, lines, loc="outside lower center", ncols=columns, **look)
 
 
 def legend_height(texts: Sequence[str], handlelength: float, width: float) -> float:
     """How high a `below_legend` is under panels `width` inches wide; inches."""
     rows = -(-len(texts) // _columns(texts, handlelength, width))
-    lines = -(-max(map(len, texts)) // _longest(texts, handlelength, width))
+    lines = max(len(_lines(text, handlelength, width)) for text in texts)
     return 1.6 * LEGEND_FONT / 72 * rows * lines + 0.1
 
 
@@ -196,11 +196,11 @@ def _columns(texts: Sequence[str], handlelength: float, width: float) -> int:
     return 1
 
 
-def _longest(texts: Sequence[str], handlelength: float, width: float) -> int:
-    """Characters of the longest line that fits beside its handle."""
-    widest = max(texts, key=_text_width)
+def _lines(text: str, handlelength: float, width: float) -> list[str]:
+    """A text, in as many lines as it needs to fit beside its handle."""
     room = 72 * width / LEGEND_FONT - handlelength - 1.5
-    return max(1, int(len(widest) * min(1, room / _text_width(widest))))
+    characters = max(1, int(len(text) * min(1, room / _text_width(text))))
+    return textwrap.wrap(text, characters, break_on_hyphens=False)
 
 
 def _text_width(text: str) -> float:

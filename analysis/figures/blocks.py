@@ -75,7 +75,7 @@ def _with_designs(source: Source) -> Scores:
     designs: Any = evals.groupby("network")["block"].transform("nunique")
     several = designs > 1
     if not several.any():
-        only = names(evals, "block")
+        only = names(evals, "block") or "or none"
         raise NothingToDraw(f"every model has one block design ({only}); needed: one model with at least two")
     scores = Scores(source, checked(evals.loc[several]))
     one_study(scores.runs)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.figures.scores import Scores, by_study, names, side_by_side, unhashed
+from analysis.figures.scores import Scores, by_study, blocks_of, names, side_by_side, unhashed
 from analysis.results.sampled import best_of_text, guidance_text, sampler_text, steps_text
 
 MAX_SAID = 6  # runs that the small print names one by one
@@ -155,6 +155,6 @@ def protocol(scores: Scores, varied: tuple[str, ...] = ()) -> str:
     several = len(set(runs["seed"])) > 1
     seeds = f"seeds {names(runs, 'seed')} (mean and range)" if several else f"seed {names(runs, 'seed')}"
     return (
-        f"{scores.title}, block {names(runs, 'block')}, {steps} training steps of batch {names(runs, 'batch_size')}, "
+        f"{scores.title}, {blocks_of(runs)}{steps} training steps of batch {names(runs, 'batch_size')}, "
         f"{seeds}; {', '.join(text for name, text in evaluation.items() if text and name not in varied)}."
     )

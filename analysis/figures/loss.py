@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from analysis.drawing import marks, style
 from analysis.drawing.picture import NothingToDraw, Picture
-from analysis.figures.scores import names, one_study, over_seeds
+from analysis.figures.scores import blocks_of, names, one_study, over_seeds
 from analysis.figures.sources import Source, from_each
 
 WINDOWS = 200  # a line has at most so many points
@@ -134,7 +134,7 @@ def _conditions(source: Source, table: pd.DataFrame) -> str:
     several = len(set(runs["seed"])) > 1
     seeds = f"seeds {names(runs, 'seed')} (mean)" if several else f"seed {names(runs, 'seed')}"
     return (
-        f"Measured: {source.called} (data {names(runs, 'data')}), block {names(runs, 'block')}, "
+        f"Measured: {source.called} (data {names(runs, 'data')}), {blocks_of(runs)}"
         f"batch {names(runs, 'batch_size')}, {seeds}. Loss as trained, "
         f"of {table['step'].nunique()} logged steps or windows of steps (pale), and smoothed (local lines, a "
         "Gaussian of 15 % of the step); "

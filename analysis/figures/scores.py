@@ -241,4 +241,10 @@ def by_study(scores: Sequence[Scores]) -> list[list[Scores]]:
 
 
 def names(runs: pd.DataFrame, column: str) -> str:
-    return ", ".join(str(value) for value in sorted(set(runs[column])))
+    return ", ".join(str(value) for value in sorted(set(runs[column])) if value != "")
+
+
+def blocks_of(runs: pd.DataFrame) -> str:
+    """The block designs for a caption, "block adaln-zero, "; nothing for families that have none, such as U-Nets."""
+    found = names(runs, "block")
+    return f"block {found}, " if found else ""

@@ -86,7 +86,7 @@ def protocol(tables: Tables) -> dict[str, Any]:
         "about": [
             ("Data", names(runs["data"])),
             ("Models", names(runs["label"])),
-            ("Block designs", names(runs["block"])),
+            ("Block designs", names(runs["block"]) or "none"),
             ("Compute of a forward pass", compute),
             ("Training", f"{names(runs['steps'])} steps of batch {names(runs['batch_size'])}"),
             ("Training seeds", names(runs["seed"])),
