@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.figures.scores import Scores, by_study, blocks_of, names, side_by_side, unhashed
+from analysis.figures.scores import Scores, blocks_of, by_study, names, side_by_side, unhashed
 from analysis.results.sampled import best_of_text, guidance_text, sampler_text, steps_text
 
 MAX_SAID = 6  # runs that the small print names one by one
