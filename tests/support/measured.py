@@ -325,3 +325,19 @@ def unet_parts(*models: str) -> list[list[Any]]:
     parts = [macs_by_part(configure(model)) for model in models]
     rows = [[of.get(part, 0) / 1e9 for of in parts] for part in dict.fromkeys(part for of in parts for part in of)]
     return [*rows, [sum(column) for column in zip(*rows, strict=True)]]
+
+
+def by_compute(*studies: str, metric: str = "fid_percent") -> list[list[Any]]:
+    """Of the last steps of studies, cheapest first: label, MMACs, mean over the seeds, lowest, highest."""
+    rows = []
+    for study in studies:
+        evals: Any = csv(f"{study}/evals.csv").query("step == step.max()")
+        for label, of in evals.groupby("label"):
+            rows.append([label, 1e3 * of.gmacs.iloc[0], *of[metric].agg(["mean", "min", "max"])])
+    return sorted(rows, key=lambda row: row[1])
+
+
+def multiplier(comparison: str) -> list[float]:
+    """Of what `ditbench compare --format json` wrote: how many times the compute the worse needs, from and to."""
+    found = read(comparison)["multiplier"]
+    return [found[name] for name in ("estimate", "low", "high")]
