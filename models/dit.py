@@ -57,6 +57,7 @@ class DiTOptions:
         patch_bottleneck: features between the two linear maps that embed a patch (JiT); None: one map.
         class_tokens: copies of the class embedding, each plus a learned position, that join the patches as tokens
             before block `class_tokens_start`, counted from 0 (JiT: 32).
+        label_init_std, timestep_init_std: of the table of labels, and of the MLPs of timesteps and captions, at the start.
         caption_tokens, caption_channels: tokens of a caption, and a text encoder's features of each, of a network that
             is told captions instead of labels (PixArt: 120 of 4096); 0: labels.
         window_size: patches a side of the windows within which the patches of a block attend to each other.
@@ -320,6 +321,11 @@ def _check_captions(config: DiTConfig) -> None:
     if bool(tokens) != bool(channels):
         given, other = ("caption_tokens", "caption_channels") if tokens else ("caption_channels", "caption_tokens")
         raise ValueError(f"{given}: {tokens or channels}, but {other} is 0; accepted: both, or both 0 for labels")
+    if tokens and config.label_init_std != DiTConfig.label_init_std:
+        raise ValueError(
+            f"label_init_std: {config.label_init_std}, but the network is told captions and has no table of labels; "
+            "accepted: null"
+        )
     if tokens and config.class_tokens:
         raise ValueError(f"class_tokens: {config.class_tokens}, but the network is told captions; accepted: 0")
 

@@ -83,7 +83,10 @@ class DiT(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1))
-        self.y_embedder.initialize(self.arch.label_init_std)
+        # An MLP of features is no table: it starts as that of timesteps, as in PixArt-alpha.
+        self.y_embedder.initialize(
+            self.arch.timestep_init_std if self.arch.caption_tokens else self.arch.label_init_std
+        )
         if self.arch.class_tokens:
             nn.init.normal_(self.class_positions, std=self.arch.label_init_std)
         for name, parameter in self.x_embedder.named_parameters():

@@ -140,14 +140,14 @@ def test_sequences_get_every_token_of_a_caption_for_the_label(block: str) -> Non
     assert torch.allclose(model(x, t, captions), labels(x, t, torch.arange(4)), rtol=0, atol=1e-10)
 
 
-def test_initial_spread_of_the_embedder() -> None:
-    """Its maps N(0, 0.02), the null caption N(0, 1) / sqrt(channels), as PixArt's."""
-    model = create_model(
-        "DiT", block="pixart", **{**SIZES, "hidden_size": 256}, caption_tokens=40, caption_channels=512
-    )
+@pytest.mark.parametrize(("options", "std"), [({}, 0.02), ({"timestep_init_std": 0.15}, 0.15)])
+def test_initial_spread_of_the_embedder(options: dict[str, Any], std: float) -> None:
+    """Its maps as those of timesteps, N(0, 0.02); the null caption N(0, 1) / sqrt(channels), as PixArt's."""
+    sizes = {**SIZES, "hidden_size": 256}
+    model = create_model("DiT", block="pixart", **sizes, caption_tokens=40, caption_channels=512, **options)
     state = model.state_dict()
     for layer in ("fc1", "fc2"):
-        assert state[f"y_embedder.mlp.{layer}.weight"].std().item() == pytest.approx(0.02, rel=0.02)
+        assert state[f"y_embedder.mlp.{layer}.weight"].std().item() == pytest.approx(std, rel=0.02)
         assert not state[f"y_embedder.mlp.{layer}.bias"].any()
     assert state["y_embedder.null_caption"].std().item() == pytest.approx(512**-0.5, rel=0.02)
 
@@ -201,6 +201,7 @@ def test_a_design_that_knows_nothing_of_captions_gets_their_mean() -> None:
         ({"caption_channels": 3}, ["caption_channels: 3", "caption_tokens"]),
         ({"caption_tokens": -1, "caption_channels": 3}, ["caption_tokens: -1", "0 or greater"]),
         ({"caption_tokens": 2.5, "caption_channels": 3}, ["caption_tokens: 2.5", "whole"]),
+        ({**CAPTIONS, "label_init_std": 1.0}, ["label_init_std: 1.0", "captions", "accepted: null"]),
         ({**CAPTIONS, "class_tokens": 2}, ["class_tokens: 2", "captions", "accepted: 0"]),
         ({**CAPTIONS, "block": "test_captions:LABELS_ONLY"}, ["caption_tokens: 5", "LABELS_ONLY", "accepted: 0"]),
     ],
