@@ -57,7 +57,7 @@ class DiTOptions:
         patch_bottleneck: features between the two linear maps that embed a patch (JiT); None: one map.
         class_tokens: copies of the class embedding, each plus a learned position, that join the patches as tokens
             before block `class_tokens_start`, counted from 0 (JiT: 32).
-        label_init_std, timestep_init_std: of the table of labels, and of the MLPs of timesteps and captions, at the start.
+        label_init_std, timestep_init_std: of the table of labels, and of the MLPs of timesteps and captions.
         caption_tokens, caption_channels: tokens of a caption, and a text encoder's features of each, of a network that
             is told captions instead of labels (PixArt: 120 of 4096); 0: labels.
         window_size: patches a side of the windows within which the patches of a block attend to each other.
