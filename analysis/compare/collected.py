@@ -52,6 +52,8 @@ def collected_designs(
             comparable (`of_one_key`), designs that differ in data or, unless it is what they are, batch_size, block or
             objective, or at different steps; and those of `observed.collected_observations`.
     """
+    # Of what family and objective a run is that has not started, no table says.
+    results = {name: _of_runs(tables, tables.runs.loc[tables.runs[FAMILY] != ""]) for name, tables in results.items()}
     by = by or _usual(results, between)
     columns = [column.strip() for column in by.split(",")]
     own_labels = columns == [LABEL] and bool(_settings_of_models(results))

@@ -346,7 +346,8 @@ def _row(record: RunRecord) -> dict[str, Any]:
         for column, key in (*zip(SHAPE_KEYS, SHAPE_KEYS, strict=True), ("patch", "patch_size"))
     }
     words = {key: _checked(model_path, key, model.get(key), "str") for key in ("family", "objective", "block", "size")}
-    family = words["family"] or OF_EARLIER_VERSIONS["family"]
+    # Of a run that has not started, model.json says nothing yet.
+    family, objective = (words[key] or (OF_EARLIER_VERSIONS[key] if model else "") for key in OF_EARLIER_VERSIONS)
     sessions = table_of_lines(record, "sessions.jsonl", SESSIONS_TYPES)
     last = {key: None if sessions.empty else sessions[key].iloc[-1] for key in ("device", "precision", "commit")}
     row = {
@@ -358,7 +359,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "size": _size(path, config, words["size"], label, name, family),
         "model": name,
         "block": words["block"] or block or "",  # model.json's says what else of the layers is not the paper's
-        "objective": words["objective"] or OF_EARLIER_VERSIONS["objective"],
+        "objective": objective,
         **cost,
         **shape,
         "data": _given(path, config, "recipe.data.name", "str"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,12 @@ def test_two_objectives_are_two_designs_of_the_same_models(
     assert (found["better"], found["worse"]) == ("flow prediction=x0", "iddpm")
     assert found["means"] == pytest.approx([MEAN, 2 * MEAN])
     assert (found["seeds"], found["paired"], len(found["models"])) == ([2, 2], True, 2)
+
+
+def test_a_run_that_has_not_started_is_of_no_design_yet(tables: Tables) -> None:
+    waiting = tables.runs.tail(1).assign(run="waiting", family="", objective="", gmacs=np.nan)
+    more = replace(tables, runs=pd.concat([tables.runs, waiting], ignore_index=True))
+    assert said(more, "objective") == said(tables, "objective")
 
 
 def test_one_model_by_two_objectives_goes_by_the_studys_names(tables: Tables) -> None:

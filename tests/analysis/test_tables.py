@@ -158,6 +158,7 @@ def test_a_run_that_has_just_been_created_counts_as_unfinished(sweep, tmp_path):
     tables = collect(sweep, tmp_path)
     assert tables.runs["state"].tolist() == ["finished", "unfinished"]
     assert tables.runs["gmacs"].isna().tolist() == [False, True]
+    assert tables.runs[["family", "objective"]].to_numpy().tolist() == [["DiT", "iddpm"], ["", ""]]  # not known yet
     assert tables.runs["starts"].tolist() == [1, 0]
     assert set(tables.evals["run"]) == {"s40"}
     for name in TABLES:
