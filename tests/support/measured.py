@@ -289,16 +289,31 @@ def knobs(what: str, step: int = 600) -> Any:
     return found.astype(object).where(found.notna(), "none")
 
 
-def knob_pair(one: str, other: str, metric: str = "fid") -> list[Any]:
-    """As `ditbench compare knobs --between ONE,OTHER`: how much higher `other` is, from and to, and whether that is
+def label_pair(study: str, one: str, other: str, metric: str = "fid") -> list[Any]:
+    """As `ditbench compare STUDY --between ONE,OTHER`: how much higher `other` is, from and to, and whether that is
     distinguishable.
     """
-    designs = collected_designs({"knobs": load(RESULTS / "knobs")}, "label", metric, between=(one, other))
+    designs = collected_designs({study: tables(study)}, "label", metric, between=(one, other))
     found = compare_at_equal_steps(designs)
     assert found.interval is not None
     ends = [found.difference, found.interval.low, found.interval.high]
     signed = ends if found.better == one else [-ends[0], -ends[2], -ends[1]]
     return [*signed, "yes" if found.distinguishable else "no"]
+
+
+def higher(study: str, *pairs: tuple[str, str]) -> int:
+    """Of pairs of labels, in how many the second has a distinguishably higher distance."""
+    found = [label_pair(study, *pair) for pair in pairs]
+    return sum(row[0] > 0 and row[-1] == "yes" for row in found)
+
+
+PIXELS = [f"{size} {prediction}" for size in ("S", "B", "L", "XL") for prediction in ("velocity", "x0")]
+
+
+def of_families(study: str = "pixels") -> list[list[Any]]:
+    """Of results/pixels: size, prediction, mean % of the trace of DiT, JiT and U-ViT."""
+    means = csv(f"{study}/evals.csv").query("step == step.max()").groupby("label").fid_percent.mean()
+    return [[*arm.split(), *(means[f"{family} {arm}"] for family in ("DiT", "JiT", "U-ViT"))] for arm in PIXELS]
 
 
 def before_and_after() -> list[Any]:
@@ -341,3 +356,11 @@ def multiplier(comparison: str) -> list[float]:
     """Of what `ditbench compare --format json` wrote: how many times the compute the worse needs, from and to."""
     found = read(comparison)["multiplier"]
     return [found[name] for name in ("estimate", "low", "high")]
+
+
+def of_rates() -> Any:
+    """Of results/pixels-rates: family and prediction down, % of the trace at three learning rates."""
+    rows = csv("pixels-rates/evals.csv").query("step == step.max()")
+    words: Any = rows.label.str.split(" ", expand=True)
+    found = rows.assign(family=words[0], prediction=words[2], rate=words[3])
+    return found.pivot_table("fid_percent", ["family", "prediction"], "rate").reset_index()
