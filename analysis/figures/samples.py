@@ -28,7 +28,7 @@ MOST_ROWS: dict[style.Width, int] = {"one": 18, "two": 26}
 MOST_OVER_TRAINING = 3
 SMALL = 16  # pixels: rows of images no larger stand side by side in two columns
 SHARP = 3  # times as large, and more: each of an image's pixels is seen, as a square
-LONGEST_LABEL = 16  # characters
+LONGEST_LABEL = 18  # characters
 CLIPS = 5  # dimensions of an array of clips
 FILM = 0.78  # of the width, what is left for frames and not for labels and gaps
 # Pixels of the written picture.
