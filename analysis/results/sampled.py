@@ -42,7 +42,7 @@ def steps_text(key: Mapping[Any, Any], sampler: str = "") -> str:
 
 
 def sampler_text(sampler: str) -> str:
-    """The name as `SAMPLERS` has it, of one's own, "my_file:Mine eta=0.5", "Mine"; and the options as they are given."""
+    """The name as `SAMPLERS` has it, or, of one's own, "my_file:Mine", "Mine"; and the options as they are given."""
     name, blank, options = sampler.partition(" ")
     return SAMPLERS.get(name, name.rpartition(":")[2]) + blank + options
 

@@ -119,8 +119,9 @@ class Tables:
     """What a sweep has measured so far.
 
     runs: one row per run: run (its id), sweep, label (free text), family, size ("" if unnamed), patch (pixels a side),
-        patch_frames (of a clip's patch; empty of images), model, block ("" if the family has none), params, gmacs, tokens, hidden_size, depth, num_heads, input_size, data, seed,
-        steps and the `SETTINGS` (batch_size, learning_rate and others of the recipe), state
+        patch_frames (of a clip's patch; empty of images), model, block ("" if the family has none), params, gmacs,
+        tokens, hidden_size, depth, num_heads, input_size, data, seed, steps and the `SETTINGS` (batch_size,
+        learning_rate and others of the recipe), state
         (finished, failed or unfinished), device, precision and commit (of the last start), starts (how many),
         started (the first) and finished, as local times, training_gmacs, metrics (JSON: column of evals -> title and
         lower_is_better; read by `own_metrics`).

@@ -97,7 +97,7 @@ def test_a_law_for_each(tables: Tables) -> None:
 
 
 def test_designs_by_patch(tables: Tables) -> None:
-    with pytest.raises(ResultsError, match="3 designs .1x2x2, 2x2x2, 2x4x4."):
+    with pytest.raises(ResultsError, match=r"3 designs \(1x2x2, 2x2x2, 2x4x4\)"):
         collected_designs({"clips": tables}, "patch")
     found = collected_designs({"clips": tables}, "patch", between=("1x2x2", "2x2x2"))
     assert {name: len(rows) for name, rows in found.items()} == {"1x2x2": 4, "2x2x2": 4}

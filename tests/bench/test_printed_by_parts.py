@@ -35,7 +35,10 @@ def test_what_is_second_hand_is_marked(tmp_path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(printed_gmacs, "SYSTEMS", table)
     printed_gmacs._systems.cache_clear()
     try:
-        shown, data = ditbench("flops", "ADM-128", "ADM-256"), ditbench("flops", "ADM-128", "ADM-256", "--format", "json")
+        shown, data = (
+            ditbench("flops", "ADM-128", "ADM-256"),
+            ditbench("flops", "ADM-128", "ADM-256", "--format", "json"),
+        )
     finally:
         printed_gmacs._systems.cache_clear()
     assert all(mark in shown.out for mark in ("422M*", "307*", "554M ", "* second hand"))
