@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bench.commands.variants import Given, Variant
     from bench.recipe import Recipe
 
+SECOND_HAND = "*"  # behind what is printed
 EXCEPTION = "truncated: DiT-B/4 counts 5.566 and the paper prints 5.56, where it rounds its other rows."
 PICTURES = (".png", ".pdf")
 
@@ -267,12 +268,12 @@ def _beside_printed(variant: Variant) -> dict[str, Any]:
     from models.registry import configure
 
     printed = _printed_of(variant)
-    row: dict[str, Any] = {"paper_parameters": None, "difference_percent": None, "reason": None}
+    row: dict[str, Any] = {"paper_parameters": None, "difference_percent": None, "reason": None, "checked": None}
     if printed is None:
         return row
-    row["paper_parameters"] = printed.parameters
+    row |= {"paper_parameters": printed.parameters, "checked": printed.checked}
     if printed.gmacs is None:
-        return row
+        return row | {"reason": printed.convention}
     also = cost_of(printed.includes, configure(printed.includes)).macs / 1e9 if printed.includes else 0.0
     gmacs, figure = variant.gmacs + also, float(printed.gmacs)
     agrees = agreement(gmacs, variant.name, printed.gmacs)
@@ -316,14 +317,22 @@ def _gpu_hours(variants: list[Variant], cluster: str, mfu: float | None) -> tupl
     return columns, notes
 
 
+def _marked(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose printed numbers say that they are second hand, if they are."""
+    if row.get("checked") != "second hand":
+        return row
+    return row | {key: f"{row[key]}{SECOND_HAND}" for key in ("paper_parameters", "paper") if row[key]}
+
+
 def _print_table(rows: list[dict[str, Any]], variants: list[Variant], notes: list[str]) -> None:
     """The rows without the columns that say nothing of any of them, and what they mean."""
     from bench.commands import flops as tables
 
     idle = {column for column in rows[0] if all(row[column] in (None, "") for row in rows)}
     idle |= {"agrees"} if "paper" in idle else set()
-    idle |= {"cluster", "precision", "peak_tflops", "mfu", "mfu_source"}  # the notes say them
-    tables.print_columns([{key: value for key, value in row.items() if key not in idle} for row in rows])
+    idle |= {"cluster", "precision", "peak_tflops", "mfu", "mfu_source", "checked"}  # the notes say them
+    marked = [_marked(row) for row in rows]
+    tables.print_columns([{key: value for key, value in row.items() if key not in idle} for row in marked])
     print(f"\n{tables.CONVENTION}")
     if any(row["agrees"] == "truncated" for row in rows):
         print(EXCEPTION)
@@ -331,6 +340,8 @@ def _print_table(rows: list[dict[str, Any]], variants: list[Variant], notes: lis
         print(
             "Of other families, paper is what is printed of them: results/published/systems_gmacs.csv has the sources."
         )
+    if marked != rows:
+        print(f"{SECOND_HAND} second hand: not read in the source itself.")
     for variant in variants:
         if variant.called:
             print(f"{variant.name} was counted as {variant.called}.")

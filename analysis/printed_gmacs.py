@@ -21,12 +21,14 @@ class Printed(NamedTuple):
         parameters, gmacs: such as "554M" and "1120"; None where nothing is.
         includes: the model whose cost is in `gmacs` too: an upsampler's, which makes its small images.
         convention: what is counted, in words, beside how we count.
+        checked: "full text", where the numbers were read in the source, or "second hand".
     """
 
     parameters: str | None
     gmacs: str | None
     includes: str | None
     convention: str | None
+    checked: str | None
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
@@ -42,7 +44,7 @@ def _printed() -> dict[tuple[str, str, int], str]:
 @cache
 def _systems() -> dict[tuple[str, int], Printed]:
     return {
-        (row["model"], int(row["image_size"])): Printed(*(row[field] or None for field in Printed._fields))
+        (row["model"], int(row["image_size"] or 0)): Printed(*(row[field] or None for field in Printed._fields))
         for row in _rows(SYSTEMS)
     }
 

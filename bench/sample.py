@@ -149,11 +149,13 @@ def sample(
 
 
 def _condition(sampling: Sampling, start: int, stop: int, draw: ChunkedNoise, device: torch.device) -> Condition:
-    """What samples start .. stop - 1 are made of; "balanced" takes captions in their order."""
+    """What samples start .. stop - 1 are made of; "balanced" takes captions in their order, or class by class."""
     captions = sampling.captions
     number = sampling.num_classes if captions is None else len(captions)
     if sampling.evaluation.labels == "balanced":
         chosen = torch.arange(start, stop, device=device) % number
+        order = getattr(captions, "order", None)
+        chosen = chosen if order is None else torch.from_numpy(order).to(device)[chosen]
     else:
         chosen = draw.labels(number)
     return chosen if captions is None else captions.take(chosen, device)

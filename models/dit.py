@@ -39,16 +39,16 @@ LAYER_OPTIONS = (
 
 
 @dataclass(frozen=True)
-class DiTOptions:
-    """What a recipe may say of a DiT beside its name; what is None comes from the preset.
+class TransformerOptions:
+    """What a recipe may say of a DiT or a JiT alike; what is None comes from the preset, or is the paper's.
 
     Attributes:
         block: a design of `models.designs.DESIGNS`, or the dotted path of one's own.
-        image_size: pixels a side; the latent side is image_size / 8 unless `input_size` overrides it.
+        image_size: pixels a side.
         in_channels: latent (or image) channels C.
         num_classes: labels 0 .. num_classes - 1; label num_classes is the null label of guidance.
         learn_sigma: predict 2C channels (noise and variance) instead of C.
-        input_size: latent pixels a side.
+        input_size: latent (or image) pixels a side.
         qk_norm: queries and keys of every attention are normalised, head by head, by a `norm` with a scale.
         norm: RMSNorm instead of LayerNorm, with a scale of its own (LightningDiT, JiT).
         mlp: SwiGLU instead of GELU; its hidden width is two thirds, rounded down, and has as many parameters.
@@ -58,19 +58,10 @@ class DiTOptions:
         class_tokens: copies of the class embedding, each plus a learned position, that join the patches as tokens
             before block `class_tokens_start`, counted from 0 (JiT: 32).
         label_init_std, timestep_init_std: of the table of labels, and of the MLPs of timesteps and captions.
-        caption_tokens, caption_channels: tokens of a caption, and a text encoder's features of each, of a network that
-            is told captions instead of labels (PixArt: 120 of 4096); 0: labels.
-        window_size: patches a side of the windows within which the patches of a block attend to each other.
-        global_every: blocks of which one, the last, attends globally all the same; None: windows in every block.
-        use_rel_pos: relative positions of ViTDet in blocks with windows.
-        drop_path: the share of images for which training leaves out a branch of the last block; it rises linearly
-            from 0 in the first.
-        position_base: patches a side at which the positions of neighbours are 1 apart; at other resolutions they are as
-            far apart as to fill the same square (PixArt). None: 1 at all.
     """
 
     block: str = DESIGNS.default
-    image_size: int = 256
+    image_size: int | None = None
     in_channels: int = 4
     num_classes: int = 1000
     learn_sigma: bool = True
@@ -90,6 +81,26 @@ class DiTOptions:
     patch_bottleneck: int | None = None
     class_tokens: int | None = None
     class_tokens_start: int | None = None
+
+
+@dataclass(frozen=True)
+class DiTOptions(TransformerOptions):
+    """What a recipe may say of a DiT beside its name.
+
+    Attributes:
+        image_size: pixels a side; the latent side is image_size / 8 unless `input_size` overrides it.
+        caption_tokens, caption_channels: tokens of a caption, and a text encoder's features of each, of a network that
+            is told captions instead of labels (PixArt: 120 of 4096); 0: labels.
+        window_size: patches a side of the windows within which the patches of a block attend to each other.
+        global_every: blocks of which one, the last, attends globally all the same; None: windows in every block.
+        use_rel_pos: relative positions of ViTDet in blocks with windows.
+        drop_path: the share of images for which training leaves out a branch of the last block; it rises linearly
+            from 0 in the first.
+        position_base: patches a side at which the positions of neighbours are 1 apart; at other resolutions they are as
+            far apart as to fill the same square (PixArt). None: 1 at all.
+    """
+
+    image_size: int = 256
     caption_tokens: int | None = None
     caption_channels: int | None = None
     window_size: int | None = None

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from models.designs import DESIGNS, Mlp, Norm
-from models.dit import DiTConfig, Positions, build, check_given, checked, count
+from models.designs import Mlp, Norm
+from models.dit import DiTConfig, Positions, TransformerOptions, build, check_given, checked, count
 from models.registry import Family
 
 # Its Table 8. A network begins to see the class tokens after a third of its blocks, but G does after ten.
@@ -27,38 +27,17 @@ WIDE = 1024  # the largest hidden size whose patches pass through 128 features; 
 
 
 @dataclass(frozen=True)
-class JiTOptions:
-    """What a recipe may say of a JiT beside its name; what is None comes from the preset, or is the paper's.
+class JiTOptions(TransformerOptions):
+    """What a recipe may say of a JiT beside its name.
 
     Attributes:
         image_size: pixels a side, of which `input_size` is another name.
         patch_bottleneck: default: 128 features, 256 of networks wider than 1024.
         class_tokens_start: default: a third of the depth, rounded down.
-
-    The others are as `models.dit.DiTOptions` has them.
     """
 
-    block: str = DESIGNS.default
-    image_size: int | None = None
     in_channels: int = 3
-    num_classes: int = 1000
     learn_sigma: bool = False
-    depth: int | None = None
-    hidden_size: int | None = None
-    num_heads: int | None = None
-    patch_size: int | None = None
-    input_size: int | None = None
-    mlp_ratio: float | None = None
-    frequency_embedding_size: int | None = None
-    label_init_std: float | None = None
-    timestep_init_std: float | None = None
-    qk_norm: bool | None = None
-    norm: Norm | None = None
-    mlp: Mlp | None = None
-    positions: Positions | None = None
-    patch_bottleneck: int | None = None
-    class_tokens: int | None = None
-    class_tokens_start: int | None = None
 
 
 @dataclass(frozen=True)

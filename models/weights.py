@@ -32,6 +32,12 @@ DIFFUSERS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_mod
 # Of a training checkpoint without an average: where its weights are.
 TRAINED = ("state_dict", "model_state_dict", "model")
 MOST_PATCHES = 512  # a side, of a position table that is computed
+# (a tensor's name, its dimensions) -> whose it is, of networks of the other families.
+OF_FAMILIES = {
+    ("x_embedder.proj.weight", 5): "a VideoDiT",
+    ("positions", 3): "a U-ViT",
+    ("conv_in.weight", 4): "a U-Net",
+}
 # What names of tensors have in them -> the model option that they come from, of which tensors do not show everything.
 OF_OPTIONS = {
     "attn.q_norm.": "qk_norm",
@@ -101,6 +107,9 @@ def infer_architecture(weights: dict[str, Tensor], num_heads: int | None = None)
     for key in weights:
         if key.startswith("transformer_blocks."):
             raise ValueError("names of diffusers; give the folder that has its config.json")
+    for (key, dimensions), network in OF_FAMILIES.items():
+        if key in weights and weights[key].dim() == dimensions:
+            raise ValueError(f"{key}: of {network}, not of a DiT; accepted: such weights in their run's folder")
     for part, option in OF_OPTIONS.items():
         if key := next((key for key in weights if part in key), None):
             raise ValueError(f"{key}: of a DiT with the option {option}; accepted: such weights in their run's folder")

@@ -50,7 +50,9 @@ def fit(
     objective: Annotated[Objective, typer.Option(help="What is minimised.")] = "logs",
     metric: MetricOption = "fid",
     step: StepOption = None,
-    patch: Annotated[int | None, typer.Option(min=1, help="Keep one patch size; chinchilla needs it.")] = None,
+    patch: Annotated[
+        str | None, typer.Option(help="Keep one patch size, 2 or, of clips, 1x2x2; chinchilla needs it.")
+    ] = None,
     compute: Annotated[Convention, typer.Option(help="How C is counted.")] = "forward",
     held_out: Annotated[
         Literal["largest"] | None,

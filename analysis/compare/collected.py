@@ -16,7 +16,7 @@ from analysis.laws.observed import collected_observations
 from analysis.results.model_names import differing_settings, model_names, setting, settings_said
 from analysis.results.published import published
 from analysis.results.run_folders import SETTINGS
-from analysis.results.tables import MODEL, Tables
+from analysis.results.tables import MODEL, Tables, patches
 
 FAMILY, BLOCK, OBJECTIVE, LABEL, SOURCE = "family", "block", "objective", "label", "source"
 # How a model was designed and trained: the columns that have as many values as a sweep gives them, all in one table.
@@ -215,8 +215,9 @@ def _parts(results: Mapping[str, Tables], columns: list[str], own_labels: bool) 
         named = tables.runs
         if not own_labels:  # which are free text
             named = named.assign(label=[labels[run] for run in named["run"]])
-        groups: Any = named.groupby(columns, dropna=False)
-        for values, runs in groups:
+        groups: Any = named.assign(patch=patches(named)).groupby(columns, dropna=False)
+        for values, rows in groups:
+            runs = named.loc[rows.index]
             called = zip(columns, values, strict=True)
             said = [f"{column} {setting(value)}" if column in SETTINGS else str(value) for column, value in called]
             parts.setdefault(", ".join(said), []).append(_of_runs(tables, runs))

@@ -13,7 +13,7 @@ from analysis.errors import ResultsError
 from analysis.results.model_names import differing_settings, setting
 from analysis.results.run_folders import EVALUATION_KEY_TYPES
 from analysis.results.sampled import told_apart
-from analysis.results.tables import MODEL, Tables
+from analysis.results.tables import MODEL, Tables, patches
 
 KEY = tuple(EVALUATION_KEY_TYPES)
 OF_SCORING = {
@@ -97,7 +97,7 @@ def by_setting(results: Mapping[str, Tables], by: str, between: tuple[str, str] 
     rows = _all_scores(tables).reset_index(drop=True)
     if "guidance_scale" in columns:
         rows = _guided_alike(rows)
-    runs = tables.runs.set_index("run")
+    runs = tables.runs.assign(patch=patches(tables.runs)).set_index("run")
     for name in columns:
         if name not in (*KEY, *runs.columns):
             raise ResultsError(f"--by {by}: no column {name}; accepted: {', '.join([*KEY, *runs.columns])}")

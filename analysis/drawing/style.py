@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from analysis.results.run_folders import SIZES
+from analysis.results.tables import coarsest_first
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,7 +103,7 @@ def size_text(size: str) -> str:
     return f"size {size}" if size in SIZES else size
 
 
-def patch_text(patch: int) -> str:
+def patch_text(patch: int | str) -> str:
     return f"patch {patch}" if patch else "no patches"
 
 
@@ -172,9 +173,9 @@ def _silent(name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def patch_ranks(patches: list[int]) -> dict[int, int]:
-    """Patch size -> its rank, 0 for the coarsest."""
-    return {patch: rank for rank, patch in enumerate(sorted(set(patches), reverse=True))}
+def patch_ranks(patches: list[Any]) -> dict[Any, int]:
+    """Patch, such as 2 or "1x2x2" -> its rank, 0 for the coarsest."""
+    return {patch: rank for rank, patch in enumerate(coarsest_first(patches))}
 
 
 def new_figure(width: Width, height: float) -> Figure:

@@ -119,7 +119,7 @@ def _is_logarithmic(table: pd.DataFrame) -> bool:
     return bool(min(table["loss_min"]) > 0)
 
 
-def _by_patch(table: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
+def _by_patch(table: pd.DataFrame) -> list[tuple[Any, pd.DataFrame]]:
     ranks = style.patch_ranks(table["patch"].tolist())
     return [(patch, table.loc[table["patch"] == patch]) for patch in ranks]
 

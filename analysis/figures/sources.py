@@ -14,7 +14,7 @@ from analysis.results.model_names import designs, model_names
 from analysis.results.named import PUBLISHED, results_folder
 from analysis.results.published import METRICS, published, published_evaluations
 from analysis.results.run_folders import EVALS_TYPES, TRAIN_TYPES
-from analysis.results.tables import RUN_COLUMNS, RUNS_TYPES, Tables, load
+from analysis.results.tables import RUN_COLUMNS, RUNS_TYPES, Tables, load, patches
 from analysis.results.visible import visible, visible_names
 
 MAX_SOURCES = 4  # as many as there are ways to fill a marker
@@ -63,7 +63,8 @@ def measured(tables: Tables, name: str = "measured") -> Source:
 
     In all of them `label` is one text for each model and block design, and a new column `network` one for each model
     (`model_names`); `block` is as `designs` has it, and `block_alone`, of runs, as it was. Where a size has no name,
-    `size` is that text; a network without patches has `patch` 0. Texts are `visible`.
+    `size` is that text; `patch` is as `patches` has it, 0 of a network without, and `patch_frames` is empty then. Texts
+    are `visible`.
     """
     if name == PUBLISHED:
         raise ResultsError(f"a results folder called {PUBLISHED}: that name stands for the papers' tables; rename it")
@@ -71,8 +72,9 @@ def measured(tables: Tables, name: str = "measured") -> Source:
     runs = tables.runs.assign(block=designs(tables.runs), block_alone=tables.runs["block"])
     runs = runs.assign(**model_names(runs))
     runs["size"] = runs["size"].where(runs["size"].fillna("") != "", runs["network"])
-    runs["patch"] = runs["patch"].fillna(0)
-    of_runs: pd.DataFrame = runs.set_index("run").loc[:, ["label", "network", "size", "patch", "block"]]
+    patch = patches(runs)
+    runs = runs.assign(patch=patch.where(patch.notna(), 0), patch_frames=pd.array([None] * len(runs), dtype="Int64"))
+    of_runs = runs.set_index("run").loc[:, ["label", "network", "size", "patch", "patch_frames", "block"]]
 
     def named(table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(**{column: of_runs[column].reindex(table["run"]).to_numpy() for column in of_runs.columns})

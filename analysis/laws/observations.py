@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,7 +27,8 @@ class Observations:
         seeds: (n,) the training seed of each row: what is resampled together across models; empty if not known.
         compute: the convention of the variable compute.
         left_out: rows of the tables that are not here, and why.
-        patches: (n,) the patch size of each row's model; empty if not known, or if a model has none.
+        patches: (n,) the patch of each row's model, pixels a side or, of clips, "2x4x4"; empty if not known, or if a
+            model has none.
         given_up: runs without a score here that failed for good: those that are left may flatter their design.
     """
 
@@ -38,7 +40,7 @@ class Observations:
     seeds: tuple[str, ...] = ()
     compute: Compute = COMPUTE["forward"]
     left_out: tuple[str, ...] = ()
-    patches: tuple[int, ...] = ()
+    patches: tuple[Any, ...] = ()
     given_up: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

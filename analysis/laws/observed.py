@@ -16,14 +16,14 @@ from analysis.laws.observations import Observations
 from analysis.results.model_names import differing_settings, model_names, setting
 from analysis.results.published import published
 from analysis.results.run_folders import SETTINGS
-from analysis.results.tables import Tables, comparable
+from analysis.results.tables import Tables, comparable, patches
 
 METRICS = ("fid", "fid_percent", "fid_infinity", "sfid", "kid", "loss")
 """Scores of which less is better, as the forms want them. loss is the mean training loss over `LOSS_WINDOW`."""
 LOSS_WINDOW = 0.1  # share of the steps up to the one asked for, the last ones, whose logged losses are averaged
 
 LATENT_SIDE = {256: 32, 512: 64}
-IDENTITY = ["run", "label", "size", "patch", "block", "seed", "gmacs"]
+IDENTITY = ["run", "label", "size", "patch", "patch_frames", "block", "seed", "gmacs"]
 OF_RUNS = ["family", "params", "tokens", "objective", "data", *SETTINGS]
 
 
@@ -67,7 +67,7 @@ def collected_observations(
     step: int | None = None,
     compute: str = "forward",
     all_steps: bool = False,
-    patch: int | None = None,
+    patch: int | str | None = None,
     models: Mapping[str, str] | None = None,
 ) -> Observations:
     """The scores of a sweep's runs, one row per model and seed, at one step or at all.
@@ -78,7 +78,7 @@ def collected_observations(
         step: default: the last at which at least half as many runs have a score as at any.
         compute: a name of `COMPUTE`.
         all_steps: one row per step, as L(N, D) needs them; then `step` is the last one.
-        patch: keep one patch size.
+        patch: keep one patch size: 2, of clips "1x2x2".
         models: run -> what its model is called, if that says the design too, which may then differ between models.
 
     Raises:
@@ -94,9 +94,10 @@ def collected_observations(
     names = models or dict(zip(tables.runs["run"], model_names(tables.runs)["label"], strict=True))
     table = table.assign(label=[names[run] for run in table["run"]])  # a run's own label is free text
     if patch is not None:
-        if patch not in set(table["patch"]):
-            raise ResultsError(f"patch {patch}: no such rows; accepted: {_values(table['patch'])}")
-        table = table.loc[table["patch"] == patch]
+        there = patches(table).astype("str")
+        if str(patch) not in set(there):
+            raise ResultsError(f"patch {patch}: no such rows; accepted: {_values(patches(table))}")
+        table = table.loc[there == str(patch)]
     for name in ("data",) if models else ("family", "block", "objective", "data", "batch_size"):
         if len(set(table[name])) > 1:
             raise ResultsError(f"the runs differ in {name} ({_values(table[name])}); a law needs one value")
@@ -115,7 +116,7 @@ def collected_observations(
     rows = rows.assign(name=seed + " step " + rows["step"].astype(str))
     late = tables.runs.loc[~tables.runs["run"].isin(rows["run"])]
     if patch is not None:
-        late = late.loc[late["patch"] == patch]
+        late = late.loc[patches(late).astype("str") == str(patch)]
     late = [(f"{names[row['run']]} seed {row['seed']}", row["state"] == "failed") for row in late.to_dict("records")]
     left_out = tuple(f"{name}: no score at step {step}{', given up' * failed}" for name, failed in late)
     given_up = tuple(name for name, failed in late if failed)
@@ -159,7 +160,7 @@ def _observations(rows: Any, metric: str, compute: Compute, left_out: tuple[str,
         tuple(rows["seed"].astype(str)) if "seed" in rows.columns else (),
         compute,
         left_out,
-        tuple(map(int, rows["patch"])) if rows["patch"].notna().all() else (),
+        tuple(rows["patch"] if "patch_frames" not in rows else patches(rows)) if rows["patch"].notna().all() else (),
     )
 
 

@@ -12,13 +12,14 @@ from analysis.errors import ResultsError
 from analysis.laws.choices import Objective
 from analysis.laws.fit import Fit, akaike, few_rows_correction, fit
 from analysis.laws.observations import Observations
+from analysis.results.tables import coarsest_first
 
 
 @dataclass(frozen=True)
 class PatchLaws:
-    """`fits`: patch size, coarsest first -> y = A C^-alpha of its models."""
+    """`fits`: patch, coarsest first -> y = A C^-alpha of its models."""
 
-    fits: Mapping[int, Fit]
+    fits: Mapping[Any, Fit]
 
     @property
     def num_parameters(self) -> int:
@@ -75,7 +76,7 @@ def laws_by_patch(rows: Observations, objective: Objective = "logs") -> PatchLaw
     if not rows.patches:
         raise ResultsError("not every model has a patch size")
     fits = {}
-    for patch in sorted(set(rows.patches), reverse=True):
+    for patch in coarsest_first(rows.patches):
         try:
             its = rows.at(row for row, value in enumerate(rows.patches) if value == patch)
             fits[patch] = fit(its, "power", objective)

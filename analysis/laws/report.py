@@ -58,7 +58,7 @@ class FitReport:
     patches: PatchLaws | None
     held_out: tuple[HeldOut, ...]
     refused: tuple[str, ...]
-    alphas: Mapping[int, Interval] = field(default_factory=dict)
+    alphas: Mapping[Any, Interval] = field(default_factory=dict)
 
     def headline(self) -> list[str]:
         """The answer in three lines: the best law, whether it predicts the largest model, and what that means."""

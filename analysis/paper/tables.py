@@ -263,7 +263,8 @@ def _last_scores(tables: Tables) -> pd.DataFrame:
     ]
     loss = evals["run"].map(loss)
     rows = evals.assign(rank=rank, loss=loss, loss_nan_since=since, params=evals["run"].map(params))
-    return rows.sort_values(["rank", "patch", "block", "seed"], ascending=[True, False, True, True], ignore_index=True)
+    columns, ascending = ["rank", "patch", "patch_frames", "block", "seed"], [True, False, False, True, True]
+    return rows.sort_values(columns, ascending=ascending, ignore_index=True)
 
 
 def _over_seeds(models: pd.DataFrame, names: list[str]) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def patches_table(found: FitReport) -> Table:
     assert found.patches
     rows = [
         {
-            "patch": patch,
+            "patch": str(patch),
             "rows": len(law.observations),
             "models": len(set(law.observations.models)),
             **{name: law.parameters[name] for name in ("A", "alpha")},
@@ -148,7 +148,7 @@ def patches_table(found: FitReport) -> Table:
         "AICc of all of them together: "
         + (minus(f"{found.patches.aicc:.1f}.") if np.isfinite(found.patches.aicc) else "none, the rows are too few."),
         (
-            Column("patch", "Patch size", whole),
+            Column("patch", "Patch size"),
             Column("models", "Models", whole),
             Column("rows", "Rows", whole),
             Column("A", "A", number),

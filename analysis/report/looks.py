@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.report.chart import Point, Series
 from analysis.report.tables import minus, number
 from analysis.results.run_folders import SIZES
+from analysis.results.tables import coarsest_first
 
 MOST_POINTS = 25  # of a line that can be pointed at: losses are logged often
 LOG_RATIO = 8.0  # scores that differ by less need no logarithms
@@ -28,7 +29,7 @@ class Looks:
         sizes = set(models["size"])
         self.sizes = [size for size in SIZES if size in sizes]
         self.sizes += [size for size in dict.fromkeys(models.sort_values("gmacs")["size"]) if size not in SIZES]
-        self.patches = sorted(set(map(int, models["patch"])), reverse=True)
+        self.patches = coarsest_first(models["patch"])
         self.blocks = list(dict.fromkeys(models["block"]))
 
     def points(self, models: pd.DataFrame, point: Callable[[Row], Point], named: bool = False) -> list[Series]:
@@ -57,7 +58,7 @@ class Looks:
         return {group: values for group, values in found.items() if len(values) > 1}
 
     def _series(self, model: Row, points: Sequence[Point], line: bool = False, label: str = "") -> Series:
-        size, patch, block = model["size"], int(model["patch"]), model["block"]
+        size, patch, block = model["size"], model["patch"], model["block"]
         groups = {"size": size, "patch": str(patch), "design": block}
         shape, fill = self.patches.index(patch), self.blocks.index(block)
         colour = fill if len(self.sizes) == 1 and len(self.blocks) > 1 else self._colour(size)

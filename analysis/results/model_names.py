@@ -10,17 +10,17 @@ import numpy as np
 import pandas as pd
 
 from analysis.results.run_folders import KNOB_DEFAULTS, SETTINGS
-from analysis.results.tables import MODEL
+from analysis.results.tables import MODEL, patches
 
 
 def model_names(runs: pd.DataFrame) -> pd.DataFrame:
     """Of each run: `network`, one text for a network in any block design, and `label`, one for each design of it.
 
     A label that all runs of a model share is its name. Where they differ ("XL/2 {block}", "S/4 seed {seed}"), size and
-    patch size are, or the model's name; and what two models would share is followed by that in which they differ.
+    patch are, or the model's name; and what two models would share is followed by that in which they differ.
     A run that has not begun, so that its model is not known, keeps its label. The index is that of `runs`.
     """
-    begun = runs.loc[runs["gmacs"].notna()]
+    begun = runs.loc[runs["gmacs"].notna()].assign(said_patch=patches(runs))
     network, label = (_texts(begun, columns) for columns in (MODEL, (*MODEL, "block")))
     return pd.DataFrame(
         {
@@ -105,9 +105,9 @@ def _texts(runs: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
 
 
 def _composed(run: pd.Series) -> str:
-    size, patch = run["size"], run["patch"]
+    size, patch = run["size"], run["said_patch"]
     if isinstance(size, str) and size and bool(pd.notna(patch)):
-        return f"{size}/{patch}"
+        return size if size == str(patch) else f"{size}/{patch}"
     return str(run["model"]).removeprefix("DiT-")
 
 

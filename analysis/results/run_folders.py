@@ -108,6 +108,7 @@ RUNS_TYPES = {
     "family": "str",
     "size": "str",
     "patch": "Int64",
+    "patch_frames": "Int64",
     "model": "str",
     "block": "str",
     "objective": "str",
@@ -137,7 +138,7 @@ RUNS_TYPES = {
 POSITIVE = ("gmacs", "steps", "batch_size")
 # What model.json says of every family's network, and of those that have such a thing.
 COST_KEYS = ("params", "gmacs")
-SHAPE_KEYS = ("tokens", "hidden_size", "depth", "num_heads", "input_size")
+SHAPE_KEYS = ("patch_frames", "tokens", "hidden_size", "depth", "num_heads", "input_size")
 
 TRAIN, EVALS = "train.jsonl", "evals.jsonl"
 # Of the recipe's `scores`, and of samples that anyone made of its weights; a row of the former says which, in `score`.

@@ -11,6 +11,18 @@ GUIDANCE = ("guidance_channels", "guidance_interval", "guide")
 """Columns that say how was guided; all empty at a scale of 1."""
 
 
+# How the field writes the samplers of the suite, in captions and reports.
+SAMPLERS = {
+    "ddpm": "DDPM",
+    "ddim": "DDIM",
+    "euler": "Euler",
+    "heun": "Heun",
+    "sde": "SDE",
+    "dpm-solver++": "DPM-Solver++",
+    "unipc": "UniPC",
+}
+
+
 def with_calls(evals: pd.DataFrame) -> pd.DataFrame:
     """`evals` with the network calls of earlier versions' scores, whose samplers all made one a step."""
     return evals.assign(network_calls=evals["network_calls"].fillna(evals["sampling_steps"]))
@@ -30,9 +42,9 @@ def steps_text(key: Mapping[Any, Any], sampler: str = "") -> str:
 
 
 def sampler_text(sampler: str) -> str:
-    """ "MINE eta=0.5" of "mine eta=0.5": options as they are given; and of one's own, "my_file:Mine", its name."""
+    """The name as `SAMPLERS` has it, or, of one's own, "my_file:Mine", "Mine"; and the options as they are given."""
     name, blank, options = sampler.partition(" ")
-    return (name.rpartition(":")[2] if ":" in name else name.upper()) + blank + options
+    return SAMPLERS.get(name, name.rpartition(":")[2]) + blank + options
 
 
 def guidance_text(key: Mapping[Any, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,28 @@ MIN_MODELS = 3  # fewer say nothing about a trend
 evaluation_keys: tuple[str, ...] = tuple(EVALUATION_KEY_TYPES)
 """The columns in which two scores must agree before they may be compared."""
 
-MODEL = ("family", "model", "size", "patch", "hidden_size", "depth", "num_heads", "input_size")
+MODEL = ("family", "model", "size", "patch", "patch_frames", "hidden_size", "depth", "num_heads", "input_size")
 """The columns that tell models apart: all that is known of a network but its block design. A label is free text."""
+
+
+def patches(table: pd.DataFrame) -> pd.Series:
+    """The patch of each row's model, as one value: pixels a side, of clips "2x4x4"; <NA> where it has none."""
+    frames, side = table["patch_frames"], table["patch"]
+    if not (frames.notna() & side.notna()).any():
+        return side
+    texts = frames.astype("str") + "x" + side.astype("str") + "x" + side.astype("str")
+    return side.astype("object").where(frames.isna() | side.isna(), texts)
+
+
+def coarsest_first(patches: Iterable[Any]) -> list[Any]:
+    """Different values of `patches`, by the pixels of a patch in all its frames."""
+
+    def volume(patch: Any) -> tuple[int, str]:
+        text = str(patch)
+        return prod(map(int, text.split("x"))) if "x" in text else int(patch) ** 2, text
+
+    return sorted(set(patches), key=volume, reverse=True)
+
 
 # The columns of `runs` that each row of the other tables has too.
 RUN_COLUMNS = ("run", "label", *MODEL, "block", "seed", "gmacs")
@@ -74,6 +95,7 @@ ADDED_LATER = {
     "runs": {
         **OF_EARLIER_VERSIONS,
         "metrics": None,
+        "patch_frames": None,
         **dict.fromkeys(OPTIMISATION_TYPES),
         **KNOB_DEFAULTS,
     },
@@ -96,9 +118,10 @@ ORDER = ["seed", "gmacs", "run"]
 class Tables:
     """What a sweep has measured so far.
 
-    runs: one row per run: run (its id), sweep, label (free text), family, size ("" if unnamed), patch, model, block
-        ("" if the family has none), params, gmacs, tokens, hidden_size, depth, num_heads, input_size, data, seed,
-        steps and the `SETTINGS` (batch_size, learning_rate and others of the recipe), state
+    runs: one row per run: run (its id), sweep, label (free text), family, size ("" if unnamed), patch (pixels a side),
+        patch_frames (of a clip's patch; empty of images), model, block ("" if the family has none), params, gmacs,
+        tokens, hidden_size, depth, num_heads, input_size, data, seed, steps and the `SETTINGS` (batch_size,
+        learning_rate and others of the recipe), state
         (finished, failed or unfinished), device, precision and commit (of the last start), starts (how many),
         started (the first) and finished, as local times, training_gmacs, metrics (JSON: column of evals -> title and
         lower_is_better; read by `own_metrics`).
@@ -280,7 +303,9 @@ def summary(tables: Tables) -> pd.DataFrame:
     )
     others = tables.runs["gmacs"].where(rank == len(SIZES), 0)
     runs = tables.runs.assign(rank=rank, others=others).sort_values(
-        ["seed", "rank", "others", "patch", "run"], ascending=[True, True, True, False, True], ignore_index=True
+        ["seed", "rank", "others", "patch", "patch_frames", "run"],
+        ascending=[True, True, True, False, False, True],
+        ignore_index=True,
     )
     rows = runs.loc[:, identity].join(last_scores, on="run").join(last_loss, on="run")
     return rows.loc[:, [*identity[1:], "step", "loss", *scores]]
@@ -327,7 +352,8 @@ def correlations(evals: pd.DataFrame) -> pd.DataFrame:
 
 def _correlation(models: pd.DataFrame) -> dict[str, Any]:
     law = power_law(models["gmacs"], models["fid"])
-    named = models.loc[(models["size"].fillna("") != "") & models["patch"].notna()]
+    named = models.assign(patch=patches(models))
+    named = named.loc[(named["size"].fillna("") != "") & named["patch"].notna()]
     patch_pairs, patch_pairs_right = _neighbours(named, "size", "patch")
     size_pairs, size_pairs_right = _neighbours(named, "patch", "size")
     return {

@@ -135,7 +135,7 @@ class PixelDataset:
         Raises:
             InputError: they are not, or cannot be read.
         """
-        from bench.data.captions.arrays import CaptionArrays
+        from bench.data.captions.arrays import CaptionArrays, by_turns
 
         facts, where = self.facts(name, options), f"data.name: {name}: its captions"
         try:
@@ -146,7 +146,8 @@ class PixelDataset:
             raise InputError(f"{where} cannot be read ({error})") from None
         except (TypeError, ValueError) as error:
             raise InputError(f"{where}: no embeddings and masks ({error})") from None
-        bank = CaptionArrays(self.title(name, options), embeddings, mask, facts.caption_shape, where)
+        order = by_turns(self.checked_images(name, options)[1])
+        bank = CaptionArrays(self.title(name, options), embeddings, mask, facts.caption_shape, where, order)
         if len(bank) != facts.length:
             raise InputError(f"{where}: {len(bank)}, of {facts.length} images; needed: one an image")
         return bank

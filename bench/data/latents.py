@@ -53,7 +53,7 @@ class Latents:
         self._captions = captions
         if captions is not None:
             check_shards(captions.folder, captions.index.shards, captions.index.shape)
-        self._labels = torch.from_numpy(_read_labels(folder, self.index)).long()
+        self._labels = torch.from_numpy(read_labels(folder, self.index)).long()
         self._device = device
         self._normalization: tuple[Tensor, Tensor] | None = None
         if normalize:
@@ -211,7 +211,7 @@ class _Reading:
         return self._result
 
 
-def _read_labels(folder: Path, index: LatentIndex) -> NDArray[np.int32]:
+def read_labels(folder: Path, index: LatentIndex) -> NDArray[np.int32]:
     """All labels, (N,), checked by their checksum."""
     path = folder / index.labels.file
     try:

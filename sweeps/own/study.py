@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from bench.errors import InputError
 from bench.files.atomic import write_bytes
 from bench.flops import forward_gmacs
@@ -18,7 +20,7 @@ from bench.objectives import OBJECTIVES
 from bench.recipe import Recipe
 from bench.recipe.parts import ModelConfig
 from bench.samplers import SAMPLERS
-from bench.schema import check_options, dump_yaml, load_yaml
+from bench.schema import check_options, describe, dump_yaml, load_yaml
 from sweeps.expand import Sweep, load_sweep
 from sweeps.own.part import KINDS, OwnPart
 from sweeps.shipped import STUDIES
@@ -158,4 +160,7 @@ def _presets(part: OwnPart, of_data: dict[str, Any], built_in: list[dict[str, An
 
 
 def _log_gmacs(model: dict[str, Any]) -> float:
-    return math.log(forward_gmacs(ModelConfig(**model)))
+    try:
+        return math.log(forward_gmacs(ModelConfig(**model)))
+    except ValidationError as error:
+        raise InputError(f"{model['name']}: {describe(error, ModelConfig)}") from None

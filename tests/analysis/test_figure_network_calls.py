@@ -108,7 +108,7 @@ def test_scores_with_guidance_are_panels_of_their_own(study: Source) -> None:
 
 @pytest.mark.parametrize(
     ("sampler", "said"),
-    [("ddpm", "DDPM"), ("heun shift=3.0", "HEUN shift=3.0"), ("my_file:Mine eta=0.5", "Mine eta=0.5")],
+    [("ddpm", "DDPM"), ("heun shift=3.0", "Heun shift=3.0"), ("my_file:Mine eta=0.5", "Mine eta=0.5")],
 )
 def test_options_are_said_as_they_are_given(sampler: str, said: str) -> None:
     assert sampler_text(sampler) == said

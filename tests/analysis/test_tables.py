@@ -51,6 +51,7 @@ def test_one_row_says_everything_about_a_run(sweep, tmp_path):
         "objective": "iddpm",
         "size": "XL",
         "patch": 1,
+        "patch_frames": None,
         "model": "DiT-XL/1",
         "block": "adaln-zero",
         "params": 786432,

@@ -20,6 +20,8 @@ class CaptionBank(Protocol):
 
     Attributes:
         id: a name and eight digits of a checksum of their content.
+
+    One may have `order` too, (K,) integers, as `bench.data.captions.arrays.by_turns` has it.
     """
 
     @property

@@ -25,8 +25,16 @@ ACCEPTED = "a .npz with embeddings (K, S, D) of floats and mask (K, S) of bool"
 class CaptionArrays:
     """A `CaptionBank` of embeddings (K, S, D) and masks (K, S)."""
 
-    def __init__(self, name: str, embeddings: Any, mask: Any, shape: tuple[int, int] | None, where: str) -> None:
-        """`shape`: (S, D) that are needed; `where` names them in messages.
+    def __init__(
+        self,
+        name: str,
+        embeddings: Any,
+        mask: Any,
+        shape: tuple[int, int] | None,
+        where: str,
+        order: NDArray[np.int64] | None = None,
+    ) -> None:
+        """`shape`: (S, D) that are needed; `where` names them in messages; `order`: as `by_turns` has it.
 
         Raises:
             InputError: there are no masks, they are of another size, a caption has no token, or a number is not finite.
@@ -38,6 +46,7 @@ class CaptionArrays:
             raise InputError(f"{where}: no {missing}; needed: embeddings (K, S, D) and masks (K, S) of bool")
         self._embeddings, self._mask = np.ascontiguousarray(embeddings), np.ascontiguousarray(mask)
         _check(self._embeddings, self._mask, shape, where)
+        self.order = order
         digest = hashlib.sha256(f"{self._embeddings.dtype} {self._embeddings.shape}".encode())
         digest.update(self._embeddings.data)
         digest.update(self._mask.data)
@@ -56,6 +65,19 @@ class CaptionArrays:
         embeddings, mask = torch.from_numpy(self._embeddings[chosen]), torch.from_numpy(self._mask[chosen])
         dropped = torch.zeros(len(chosen), dtype=torch.bool, device=device)
         return Captions(embeddings.to(device).float(), mask.to(device), dropped)
+
+
+def by_turns(labels: NDArray[np.integer[Any]]) -> NDArray[np.int64] | None:
+    """The order (K,) in which balanced samples take captions that are sorted by class: one of each class, by turns.
+
+    None: the labels (K,) are not sorted, and the captions are taken as they come.
+    """
+    import numpy as np
+
+    if (np.diff(labels) < 0).any():
+        return None
+    turn = np.arange(len(labels)) - np.searchsorted(labels, labels)  # how many of its class are before it
+    return np.lexsort((labels, turn))
 
 
 def _check(embeddings: NDArray[Any], mask: NDArray[Any], shape: tuple[int, int] | None, where: str) -> None:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.data.captions import Asked
-from bench.data.captions.arrays import check_tokens
+from bench.data.captions.arrays import by_turns, check_tokens
 from bench.data.captions.index import FOLDER, read_caption_index
 from bench.data.latent_index import AGAIN, LatentIndex, Shard
-from bench.data.latents import check_sha256
+from bench.data.latents import check_sha256, read_labels
 from bench.data.moments import NO_NPY, Rows, all_finite, open_shard
 from bench.errors import InputError
 from models.conditions import Captions
@@ -35,6 +35,7 @@ class StoredCaptions:
         shards = [open_shard(self.folder / s.file, s.count, self.index.shape) for s in self.index.shards]
         self._embeddings = Rows(shards)
         self._mask = torch.from_numpy(np.concatenate(self._masks()))
+        self.order = by_turns(read_labels(latents, index))
 
     def __len__(self) -> int:
         return self.index.count

@@ -7,22 +7,17 @@ Fréchet distance, KID, precision and recall, and class logits for the Inception
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from bench.data.digits import Digits
-from bench.files import checkpoint
 from bench.randomness import Stream, generator
-from bench.score.extractors.trained import TrainedExtractor
+from bench.score.extractors.trained import FEATURES, LOGITS, TrainedExtractor, TrainedFeatures
 from bench.score.extractors.trained import trained as trained_in
 
 NAME = "digits-cnn"
-FEATURES = "64"
-LOGITS = "logits_unbiased"
 COLOUR_FEATURES = "192"
 
 SEED = 0
@@ -56,52 +51,26 @@ class DigitsCNN(nn.Module):
         return self.classifier(self.features(x))
 
 
-class DigitsFeatures(FeatureExtractorBase):
-    """The network as torch-fidelity wants it: uint8 (N, 3, 8, 8) in, a tuple of the asked features out."""
+class DigitsFeatures(TrainedFeatures):
+    """Of images (N, 3, 8, 8)."""
 
-    def __init__(
-        self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None, **_: Any
-    ) -> None:
-        super().__init__(name, features_list)
-        if feature_extractor_weights_path is None:
-            raise ValueError(f"{NAME} needs feature_extractor_weights_path, the file that `trained` makes")
-        self.network = DigitsCNN()
-        tensors, _metadata = checkpoint.load_tensors(Path(feature_extractor_weights_path))
-        self.network.load_state_dict(tensors, strict=True)
+    network_type = DigitsCNN
+    provided = (FEATURES, LOGITS)
 
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return FEATURES, LOGITS
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return LOGITS if metric == "isc" else FEATURES
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        return False
-
-    def forward(self, input: Tensor) -> tuple[Tensor, ...]:
-        x = input[:, :1].float() / 127.5 - 1
-        features = self.network.features(x)
-        outputs = {FEATURES: features, LOGITS: F.linear(features, self.network.classifier.weight)}
-        return tuple(outputs[name] for name in self.features_list)
+    def outputs(self, x: Tensor) -> dict[str, Tensor]:
+        features = self.network.features(x[:, :1].float() / 127.5 - 1)
+        return {FEATURES: features, LOGITS: F.linear(features, self.network.classifier.weight)}
 
 
-class ColourFeatures(DigitsFeatures):
+class ColourFeatures(TrainedFeatures):
     """The same network's features of red, of green and of blue, side by side; no logits."""
 
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return (COLOUR_FEATURES,)
+    network_type = DigitsCNN
+    provided = (COLOUR_FEATURES,)
 
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:  # noqa: ARG004
-        return COLOUR_FEATURES
-
-    def forward(self, input: Tensor) -> tuple[Tensor, ...]:
-        channels = (input.float() / 127.5 - 1).split(1, dim=1)
-        return (torch.cat([self.network.features(channel) for channel in channels], dim=1),)
+    def outputs(self, x: Tensor) -> dict[str, Tensor]:
+        channels = (x.float() / 127.5 - 1).split(1, dim=1)
+        return {COLOUR_FEATURES: torch.cat([self.network.features(channel) for channel in channels], dim=1)}
 
 
 def trained(folder: Path) -> TrainedExtractor:

@@ -9,23 +9,18 @@ place, and the 64 of a clip the order of its frames.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from bench.data.clips.moving_digits import DIGIT, NUM_CLASSES, SHAPE, SIDE, SPEEDS, compose, motions
-from bench.files import checkpoint
 from bench.randomness import Stream, generator
-from bench.score.extractors.trained import TrainedExtractor
+from bench.score.extractors.trained import FEATURES, LOGITS, TrainedExtractor, TrainedFeatures
 from bench.score.extractors.trained import trained as trained_in
 
 NAME = "moving-digits-cnn"
-FEATURES = "64"
 FRAMES = "frames"
-LOGITS = "logits_unbiased"
 
 SEED = 0
 WIDTH = 64
@@ -80,39 +75,19 @@ class MovingDigitsCNN(nn.Module):
         return self.time(frames.transpose(1, 2)).mean(dim=2)
 
 
-class MovingDigitsFeatures(FeatureExtractorBase):
-    """The network as torch-fidelity wants it: uint8 (N, 3, 8, 12, 12) in, a tuple of the asked features out."""
+class MovingDigitsFeatures(TrainedFeatures):
+    """Of clips (N, 3, 8, 12, 12)."""
 
-    def __init__(
-        self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None, **_: Any
-    ) -> None:
-        super().__init__(name, features_list)
-        if feature_extractor_weights_path is None:
-            raise ValueError(f"{NAME} needs feature_extractor_weights_path, the file that `trained` makes")
-        self.network = MovingDigitsCNN()
-        tensors, _metadata = checkpoint.load_tensors(Path(feature_extractor_weights_path))
-        self.network.load_state_dict(tensors, strict=True)
+    network_type = MovingDigitsCNN
+    provided = (FEATURES, FRAMES, LOGITS)
 
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return FEATURES, FRAMES, LOGITS
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return LOGITS if metric == "isc" else FEATURES
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        return False
-
-    def forward(self, input: Tensor) -> tuple[Tensor, ...]:
-        x = input[:, :1].float() / 255
-        number, frames = len(x), x.shape[2]
-        of_frames = self.network.of_frames(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (number, frames))
+    def outputs(self, x: Tensor) -> dict[str, Tensor]:
+        grey = x[:, :1].float() / 255
+        number, frames = len(grey), grey.shape[2]
+        of_frames = self.network.of_frames(grey.transpose(1, 2).flatten(0, 1)).unflatten(0, (number, frames))
         of_clips = self.network.of_clips(of_frames)
         logits = F.linear(of_clips, self.network.classifier.weight)
-        outputs = {FEATURES: of_clips, FRAMES: of_frames.flatten(1), LOGITS: logits}
-        return tuple(outputs[name] for name in self.features_list)
+        return {FEATURES: of_clips, FRAMES: of_frames.flatten(1), LOGITS: logits}
 
 
 def trained(folder: Path) -> TrainedExtractor:

@@ -6,11 +6,55 @@ import fcntl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from bench.files import checkpoint
 from bench.files.run_folder import open_lock
+
+FEATURES, LOGITS = "64", "logits_unbiased"
+
+
+class TrainedFeatures(FeatureExtractorBase):
+    """A network as torch-fidelity wants it: uint8 in, a tuple of the asked features out, of `provided` ones.
+
+    The first of these are compared; logits, if there are any, are for the Inception Score.
+    """
+
+    network_type: type[nn.Module]
+    provided: tuple[str, ...]
+
+    def __init__(
+        self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None, **_: Any
+    ) -> None:
+        super().__init__(name, features_list)
+        if feature_extractor_weights_path is None:
+            raise ValueError(f"{name} needs feature_extractor_weights_path, the file that `trained` makes")
+        self.network: Any = self.network_type()
+        tensors, _metadata = checkpoint.load_tensors(Path(feature_extractor_weights_path))
+        self.network.load_state_dict(tensors, strict=True)
+
+    def outputs(self, x: Tensor) -> dict[str, Tensor]:
+        """All features of images or clips, uint8."""
+        raise NotImplementedError
+
+    @classmethod
+    def get_provided_features_list(cls) -> tuple[str, ...]:
+        return cls.provided
+
+    @classmethod
+    def get_default_feature_layer_for_metric(cls, metric: str) -> str:
+        return LOGITS if metric == "isc" and LOGITS in cls.provided else cls.provided[0]
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        return False
+
+    def forward(self, input: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.outputs(input)
+        return tuple(outputs[name] for name in self.features_list)
 
 
 @dataclass(frozen=True)
