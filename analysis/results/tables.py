@@ -70,7 +70,8 @@ MODEL = ("family", "model", "size", "patch", "patch_frames", "hidden_size", "dep
 
 def patches(table: pd.DataFrame) -> pd.Series:
     """The patch of each row's model, as one value: pixels a side, of clips "2x4x4"; <NA> where it has none."""
-    frames, side = table["patch_frames"], table["patch"]
+    frames: Any = table["patch_frames"]
+    side: Any = table["patch"]
     if not (frames.notna() & side.notna()).any():
         return side
     texts = frames.astype("str") + "x" + side.astype("str") + "x" + side.astype("str")

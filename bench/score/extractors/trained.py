@@ -40,12 +40,13 @@ class TrainedFeatures(FeatureExtractorBase):
         """All features of images or clips, uint8."""
         raise NotImplementedError
 
+    # torch-fidelity has these as static methods, which it calls on the class: a class method serves as well.
     @classmethod
-    def get_provided_features_list(cls) -> tuple[str, ...]:
+    def get_provided_features_list(cls) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return cls.provided
 
     @classmethod
-    def get_default_feature_layer_for_metric(cls, metric: str) -> str:
+    def get_default_feature_layer_for_metric(cls, metric: str) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
         return LOGITS if metric == "isc" and LOGITS in cls.provided else cls.provided[0]
 
     @staticmethod
