@@ -475,6 +475,7 @@ def test_correlations_of_the_papers_models():
         model=models["model"].tolist(),
         hidden_size=None,
         depth=None,
+        patch_frames=None,
         num_heads=None,
         input_size=32,
         size=[label.split("/")[0] for label in labels],
