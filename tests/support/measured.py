@@ -364,3 +364,22 @@ def of_rates() -> Any:
     words: Any = rows.label.str.split(" ", expand=True)
     found = rows.assign(family=words[0], prediction=words[2], rate=words[3])
     return found.pivot_table("fid_percent", ["family", "prediction"], "rate").reset_index()
+
+
+def of_clips(*labels: str) -> list[list[Any]]:
+    """Of results/video and video-unet: label, MMACs, means of % of the trace, Fréchet distance of frames, consistency."""
+    rows = pd.concat([csv(f"{study}/evals.csv").query("step == step.max()") for study in ("video", "video-unet")])
+    columns = ["fid_percent", "frame_fid", "temporal_consistency"]
+    of_label = {label: rows.query("label == @label") for label in labels}
+    return [[label, 1e3 * of.gmacs.iloc[0], *of[columns].mean()] for label, of in of_label.items()]
+
+
+ATTENTIONS = ("full", "sequential", "parallel")
+CLIPS = [*(f"{size} {attention}" for size in ("1x2x2", "2x2x2", "2x4x4") for attention in ATTENTIONS)]
+CLIPS = [*CLIPS, "U-Net 4", "U-Net 6"]
+
+
+def compare_videos(one: str, other: str) -> Any:
+    """As `ditbench compare results/video results/video-unet --between ONE,OTHER`."""
+    both = {study: tables(study) for study in ("video", "video-unet")}
+    return compare_at_equal_steps(collected_designs(both, "label", between=(one, other)))
