@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,6 +28,7 @@ class Observations:
         left_out: rows of the tables that are not here, and why.
         patches: (n,) the patch size of each row's model; empty if not known, or if a model has none.
         given_up: runs without a score here that failed for good: those that are left may flatter their design.
+        columns: variable -> the column of a CSV that it was, models among them, where it was one.
     """
 
     metric: str
@@ -40,6 +41,7 @@ class Observations:
     left_out: tuple[str, ...] = ()
     patches: tuple[int, ...] = ()
     given_up: tuple[str, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, values in (("score", self.score), *self.variables.items()):
@@ -55,6 +57,11 @@ class Observations:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def counted(self) -> str:
+        """What `models` are called: a CSV that does not name any has rows."""
+        return "rows" if self.columns and "models" not in self.columns else "models"
 
     def at(self, rows: Iterable[int]) -> Observations:
         """Only these rows."""

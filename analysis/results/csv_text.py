@@ -23,6 +23,7 @@ NUMBER = re.compile(
 )
 CELL = re.compile(r'"([^"]*(?:""[^"]*)*)"|[^",\r\n]*')
 LINE_END = re.compile(r"\r\n|\n|\r|$")
+COMMENT = re.compile(r"#[^\r\n]*(\r\n|\n|\r|$)")
 
 
 class Quoted(str):
@@ -43,29 +44,41 @@ def read_csv(path: Path, types: Mapping[str, str] | None = None, needed: Iterabl
         ResultsError: not such a file, a column is missing or there twice, a line has too many or too few cells, or a
             cell is not of its column's type: the line and the column are named.
     """
+    return read_numbered(path, types, needed)[0]
+
+
+def read_numbered(
+    path: Path, types: Mapping[str, str] | None = None, needed: Iterable[str] = (), by_hand: bool = False
+) -> tuple[pd.DataFrame, list[int]]:
+    """`read_csv`, and the number of each row's line, as an editor counts.
+
+    by_hand: a table of anyone's, in which lines that begin with # are comments, and blanks around a cell nothing.
+    """
     try:
         text = path.read_bytes().decode("utf-8-sig")  # a byte-order mark is no part of the first name
     except UnicodeDecodeError as error:
         raise ResultsError(f"{path}: not UTF-8 text ({error}); {FORM}") from None
-    lines = _lines(path, text)
-    _, header = next(lines, (0, []))
+    lines = ((number, cells) for number, cells in _lines(path, text, by_hand) if not (by_hand and cells == [""]))
+    first, header = next(lines, (0, []))
     _check_header(path, header, needed)
     numbers, rows = [], []
     for number, cells in lines:
         if cells == [""] and len(header) > 1:  # an empty line
             continue
         if len(cells) != len(header):
-            raise ResultsError(f"{path}: line {number} has {len(cells)} cells, the first {len(header)}; {FORM}")
+            above = "the first" if first == 1 else f"line {first}"
+            raise ResultsError(f"{path}: line {number} has {len(cells)} cells, {above} {len(header)}; {FORM}")
         numbers.append(number)
         rows.append(cells)
     columns = list(zip(*rows, strict=True)) or [()] * len(header)
     declared = types or {}
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             str(name): _read(list(cells), declared.get(name), name, path, lambda row: f"line {numbers[row]}")
             for name, cells in zip(header, columns, strict=True)
         }
     )
+    return table, numbers
 
 
 def _written(values: pd.Series) -> list[str]:
@@ -103,14 +116,19 @@ def _plain(cell: str) -> Any:
         return float(cell)
 
 
-def _lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+def _lines(path: Path, text: str, by_hand: bool = False) -> Iterator[tuple[int, list[str]]]:
     """The number of each line that a row begins at, and the row's cells."""
     place, number, start, cells = 0, 1, 1, []
     while place < len(text):
+        if by_hand and not cells and (comment := COMMENT.match(text, place)):
+            place, number = comment.end(), number + 1
+            start = number
+            continue
         match = CELL.match(text, place)
         assert match is not None  # it can be empty
         place = match.end()
-        cells.append(match[0] if match[1] is None else Quoted(match[1].replace('""', '"')))
+        plain = match[0].strip() if by_hand else match[0]
+        cells.append(plain if match[1] is None else Quoted(match[1].replace('""', '"')))
         number += len(re.findall(r"\r\n|\n|\r", match[0]))
         if text.startswith(",", place):
             place += 1
