@@ -256,21 +256,27 @@ def _read_powers(figure: Figure) -> None:
 
 def lay_out(figure: Figure) -> None:
     """Give everything its place, for good; later calls change nothing."""
-    from matplotlib.layout_engine import PlaceHolderLayoutEngine
-
     _read_powers(figure)
     engine = figure.get_layout_engine()
-    if engine is None or isinstance(engine, PlaceHolderLayoutEngine):  # that of a figure laid out before
+    if engine is None:  # laid out before
         return
     for _ in range(2):  # the second knows the ticks that the panels' sizes gave in the first, and the lines of texts
+        before = [axes.get_position(original=True).bounds for axes in figure.axes]
         engine.execute(figure)
-        _wrap(figure)
-    engine.execute(figure)
-    figure.set_layout_engine("none")
+        moved = [axes.get_position(original=True).bounds for axes in figure.axes] != before
+        if not _wrap(figure) and not moved:
+            break  # once more would change nothing
+    else:
+        engine.execute(figure)
+    figure.set_layout_engine(None)  # "none" leaves a placeholder, for which every file is drawn twice
 
 
-def _wrap(figure: Figure) -> None:
-    """Break titles and names of axes that are longer than their panel, before what is in brackets or at blanks."""
+def _wrap(figure: Figure) -> bool:
+    """Break titles and names of axes that are longer than their panel, before what is in brackets or at blanks.
+
+    Whether any was.
+    """
+    broken = False
     for axes in figure.axes:
         width, height = axes.bbox.size
         for text, room in ((axes.title, width), (axes.xaxis.label, width), (axes.yaxis.label, height)):
@@ -280,3 +286,5 @@ def _wrap(figure: Figure) -> None:
                 most = max(MOST_NARROW, int(len(text.get_text()) * room / length))  # characters
                 lines = text.get_text().replace(" (", "\n(", 1).splitlines()
                 text.set_text("\n".join(textwrap.fill(line, most, break_long_words=False) for line in lines))
+                broken = True
+    return broken

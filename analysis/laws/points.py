@@ -75,7 +75,8 @@ def csv_observations(
     highest = rows[np.argsort(-score[rows], kind="stable")][:without_highest]
     kept = [int(row) for row in rows if row not in set(highest)]
     if not kept:
-        raise ResultsError(f"{path}: {len(rows)} rows, {len(highest)} of them left out; needed: others to fit a law to")
+        said = f"{len(rows)} rows, {len(highest)} of them left out" if len(rows) else "no row"
+        raise ResultsError(f"{path}: {said}; needed: points to fit a law to")
 
     def texts(what: str) -> tuple[str, ...]:
         return tuple(str(table[columns[what]].iloc[row]) for row in kept) if what in columns else ()
