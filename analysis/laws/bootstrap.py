@@ -72,7 +72,8 @@ class Bootstrap:
         """
         names = self.fit.form.parameters
         check_known("parameter", parameter, names)
-        return float(np.std(self.parameters[:, names.index(parameter)], ddof=1))
+        with np.errstate(over="ignore", invalid="ignore"):  # a coefficient that the rows leave open
+            return float(np.std(self.parameters[:, names.index(parameter)], ddof=1))
 
     def predict(self, at: Mapping[str, float], level: float = 0.9) -> Prediction:
         """The score at `at` (variable -> value), with percentile intervals.

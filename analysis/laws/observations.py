@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -51,7 +52,7 @@ class Observations:
                 if not (np.isfinite(value) and value > 0):
                     what = self.metric if name == "score" else name
                     raise ResultsError(f"{row}: {what} is {value:g}; a law needs finite, positive values")
-        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+        repeated = sorted(name for name, count in Counter(self.names).items() if count > 1)
         if repeated:
             raise ResultsError(f"{repeated[0]} is there {self.names.count(repeated[0])} times; needed: one run of each")
 

@@ -183,6 +183,14 @@ def test_a_bad_cell_is_named_with_its_line_and_column(tmp_path, text, message):
     assert str(error.value).startswith(str(tmp_path / "points.csv")) or "line" not in message
 
 
+def test_points_that_determine_nothing_have_open_intervals_and_whole_json(tmp_path):
+    path = written(tmp_path, "x,y\n1,3\n2,1\n3,2.5\n4,1.2\n5,2\n")
+    found = json.loads(run(path, "--x", "x", "--y", "y", "--form", "power-floor", "--format", "json"))
+    ends = found["fits"][0]["intervals"]["parameters"]
+    assert None in [end for interval in ends.values() for end in interval.values()]
+    assert "inf" in run(path, "--x", "x", "--y", "y", "--form", "power-floor", "--verbose")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
