@@ -15,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from analysis.results.run_folders import SIZES
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ SOURCE_FILLS = ("full", "none", "left", "bottom")
 SOURCE_LINES = ("-", "--", "-.", ":")
 
 MOST_TICKS = 100
+SAME_PLACE = 1e-6  # share of a figure: a thousandth of a pixel
 MOST_NARROW = 16  # characters of a line that no panel is too narrow for
 SETTINGS: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -261,14 +264,18 @@ def lay_out(figure: Figure) -> None:
     if engine is None:  # laid out before
         return
     for _ in range(2):  # the second knows the ticks that the panels' sizes gave in the first, and the lines of texts
-        before = [axes.get_position(original=True).bounds for axes in figure.axes]
+        before = _places(figure)
         engine.execute(figure)
-        moved = [axes.get_position(original=True).bounds for axes in figure.axes] != before
-        if not _wrap(figure) and not moved:
+        if not _wrap(figure) and np.allclose(_places(figure), before, rtol=0, atol=SAME_PLACE):
             break  # once more would change nothing
     else:
         engine.execute(figure)
     figure.set_layout_engine(None)  # "none" leaves a placeholder, for which every file is drawn twice
+
+
+def _places(figure: Figure) -> Any:
+    """(axes, 4): left, bottom, width and height, as shares of the figure's."""
+    return np.array([axes.get_position(original=True).bounds for axes in figure.axes])
 
 
 def _wrap(figure: Figure) -> bool:

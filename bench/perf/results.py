@@ -87,7 +87,7 @@ class ImportsCost:
 
 def imports_cost(modules: list[str], rounds: int) -> ImportsCost:
     """Import `modules`, and the libraries alone, `rounds` times each."""
-    cost, libraries = (_cost([sys.executable, "-c", IMPORT, *names], rounds) for names in (modules, LIBRARIES))
+    cost, libraries = (_cost([*names], rounds, [sys.executable, "-c", IMPORT]) for names in (modules, LIBRARIES))
     return ImportsCost(
         len(modules), **cost, libraries_cpu_s=libraries["cpu_s"], times_libraries=cost["cpu_s"] / libraries["cpu_s"]
     )
@@ -102,7 +102,7 @@ def collect_cost(models: list[Recipe], num_runs: int, num_rows: int, rounds: int
         sweep = Path(folder) / "many"
         for recipe in recipes:
             _write_run(sweep / recipe.folder_name, recipe, num_rows)
-        cost = _cost([*COMMAND, "collect", str(sweep), "--out", str(Path(folder) / "tables")], rounds)
+        cost = _cost(["collect", str(sweep), "--out", str(Path(folder) / "tables")], rounds)
         megabytes = sum(file.stat().st_size for file in sweep.glob("*/train.jsonl")) / 1e6
     scores = len(recipes[0].train.kept_steps())
     return CollectCost(num_runs, num_rows, scores, megabytes, **cost)
@@ -111,17 +111,17 @@ def collect_cost(models: list[Recipe], num_runs: int, num_rows: int, rounds: int
 def figures_cost(rounds: int) -> FiguresCost:
     """Draw all that the published tables suffice for, `rounds` times."""
     with tempfile.TemporaryDirectory() as folder:
-        cost = _cost([*COMMAND, "figure", "all", "--source", "published", "--out", folder], rounds)
+        cost = _cost(["figure", "all", "--source", "published", "--out", folder], rounds)
         drawn = len(list(Path(folder).glob("*.png")))
     return FiguresCost(drawn, **cost)
 
 
-def _cost(command: list[str], rounds: int) -> dict[str, Any]:
-    """What the process costs: rounds, median_s, longest_s, cpu_s."""
+def _cost(arguments: list[str], rounds: int, command: list[str] = COMMAND) -> dict[str, Any]:
+    """What `ditbench`, or another command, with these arguments costs: rounds, median_s, longest_s, cpu_s."""
     wall, cpu = [], []
     for _ in range(rounds):
         started, used = time.perf_counter(), _processor_seconds()
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run([*command, *arguments], check=True, capture_output=True)
         wall.append(time.perf_counter() - started)
         cpu.append(_processor_seconds() - used)
     medians = {"median_s": statistics.median(wall), "cpu_s": statistics.median(cpu)}
