@@ -56,7 +56,7 @@ SOURCE_FILLS = ("full", "none", "left", "bottom")
 SOURCE_LINES = ("-", "--", "-.", ":")
 
 MOST_TICKS = 100
-SAME_PLACE = 1e-6  # share of a figure: a thousandth of a pixel
+SAME_PLACE = 1e-3  # pixels
 MOST_NARROW = 16  # characters of a line that no panel is too narrow for
 SETTINGS: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -274,8 +274,8 @@ def lay_out(figure: Figure) -> None:
 
 
 def _places(figure: Figure) -> Any:
-    """(axes, 4): left, bottom, width and height, as shares of the figure's."""
-    return np.array([axes.get_position(original=True).bounds for axes in figure.axes])
+    """(axes, 4): left, bottom, width and height in pixels."""
+    return np.array([axes.bbox.bounds for axes in figure.axes])
 
 
 def _wrap(figure: Figure) -> bool:
