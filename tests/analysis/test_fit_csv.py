@@ -7,6 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from analysis.commands.fit import fit as fit_command
+from analysis.commands.options import print_result
 from analysis.errors import ResultsError
 from analysis.laws.bootstrap import bootstrap
 from analysis.laws.fit import fit
@@ -183,12 +184,12 @@ def test_a_bad_cell_is_named_with_its_line_and_column(tmp_path, text, message):
     assert str(error.value).startswith(str(tmp_path / "points.csv")) or "line" not in message
 
 
-def test_points_that_determine_nothing_have_open_intervals_and_whole_json(tmp_path):
-    path = written(tmp_path, "x,y\n1,3\n2,1\n3,2.5\n4,1.2\n5,2\n")
-    found = json.loads(run(path, "--x", "x", "--y", "y", "--form", "power-floor", "--format", "json"))
-    ends = found["fits"][0]["intervals"]["parameters"]
-    assert None in [end for interval in ends.values() for end in interval.values()]
-    assert "inf" in run(path, "--x", "x", "--y", "y", "--form", "power-floor", "--verbose")
+def test_an_open_end_is_null_in_json(tmp_path, capsys):
+    said = {"interval": {"low": float("-inf"), "high": np.float64("inf")}, "values": [1.5, float("nan"), "inf", 3]}
+    print_result(said, "json", tmp_path / "said.json", lambda: None)
+    found = json.loads((tmp_path / "said.json").read_text())
+    assert found == {"interval": {"low": None, "high": None}, "values": [1.5, None, "inf", 3]}
+    assert json.loads(capsys.readouterr().out) == found
 
 
 @pytest.mark.parametrize(
