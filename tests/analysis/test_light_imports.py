@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-HEAVY = ["torch", "scipy.stats", "scipy.spatial", "sklearn"]
+HEAVY = ["torch", "scipy.stats", "sklearn"]
 
 
 def test_figures_and_laws_import_no_library_that_takes_a_second():
