@@ -128,6 +128,23 @@ def perf_figures(
     _report([as_row(figures_cost(rounds))], out / "figures.csv")
 
 
+@app.command("imports")
+def perf_imports(
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 5,
+    out: Annotated[Path, typer.Option(help="Folder for imports.csv.")] = Path("results/perf"),
+) -> None:
+    """How long importing all of `analysis` takes, against the libraries alone that it needs."""
+    from pkgutil import walk_packages
+
+    import analysis
+    from bench.perf.ranks import as_row
+    from bench.perf.results import imports_cost
+
+    modules = [module.name for module in walk_packages(analysis.__path__, "analysis.")]
+    users = [name for name in modules if not name.startswith("analysis.notebooks")]  # need packages for development
+    _report([as_row(imports_cost(users, rounds))], out / "imports.csv")
+
+
 @app.command("fits")
 def perf_fits(
     rows: Annotated[int, typer.Option(min=10, help="Simulated runs.")] = 240,

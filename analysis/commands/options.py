@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from shutil import get_terminal_size
@@ -78,13 +79,22 @@ def print_result(said: dict[str, Any], format: Format, out: Path | None, print_t
 
     from analysis.results.files import write_whole
 
-    content = json.dumps(said, indent=1, allow_nan=False) + "\n"
+    content = json.dumps(_finite(said), indent=1, allow_nan=False) + "\n"
     if out is not None:
         write_whole(out, content.encode())
     if format == "json":
         typer.echo(content, nl=False)
     else:
         print_table()
+
+
+def _finite(said: Any) -> Any:
+    """JSON has no infinity, at which an open interval ends: null."""
+    if isinstance(said, dict):
+        return {key: _finite(value) for key, value in said.items()}
+    if isinstance(said, list | tuple):
+        return [_finite(value) for value in said]
+    return None if isinstance(said, float) and not math.isfinite(said) else said
 
 
 def print_columns(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

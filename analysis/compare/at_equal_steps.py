@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from analysis.compare import given_up
 from analysis.errors import ResultsError
@@ -214,7 +214,7 @@ def _interval(low: Mapping[str, float], high: Mapping[str, float], paired: bool,
         return Interval(middle, middle, middle, level)
     # Welch's degrees of freedom; of one part they are n - 1.
     freedom = sum(shares) ** 2 / sum(share**2 / (count - 1) for share, count in zip(shares, counts, strict=True))
-    half = float(stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(sum(shares)))
+    half = float(stdtrit(freedom, (1 + level) / 2) * np.sqrt(sum(shares)))
     return Interval(middle, middle - half, middle + half, level)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtr, ndtri, stdtrit
 
 from analysis.compare import given_up
 from analysis.errors import ResultsError
@@ -301,7 +301,7 @@ def _widening(count: int, level: float) -> float:
     if count == 1:
         return 1.0
     tail = (1 - level) / 2
-    return float(np.sqrt(count / (count - 1)) * stats.t.ppf(tail, count - 1) / stats.norm.ppf(tail))
+    return float(np.sqrt(count / (count - 1)) * stdtrit(count - 1, tail) / ndtri(tail))
 
 
 @dataclass(frozen=True)
@@ -361,7 +361,7 @@ def _in_common(rows: Observations, other: Observations) -> Observations:
 
 def _interval(estimate: Array, values: Array, level: float, models: int) -> Interval:
     """Expanded percentiles: of a normal distribution, they would be Student's interval of `models` models."""
-    outside = stats.norm.cdf(_widening(models, level) * stats.norm.ppf((1 - level) / 2))
+    outside = ndtr(_widening(models, level) * ndtri((1 - level) / 2))
     low, high = np.quantile(values[np.isfinite(values)], [outside, 1 - outside])
     return Interval(float(estimate[0]), float(low), float(high), level)
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from analysis.results.run_folders import SIZES
 from analysis.results.tables import coarsest_first
 
@@ -55,6 +57,7 @@ SOURCE_FILLS = ("full", "none", "left", "bottom")
 SOURCE_LINES = ("-", "--", "-.", ":")
 
 MOST_TICKS = 100
+SAME_PLACE = 1e-3  # pixels
 MOST_NARROW = 16  # characters of a line that no panel is too narrow for
 SETTINGS: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -257,21 +260,31 @@ def _read_powers(figure: Figure) -> None:
 
 def lay_out(figure: Figure) -> None:
     """Give everything its place, for good; later calls change nothing."""
-    from matplotlib.layout_engine import PlaceHolderLayoutEngine
-
     _read_powers(figure)
     engine = figure.get_layout_engine()
-    if engine is None or isinstance(engine, PlaceHolderLayoutEngine):  # that of a figure laid out before
+    if engine is None:  # laid out before
         return
     for _ in range(2):  # the second knows the ticks that the panels' sizes gave in the first, and the lines of texts
+        before = _places(figure)
         engine.execute(figure)
-        _wrap(figure)
-    engine.execute(figure)
-    figure.set_layout_engine("none")
+        if not _wrap(figure) and np.allclose(_places(figure), before, rtol=0, atol=SAME_PLACE):
+            break  # once more would change nothing
+    else:
+        engine.execute(figure)
+    figure.set_layout_engine(None)  # "none" leaves a placeholder, for which every file is drawn twice
 
 
-def _wrap(figure: Figure) -> None:
-    """Break titles and names of axes that are longer than their panel, before what is in brackets or at blanks."""
+def _places(figure: Figure) -> Any:
+    """(axes, 4): left, bottom, width and height in pixels."""
+    return np.array([axes.bbox.bounds for axes in figure.axes])
+
+
+def _wrap(figure: Figure) -> bool:
+    """Break titles and names of axes that are longer than their panel, before what is in brackets or at blanks.
+
+    Whether any was.
+    """
+    broken = False
     for axes in figure.axes:
         width, height = axes.bbox.size
         for text, room in ((axes.title, width), (axes.xaxis.label, width), (axes.yaxis.label, height)):
@@ -281,3 +294,5 @@ def _wrap(figure: Figure) -> None:
                 most = max(MOST_NARROW, int(len(text.get_text()) * room / length))  # characters
                 lines = text.get_text().replace(" (", "\n(", 1).splitlines()
                 text.set_text("\n".join(textwrap.fill(line, most, break_long_words=False) for line in lines))
+                broken = True
+    return broken

@@ -91,13 +91,13 @@ def power_law_band(gmacs: ArrayLike, fid: ArrayLike, at: ArrayLike, level: float
     Ordinary least squares of log(fid) on log(gmacs): with n points, the interval is the line times or over
     exp(t s sqrt(1 + 1/n + (u - mean)^2 / sum of squares)), u = log(at), t of n - 2 degrees of freedom.
     """
-    from scipy.stats import t as student
+    from scipy.special import stdtrit
 
     x, y, u = (np.log(np.asarray(values, dtype=float)) for values in (gmacs, fid, at))
     law = power_law(gmacs, fid)
     spread = np.sqrt(np.sum((y - np.log(law(gmacs))) ** 2) / (len(x) - 2))
     distance = (u - x.mean()) ** 2 / np.sum((x - x.mean()) ** 2)
-    half = student.ppf((1 + level) / 2, len(x) - 2) * spread * np.sqrt(1 + 1 / len(x) + distance)
+    half = stdtrit(len(x) - 2, (1 + level) / 2) * spread * np.sqrt(1 + 1 / len(x) + distance)
     line = law(at)
     return Band(np.asarray(at, dtype=float), line, line * np.exp(-half), line * np.exp(half))
 

@@ -225,7 +225,7 @@ def _sheet(
     heights = [sum(LINE + gap + len(section.rows) * (size[0] + gap) for section in its) for its in flowing]
     total = head + max(heights) + gap
     figure = style.new_figure(width, total / DPI)
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)
     sheet = _Drawing(figure, whole, total, left, right, gap, size, place=size[1] + gap)
     for index, its in enumerate(flowing):
         start, top = index * (column + BETWEEN), 0

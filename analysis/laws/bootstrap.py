@@ -64,6 +64,17 @@ class Bootstrap:
         check_known("parameter", parameter, names)
         return _percentiles(self.fit.parameters[parameter], self.parameters[:, names.index(parameter)], level)
 
+    def standard_error(self, parameter: str) -> float:
+        """Of a parameter of the form: the standard deviation of the refits.
+
+        Raises:
+            ResultsError: an unknown parameter.
+        """
+        names = self.fit.form.parameters
+        check_known("parameter", parameter, names)
+        with np.errstate(over="ignore", invalid="ignore"):  # a coefficient that the rows leave open
+            return float(np.std(self.parameters[:, names.index(parameter)], ddof=1))
+
     def predict(self, at: Mapping[str, float], level: float = 0.9) -> Prediction:
         """The score at `at` (variable -> value), with percentile intervals.
 
@@ -97,7 +108,7 @@ class Bootstrap:
 
     def _few(self) -> str:
         models, seeds = len(set(self.fit.observations.models)), len(set(self.fit.observations.seeds))
-        few = [f"{models} models"] if models < FEW_MODELS else []
+        few = [f"{models} {self.fit.observations.counted}"] if models < FEW_MODELS else []
         if self.method == "bootstrap" and 1 <= seeds < FEW_SEEDS:
             few.append("one seed, whose luck they leave out" if seeds == 1 else f"{seeds} seeds")
         return " and ".join(few)

@@ -16,6 +16,18 @@ Method = Literal["bootstrap", "residual"]
 Intervals = Literal["bootstrap", "residual", "profile"]
 """How intervals are made: by a bootstrap, or from the profile likelihood."""
 
+COLUMN_OPTIONS = {
+    "score": "--y",
+    "compute": "--x",
+    "params": "--params",
+    "images": "--data",
+    "tokens": "--tokens",
+    "models": "--models",
+    "seeds": "--seeds",
+    "patches": "--patches",
+}
+"""What `Observations` are made of -> how `ditbench fit` is told the column of a CSV that it is."""
+
 
 def check_known(what: str, name: str, accepted: Iterable[str]) -> None:
     """Raise ResultsError unless `name` is among those accepted."""

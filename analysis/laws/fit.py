@@ -253,13 +253,14 @@ def checked(rows: Observations, form: str, objective: str) -> Form:
     for name, column in zip(law.variables, logs.T, strict=True):
         values = len(np.unique(column))
         if values < law.least_values(name):
-            same = f"{name} is {rows.variables[name][0]:g} in every row" if values == 1 else f"{name}: {values} values"
+            said = rows.columns.get(name, name)
+            same = f"{said} is {rows.variables[name][0]:g} in every row" if values == 1 else f"{said}: {values} values"
             raise ResultsError(f"{law.formula}: {same}; needed: at least {law.least_values(name)} different values")
     different = len(np.unique(logs, axis=0))
     if different < parameters:
         raise ResultsError(
             f"{law.formula} has {parameters} parameters and the rows {different} different "
-            f"({', '.join(law.variables)}); needed: at least {parameters}"
+            f"({', '.join(rows.columns.get(name, name) for name in law.variables)}); needed: at least {parameters}"
         )
     return law
 

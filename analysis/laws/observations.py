@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ class Observations:
         patches: (n,) the patch of each row's model, pixels a side or, of clips, "2x4x4"; empty if not known, or if a
             model has none.
         given_up: runs without a score here that failed for good: those that are left may flatter their design.
+        columns: variable -> the column of a CSV that it was, models among them, where it was one.
     """
 
     metric: str
@@ -42,6 +44,7 @@ class Observations:
     left_out: tuple[str, ...] = ()
     patches: tuple[Any, ...] = ()
     given_up: tuple[str, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, values in (("score", self.score), *self.variables.items()):
@@ -51,12 +54,17 @@ class Observations:
                 if not (np.isfinite(value) and value > 0):
                     what = self.metric if name == "score" else name
                     raise ResultsError(f"{row}: {what} is {value:g}; a law needs finite, positive values")
-        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+        repeated = sorted(name for name, count in Counter(self.names).items() if count > 1)
         if repeated:
             raise ResultsError(f"{repeated[0]} is there {self.names.count(repeated[0])} times; needed: one run of each")
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def counted(self) -> str:
+        """What `models` are called: a CSV that does not name any has rows."""
+        return "rows" if self.columns and "models" not in self.columns else "models"
 
     def at(self, rows: Iterable[int]) -> Observations:
         """Only these rows."""

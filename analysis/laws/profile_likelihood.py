@@ -8,8 +8,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy import stats
 from scipy.optimize import brentq
+from scipy.special import stdtrit
 
 from analysis.errors import ResultsError
 from analysis.laws.choices import check_known
@@ -127,7 +127,7 @@ class Profile:
         """Where `loss` crosses the threshold on either side of `middle`; the bound, where it does not."""
         check_level(level)
         left_over = len(self.fit.observations) - self.fit.num_parameters
-        quantile = float(stats.t.ppf((1 + level) / 2, left_over))
+        quantile = float(stdtrit(left_over, (1 + level) / 2))
         least = max(loss(middle), NOISELESS * len(self.fit.observations))
         threshold = least * (1 + quantile**2 / left_over)
         sides = []

@@ -67,7 +67,7 @@ class FitReport:
         best, (_, intervals) = self.comparison.fits[0], self.intervals[0]
         ranges = [f"{name} {intervals[name].low:.3g} to {intervals[name].high:.3g}" for name in best.form.exponents]
         laws = [
-            f"{best.equation} ({self.level:.0%}: {', '.join(ranges[:count])}), {len(set(self.rows.models))} models."
+            f"{best.equation} ({self.level:.0%}: {', '.join(ranges[:count])}), {self._size}."
             for count in range(len(ranges), 0, -1)
         ]
         law = next((law for law in laws if len(law) <= WIDTH), laws[-1])
@@ -102,6 +102,15 @@ class FitReport:
     def _is_of_one_patch(self, test: HeldOut) -> bool:
         return len(set(test.fit.observations.patches)) == 1 < len(set(self.rows.patches))
 
+    @property
+    def _size(self) -> str:
+        return f"{len(set(self.rows.models))} {self.rows.counted}"
+
+    def scores(self) -> str:
+        """How many there are, in words."""
+        what = f"{self.rows.metric}, {len(self.rows)}"
+        return f"{what} rows." if self.rows.counted == "rows" else f"{what} scores of {self._size}."
+
     def _untested(self) -> str:
         """Why the largest model was not predicted; `refused` has the same of every law."""
         whys = (why.partition(": ")[2] for why in self.refused if why.startswith("held out, "))
@@ -113,7 +122,8 @@ class FitReport:
         if best.form.floor or "compute" not in best.form.variables:
             return []
         estimate, high, low = (10 ** -getattr(intervals["alpha"], end) for end in ("estimate", "low", "high"))
-        return [f"Ten times the compute multiplies the {self.rows.metric} by {estimate:.2g} ({low:.2g} to {high:.2g})."]
+        what = f"Ten times the {self.rows.columns.get('compute', 'compute')}"
+        return [f"{what} multiplies the {self.rows.metric} by {estimate:.2g} ({low:.2g} to {high:.2g})."]
 
     def _why_not(self) -> str:
         if self.patches is None or not self.patches.aicc < self.comparison.fits[0].aicc - CLEAR_GAP:
@@ -134,6 +144,7 @@ class FitReport:
         """For JSON."""
         return {
             "source": self.source,
+            **({"columns": {"score": self.rows.metric, **self.rows.columns}} if self.rows.columns else {}),
             "headline": self.headline(),
             "sentences": self.sentence().splitlines(),
             "level": self.level,
@@ -142,6 +153,7 @@ class FitReport:
                 | {
                     "intervals": how.to_dict()
                     | {"parameters": {name: interval.to_dict() for name, interval in found.items()}}
+                    | ({"standard_errors": _standard_errors(how)} if isinstance(how, Bootstrap) else {})
                 }
                 for law, (how, found) in zip(self.comparison.fits, self.intervals, strict=True)
             ],
@@ -168,6 +180,15 @@ class FitReport:
             for law, error, (_, found) in zip(
                 self.comparison.fits, self.comparison.held_out_errors, self.intervals, strict=True
             )
+        ]
+
+    def parameters(self) -> list[list[str]]:
+        """Rows of text under `PARAMETER_HEADINGS`, of the laws whose intervals are a bootstrap's."""
+        return [
+            [law.form.name, name, f"{law.parameters[name]:.6g}", f"{error:.3g}"]
+            for law, (how, _) in zip(self.comparison.fits, self.intervals, strict=True)
+            if isinstance(how, Bootstrap)
+            for name, error in _standard_errors(how).items()
         ]
 
     def predictions(self) -> list[list[str]]:
@@ -216,6 +237,7 @@ class FitReport:
 
 PREDICTION_HEADINGS = ["law", "AICc", "models", "predicted", "the law's interval", "a new run's"]
 """models: those that the prediction of the largest is made from."""
+PARAMETER_HEADINGS = ["form", "parameter", "value", "standard error"]
 TABLE_HEADINGS = ["form", "parameters", "k", "loss", "AICc", "held-out error", "starts agree", "condition"]
 
 
@@ -273,6 +295,10 @@ def fit_report(
         except ResultsError as error:
             refused.append(f"held out, {name}: {error}")
     return FitReport(source, rows, comparison, level, tuple(intervals), patches, tuple(tests), tuple(refused), alphas)
+
+
+def _standard_errors(how: Bootstrap) -> dict[str, float]:
+    return {name: how.standard_error(name) for name in how.fit.form.parameters}
 
 
 def _aicc(value: float) -> str:

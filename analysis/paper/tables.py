@@ -179,10 +179,10 @@ def published(tables: Tables) -> Table:
 
 def _half_interval(spread: pd.Series, num_seeds: pd.Series) -> Any:
     """Half of the Student's t interval of a mean over seeds of standard deviation `spread`; NaN for one seed."""
-    from scipy.stats import t as student
+    from scipy.special import stdtrit
 
     several = num_seeds.where(num_seeds > 1)
-    return student.ppf((1 + LEVEL) / 2, several - 1) * spread / np.sqrt(several)
+    return stdtrit(several - 1, (1 + LEVEL) / 2) * spread / np.sqrt(several)
 
 
 def correlations(tables: Tables) -> Table:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from pandas.api.types import is_float_dtype
 
 from analysis.errors import ResultsError
 from analysis.results import typed
@@ -23,6 +26,7 @@ NUMBER = re.compile(
 )
 CELL = re.compile(r'"([^"]*(?:""[^"]*)*)"|[^",\r\n]*')
 LINE_END = re.compile(r"\r\n|\n|\r|$")
+COMMENT = re.compile(r"#[^\r\n]*(\r\n|\n|\r|$)")
 
 
 class Quoted(str):
@@ -31,9 +35,9 @@ class Quoted(str):
 
 def csv_text(table: pd.DataFrame) -> str:
     """`table` with floats in the shortest form that reads back as the same number."""
-    columns = [_written(table.iloc[:, index]) for index in range(table.shape[1])]
-    lines = [[_quoted(str(name)) for name in table.columns], *zip(*columns, strict=True)]
-    return "".join(f"{','.join(line)}\n" for line in lines)
+    header = ",".join(_quoted(str(name)) for name in table.columns)
+    columns = _together([_written(table.iloc[:, index]) for index in range(table.shape[1])])
+    return "".join(f"{line}\n" for line in (header, *map(",".join, zip(*columns, strict=True))))
 
 
 def read_csv(path: Path, types: Mapping[str, str] | None = None, needed: Iterable[str] = ()) -> pd.DataFrame:
@@ -43,44 +47,87 @@ def read_csv(path: Path, types: Mapping[str, str] | None = None, needed: Iterabl
         ResultsError: not such a file, a column is missing or there twice, a line has too many or too few cells, or a
             cell is not of its column's type: the line and the column are named.
     """
+    return read_numbered(path, types, needed)[0]
+
+
+def read_numbered(
+    path: Path, types: Mapping[str, str] | None = None, needed: Iterable[str] = (), by_hand: bool = False
+) -> tuple[pd.DataFrame, list[int]]:
+    """`read_csv`, and the number of each row's line, as an editor counts.
+
+    by_hand: a table of anyone's, in which lines that begin with # are comments, and blanks around a cell nothing.
+    """
     try:
         text = path.read_bytes().decode("utf-8-sig")  # a byte-order mark is no part of the first name
     except UnicodeDecodeError as error:
         raise ResultsError(f"{path}: not UTF-8 text ({error}); {FORM}") from None
-    lines = _lines(path, text)
-    _, header = next(lines, (0, []))
+    lines = ((number, cells) for number, cells in _lines(path, text, by_hand) if not (by_hand and cells == [""]))
+    first, header = next(lines, (0, []))
     _check_header(path, header, needed)
     numbers, rows = [], []
     for number, cells in lines:
         if cells == [""] and len(header) > 1:  # an empty line
             continue
         if len(cells) != len(header):
-            raise ResultsError(f"{path}: line {number} has {len(cells)} cells, the first {len(header)}; {FORM}")
+            above = "the first" if first == 1 else f"line {first}"
+            raise ResultsError(f"{path}: line {number} has {len(cells)} cells, {above} {len(header)}; {FORM}")
         numbers.append(number)
         rows.append(cells)
     columns = list(zip(*rows, strict=True)) or [()] * len(header)
     declared = types or {}
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             str(name): _read(list(cells), declared.get(name), name, path, lambda row: f"line {numbers[row]}")
             for name, cells in zip(header, columns, strict=True)
         }
     )
+    return table, numbers
 
 
-def _written(values: pd.Series) -> list[str]:
-    if pd.api.types.is_float_dtype(values.dtype):
-        return ["" if value is pd.NA or value != value else repr(value) for value in values.tolist()]
-    texts: dict[Any, str] = {}  # there are few different ones
-    cells = []
-    for value in values.tolist():
-        if not isinstance(value, str):
-            cells.append("" if pd.isna(value) else str(value))
-            continue
-        if value not in texts:
-            texts[value] = _quoted(value)
-        cells.append(texts[value])
-    return cells
+@dataclass(frozen=True)
+class _Few:
+    """A column of few different cells: `texts`, and which of them each row has."""
+
+    places: np.ndarray
+    texts: list[str]
+
+    def cells(self) -> list[str]:
+        return np.array(self.texts, dtype=object)[self.places].tolist()
+
+
+def _written(values: pd.Series) -> _Few | list[str]:
+    if values.dtype == object:  # of several types, among which equal is not the same: 1 and True
+        return list(map(_cell, values.tolist()))
+    # Floats are told apart by their bits: 0.0 and -0.0 are equal.
+    floats = np.array(values.to_numpy(float, na_value=np.nan)) if is_float_dtype(values.dtype) else None
+    places, different = pd.factorize(values if floats is None else floats.view(np.int64))
+    if floats is not None:
+        if 2 * len(different) > len(floats):
+            return ["" if value != value else repr(value) for value in floats.tolist()]
+        different = different.view(float)
+    texts = [*map(_cell, different.tolist()), ""]  # the last of a missing value
+    return _Few(np.where(places < 0, len(texts) - 1, places), texts)
+
+
+def _together(columns: list[_Few | list[str]]) -> list[list[str]]:
+    """The columns, neighbours of few different cells as one: most of a table says whose row it is."""
+    joined: list[_Few | list[str]] = []
+    for column in columns:
+        before = joined[-1] if joined else None
+        if isinstance(before, _Few) and isinstance(column, _Few):
+            places, pairs = pd.factorize(before.places * len(column.texts) + column.places)
+            if 2 * len(pairs) < len(places):
+                whose = (divmod(pair, len(column.texts)) for pair in pairs.tolist())
+                joined[-1] = _Few(places, [f"{before.texts[one]},{column.texts[other]}" for one, other in whose])
+                continue
+        joined.append(column)
+    return [column.cells() if isinstance(column, _Few) else column for column in joined]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return _quoted(value)
+    return "" if pd.isna(value) else str(value)
 
 
 def _quoted(text: str) -> str:
@@ -103,14 +150,19 @@ def _plain(cell: str) -> Any:
         return float(cell)
 
 
-def _lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+def _lines(path: Path, text: str, by_hand: bool = False) -> Iterator[tuple[int, list[str]]]:
     """The number of each line that a row begins at, and the row's cells."""
     place, number, start, cells = 0, 1, 1, []
     while place < len(text):
+        if by_hand and not cells and (comment := COMMENT.match(text, place)):
+            place, number = comment.end(), number + 1
+            start = number
+            continue
         match = CELL.match(text, place)
         assert match is not None  # it can be empty
         place = match.end()
-        cells.append(match[0] if match[1] is None else Quoted(match[1].replace('""', '"')))
+        plain = match[0].strip() if by_hand else match[0]
+        cells.append(plain if match[1] is None else Quoted(match[1].replace('""', '"')))
         number += len(re.findall(r"\r\n|\n|\r", match[0]))
         if text.startswith(",", place):
             place += 1

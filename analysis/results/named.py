@@ -33,6 +33,21 @@ def results_folder(name: str) -> Path | None:
     raise ResultsError(f"{name or repr(name)}: {_instead(folder) if name else 'no name'}")
 
 
+def csv_file(name: str, has_columns: bool) -> Path | None:
+    """The CSV that `name` is; None of results. Those of a results folder are its own, unless their columns are named.
+
+    Raises:
+        ResultsError: there is no such file.
+    """
+    path = Path(name)
+    is_csv = path.suffix.lower() == ".csv"
+    if path.is_file():
+        return path if has_columns or (is_csv and not _holds_results(path.parent)) else None
+    if is_csv and not path.exists():
+        raise ResultsError(f"{name}: no such file")
+    return None
+
+
 def _holds_results(folder: Path) -> bool:
     """Also where a collection was stopped half-way, which whoever reads the tables will say."""
     return any((folder / f"{name}.parquet").is_file() for name in ("runs", "evals"))

@@ -216,9 +216,13 @@ def table_of_lines(record: RunRecord, name: str, types: dict[str, str], required
         ResultsError: a line is malformed or lacks a `required` key, or a value has the wrong type.
     """
     path = record.folder / name
-    rows = [_line(path, number, line, required) for number, line in enumerate(record.lines(name), 1)]
-    if not rows:
+    lines = record.lines(name)
+    if not lines:
         return _no_lines(tuple(types.items())).copy()
+    rows = _objects(lines) or [_line(path, number, line) for number, line in enumerate(lines, 1)]
+    for needed in required:
+        if any(row.get(needed) is None for row in rows):
+            _check_given(path, rows, needed, required)
     columns: dict[str, Any] = {
         name: typed.column([row.get(name) for row in rows], kind, name, path, _line_of) for name, kind in types.items()
     }
@@ -260,17 +264,31 @@ def _no_lines(types: tuple[tuple[str, str], ...]) -> pd.DataFrame:
     return pd.DataFrame(columns=[name for name, _ in types]).astype(dict(types))
 
 
-def _line(path: Path, number: int, line: bytes, required: tuple[str, ...]) -> dict[str, Any]:
+def _objects(lines: list[bytes]) -> list[dict[str, Any]] | None:
+    """All lines at once, which takes half the time; None where one may be no object by itself."""
+    if not all(line.startswith(b"{") and line.endswith(b"}") for line in lines):
+        return None
+    try:
+        rows = json.loads(b"[%b]" % b",".join(lines))
+    except (ValueError, RecursionError):
+        return None
+    return rows if len(rows) == len(lines) and all(type(row) is dict for row in rows) else None
+
+
+def _line(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         content = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ResultsError(f"{path}, line {number}: not JSON ({error}); accepted: an object") from error
     if not isinstance(content, dict):
         raise ResultsError(f"{path}, line {number}: not an object; accepted: one JSON object a line")
-    for name in required:
-        if name not in content or (content[name] is None and name not in CAN_BE_NULL):
-            raise ResultsError(f"{path}, line {number}: no '{name}'; needed: {', '.join(required)}")
     return content
+
+
+def _check_given(path: Path, rows: list[dict[str, Any]], name: str, required: tuple[str, ...]) -> None:
+    for number, row in enumerate(rows, 1):
+        if name not in row or (row[name] is None and name not in CAN_BE_NULL):
+            raise ResultsError(f"{path}, line {number}: no '{name}'; needed: {', '.join(required)}")
 
 
 def _train(record: RunRecord) -> pd.DataFrame:

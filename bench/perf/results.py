@@ -20,6 +20,8 @@ from bench.flops import forward_gmacs
 from bench.recipe import Recipe
 from bench.score.evaluate import sampling_key
 
+LIBRARIES = ("matplotlib.figure", "pandas", "pyarrow.parquet", "scipy.optimize")  # what analysis imports
+IMPORT = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
 COMMAND = [sys.executable, "-c", "from ditbench import main; main()"]
 
 
@@ -63,6 +65,34 @@ class FiguresCost:
     cpu_s: float
 
 
+@dataclass(frozen=True)
+class ImportsCost:
+    """Importing all modules of `analysis` that users need, as a whole process.
+
+    Attributes:
+        modules: imported.
+        rounds, median_s, longest_s, cpu_s: as for `CollectCost`.
+        libraries_cpu_s: the same of `LIBRARIES` alone.
+        times_libraries: cpu_s / libraries_cpu_s.
+    """
+
+    modules: int
+    rounds: int
+    median_s: float
+    longest_s: float
+    cpu_s: float
+    libraries_cpu_s: float
+    times_libraries: float
+
+
+def imports_cost(modules: list[str], rounds: int) -> ImportsCost:
+    """Import `modules`, and the libraries alone, `rounds` times each."""
+    cost, libraries = (_cost([*names], rounds, [sys.executable, "-c", IMPORT]) for names in (modules, LIBRARIES))
+    return ImportsCost(
+        len(modules), **cost, libraries_cpu_s=libraries["cpu_s"], times_libraries=cost["cpu_s"] / libraries["cpu_s"]
+    )
+
+
 def collect_cost(models: list[Recipe], num_runs: int, num_rows: int, rounds: int) -> CollectCost:
     """Collect so many made-up runs of `models`, in a temporary folder, `rounds` times."""
     recipes = [
@@ -86,12 +116,12 @@ def figures_cost(rounds: int) -> FiguresCost:
     return FiguresCost(drawn, **cost)
 
 
-def _cost(arguments: list[str], rounds: int) -> dict[str, Any]:
-    """What `ditbench` with these arguments costs: rounds, median_s, longest_s, cpu_s."""
+def _cost(arguments: list[str], rounds: int, command: list[str] = COMMAND) -> dict[str, Any]:
+    """What `ditbench`, or another command, with these arguments costs: rounds, median_s, longest_s, cpu_s."""
     wall, cpu = [], []
     for _ in range(rounds):
         started, used = time.perf_counter(), _processor_seconds()
-        subprocess.run([*COMMAND, *arguments], check=True, capture_output=True)
+        subprocess.run([*command, *arguments], check=True, capture_output=True)
         wall.append(time.perf_counter() - started)
         cpu.append(_processor_seconds() - used)
     medians = {"median_s": statistics.median(wall), "cpu_s": statistics.median(cpu)}

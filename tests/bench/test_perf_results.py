@@ -38,7 +38,9 @@ def test_the_cost_of_collecting_is_that_of_runs_as_they_are(tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("command", "options"), [("collect", ["--runs", "2", "--rows", "30"]), ("figures", [])])
+@pytest.mark.parametrize(
+    ("command", "options"), [("collect", ["--runs", "2", "--rows", "30"]), ("figures", []), ("imports", [])]
+)
 def test_the_commands_time_whole_processes(tmp_path, command, options):
     done = CliRunner().invoke(app, [command, *options, "--rounds", "1", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
@@ -46,7 +48,7 @@ def test_the_commands_time_whole_processes(tmp_path, command, options):
     assert row["rounds"] == 1
     assert 0 < row["median_s"] == row["longest_s"]
     assert row["cpu_s"] > 0.1  # of the process that was started
-    assert row["figures" if command == "figures" else "runs"] >= 2
+    assert row[{"figures": "figures", "imports": "modules"}.get(command, "runs")] >= 2
 
 
 @pytest.mark.slow
