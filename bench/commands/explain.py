@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from decimal import Decimal
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any, Literal
 
 from bench.commands import flops as tables
@@ -115,7 +115,9 @@ def explain(variant: Variant, printed: Printed) -> list[dict[str, Any]]:
         InputError: the network cannot be counted operator by operator.
     """
     kinds = variant.tally()[""]
-    every = list(_distinct(_answers(variant)))
+    every = list(_distinct(_answers(variant, (), variant.tally())))
+    if not any(printed.reading(answer.count) and not answer.departures for answer in every):
+        every = list(_distinct(chain(every, _with_other_captions(variant))))
     found = [answer for answer in every if printed.reading(answer.count)]
     if found:
         fewest = min(len(answer.departures) for answer in found)
@@ -169,7 +171,7 @@ def operation_rows(variant: Variant) -> list[dict[str, Any]]:
     return [{"part": part, "amount": amount / 1e9} for part, amount in _operations(variant.tally()[""]).items()]
 
 
-def _distinct(answers: Iterator[Answer]) -> Iterator[Answer]:
+def _distinct(answers: Iterable[Answer]) -> Iterator[Answer]:
     """One answer for a count: that with the fewest departures, of the first convention."""
     best: dict[int, Answer] = {}
     for answer in answers:
@@ -179,35 +181,34 @@ def _distinct(answers: Iterator[Answer]) -> Iterator[Answer]:
     yield from best.values()
 
 
-def _answers(variant: Variant) -> Iterator[Answer]:
-    for told, tally in _tallies(variant):
-        for convention in CONVENTIONS.values():
-            try:
-                base = convention.of(tally[""], variant.name)
-            except InputError:  # not defined for it
-                continue
-            changes = _changes(convention, tally)
-            for number in range(MOST_DEPARTURES + 1):
-                for chosen in combinations(changes, number):
-                    if len({change.sort for change in chosen}) < number:
-                        continue
-                    texts = (*told, *(change.text for change in chosen))
-                    count = base + sum(change.difference for change in chosen)
-                    for times, why in _times(convention).items():
-                        if len(texts) + len(why) <= MOST_DEPARTURES and count > 0:
-                            yield Answer(convention, (*texts, *why), times * count)
-
-
-def _tallies(variant: Variant) -> Iterator[tuple[tuple[str, ...], Tally]]:
-    """As the network is, and with captions of other lengths."""
-    yield (), variant.tally()
+def _with_other_captions(variant: Variant) -> Iterator[Answer]:
+    """Of a network that is told captions, with such of other lengths."""
     shape = caption_shape_of(variant.arch)
     if shape is None or not is_dataclass(variant.arch) or not hasattr(variant.arch, "caption_tokens"):
         return
     for tokens in TEXT_TOKENS:
         if tokens != shape[0]:
             arch = replace(variant.arch, caption_tokens=tokens)  # pyright: ignore[reportArgumentType]
-            yield (f"{tokens} text tokens",), counted(variant.name, arch).tally
+            yield from _answers(variant, (f"{tokens} text tokens",), counted(variant.name, arch).tally)
+
+
+def _answers(variant: Variant, told: tuple[str, ...], tally: Tally) -> Iterator[Answer]:
+    """`told`: in what the network differs already."""
+    for convention in CONVENTIONS.values():
+        try:
+            base = convention.of(tally[""], variant.name)
+        except InputError:  # not defined for it
+            continue
+        changes = _changes(convention, tally)
+        for number in range(MOST_DEPARTURES + 1):
+            for chosen in combinations(changes, number):
+                if len({change.sort for change in chosen}) < number:
+                    continue
+                texts = (*told, *(change.text for change in chosen))
+                count = base + sum(change.difference for change in chosen)
+                for times, why in _times(convention).items():
+                    if len(texts) + len(why) <= MOST_DEPARTURES and count > 0:
+                        yield Answer(convention, (*texts, *why), times * count)
 
 
 def _changes(convention: Convention, tally: Tally) -> list[Change]:
