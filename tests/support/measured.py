@@ -15,6 +15,8 @@ from analysis.compare.collected import collected_designs
 from analysis.compare.one_key import by_setting
 from analysis.results.sampled import guidance_text
 from analysis.results.tables import Tables, load
+from bench.counting.conventions import CONVENTIONS
+from bench.flops import counted
 from models.registry import configure
 from models.unet.cost import macs_by_part
 
@@ -325,3 +327,36 @@ def unet_parts(*models: str) -> list[list[Any]]:
     parts = [macs_by_part(configure(model)) for model in models]
     rows = [[of.get(part, 0) / 1e9 for of in parts] for part in dict.fromkeys(part for of in parts for part in of)]
     return [*rows, [sum(column) for column in zip(*rows, strict=True)]]
+
+
+def kinds(model: str) -> dict[str, int]:
+    """What a model computes: kind of operator (`bench.counting.conventions`) -> how much."""
+    return dict(counted(model, configure(model)).tally[""])
+
+
+def by_conventions(*models: str) -> list[list[Any]]:
+    """A row for each convention: its name, and the count of each model in 1e9."""
+    return [
+        [name, *(convention.of(kinds(model)) / 1e9 for model in models)] for name, convention in CONVENTIONS.items()
+    ]
+
+
+def by(convention: str, model: str = "DiT-XL/2") -> float:
+    """In 1e9."""
+    return CONVENTIONS[convention].of(kinds(model)) / 1e9
+
+
+def tools() -> list[list[float]]:
+    """What tools print of DiT-XL/2 in 1e9, with fused attention and with attention that is written out."""
+    found = kinds("DiT-XL/2")
+    linear, matmul = by("linear-only"), by("matmul")
+    norms = (found["layer_norm"] + found["layer_norm of the final layer"]) / 1e9
+    return [
+        [by("fvcore"), by("fvcore") + found["attention"] / 1e9],
+        [linear, linear],  # thop: modules, so that products do not show
+        [linear + 2 * norms, linear + 2 * norms],  # its later versions
+        [linear, matmul],  # ptflops, by operators of ATen
+        [linear, matmul],  # calflops
+        [2 * linear, 2 * matmul],  # torch, on a CPU
+        [2 * matmul, 2 * matmul],  # torch, elsewhere
+    ]
