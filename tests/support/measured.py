@@ -13,6 +13,7 @@ import pandas as pd
 from analysis.compare.at_equal_steps import compare_at_equal_steps
 from analysis.compare.collected import collected_designs
 from analysis.compare.one_key import by_setting
+from analysis.printed_gmacs import printed_gmacs
 from analysis.results.sampled import guidance_text
 from analysis.results.tables import Tables, load
 from bench.counting.conventions import CONVENTIONS
@@ -329,6 +330,11 @@ def unet_parts(*models: str) -> list[list[Any]]:
     return [*rows, [sum(column) for column in zip(*rows, strict=True)]]
 
 
+def printed_of(model: str) -> float:
+    """The GMACs that the DiT paper prints."""
+    return float(printed_gmacs(model, "adaln-zero", 256) or 0)
+
+
 def kinds(model: str) -> dict[str, int]:
     """What a model computes: kind of operator (`bench.counting.conventions`) -> how much."""
     return dict(counted(model, configure(model)).tally[""])
@@ -356,7 +362,7 @@ def tools() -> list[list[float]]:
         [linear, linear],  # thop: modules, so that products do not show
         [linear + 2 * norms, linear + 2 * norms],  # its later versions
         [linear, matmul],  # ptflops, by operators of ATen
-        [linear, matmul],  # calflops
+        [linear, linear],  # calflops, which does not see the operator @
         [2 * linear, 2 * matmul],  # torch, on a CPU
         [2 * matmul, 2 * matmul],  # torch, elsewhere
     ]
