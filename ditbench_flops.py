@@ -260,6 +260,7 @@ def _trained(variant: Variant, batch_size: int | None, steps: int | None) -> Var
 def _row(variant: Variant, variants: list[Variant], convention: Convention) -> dict[str, Any]:
     """`variants`: all rows, which have the same columns."""
     from analysis.printed_gmacs import agreement, printed_gmacs
+    from bench.commands.flops import rounded
     from bench.flops import training_gmacs
 
     of_paper = variant.name, variant.block, variant.image_size or 0
@@ -274,7 +275,7 @@ def _row(variant: Variant, variants: list[Variant], convention: Convention) -> d
         "image_size": variant.image_size,
         "tokens": variant.tokens,
         "parameters": variant.cost.parameters,
-        "gflops" if convention.in_flops else "gmacs": round(count, 6 if count >= 0.1 else 9),
+        "gflops" if convention.in_flops else "gmacs": rounded(count),
     }
     if convention.name != "paper":  # what is printed beside it, and training compute, are by the paper's
         return row

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, is_dataclass, replace
 from decimal import Decimal
 from itertools import chain, combinations
@@ -124,18 +125,15 @@ def explain(variant: Variant, printed: Printed) -> list[dict[str, Any]]:
         found = [answer for answer in found if len(answer.departures) == fewest]
         found.sort(key=lambda answer: printed.reading(answer.count) == "cut")
     else:
-        found = sorted(
-            (answer for answer in every if len(answer.departures) < MOST_DEPARTURES),
-            key=lambda answer: abs(answer.count - printed.value),
-        )
+        found = _closest(variant, printed)
     return [
         {
             "model": variant.name,
             "printed": printed.text,
             "explained_by": answer.explained_by,
-            "count": round(answer.count / 1e9, 6),
+            "count": tables.rounded(answer.count / 1e9),
             "as_printed": printed.reading(answer.count) or "no",
-            "difference": round((answer.count - printed.value) / 1e9, 6),
+            "difference": round((answer.count - printed.value) / 1e9, 9),
             "about": "" if printed.reading(answer.count) else _about(answer.count - printed.value, kinds),
         }
         for answer in found[:MOST_ANSWERS]
@@ -171,6 +169,27 @@ def operation_rows(variant: Variant) -> list[dict[str, Any]]:
     return [{"part": part, "amount": amount / 1e9} for part, amount in _operations(variant.tally()[""]).items()]
 
 
+def _closest(variant: Variant, printed: Printed) -> list[Answer]:
+    """Every convention, once, twice or four times, whichever is closest."""
+    kinds = variant.tally()[""]
+
+    def off(answer: Answer) -> int:
+        return abs(answer.count - printed.value)
+
+    closest = [
+        min((Answer(convention, why, times * base) for times, why in _times(convention).items()), key=off)
+        for convention, base in _counts(variant, kinds)
+    ]
+    return sorted(closest, key=off)
+
+
+def _counts(variant: Variant, kinds: Mapping[str, int]) -> Iterator[tuple[Convention, int]]:
+    """By every convention that is defined for it."""
+    for convention in CONVENTIONS.values():
+        with suppress(InputError):
+            yield convention, convention.of(kinds, variant.name)
+
+
 def _distinct(answers: Iterable[Answer]) -> Iterator[Answer]:
     """One answer for a count: that with the fewest departures, of the first convention."""
     best: dict[int, Answer] = {}
@@ -189,16 +208,13 @@ def _with_other_captions(variant: Variant) -> Iterator[Answer]:
     for tokens in TEXT_TOKENS:
         if tokens != shape[0]:
             arch = replace(variant.arch, caption_tokens=tokens)  # pyright: ignore[reportArgumentType]
-            yield from _answers(variant, (f"{tokens} text tokens",), counted(variant.name, arch).tally)
+            with suppress(InputError):  # a network of one's own may take no such captions
+                yield from _answers(variant, (f"{tokens} text tokens",), counted(variant.name, arch).tally)
 
 
 def _answers(variant: Variant, told: tuple[str, ...], tally: Tally) -> Iterator[Answer]:
     """`told`: in what the network differs already."""
-    for convention in CONVENTIONS.values():
-        try:
-            base = convention.of(tally[""], variant.name)
-        except InputError:  # not defined for it
-            continue
+    for convention, base in _counts(variant, tally[""]):
         changes = _changes(convention, tally)
         for number in range(MOST_DEPARTURES + 1):
             for chosen in combinations(changes, number):

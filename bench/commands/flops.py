@@ -139,6 +139,11 @@ def _without_repeated_blocks(rows: list[dict[str, Any]], unit: str) -> Iterator[
             yield row
 
 
+def rounded(count: float) -> float:
+    """A count in 1e9, to as many digits as the tables have."""
+    return round(count, 6 if count >= 0.1 else 9)
+
+
 def print_data(rows: list[dict[str, Any]], format: str) -> None:
     """As `csv` or `json`."""
     if format == "json":
