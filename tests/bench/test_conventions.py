@@ -222,7 +222,7 @@ def test_the_command_refuses_it_in_one_line(tmp_path: Path, monkeypatch: pytest.
     (row,) = json.loads(ditbench(*words, "--convention", "true-flops", "--format", "json").out)
     assert row["gflops"] == 14e-9
     (row,) = json.loads(ditbench(*words, "--explain", "0.000000014", "--format", "json").out)
-    assert row["explained_by"] == "paper, 2 FLOPs a multiply-accumulate (or a batch of 2 for guidance)"
+    assert row["explained_by"] == "true-flops"
 
 
 # The command

@@ -51,13 +51,14 @@ def as_text(count: int) -> str:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["case"])
 def test_every_row_of_the_table_is_explained_as_it_is_printed(row: dict[str, str]) -> None:
-    first = explained(row["printed"], row["model"], *shlex.split(row["options"]))[0]
-    assert [first["explained_by"], first["as_printed"]] == [row["explained_by"], row["as_printed"]]
-    assert first["count"] == float(row["count"])
+    rows = explained(row["printed"], row["model"], *shlex.split(row["options"]))
+    keys = ("explained_by", "as_printed", "count")
+    expected = [row["explained_by"], row["as_printed"], float(row["count"])]
+    assert expected in [[found[key] for key in keys] for found in rows]
 
 
 def test_the_table_has_every_case() -> None:
-    assert [row["printed"] for row in ROWS] == ["28.8", "139", "247", "110", "220", "118.68", "118.4"]
+    assert {row["printed"] for row in ROWS} >= {"28.8", "139", "247", "110", "220", "118.68", "118.4"}
     assert all(row["source"] for row in ROWS)
 
 
