@@ -5,6 +5,7 @@ Beside ditbench.py, because it asks all packages: sweeps and plans, the paper's 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,6 +18,7 @@ from models.registry import FAMILIES, list_models, listed_name
 if TYPE_CHECKING:
     from analysis.printed_gmacs import Printed
     from bench.commands.variants import Given, Variant
+    from bench.counting.conventions import Convention
     from bench.recipe import Recipe
 
 SECOND_HAND = "*"  # behind what is printed
@@ -56,12 +58,27 @@ def flops(
     mfu: Annotated[
         float | None, typer.Option(help="With --cluster: share of the peak, 0 to 1; default: the profile's.")
     ] = None,
+    convention: Annotated[
+        Literal["paper", "linear-only", "fvcore", "matmul", "true-flops"],
+        typer.Option(help="What is counted (docs/gflops.md)."),
+    ] = "paper",
+    explain: Annotated[
+        str | None, typer.Option(help="A number printed of one model, such as 28.8: which way of counting gives it.")
+    ] = None,
     format: Annotated[Literal["table", "csv", "json"], typer.Option(help="How to print.")] = "table",
 ) -> None:
     from bench.commands import flops as tables
     from bench.commands.variants import read_words
+    from bench.counting.conventions import CONVENTIONS
 
     names, given = read_words(what or [])
+    counted_as = CONVENTIONS[convention]
+    others = {
+        "--all": all_models, "--by-module": by_module, "--batch-size": batch_size, "--steps": steps,
+        "--cluster": cluster, "--convention": convention != "paper",
+    }  # fmt: skip
+    if explain is not None and any(others.values()):
+        raise InputError(f"--explain tries every convention on one model; leave out {_first(others)}")
     if all_models and (names or given):
         raise InputError("--all counts a fixed list; give either names and options, or --all")
     if out is not None and (not by_module or out.suffix not in PICTURES):
@@ -70,6 +87,18 @@ def flops(
         raise InputError("--mfu: how much of a cluster's peak is used; give --cluster too")
     if by_module and cluster is not None:
         raise InputError("--by-module: where one forward pass is spent, which no cluster changes; leave out --cluster")
+    of_training = {"--batch-size": batch_size, "--steps": steps, "--cluster": cluster, "--out": out}
+    if convention != "paper" and any(of_training.values()):
+        raise InputError(
+            f"--convention {convention}: training compute and pictures are by the paper's convention; leave out "
+            f"{_first(of_training)}"
+        )
+    if explain is not None:
+        from bench.commands.explain import Printed, print_explained
+
+        number = Printed(explain)  # refused before anything is counted
+        print_explained(_variants(names, given, input_shape, None, None), number, format)
+        return
     variants = _published() if all_models else _variants(names, given, input_shape, batch_size, steps)
     if by_module:
         files: list[Path] = []
@@ -80,17 +109,17 @@ def flops(
             if not shares:
                 raise InputError(f"--out {out}: nothing to draw: no multiply-accumulates were counted")
             files = draw_shares(shares, out.parent, out.stem)
-        tables.print_modules(tables.module_rows(variants), format)
+        tables.print_modules(tables.module_rows(variants, counted_as), format, counted_as)
         for path in files:
             typer.echo(path, err=True)
         return
     notes: list[str] = []
-    rows = [_row(variant, variants) for variant in variants]
+    rows = [_row(variant, variants, counted_as) for variant in variants]
     if cluster is not None:
         hours, notes = _gpu_hours(variants, cluster, mfu)
         rows = [{**row, **columns} for row, columns in zip(rows, hours, strict=True)]
     if format == "table":
-        _print_table(rows, variants, notes)
+        _print_table(rows, variants, notes, counted_as)
     else:
         tables.print_data(rows, format)
 
@@ -108,6 +137,11 @@ flops.__doc__ = "\n\n".join(
         ),
     ]
 )
+
+
+def _first(options: Mapping[str, Any]) -> str:
+    """The first that is given."""
+    return next(option for option, value in options.items() if value)
 
 
 def _published() -> list[Variant]:
@@ -224,9 +258,10 @@ def _trained(variant: Variant, batch_size: int | None, steps: int | None) -> Var
     return trained
 
 
-def _row(variant: Variant, variants: list[Variant]) -> dict[str, Any]:
+def _row(variant: Variant, variants: list[Variant], convention: Convention) -> dict[str, Any]:
     """`variants`: all rows, which have the same columns."""
     from analysis.printed_gmacs import agreement, printed_gmacs
+    from bench.commands.flops import rounded
     from bench.flops import training_gmacs
 
     of_paper = variant.name, variant.block, variant.image_size or 0
@@ -234,16 +269,18 @@ def _row(variant: Variant, variants: list[Variant]) -> dict[str, Any]:
     row: dict[str, Any] = {}
     if any(other.label for other in variants):
         row |= {"label": variant.label, "runs": variant.runs}
+    count = variant.count(convention) / 1e9
     row |= {
         "model": variant.name,
         "block": variant.block,
         "image_size": variant.image_size,
         "tokens": variant.tokens,
         "parameters": variant.cost.parameters,
-        "gmacs": round(variant.gmacs, 6 if variant.gmacs >= 0.1 else 9),
-        "paper": printed,
-        "agrees": agreement(variant.gmacs, variant.name, printed),
+        "gflops" if convention.in_flops else "gmacs": rounded(count),
     }
+    if convention.name != "paper":  # what is printed beside it, and training compute, are by the paper's
+        return row
+    row |= {"paper": printed, "agrees": agreement(count, variant.name, printed)}
     if any(map(_printed_of, variants)):
         row |= _beside_printed(variant)
     if any(other.batch_size for other in variants):
@@ -324,7 +361,7 @@ def _marked(row: dict[str, Any]) -> dict[str, Any]:
     return row | {key: f"{row[key]}{SECOND_HAND}" for key in ("paper_parameters", "paper") if row[key]}
 
 
-def _print_table(rows: list[dict[str, Any]], variants: list[Variant], notes: list[str]) -> None:
+def _print_table(rows: list[dict[str, Any]], variants: list[Variant], notes: list[str], convention: Convention) -> None:
     """The rows without the columns that say nothing of any of them, and what they mean."""
     from bench.commands import flops as tables
 
@@ -333,8 +370,8 @@ def _print_table(rows: list[dict[str, Any]], variants: list[Variant], notes: lis
     idle |= {"cluster", "precision", "peak_tflops", "mfu", "mfu_source", "checked"}  # the notes say them
     marked = [_marked(row) for row in rows]
     tables.print_columns([{key: value for key, value in row.items() if key not in idle} for row in marked])
-    print(f"\n{tables.CONVENTION}")
-    if any(row["agrees"] == "truncated" for row in rows):
+    print(f"\n{tables.meaning(convention)}")
+    if any(row.get("agrees") == "truncated" for row in rows):
         print(EXCEPTION)
     if "reason" in rows[0]:
         print(

@@ -86,7 +86,8 @@ class BlockDesign:
         condition_as_tokens: whether the condition, (N, S, D), joins the image tokens.
         cost: in closed form; None: counted.
         operators: handles for operators that nothing counts yet, as `fvcore.nn.FlopCountAnalysis.set_op_handle`
-            takes them, such as {"aten::my_op": count}; None for one that costs no multiply-accumulates.
+            takes them, such as {"aten::my_op": count}; None for one that costs no multiply-accumulates. A count may be
+            a Counter by kind, such as Counter(linear=...), which other conventions need (docs/gflops.md).
         takes: which of the options "norm", "mlp", "qk_norm", "positions", "window_size" and "drop_path" of a model its
             modules can follow. Where one of them but "positions" is given, block and final layer get `Layers` as a
             last argument; with rotary positions, `block.forward` gets the rotation, (T, 2 D / num_heads), as a third.

@@ -11,8 +11,9 @@ from typing import Any
 
 from bench.commands.text_table import print_table
 from bench.commands.variants import Variant
+from bench.counting.conventions import PAPER, Convention
 
-CONVENTION = """\
+MEANING = """\
 GMACs: multiply-accumulates (1e9) of one forward pass of one image, what the paper calls Gflops;
 true FLOPs are twice that. Parameters include fixed tables of positions.
 Training compute: GMACs x 3 x batch x steps (paper, Fig. 9)."""
@@ -32,14 +33,15 @@ PARTS = {
 OUTERMOST = ("final layer", "embedders")
 
 
-def module_rows(variants: Sequence[Variant]) -> list[dict[str, Any]]:
+def module_rows(variants: Sequence[Variant], convention: Convention = PAPER) -> list[dict[str, Any]]:
     """fvcore's breakdown: one row a module."""
+    unit = "flops" if convention.in_flops else "macs"
     return [
         {**_label(variant, variants), "model": variant.name, "block": variant.block, "module": module or "(all)",
-         "macs": macs, "share_percent": round(_percent(macs, modules[""]), 3)}
+         unit: count, "share_percent": round(_percent(count, modules[""]), 3)}
         for variant in variants
-        for modules in [variant.modules()]
-        for module, macs in modules.items()
+        for modules in [variant.modules(convention)]
+        for module, count in modules.items()
     ]  # fmt: skip
 
 
@@ -47,7 +49,7 @@ def part_rows(variants: Sequence[Variant]) -> list[dict[str, Any]]:
     """One row a part that people have a name for, the largest first; what no part claims goes by its module's name."""
     return [
         {"model": title, "part": part, "gmacs": macs / 1e9, "share_percent": _percent(macs, modules[""])}
-        for title, modules in zip(_titles(variants), [variant.modules() for variant in variants], strict=True)
+        for title, modules in zip(_titles(variants), [variant.modules(PAPER) for variant in variants], strict=True)
         for part, macs in Counter(parts_of(modules)).most_common()
     ]
 
@@ -109,26 +111,37 @@ def _label(variant: Variant, variants: Sequence[Variant]) -> dict[str, Any]:
     return {"label": variant.label} if any(other.label for other in variants) else {}
 
 
-def print_modules(rows: list[dict[str, Any]], format: str) -> None:
+def meaning(convention: Convention) -> str:
+    """What the counts are, for people."""
+    return MEANING if convention is PAPER else f"{convention.name}: {convention.text}."
+
+
+def print_modules(rows: list[dict[str, Any]], format: str, convention: Convention = PAPER) -> None:
     """As `table`, `csv` or `json`. The table leaves out what costs nothing, and repeated blocks."""
+    unit = "flops" if convention.in_flops else "macs"
     if format != "table":
         print_data(rows, format)
         return
-    shown = [row for row in _without_repeated_blocks(rows) if row["macs"]]
+    shown = [row for row in _without_repeated_blocks(rows, unit) if row[unit]]
     print_columns(shown or rows)
     if any(row["module"].startswith("blocks.0") for row in shown):
         print("\nBlocks that cost as much as the one before them are left out.")
-    print(f"\n{CONVENTION}")
+    print(f"\n{meaning(convention)}")
 
 
-def _without_repeated_blocks(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    macs, is_repeated = 0, False
+def _without_repeated_blocks(rows: list[dict[str, Any]], unit: str) -> Iterator[dict[str, Any]]:
+    count, is_repeated = 0, False
     for row in rows:
         name, _, block = row["module"].partition(".")
         if name == "blocks" and block.isdigit():  # its own modules follow
-            is_repeated, macs = block != "0" and row["macs"] == macs, row["macs"]
+            is_repeated, count = block != "0" and row[unit] == count, row[unit]
         if not (name == "blocks" and block and is_repeated):
             yield row
+
+
+def rounded(count: float) -> float:
+    """A count in 1e9, to as many digits as the tables have."""
+    return round(count, 6 if count >= 0.1 else 9)
 
 
 def print_data(rows: list[dict[str, Any]], format: str) -> None:
@@ -150,7 +163,7 @@ def print_columns(rows: list[dict[str, Any]]) -> None:
 def _cell(column: str, value: Any) -> str:
     if value is None or value == "":
         return "-"
-    if column == "gmacs":
+    if column in ("gmacs", "gflops", "count", "amount"):
         return f"{value:.3f}" if value >= 0.1 else f"{value:.4g}"
     if column == "gpu_hours" and value >= 100:
         return f"{value:,.0f}"

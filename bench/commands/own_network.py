@@ -8,8 +8,9 @@ from itertools import product
 from typing import Any
 
 from bench.commands.variants import Given, Variant, check_known, flag, typed_value
+from bench.counting.trace import Beside
 from bench.errors import InputError
-from bench.flops import Beside, count_network
+from bench.flops import count_network
 from models.parts import Seam
 from models.registry import FAMILIES
 
@@ -83,7 +84,7 @@ def of_network(path: str, shape: tuple[int, ...], given: Given) -> Variant:
 
     found = count_network(path, build, shape, calls)
     called = f"forward({', '.join(names[: 1 + len(found.others)])})"
-    return Variant(path, found.cost, lambda: found.by_module, called=called)
+    return Variant(path, found.cost, lambda: found.tally, called=called)
 
 
 def _part(path: str) -> Any:

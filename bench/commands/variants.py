@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from bench.counting.conventions import PAPER, Convention, Tally
 from bench.errors import InputError
 from bench.flops import cost_of, counted
 from bench.recipe import Recipe
@@ -27,7 +28,7 @@ class Variant:
     Attributes:
         name: as it is listed, or a dotted path.
         cost: of one image.
-        modules: module name -> MACs ("" is the whole); counts where that has not been done.
+        tally: what each module computes ("" is the whole); counts where that has not been done.
         arch: its configuration (`models.registry.Config`); None of a network without a family.
         image_size: pixels a side, where an autoencoder makes latents of them.
         is_listed: whether its name, block design and image size say all of it.
@@ -37,7 +38,7 @@ class Variant:
 
     name: str
     cost: Count
-    modules: Callable[[], Mapping[str, int]] = field(compare=False)
+    tally: Callable[[], Tally] = field(compare=False)
     arch: Any = None
     image_size: int | None = None
     is_listed: bool = False
@@ -51,6 +52,14 @@ class Variant:
     @property
     def gmacs(self) -> float:
         return self.cost.macs / 1e9
+
+    def modules(self, convention: Convention) -> dict[str, int]:
+        """Module name -> count; errors as `Convention.of`."""
+        return convention.by_module(self.tally(), self.name)
+
+    def count(self, convention: Convention) -> int:
+        """By a convention; the paper's is known without counting. Errors as `Convention.of`."""
+        return self.cost.macs if convention is PAPER else convention.of(self.tally()[""], self.name)
 
     @property
     def block(self) -> str:
@@ -134,7 +143,7 @@ def _of_family(name: str, said: Any, given: Given) -> Variant:
     return Variant(
         name,
         cost_of(name, arch),
-        lambda: counted(name, arch).by_module,
+        lambda: counted(name, arch).tally,
         arch,
         pixels if getattr(options, "input_size", None) is None else None,
         is_listed=differ <= {"block", "image_size"},

@@ -13,8 +13,11 @@ import pandas as pd
 from analysis.compare.at_equal_steps import compare_at_equal_steps
 from analysis.compare.collected import collected_designs
 from analysis.compare.one_key import by_setting
+from analysis.printed_gmacs import printed_gmacs
 from analysis.results.sampled import guidance_text
 from analysis.results.tables import Tables, load
+from bench.counting.conventions import CONVENTIONS
+from bench.flops import counted
 from models.registry import configure
 from models.unet.cost import macs_by_part
 
@@ -367,7 +370,7 @@ def of_rates() -> Any:
 
 
 def of_clips(*labels: str) -> list[list[Any]]:
-    """Of results/video and video-unet: label, MMACs, means of % of the trace, Fréchet distance of frames, consistency."""
+    """Of results/video and video-unet: label, MMACs, means of % of the trace, of frames' distance, of consistency."""
     rows = pd.concat([csv(f"{study}/evals.csv").query("step == step.max()") for study in ("video", "video-unet")])
     columns = ["fid_percent", "frame_fid", "temporal_consistency"]
     of_label = {label: rows.query("label == @label") for label in labels}
@@ -383,3 +386,41 @@ def compare_videos(one: str, other: str) -> Any:
     """As `ditbench compare results/video results/video-unet --between ONE,OTHER`."""
     both = {study: tables(study) for study in ("video", "video-unet")}
     return compare_at_equal_steps(collected_designs(both, "label", between=(one, other)))
+
+
+def printed_of(model: str) -> float:
+    """The GMACs that the DiT paper prints."""
+    return float(printed_gmacs(model, "adaln-zero", 256) or 0)
+
+
+def kinds(model: str) -> dict[str, int]:
+    """What a model computes: kind of operator (`bench.counting.conventions`) -> how much."""
+    return dict(counted(model, configure(model)).tally[""])
+
+
+def by_conventions(*models: str) -> list[list[Any]]:
+    """A row for each convention: its name, and the count of each model in 1e9."""
+    return [
+        [name, *(convention.of(kinds(model)) / 1e9 for model in models)] for name, convention in CONVENTIONS.items()
+    ]
+
+
+def by(convention: str, model: str = "DiT-XL/2") -> float:
+    """In 1e9."""
+    return CONVENTIONS[convention].of(kinds(model)) / 1e9
+
+
+def tools() -> list[list[float]]:
+    """What tools print of DiT-XL/2 in 1e9, with fused attention and with attention that is written out."""
+    found = kinds("DiT-XL/2")
+    linear, matmul = by("linear-only"), by("matmul")
+    norms = (found["layer_norm"] + found["layer_norm of the final layer"]) / 1e9
+    return [
+        [by("fvcore"), by("fvcore") + found["attention"] / 1e9],
+        [linear, linear],  # thop: modules, so that products do not show
+        [linear + 2 * norms, linear + 2 * norms],  # its later versions
+        [linear, matmul],  # ptflops, by operators of ATen
+        [linear, linear],  # calflops, which does not see the operator @
+        [2 * linear, 2 * matmul],  # torch, on a CPU
+        [2 * matmul, 2 * matmul],  # torch, elsewhere
+    ]
