@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 IMAGE_SIZE, STEPS_K = 256, 400
 PATCH = 2  # of the models without guidance; of the DiT paper's others a law each is in `ditbench table families`
-LABELS = {"balanced": "as many samples of each class", "uniform": "labels at random", "": "labels not known"}
+LABELS = {"balanced": "balanced labels", "uniform": "random labels", "": "labels not known"}
+WITHOUT = f"No guidance, {STEPS_K}K steps, {LABELS['uniform']}"
 MARKER = 5.5  # points
 GREY = "#777777"
 SHORT = "Published FIDs, ImageNet 256 x 256; crosses: read second hand, in no law."
@@ -50,12 +51,12 @@ def published_panels() -> list[Panel]:
     rows = published_families(FAMILIES_400K)
     alike = (rows["image_size"] == IMAGE_SIZE) & (rows["train_steps_k"] == STEPS_K) & (rows["labels"] == "uniform")
     alike &= rows["patch"].fillna(PATCH) == PATCH
-    found = [_panel(f"No guidance, {STEPS_K}K steps, {LABELS['uniform']}", rows.loc[alike])]
+    found = [_panel(WITHOUT, rows.loc[alike])]
     guided = published_families(FAMILIES_GUIDED)
     guided = guided.loc[(guided["image_size"] == IMAGE_SIZE) & (guided["guidance"] != "none")]
     policies = guided["labels"].fillna("")
     return found + [
-        _panel(f"With guidance, all training, {said}", guided.loc[policies == policy])
+        _panel(f"Guided, {said}", guided.loc[policies == policy])
         for policy, said in LABELS.items()
         if (policies == policy).any()
     ]
@@ -75,12 +76,29 @@ def _panel(title: str, rows: pd.DataFrame) -> Panel:
     return Panel(title, points.loc[:, COLUMNS], laws)
 
 
-def draw_panels(part: Any, panels: Sequence[Panel], columns: int) -> list[Axes]:
-    """The panels in `part` of a figure, with one legend below them."""
-    axes = style.panels(part, len(panels), columns)
+def height(width: style.Width) -> float:
+    """Of `draw_panels` of all `published_panels`, in inches."""
+    return 5.7 if width == "two" else 12.0
+
+
+def draw_panels(part: Any, panels: Sequence[Panel], width: style.Width) -> list[Axes]:
+    """The panels in `part` of a figure: that without guidance over those with it, and one legend below all."""
     looks = _looks(panels)
+    guided = len(panels) - 1
+    side_by_side = width == "two"
+    above, below = part.subfigures(2, 1, height_ratios=(1.15, 1) if side_by_side else (1, guided)).ravel()
+    if side_by_side:  # as wide as it has names
+        widths = [2 + len(panel.points) ** 0.5 for panel in panels[1:]]
+        grid = below.subplots(1, guided, sharey=True, width_ratios=widths, squeeze=False)
+    else:
+        grid = below.subplots(guided, 1, sharey=True, squeeze=False)
+    axes = [above.subplots(), *grid.ravel()]
     for each, panel in zip(axes, panels, strict=True):
         _draw(each, panel, looks)
+    for each in axes[1:]:
+        each.set_xlabel("GMACs")
+    for each in axes[2:] if side_by_side else ():
+        each.set_ylabel("")
     _legend(part, panels, looks)
     return axes
 
@@ -90,17 +108,14 @@ def name_panels(axes: Sequence[Axes], panels: Sequence[Panel]) -> list[str]:
     looks, without = _looks(panels), []
     for each, panel in zip(axes, panels, strict=True):
         lines = [_line(law, 100) for law in panel.laws]
-        predicted = panel.points.loc[panel.points["predicted"].notna()]
-        lines += [
-            np.column_stack([[x * 1.08], [y]]) for x, y in zip(predicted["gmacs"], predicted["predicted"], strict=True)
-        ]
+        for law, x in _beside(panel):
+            sides = (law.predicted.low, law.predicted.high) if np.isfinite(law.predicted.high) else ()
+            places = np.geomspace(*sides, 30) if sides else np.array([law.predicted.estimate])
+            lines.append(np.column_stack([np.full(len(places), x), places]))
         # A replication lies on what it replicates, and has no names of its own.
         named = panel.points.loc[~_replications(panel.points)]
         coloured = [looks.get((row["family"], row["laboratory"])) for row in named.to_dict("records")]
-        texts = [
-            row["label"] if look is None or row["checked"] == SECOND_HAND else _size(row["label"])
-            for row, look in zip(named.to_dict("records"), coloured, strict=True)
-        ]
+        texts = [_size(row["label"]) if np.isfinite(row["law"]) else row["label"] for row in named.to_dict("records")]
         without += marks.name_points(
             each,
             named["gmacs"].tolist(),
@@ -130,13 +145,10 @@ def _looks(panels: Sequence[Panel]) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def _draw(axes: Axes, panel: Panel, looks: dict[tuple[str, str], dict[str, Any]]) -> None:
-    families: list[str] = []
-    for law in panel.laws:
+    for law, beside in _beside(panel):
         look = looks[law.largest["family"], law.largest["laboratory"]]
         line = _line(law, 2)
         axes.plot(line[:, 0], line[:, 1], color=look["color"], linestyle=look["linestyle"], linewidth=1.1, zorder=1)
-        families.append(law.largest["family"])
-        beside = law.largest["gmacs"] * 1.08 ** families.count(law.largest["family"])
         sides = np.array([law.predicted.estimate - law.predicted.low, law.predicted.high - law.predicted.estimate])
         axes.errorbar(
             [beside],
@@ -210,6 +222,13 @@ def _line(law: FamilyLaw, count: int) -> Any:
     return np.column_stack([x, law.law(x)])
 
 
+def _beside(panel: Panel) -> list[tuple[FamilyLaw, float]]:
+    """Each law, and at what compute its prediction is drawn: to the right of what it predicts, clear of another's."""
+    families = [law.largest["family"] for law in panel.laws]
+    turns = [families[: at + 1].count(family) for at, family in enumerate(families)]
+    return [(law, law.largest["gmacs"] * 1.06**turn) for law, turn in zip(panel.laws, turns, strict=True)]
+
+
 def _replications(points: pd.DataFrame) -> pd.Series:
     """Whether a row is of a model that a row above it, of another laboratory, is of too."""
     return points.duplicated("label")
@@ -227,14 +246,15 @@ def caption(panels: Sequence[Panel]) -> list[str]:
     if not panels:
         return []
     return [
-        "One panel for what was scored alike, ImageNet 256 x 256. Lines: FID = a GMACs^b through the models of a "
-        "family from one laboratory (fills), at least three, least squares on logarithms. Crosses were read second "
+        "One panel for what was scored alike, ImageNet 256 x 256; guided: after all training. GMACs as each "
+        "paper prints them. Lines: FID = a GMACs^b through the models of a family from one laboratory (fills, and in "
+        "brackets), at least three, least squares on logarithms. Crosses were read second "
         "hand, in a paper that prints another's number, and are in no law. Bars to the right: the largest model "
         f"predicted from the others, with the {LEVEL:.0%} interval of one more model where these are at least three.",
         " ".join(_carries(law) for panel in panels for law in panel.laws),
-        f"Without guidance: models of patch {PATCH} or without patches. Labels matter: as many samples of each class "
-        "give an FID lower by about 4 % than labels at random. Kinds of guidance, steps of training and statistics of "
-        "the reference differ among the guided systems.",
+        f"Without guidance: models of patch {PATCH} or without patches. Labels matter: balanced ones, as many samples "
+        "of each class, give an FID lower by about 4 % than random ones. Kinds of guidance, steps of training and "
+        "statistics of the reference differ among the guided systems.",
         f"Whose numbers: {' '.join(sources)} Sources row by row: results/published.",
     ]
 

@@ -115,20 +115,19 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
         panels, left_out = [], [str(error)]
     order = list(dict.fromkeys(name for panel in panels for name in _families(panel.group)))
     marked = {name: marks.series_mark(index) for index, name in enumerate(order)}
-    groups = [group for group in (panels, printed) if group]
-    columns = [1 if width == "one" else min(2, len(group)) for group in groups]
-    heights = [2.9 * -(-len(group) // beside) + 0.3 for group, beside in zip(groups, columns, strict=True)]
+    columns = 1 if width == "one" else min(2, len(panels))
+    heights = [2.9 * -(-len(panels) // columns) + 0.3] if panels else []
+    heights += [of_papers.height(width)] if printed else []
     with style.look():
         figure = style.new_figure(width, sum(heights))
         # Each has its legend: below it, the figure's own may have a caption.
-        parts = figure.subfigures(len(groups), 1, height_ratios=heights, squeeze=False).ravel().tolist()
-        axes: list[Axes] = []
+        parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).ravel().tolist()
+        axes = style.panels(parts[0], len(panels), columns) if panels else []
+        for each, panel in zip(axes, panels, strict=True):
+            _draw(each, panel, marked)
         if panels:
-            axes = style.panels(parts[0], len(panels), columns[0])
-            for each, panel in zip(axes, panels, strict=True):
-                _draw(each, panel, marked)
             _legend(parts[0], panels, marked)
-        others = of_papers.draw_panels(parts[-1], printed, columns[-1]) if printed else []
+        others = of_papers.draw_panels(parts[-1], printed, width) if printed else []
         style.lay_out(figure)
         without = [name for each, panel in zip(axes, panels, strict=True) for name in _name(each, panel, marked)]
         without += of_papers.name_panels(others, printed)
