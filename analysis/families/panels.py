@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.drawing import marks, style
+from analysis.drawing.picture import NothingToDraw
 from analysis.families.laws import LEVEL, FamilyLaw, family_laws
 from analysis.results.published import (
     AT_THE_SOURCE,
@@ -30,8 +31,8 @@ WITHOUT = f"No guidance, {STEPS_K}K steps, {LABELS['uniform']}"
 MARKER = 5.5  # points
 GREY = "#777777"
 SHORT = (
-    "Published FIDs, ImageNet 256 x 256, guided ones after all training. Each law stands on three or four models; bars: "
-    f"{LEVEL:.0%} interval of one more, where there is one. Crosses: read second hand, in no law."
+    "Published FIDs, ImageNet 256 x 256, guided ones after all training. Each law stands on three or four models; "
+    f"bars: {LEVEL:.0%} interval of one more, where there is one. Crosses: read second hand, in no law."
 )
 COLUMNS = ["panel", "laboratory", "family", "label", "image_size", "patch", "train_steps_k", "guidance", "labels"]
 COLUMNS += ["gmacs", "fid", "checked", "law", "predicted", "predicted_low", "predicted_high", "source"]
@@ -139,7 +140,11 @@ def _looks(panels: Sequence[Panel]) -> dict[tuple[str, str], dict[str, Any]]:
     points = pd.concat([panel.points for panel in panels])
     for index, family in enumerate(families):
         its = points.loc[points["family"].eq(family) & points["checked"].eq(AT_THE_SOURCE)]
-        for fill, laboratory in zip(style.SOURCE_FILLS, dict.fromkeys(its["laboratory"]), strict=False):
+        laboratories = list(dict.fromkeys(its["laboratory"]))
+        if len(laboratories) > len(style.SOURCE_FILLS):
+            most = f"needed: at most {len(style.SOURCE_FILLS)}, more cannot be told apart"
+            raise NothingToDraw(f"{family} of {len(laboratories)} laboratories; {most}")
+        for fill, laboratory in zip(style.SOURCE_FILLS, laboratories, strict=False):
             mark = marks.series_mark(index)
             hollow = {"markeredgecolor": mark["color"], "markeredgewidth": 1.2} if fill == "none" else {}
             look = {"fillstyle": fill, "markerfacecoloralt": "white", "markersize": MARKER, **hollow}
