@@ -210,7 +210,8 @@ def _legend(part: Any, panels: Sequence[Panel], looks: dict[tuple[str, str], dic
             ),
             None,
         )
-        handles.append(Line2D([], [], **(look if law else look | {"linestyle": "none"})))
+        shown: dict[str, Any] = look if law else {**look, "linestyle": "none"}
+        handles.append(Line2D([], [], **shown))
         several = len([one for one, _ in looks if one == family]) > 1
         name = f"{family} ({'its paper' if laboratory == family else laboratory})" if several else family
         texts.append(f"{name}: GMACs^{law.exponent:.3f}, {law.num_points} models" if law else name)
