@@ -9,9 +9,9 @@ import typer
 
 from analysis.commands.options import OldDataOption, named_data, one_of
 from analysis.errors import ResultsError
-from analysis.results.named import ACCEPTED, results_folder
+from analysis.results.named import ACCEPTED, PUBLISHED, results_folder
 
-TableName = Literal["summary", "published", "correlations"]
+TableName = Literal["summary", "published", "correlations", "reproductions"]
 TableFormat = Literal["markdown", "latex", "csv"]
 DEFAULT = "results/digits"
 
@@ -20,7 +20,11 @@ def table(
     name: Annotated[TableName, typer.Argument(help="Which table.")],
     data: Annotated[
         str | None,
-        typer.Argument(metavar="DATA", show_default=False, help=f"What to read: {ACCEPTED}; default: {DEFAULT}."),
+        typer.Argument(
+            metavar="DATA",
+            show_default=False,
+            help=f"What to read: {ACCEPTED}; default: {DEFAULT}. Of reproductions: {PUBLISHED}, and nothing else.",
+        ),
     ] = None,
     source: OldDataOption = None,
     format: Annotated[TableFormat, typer.Option(help="csv has every digit, and columns that the others leave out.")] = (
@@ -28,19 +32,28 @@ def table(
     ),
     out: Annotated[Path | None, typer.Option(help="The file to write; default: print it.")] = None,
 ) -> None:
-    """A study's table for a paper: its models, published scores beside ours, or correlations with compute."""
+    """A study's table for a paper: its models, published scores beside ours, or correlations with compute.
+
+    Or reproductions: published models that others trained again, and how much laboratories differ by them.
+    """
     from analysis.figures.sources import published_source, scaling_study
     from analysis.paper import table_formats
     from analysis.paper import tables as paper_tables
+    from analysis.paper.reproductions import reproductions
     from analysis.results import tables
     from analysis.results.files import write_whole
 
-    folder = results_folder(one_of(data, source) if named_data(data, source) else DEFAULT)
+    usual = PUBLISHED if name == "reproductions" else DEFAULT
+    folder = results_folder(one_of(data, source) if named_data(data, source) else usual)
     if folder is None and name == "published":
         raise ResultsError("published beside published says nothing; accepted: a results folder")
-    text = table_formats.FORMATS[format](
-        paper_tables.TABLES[name](tables.load(folder) if folder else scaling_study(published_source()))
-    )
+    if name == "reproductions":
+        if folder is not None:
+            raise ResultsError(f"{folder}: reproductions are of published models; accepted: {PUBLISHED}")
+        made = reproductions()
+    else:
+        made = paper_tables.TABLES[name](tables.load(folder) if folder else scaling_study(published_source()))
+    text = table_formats.FORMATS[format](made)
     if out is None:
         typer.echo(text, nl=False)
     else:

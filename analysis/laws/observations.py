@@ -28,6 +28,7 @@ class Observations:
         left_out: rows of the tables that are not here, and why.
         patches: (n,) the patch size of each row's model; empty if not known, or if a model has none.
         given_up: runs without a score here that failed for good: those that are left may flatter their design.
+        as_published: whether the scores are FIDs of the data and by the whole key of a published one without guidance.
     """
 
     metric: str
@@ -40,6 +41,7 @@ class Observations:
     left_out: tuple[str, ...] = ()
     patches: tuple[int, ...] = ()
     given_up: tuple[str, ...] = ()
+    as_published: bool = False
 
     def __post_init__(self) -> None:
         for name, values in (("score", self.score), *self.variables.items()):
