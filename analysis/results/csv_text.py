@@ -21,6 +21,7 @@ BOOLEANS = {"True": True, "true": True, "TRUE": True, "False": False, "false": F
 NUMBER = re.compile(
     r"[-+]?(\d+(\.\d*)?([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|inf|infinity|nan)", re.ASCII | re.IGNORECASE
 )
+NOT_FINITE = ("nan", "inf", "infinity")
 CELL = re.compile(r'"([^"]*(?:""[^"]*)*)"|[^",\r\n]*')
 LINE_END = re.compile(r"\r\n|\n|\r|$")
 
@@ -36,8 +37,13 @@ def csv_text(table: pd.DataFrame) -> str:
     return "".join(f"{','.join(line)}\n" for line in lines)
 
 
-def read_csv(path: Path, types: Mapping[str, str] | None = None, needed: Iterable[str] = ()) -> pd.DataFrame:
+def read_csv(
+    path: Path, types: Mapping[str, str] | None = None, needed: Iterable[str] = (), filled: Iterable[str] = ()
+) -> pd.DataFrame:
     """Read a table; columns that `types` does not declare are of the one type that all their cells have, else text.
+
+    needed: columns that must be there; filled: those, if they are there, that hold a value in every row, which is
+    finite if it is a number.
 
     Raises:
         ResultsError: not such a file, a column is missing or there twice, a line has too many or too few cells, or a
@@ -59,6 +65,11 @@ def read_csv(path: Path, types: Mapping[str, str] | None = None, needed: Iterabl
         numbers.append(number)
         rows.append(cells)
     columns = list(zip(*rows, strict=True)) or [()] * len(header)
+    for name in (name for name in filled if name in header):
+        for number, cell in zip(numbers, columns[header.index(name)], strict=True):
+            if cell == "" or cell.lower().lstrip("+-") in NOT_FINITE:
+                said = f"'{name}' is {cell}" if cell else f"no {name}"
+                raise ResultsError(f"{path}: line {number}: {said}; accepted: a value in every row")
     declared = types or {}
     return pd.DataFrame(
         {

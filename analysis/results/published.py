@@ -6,6 +6,7 @@ What the papers leave open, such as the size of KID's subsets, may differ: it st
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +54,22 @@ CONDITIONS = (*TRAINING, *EVALUATION, STATISTICS)
 # The released autoencoders that the paper's names mean. The original decoder of its Table 5 is not among them.
 DECODERS = {"ft-mse": "stabilityai/sd-vae-ft-mse", "ft-ema": "stabilityai/sd-vae-ft-ema"}
 GMACS_ROUNDING = 0.01  # the paper prints two decimals, and truncates one of them
+# What every row of the families' tables says, and what it may leave open.
+FAMILY_COLUMNS = ("laboratory", "model", "family", "image_size", "gmacs", "guidance", "fid", "source", "checked")
+MAY_BE_UNKNOWN = ("patch", "params_m", "train_steps_k", "batch_size", "cfg_scale", "labels")
+AT_THE_SOURCE, SECOND_HAND = "at the source", "second hand"
+FAMILY_CHOICES = {
+    "guidance": ("none", "classifier-free", "classifier", "autoguidance", "of some kind"),
+    "labels": ("uniform", "balanced"),
+    "checked": (AT_THE_SOURCE, SECOND_HAND),
+}
+FAMILY_CONDITIONS = "families_conditions"
+FAMILIES_400K, FAMILIES_GUIDED = "families_400k", "families_guided"
 # Of the columns of results/published, all tables together.
 PUBLISHED_TYPES = {
     **dict.fromkeys(("table", "model", "block", "objective", STATISTICS, "source"), "str"),
+    **dict.fromkeys(("laboratory", "family", "guidance", "checked"), "str"),
+    "patch": "Int64",
     **dict.fromkeys(("image_size", "train_steps_k", "batch_size"), "Int64"),
     **dict.fromkeys(("gmacs", "params_m", "cfg_scale", "fid50k", *METRICS), "float64"),
     **OPTIMISATION_TYPES,
@@ -66,8 +80,10 @@ IDENTITY = ("label", "run", "seed")
 COMPARED = ["published", "ours", "difference", "relative_difference"]
 
 
-def published(name: str) -> pd.DataFrame:
+def published(name: str, needed: Iterable[str] = ("source",), filled: Iterable[str] = ()) -> pd.DataFrame:
     """Numbers from papers: `results/published/{name}.csv`; the folder's README says what each file holds.
+
+    needed, filled: the columns that must be there, and those that must hold a value in every row.
 
     Raises:
         ResultsError: there is no such file, or it is damaged.
@@ -76,7 +92,43 @@ def published(name: str) -> pd.DataFrame:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in PUBLISHED.glob("*.csv")))
         raise ResultsError(f"{path}: no such published table; accepted: {known}")
-    return read_csv(path, PUBLISHED_TYPES, ("source",))
+    return read_csv(path, PUBLISHED_TYPES, needed, filled)
+
+
+def published_families(name: str) -> pd.DataFrame:
+    """The models of many families, each with what is known of its conditions.
+
+    name: `FAMILIES_400K` (without guidance; most rows after 400K steps) or `FAMILIES_GUIDED` (with guidance, after all
+    training).
+
+    Returns:
+        A row a score: laboratory (whose paper or thread has it), model, family, image_size, patch, gmacs, params_m,
+        train_steps_k, batch_size, guidance, cfg_scale, labels, `METRICS`, source, checked (`FAMILY_CHOICES`), and the
+        conditions of families_conditions.csv (of second-hand rows they are not known). Empty: not reported.
+
+    Raises:
+        ResultsError: a row lacks one of `FAMILY_COLUMNS`, a number is not positive, a text is none of the accepted, or
+            a row at the source has no conditions.
+    """
+    rows = published(name, (*FAMILY_COLUMNS, *MAY_BE_UNKNOWN), FAMILY_COLUMNS)
+    for column, accepted in FAMILY_CHOICES.items():
+        _refuse_rows(name, rows, column, rows[column].notna() & ~rows[column].isin(accepted), ", ".join(accepted))
+    for column in ("gmacs", "params_m", "train_steps_k", "fid"):
+        _refuse_rows(name, rows, column, (rows[column] <= 0).fillna(False), "a positive number")
+    conditions = published(FAMILY_CONDITIONS, ("source",), ("table", "laboratory", "family"))
+    conditions = conditions.loc[conditions["table"] == name].drop(columns=["table", "source"])
+    found = rows.merge(conditions, how="left", on=["laboratory", "family"], validate="many_to_one", indicator="known")
+    unknown = (found["checked"] == AT_THE_SOURCE) & (found["known"] == "left_only")
+    _refuse_rows(name, found, "laboratory", unknown, f"one with a row in {FAMILY_CONDITIONS}.csv for the family")
+    return found.drop(columns="known")
+
+
+def _refuse_rows(name: str, rows: pd.DataFrame, column: str, wrong: Any, accepted: str) -> None:
+    """Raise ResultsError for the first row that is `wrong`, by its line in the file."""
+    for index in rows.index[wrong.to_numpy(bool)][:1]:
+        row = rows.loc[index]
+        at = f"{PUBLISHED / name}.csv: row {index + 1} ({row['model']}, {row['laboratory']})"
+        raise ResultsError(f"{at}: '{column}' is {row[column]}; accepted: {accepted}")
 
 
 def published_evaluations() -> pd.DataFrame:
