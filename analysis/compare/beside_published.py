@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import pandas as pd
 
 from analysis.compare.between_labs import BetweenLabs, between_labs
@@ -59,7 +62,61 @@ def published_table(tables: Tables) -> list[list[str]]:
     ]
 
 
+@dataclass(frozen=True)
+class BesidePublished:
+    """Scores of one metric beside the published ones.
+
+    rows: one per model, step and way of scoring, with the columns label, step, metric, measured, num_seeds, published,
+    relative_percent, source and those of `with_spread`.
+    """
+
+    rows: pd.DataFrame
+    spread: BetweenLabs
+    left_out: tuple[str, ...] = ()
+    convention: str = "Every condition that the paper states is the published one; ours is the mean over seeds"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        rows = self.rows.astype("object").where(self.rows.notna(), None)
+        return {
+            "scores": rows.to_dict("records"),
+            "between_labs": self.spread.to_dict(),
+            "convention": self.convention,
+            "left_out": list(self.left_out),
+            "headline": self.headline(),
+            "sentence": self.sentence(),
+        }
+
+    def headline(self) -> list[str]:
+        """A line for each score, and what the intervals rest on."""
+        lines = [self._said(row) for row in self.rows.to_dict("records")]
+        return [*lines, self.spread.sentence()] if self.rows["between_labs"].notna().any() else lines
+
+    def table(self) -> list[list[str]]:
+        """Rows of text: name, value."""
+        rows = [
+            [f"{row['label']} at step {row['step']:,}", f"{_against(row)}, seeds: {row['num_seeds']}; {row['source']}"]
+            for row in self.rows.to_dict("records")
+        ]
+        return [*rows, ["left out", "; ".join(self.left_out) or "none"]]
+
+    def sentence(self) -> str:
+        """The answer as one text."""
+        return " ".join(self.headline())
+
+    def _said(self, row: dict[Any, Any]) -> str:
+        said = f"{row['label']} at step {row['step']:,}: {_against(row)}"
+        if pd.isna(row["between_labs"]):
+            return f"{said}; no repeats say by how much laboratories differ in that."
+        return f"{said}: {row['between_labs']}, where other laboratories' may lie ({self.spread.factor.level:.0%})."
+
+
+def _against(row: dict[Any, Any]) -> str:
+    score = f"{row['metric']} {row['measured']:.4g} against the published {row['published']:.4g}"
+    return f"{score} ({row['relative_percent']:+.1f} %)"
+
+
 def notes(rows: list[list[str]]) -> list[str]:
     """What is to be said below those rows of `published_table`: what its intervals rest on, if there are any."""
     column = HEADINGS.index("between laboratories")
-    return [f"Between laboratories: {known_spread().sentence()}"] if any(row[column] for row in rows) else []
+    return [known_spread().sentence()] if any(row[column] for row in rows) else []

@@ -90,7 +90,7 @@ class Closeness:
 
 def closeness(spread: BetweenLabs, scores: Iterable[tuple[str, float]]) -> Closeness:
     """Of differences between scores: what they are between, and the higher score over the lower one."""
-    close = [f"{name} (a factor of {ratio:.4g})" for name, ratio in scores if spread.factor.holds(ratio)]
+    close = [f"{name} (a factor of {ratio:.3f})" for name, ratio in scores if spread.factor.holds(ratio)]
     return Closeness(spread, tuple(close))
 
 

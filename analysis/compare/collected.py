@@ -294,9 +294,8 @@ def _finite(train: pd.DataFrame) -> pd.DataFrame:
 
 def _as_published(tables: Tables) -> bool:
     """Whether these scores, all of one key, could stand beside a published FID without guidance."""
-    (data,) = set(tables.runs["data"]) if tables.runs["data"].nunique() == 1 else (None,)
-    key = tables.evals.iloc[0].to_dict()
-    return data is not None and key["guidance_scale"] == 1 and has_published_key(key, data)
+    data, key = set(tables.runs["data"]), tables.evals.iloc[0].to_dict()
+    return len(data) == 1 and key["guidance_scale"] == 1 and has_published_key(key, data.pop())
 
 
 def _is_empty(tables: Tables, metric: str) -> bool:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from analysis.compare import given_up
+from analysis.compare.at_equal_steps import StepsComparison, compare_at_equal_steps
 from analysis.compare.beside_published import known_spread
 from analysis.compare.between_labs import Closeness, closeness
-from analysis.compare.at_equal_steps import StepsComparison, compare_at_equal_steps
 from analysis.compare.designs import DesignComparison, compare_designs
 from analysis.laws.observations import Observations
 from analysis.results.tables import MIN_MODELS

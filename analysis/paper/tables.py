@@ -155,7 +155,7 @@ def published(tables: Tables) -> Table:
     found = ["measured", "measured_min", "measured_max", "num_seeds", "difference", "difference_min", "difference_max"]
     found += ["difference_90_low", "difference_90_high", "interval", "relative_percent"]
     spread = ["between_labs_low", "between_labs_high", "between_labs"]
-    between = f" Between laboratories: {known_spread(LEVEL).sentence()}" if rows[spread[0]].notna().any() else ""
+    between = f" {known_spread(LEVEL).sentence()}" if rows[spread[0]].notna().any() else ""
     return Table(
         "published",
         "Published and measured scores under the same conditions",
