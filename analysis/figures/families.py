@@ -1,7 +1,7 @@
 """Model families on one axis: compute of one forward pass against the Fréchet distance, and a law through each family.
 
 Families share a panel where data, evaluation key, step and objective agree: else they would differ in more than the
-family.
+family. The papers' families, of which less is known, are in panels of their own: `analysis.families.panels`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pandas as pd
 
 from analysis.drawing import marks, style
 from analysis.drawing.picture import NothingToDraw, Picture
+from analysis.families import panels as of_papers
 from analysis.figures.baselines import draw_baselines
 from analysis.figures.captions import MACS, in_short, keys, protocols, unnamed
 from analysis.figures.scores import (
@@ -97,11 +98,52 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     Scores are of the last shared step; markers are means over seeds, bars go from the lowest to the highest seed. Where
     a family is of several sources, or its models have several block designs, fills tell these apart, and each has a law
     of its own. Data columns: source, objective, family, design (if models have several), label, size, patch, gmacs,
-    num_seeds, fid, fid_min, fid_max, law (the law's fid; empty without one).
+    num_seeds, fid, fid_min, fid_max, law (the law's fid; empty without one). Of the papers' families, which stand
+    below: see `analysis.families.panels`.
 
     Raises:
         NothingToDraw: no two families have scores that may share axes.
         ResultsError: scores that are not finite or not comparable.
+    """
+    printed = of_papers.published_panels() if any(source.published for source in sources) else []
+    own = [source for source in sources if not source.published]
+    try:
+        panels, left_out = _panels(own) if own else ([], [])
+    except NothingToDraw as error:
+        if not printed:
+            raise
+        panels, left_out = [], [str(error)]
+    order = list(dict.fromkeys(name for panel in panels for name in _families(panel.group)))
+    marked = {name: marks.series_mark(index) for index, name in enumerate(order)}
+    columns = 1 if width == "one" else min(2, len(panels))
+    heights = [2.9 * -(-len(panels) // columns) + 0.3] if panels else []
+    heights += [of_papers.height(width)] if printed else []
+    with style.look():
+        figure = style.new_figure(width, sum(heights))
+        # Each has its legend: below it, the figure's own may have a caption.
+        parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).ravel().tolist()
+        axes = style.panels(parts[0], len(panels), columns) if panels else []
+        for each, panel in zip(axes, panels, strict=True):
+            _draw(each, panel, marked)
+        if panels:
+            _legend(parts[0], panels, marked)
+        others = of_papers.draw_panels(parts[-1], printed, width) if printed else []
+        style.lay_out(figure)
+        without = [name for each, panel in zip(axes, panels, strict=True) for name in _name(each, panel, marked)]
+        without += of_papers.name_panels(others, printed)
+    scores = [one for panel in panels for one in panel.group]
+    data = pd.concat([panel.points for panel in (*panels, *printed)])
+    own_caption = [METHOD, *_without_law(panels), MACS, protocols(scores)] if panels else [MACS]
+    caption = "\n".join([*own_caption, *of_papers.caption(printed)])
+    short = " ".join([*([in_short(scores)] if panels else []), *([of_papers.SHORT] if printed else [])])
+    return Picture("families", figure, data, short + unnamed(without), caption, keys(scores), left_out)
+
+
+def _panels(sources: Sequence[Source]) -> tuple[list[_Panel], list[str]]:
+    """The panels of one's own runs, and a line for each that has not two families.
+
+    Raises:
+        NothingToDraw: none has.
     """
     found, left_out = from_each(sources, _by_objective, by_design=False)
     groups = side_by_side([one for each in found for one in each], also=("step", "objective"))
@@ -110,29 +152,11 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
         one = ", ".join(sorted({name for group in groups for name in _families(group)}))
         raise NothingToDraw(f"one family ({one}) has scores under any one key; needed: two model families")
     alone = [group for group in groups if len(_families(group)) == 1]
-    left_out += [f"{titles(group)}: one family ({names(group[0].runs, 'family')})" for group in alone]
-    order = list(dict.fromkeys(name for panel in panels for name in _families(panel.group)))
-    marked = {name: marks.series_mark(index) for index, name in enumerate(order)}
-    with style.look():
-        columns = 1 if width == "one" else min(2, len(panels))
-        figure = style.new_figure(width, 2.9 * -(-len(panels) // columns) + 0.3)
-        whole = figure.subfigures(1, 1)  # which has the legend: below it, the figure's own may have a caption
-        axes = style.panels(whole, len(panels), columns)
-        for each, panel in zip(axes, panels, strict=True):
-            _draw(each, panel, marked)
-        _legend(whole, panels, marked)
-        style.lay_out(figure)
-        without = [name for each, panel in zip(axes, panels, strict=True) for name in _name(each, panel, marked)]
-    scores = [one for panel in panels for one in panel.group]
-    data = pd.concat([panel.points for panel in panels])
-    caption = "\n".join([METHOD, *_without_law(panels), MACS, protocols(scores)])
-    return Picture("families", figure, data, in_short(scores) + unnamed(without), caption, keys(scores), left_out)
+    return panels, left_out + [f"{titles(group)}: one family ({names(group[0].runs, 'family')})" for group in alone]
 
 
 def _by_objective(source: Source) -> list[Scores]:
     """The last shared scores of each objective, whose `design` says what it has and the others have not."""
-    if source.published:
-        raise NothingToDraw("the papers' tables have one family; needed: a results folder with two model families")
     scores = at_last_shared_step(scaling_scores(source))
     objectives = dict(zip(scores.runs["run"], scores.runs["objective"], strict=True))
     evals = scores.evals.assign(objective=[objectives[run] for run in scores.evals["run"]])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from analysis.compare.between_labs import between_labs
 from analysis.compare.repeats import repeats
 from analysis.paper.table_formats import Column, Table, fixed, signed
-from analysis.paper.tables import LEVEL
 
 
 def reproductions() -> Table:
@@ -15,8 +14,7 @@ def reproductions() -> Table:
     between_labs_high around the published FID, and interval, the same as text.
     """
     rows = repeats()
-    known = between_labs(rows.loc[rows["counted"]], LEVEL)
-    every = between_labs(rows, LEVEL)
+    known, every = between_labs(rows.loc[rows["counted"]]), between_labs(rows)
     low, high = known.factor.low * rows["published"], known.factor.high * rows["published"]
     data = rows.assign(
         counted=rows["counted"].map({True: "yes", False: "no"}),

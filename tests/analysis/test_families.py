@@ -20,7 +20,7 @@ from analysis.compare.compared import compared
 from analysis.compare.designs import DesignComparison
 from analysis.errors import ResultsError
 from analysis.figures import NothingToDraw
-from analysis.figures.sources import measured, published_source
+from analysis.figures.sources import measured
 from analysis.results.tables import Tables, load
 
 PREDICTIONS = ("flow time_scale=1000.0", "flow loss=velocity prediction=x0 time_scale=1000.0")
@@ -191,8 +191,6 @@ def test_one_panel_an_objective_and_one_fill_a_study(two_objectives: Tables, exa
 def test_one_family_is_no_figure(tmp_path: Path) -> None:
     with pytest.raises(NothingToDraw, match="needed: two model families"):
         figures.picture("families", [study(tmp_path)])
-    with pytest.raises(NothingToDraw, match=r"needed: .*two model families"):
-        figures.picture("families", [published_source()])
 
 
 def test_it_is_written_and_its_numbers_are_beside_it(exact: Path, tmp_path: Path) -> None:

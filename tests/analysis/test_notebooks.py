@@ -19,7 +19,7 @@ from PIL import Image
 from analysis.notebooks.execute import FOLDER, execute, read_text, text_notebooks
 
 # How many figures each shows.
-PICTURES = {"blocks": 1, "fits": 2, "gflops": 2, "sampling-compute": 2, "scaling": 4}
+PICTURES = {"blocks": 1, "families": 1, "fits": 2, "gflops": 2, "sampling-compute": 2, "scaling": 4}
 LARGEST = 400_000  # bytes
 NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
 MOST_PIXELS_APART = 0.01  # share of pixels that may differ visibly: a label moves where a number's last digit does
