@@ -36,11 +36,6 @@ class BetweenLabs:
         """Degrees of freedom."""
         return len(self.laboratories)
 
-    def around(self, published: float) -> Interval:
-        """What another laboratory may get for a model of this published score."""
-        low, high = published * self.factor.low, published * self.factor.high
-        return Interval(published, low, high, self.factor.level)
-
     def sentence(self) -> str:
         """The interval and what it rests on."""
         low, high = (f"{100 * end:.2g}" for end in (self.deviation.low, self.deviation.high))

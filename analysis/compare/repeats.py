@@ -41,11 +41,8 @@ def repeats() -> pd.DataFrame:
 
 
 def _repeats(other: dict[Any, Any], row: dict[Any, Any], paper: Sequence[dict[Any, Any]]) -> bool:
-    if _differing(row, other, SUBJECT):
-        return False
-    return len([each for each in paper if not _differing(row, each, SUBJECT)]) == 1 or not _differing(
-        row, other, ("train_steps_k",)
-    )
+    is_only = sum(not _differing(row, each, SUBJECT) for each in paper) == 1
+    return not _differing(row, other, SUBJECT if is_only else (*SUBJECT, "train_steps_k"))
 
 
 def _beside(row: dict[Any, Any], other: dict[Any, Any]) -> dict[str, Any]:
