@@ -29,7 +29,10 @@ LABELS = {"balanced": "balanced labels", "uniform": "random labels", "": "labels
 WITHOUT = f"No guidance, {STEPS_K}K steps, {LABELS['uniform']}"
 MARKER = 5.5  # points
 GREY = "#777777"
-SHORT = "Published FIDs, ImageNet 256 x 256; crosses: read second hand, in no law."
+SHORT = (
+    "Published FIDs, ImageNet 256 x 256, guided ones after all training. Each law stands on three or four models; bars: "
+    f"{LEVEL:.0%} interval of one more, where there is one. Crosses: read second hand, in no law."
+)
 COLUMNS = ["panel", "laboratory", "family", "label", "image_size", "patch", "train_steps_k", "guidance", "labels"]
 COLUMNS += ["gmacs", "fid", "checked", "law", "predicted", "predicted_low", "predicted_high", "source"]
 

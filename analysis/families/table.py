@@ -26,7 +26,7 @@ def families() -> Table:
         "A power law through each published family, and its largest model predicted from the smaller ones",
         "FID = coefficient × GMACs^exponent through the models of one family from one laboratory, scored alike and "
         f"read at the source; least squares on logarithms. Intervals: {LEVEL:.0%}, Student's t of the models beyond "
-        "the two that any power law goes through, here one or two: wide, and right only if models scatter about one line. "
+        "the two that any power law goes through, here one or two: wide, and right if models scatter about a line. "
         "Predicted: by the law through all models but the largest; its interval is that of one more model. Through two "
         "models goes every law: such a prediction has no interval, and says how far a line between two carries. No law "
         "here has a floor, and guided FIDs are near theirs.",

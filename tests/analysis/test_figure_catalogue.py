@@ -25,6 +25,7 @@ from analysis.results.tables import ResultsError
 
 PUBLISHED = [
     "bubbles",
+    "families",
     "blocks",
     "fid-vs-steps",
     "gflops-vs-fid",
