@@ -284,3 +284,8 @@ def test_the_table_is_written_whole(tmp_path: Path) -> None:
     assert ((own["between_labs_low"] < own["repeat"]) & (own["repeat"] < own["between_labs_high"])).all()
     latex = ditbench("table", "reproductions", "published", "--format", "latex").out
     assert r"\label{tab:reproductions}" in latex and "167.51" in latex
+
+
+def test_the_committed_table_is_what_the_command_writes(tmp_path: Path) -> None:
+    assert ditbench("table", "reproductions", "--format", "csv", "--out", tmp_path / "now.csv").status == 0
+    assert (tmp_path / "now.csv").read_bytes() == (ROOT / "results" / "fits" / "reproductions.csv").read_bytes()
