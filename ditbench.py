@@ -319,16 +319,19 @@ def demo(
 
 def _print_published(tables: Tables) -> None:
     """Published scores beside ours, and why a score at a published step is not compared."""
-    from analysis.results import published
+    from analysis.compare import beside_published
+    from analysis.results.published import near_misses
     from analysis.results.visible import visible_names
     from bench.commands.text_table import print_table
 
-    rows = published.published_table(tables)
+    rows = beside_published.published_table(tables)
     if rows:
         typer.echo("\nPublished and ours, under the same conditions:")
-        text = [heading in published.TEXT_HEADINGS for heading in published.HEADINGS]
-        print_table(list(published.HEADINGS), rows, text)
-    missed = published.near_misses(visible_names(tables))
+        text = [heading in beside_published.TEXT_HEADINGS for heading in beside_published.HEADINGS]
+        print_table(list(beside_published.HEADINGS), rows, text)
+        for line in beside_published.notes(rows):
+            typer.echo(f"\n{line}")
+    missed = near_misses(visible_names(tables))
     if missed.empty:
         return
     at_published_steps = missed.groupby(["run", "step"]).filter(lambda group: "step" not in set(group["condition"]))

@@ -25,6 +25,9 @@ from analysis.results.named import ACCEPTED, PUBLISHED, results_folder
 from analysis.results.visible import visible
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.compare.beside_published import BesidePublished
     from analysis.laws.observations import Observations
 
 Pair = tuple[str, str]
@@ -62,6 +65,8 @@ def compare(
 ) -> None:
     """Compare two designs at equal compute: better, worse or not distinguishable, and the factor of compute between.
 
+    A folder and the word published: its scores beside the papers', and whether laboratories differ by as much.
+
     With fewer than three models of each, and of two models: at equal steps, over seeds. Of more than two block designs,
     or values of a setting of the training: a table of all. What else differs between the runs of a model is paired.
     """
@@ -72,7 +77,12 @@ def compare(
     names = named_data(data, source)
     if not names:
         raise ResultsError(f"DATA: missing; accepted: {ACCEPTED}")
-    comparison = compared(_designs(names, by, metric, step, _pair(between, by)), level, seed)
+    if PUBLISHED in names and len(names) > 1:
+        if by is not None or between is not None:
+            raise ResultsError(f"{PUBLISHED} beside results: no --by and no --between; needed: one folder alone")
+        comparison = _beside_published(names, metric, step, level)
+    else:
+        comparison = compared(_designs(names, by, metric, step, _pair(between, by)), level, seed)
     if format == "json":
         typer.echo(json.dumps(comparison.to_dict(), indent=1, allow_nan=False))
         return
@@ -99,10 +109,6 @@ def _designs(
 
     folders = {str(Path(name)): results_folder(name) for name in names}
     if None in folders.values():
-        if len(names) > 1:
-            raise ResultsError(
-                f"{PUBLISHED} is compared by itself; `ditbench table published RESULTS` sets measured scores beside it"
-            )
         if by not in (None, "block", "label") or step not in (None, 400_000):
             raise ResultsError(f"{PUBLISHED}: has block designs of XL/2, and models, at step 400,000")
         return published_designs(metric, between)
@@ -113,6 +119,33 @@ def _designs(
     if by is not None and is_setting(by):
         results, by, between = by_setting(results, by, between), "source", None
     return collected_designs(results, by, metric, step, between)
+
+
+def _beside_published(names: list[str], metric: str, step: int | None, level: float) -> BesidePublished:
+    from analysis.compare.beside_published import BesidePublished, known_spread, with_spread
+    from analysis.paper.tables import published
+    from analysis.results.published import METRICS
+    from analysis.results.tables import load
+
+    others = [name for name in names if name != PUBLISHED]
+    if len(others) != 1:
+        raise ResultsError(f"{PUBLISHED} is compared by itself, or with one folder; given: {', '.join(names)}")
+    folder = results_folder(others[0])
+    assert folder is not None  # which published alone has not
+    if metric not in METRICS:
+        raise ResultsError(f"--metric {metric}: not published; accepted: {', '.join(METRICS)}")
+    scores = published(load(folder)).data
+    of_metric = scores.loc[scores["metric"] == metric]
+    if of_metric.empty:
+        raise ResultsError(f"--metric {metric}: no such score has a published one; accepted: {_all(scores, 'metric')}")
+    rows = of_metric if step is None else of_metric.loc[of_metric["step"] == step]
+    if rows.empty:
+        raise ResultsError(f"--step {step}: no score with a published one; accepted: {_all(of_metric, 'step')}")
+    return BesidePublished(with_spread(rows.reset_index(drop=True), "measured", level), known_spread(level))
+
+
+def _all(rows: pd.DataFrame, column: str) -> str:
+    return ", ".join(map(str, sorted(set(rows[column]))))
 
 
 def _pair(between: str | None, by: str | None) -> Pair | None:

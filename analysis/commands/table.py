@@ -11,7 +11,7 @@ from analysis.commands.options import OldDataOption, named_data, one_of
 from analysis.errors import ResultsError
 from analysis.results.named import ACCEPTED, PUBLISHED, results_folder
 
-TableName = Literal["summary", "published", "correlations", "families"]
+TableName = Literal["summary", "published", "correlations", "families", "reproductions"]
 TableFormat = Literal["markdown", "latex", "csv"]
 DEFAULT = "results/digits"
 
@@ -23,7 +23,7 @@ def table(
         typer.Argument(
             metavar="DATA",
             show_default=False,
-            help=f"What to read: {ACCEPTED}; default: {DEFAULT}. Of families: {PUBLISHED}, and nothing else.",
+            help=f"What to read: {ACCEPTED}; default: {DEFAULT}. Of families and reproductions: {PUBLISHED} alone.",
         ),
     ] = None,
     source: OldDataOption = None,
@@ -34,23 +34,24 @@ def table(
 ) -> None:
     """A study's table for a paper: its models, published scores beside ours, or correlations with compute.
 
-    Or families: a power law through each published family, and its largest model predicted from the smaller ones.
+    Of published numbers alone: families, a power law through each and its largest model predicted from the smaller
+    ones; or reproductions, what others got who trained a published model again, and how much laboratories differ.
     """
-    from analysis.families.table import families
     from analysis.figures.sources import published_source, scaling_study
     from analysis.paper import table_formats
     from analysis.paper import tables as paper_tables
+    from analysis.paper.of_papers import OF_PAPERS
     from analysis.results import tables
     from analysis.results.files import write_whole
 
-    usual = PUBLISHED if name == "families" else DEFAULT
-    folder = results_folder(one_of(data, source) if named_data(data, source) else usual)
+    of_papers = OF_PAPERS.get(name)
+    folder = results_folder(one_of(data, source) if named_data(data, source) else PUBLISHED if of_papers else DEFAULT)
     if folder is None and name == "published":
         raise ResultsError("published beside published says nothing; accepted: a results folder")
-    if folder is not None and name == "families":
-        raise ResultsError(f"{folder}: families are of the papers' tables; accepted: {PUBLISHED}")
-    if name == "families":
-        made = families()
+    if folder is not None and of_papers:
+        raise ResultsError(f"{folder}: {name} are of published numbers alone; accepted: {PUBLISHED}")
+    if of_papers:
+        made = of_papers()
     else:
         made = paper_tables.TABLES[name](tables.load(folder) if folder else scaling_study(published_source()))
     text = table_formats.FORMATS[format](made)

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from analysis.compare import given_up
+from analysis.compare.between_labs import Closeness
 from analysis.errors import ResultsError
 from analysis.laws.forms import Array
 from analysis.laws.intervals import Interval, check_level
@@ -39,6 +40,7 @@ class StepsComparison:
         interval: of the difference; None where a design has one seed only.
         left_out: rows that were not compared, and why.
         given_up: runs that failed, of which there is no score.
+        between_labs: whether laboratories differ by more; None of scores that no published one can stand beside.
     """
 
     better: str
@@ -55,6 +57,7 @@ class StepsComparison:
     left_out: tuple[str, ...]
     given_up: tuple[str, ...] = ()
     convention: str = CONVENTION
+    between_labs: Closeness | None = None
 
     @property
     def distinguishable(self) -> bool:
@@ -80,6 +83,7 @@ class StepsComparison:
             "convention": self.convention,
             "left_out": list(self.left_out),
             "given_up": list(self.given_up),
+            "between_labs": self.between_labs.to_dict() if self.between_labs else None,
             "headline": self.headline(),
             "sentence": self.sentence(),
         }
@@ -96,7 +100,8 @@ class StepsComparison:
             f"{' in pairs' if self.paired and self.interval else ''}, models: {', '.join(self.models)}."
         )
         none = f"No factor of compute: that takes a law through at least {self._needed()}."
-        rest = [basis, none, *given_up.warning(self.given_up)]
+        labs = self.between_labs.warning() if self.between_labs else []
+        rest = [basis, none, *labs, *given_up.warning(self.given_up)]
         if self.interval is None:
             return [f"Not known whether {self.better} is better than {self.worse}: {gap}, one seed.", *rest]
         low, high, level = self.interval.low, self.interval.high, self.interval.level

@@ -14,7 +14,7 @@ from analysis.errors import ResultsError
 from analysis.laws.observations import Observations
 from analysis.laws.observed import collected_observations
 from analysis.results.model_names import differing_settings, model_names, setting, settings_said
-from analysis.results.published import published
+from analysis.results.published import has_published_key, published
 from analysis.results.run_folders import SETTINGS
 from analysis.results.tables import MODEL, Tables, patches
 
@@ -99,8 +99,11 @@ def collected_designs(
     scored = {name: tables for name, tables in parts.items() if name not in without}
     if metric != "loss":
         scored = of_one_key(scored)
+    as_published = metric == "fid" and all(map(_as_published, scored.values()))
     found = {
-        name: _named(name, scored[name], metric, step, also) if name in scored else _unscored(tables, metric, also)
+        name: replace(_named(name, scored[name], metric, step, also), as_published=as_published)
+        if name in scored
+        else _unscored(tables, metric, also)
         for name, tables in parts.items()
     }
     steps = {name: rows.names[0].rpartition(" ")[2] for name, rows in found.items() if len(rows)}
@@ -144,6 +147,7 @@ def _published(row: Mapping[Any, Any]) -> Observations:
         (label,),
         (f"{label} step {1000 * row['train_steps_k']}",),
         ("published",),
+        as_published=True,
     )
 
 
@@ -289,6 +293,12 @@ def _named(name: str, tables: Tables, metric: str, step: int | None, also: Seque
 
 def _finite(train: pd.DataFrame) -> pd.DataFrame:
     return train.loc[np.isfinite(train["loss"].to_numpy(float))]
+
+
+def _as_published(tables: Tables) -> bool:
+    """Whether these scores, all of one key, could stand beside a published FID without guidance."""
+    data, key = set(tables.runs["data"]), tables.evals.iloc[0].to_dict()
+    return len(data) == 1 and key["guidance_scale"] == 1 and has_published_key(key, data.pop())
 
 
 def _is_empty(tables: Tables, metric: str) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from analysis.compare import given_up
 from analysis.compare.at_equal_steps import StepsComparison, compare_at_equal_steps
+from analysis.compare.beside_published import known_spread
+from analysis.compare.between_labs import Closeness, closeness
 from analysis.compare.designs import DesignComparison, compare_designs
 from analysis.laws.observations import Observations
 from analysis.results.tables import MIN_MODELS
@@ -33,6 +36,7 @@ class DesignTable:
     """All designs at one step: rows by model, lowest mean first.
 
     left_out: runs without a score there; given_up: those of them that failed. unscored: designs that have none.
+    between_labs: which are closer than laboratories are; None of scores that no published one can stand beside.
     """
 
     metric: str
@@ -41,6 +45,7 @@ class DesignTable:
     left_out: tuple[str, ...]
     given_up: tuple[str, ...] = ()
     unscored: tuple[str, ...] = ()
+    between_labs: Closeness | None = None
     convention: str = "Mean and range over seeds, at equal steps and (but for --by batch_size) batch; lower is better"
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,6 +58,7 @@ class DesignTable:
             "left_out": list(self.left_out),
             "given_up": list(self.given_up),
             "unscored": list(self.unscored),
+            "between_labs": self.between_labs.to_dict() if self.between_labs else None,
             "headline": self.headline(),
             "sentence": self.sentence(),
         }
@@ -86,7 +92,8 @@ class DesignTable:
             )
             surely = "Their models cost differently. Which is better at equal compute? Choose two: --between A,B."
         lowest = f"Lowest mean {self.metric} at step {int(self.step):,}: {said}."
-        return [lowest, surely, *given_up.warning(self.given_up)]
+        labs = self.between_labs.warning() if self.between_labs else []
+        return [lowest, surely, *labs, *given_up.warning(self.given_up)]
 
     def sentence(self) -> str:
         """The answer as one text."""
@@ -102,10 +109,23 @@ def compared(
         ResultsError: those of `compare_designs` and `compare_at_equal_steps`.
     """
     if len(designs) > 2:
-        return _table(designs)
-    if min(len(set(rows.variables["compute"])) for rows in designs.values()) < MIN_MODELS:
-        return compare_at_equal_steps(designs, level)
-    return compare_designs(designs, level, seed)
+        found = _table(designs)
+        ratios = _ratios(found.rows)
+    elif min(len(set(rows.variables["compute"])) for rows in designs.values()) < MIN_MODELS:
+        found = compare_at_equal_steps(designs, level)
+        ratios = [(f"{found.better} and {found.worse}", found.means[1] / found.means[0])]
+    else:
+        found = compare_designs(designs, level, seed)
+        ratios = [(f"{found.better} and {found.worse}", found.ratio.estimate)]
+    if not all(rows.as_published for rows in designs.values() if len(rows)):
+        return found
+    return replace(found, between_labs=closeness(known_spread(level), ratios))
+
+
+def _ratios(rows: Sequence[ModelScores]) -> list[tuple[str, float]]:
+    """Of each model's designs, lowest mean first, each with the next."""
+    pairs = [(row, after) for row, after in pairwise(rows) if row.model == after.model]
+    return [(f"{row.design} and {after.design} for {row.model}", after.mean / row.mean) for row, after in pairs]
 
 
 def _table(designs: Mapping[str, Observations]) -> DesignTable:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
 from analysis.compare import given_up
+from analysis.compare.between_labs import Closeness
 from analysis.errors import ResultsError
 from analysis.laws.forms import Array
 from analysis.laws.intervals import Interval, check_level
@@ -51,6 +52,7 @@ class DesignComparison:
         given_up: runs that failed, of which there is no score.
         own_exponents: what alpha would be of each design alone (better, worse); None where one's compute does not vary.
         steeper: how much more the better design's own alpha is than the worse one's.
+        between_labs: whether laboratories differ by more; None of scores that no published one can stand beside.
     """
 
     better: str
@@ -73,6 +75,7 @@ class DesignComparison:
     convention: str = CONVENTION
     own_exponents: tuple[float, float] | None = None
     steeper: Interval | None = None
+    between_labs: Closeness | None = None
 
     @property
     def distinguishable(self) -> bool:
@@ -104,6 +107,7 @@ class DesignComparison:
             "undetermined": self.undetermined,
             "left_out": list(self.left_out),
             "given_up": list(self.given_up),
+            "between_labs": self.between_labs.to_dict() if self.between_labs else None,
             "headline": self.headline(),
             "sentence": self.sentence(),
         }
@@ -118,6 +122,7 @@ class DesignComparison:
             f"{_in_words(self.difference)}.",
             f"From {models} models{paired}, seeds: {seeds}{one_seed}.",
             *self._limits(),
+            *(self.between_labs.warning() if self.between_labs else []),
             *given_up.warning(self.given_up),
         ]
         if self.multiplier is None:

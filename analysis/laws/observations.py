@@ -32,6 +32,7 @@ class Observations:
             model has none.
         given_up: runs without a score here that failed for good: those that are left may flatter their design.
         columns: variable -> the column of a CSV that it was, models among them, where it was one.
+        as_published: whether the scores are FIDs of the data and by the whole key of a published one without guidance.
     """
 
     metric: str
@@ -45,6 +46,7 @@ class Observations:
     patches: tuple[Any, ...] = ()
     given_up: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
+    as_published: bool = False
 
     def __post_init__(self) -> None:
         for name, values in (("score", self.score), *self.variables.items()):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.compare.beside_published import known_spread, with_spread
 from analysis.paper.table_formats import Column, Table, count, fixed, signed, significant
 from analysis.results.baselines import beside, explanation, name_of
 from analysis.results.published import compared, near_misses
@@ -120,7 +121,8 @@ def published(tables: Tables) -> Table:
     measured_max, num_seeds, difference (measured - published) with its difference_min and difference_max,
     difference_90_low and difference_90_high (Student's t interval of the seeds' mean difference, where there are
     several; the published score is taken as exact), interval (the same as text), relative_percent (of published), the
-    evaluation key, source. See `published_scores.compared`.
+    evaluation key, source. See `published_scores.compared`. Then between_labs_low, between_labs_high and between_labs
+    of `with_spread`.
 
     Raises:
         ResultsError: no score has a published one; the message says in what the nearest differs.
@@ -149,13 +151,16 @@ def published(tables: Tables) -> Table:
         for start, end in zip(low, high, strict=True)
     ]
     rows = rows.assign(difference_90_low=low, difference_90_high=high, interval=text)
+    rows = with_spread(rows, "measured", LEVEL)
     found = ["measured", "measured_min", "measured_max", "num_seeds", "difference", "difference_min", "difference_max"]
     found += ["difference_90_low", "difference_90_high", "interval", "relative_percent"]
+    spread = ["between_labs_low", "between_labs_high", "between_labs"]
+    between = f" {known_spread(LEVEL).sentence()}" if rows[spread[0]].notna().any() else ""
     return Table(
         "published",
         "Published and measured scores under the same conditions",
         f"Difference: measured - published. {RANGE} Interval: {LEVEL:.0%}, Student's t of the mean difference over the "
-        f"seeds; it says nothing of the published score's own scatter. Guidance 1 is none. {GMACS}"
+        f"seeds; it says nothing of the published score's own scatter. Guidance 1 is none. {GMACS}{between}"
         f"{_sentence('Without these seeds', _other_seeds(tables, scores))}",
         (
             Column("label", "Model"),
@@ -167,13 +172,14 @@ def published(tables: Tables) -> Table:
             Column("difference", "Difference", signed(2)),
             Column("interval", "Interval"),
             Column("relative_percent", "%", signed(1)),
+            *((Column("between_labs", "Between laboratories"),) if between else ()),
             Column("guidance_scale", "Guidance", significant(3)),
             Column("num_samples", "Samples", count),
             Column("labels", "Labels"),
             Column("decoder", "Decoder"),
             Column("source", "Source"),
         ),
-        rows.loc[:, [*by[:6], *found, *by[6:]]],
+        rows.loc[:, [*by[:6], *found, *by[6:], *spread]],
     )
 
 

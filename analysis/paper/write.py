@@ -17,6 +17,7 @@ from analysis.drawing.write import latex_figure, rendered
 from analysis.errors import ResultsError
 from analysis.figures import CATALOGUE, available
 from analysis.figures.sources import Source, scaling_study
+from analysis.paper.of_papers import OF_PAPERS
 from analysis.paper.table_formats import Table, latex
 from analysis.paper.tables import TABLES
 from analysis.results.files import write_whole
@@ -135,6 +136,8 @@ def _tables(sources: Sequence[Source]) -> tuple[list[Table], list[str]]:
                 caption = f"{table.caption} ({source.name})"
                 table = replace(table, name=f"{name}-{called}", caption=caption)
             made.append(table)
+        if source.published:
+            made += [make() for make in OF_PAPERS.values()]
     return made, [f"table {', '.join(names)}: not made: {reason}" for reason, names in without.items()]
 
 

@@ -78,8 +78,6 @@ PUBLISHED_TYPES = {
 
 IDENTITY = ("label", "run", "seed")
 COMPARED = ["published", "ours", "difference", "relative_difference"]
-TEXT_HEADINGS = ("model", "score", "guidance", "decoder", "source")
-HEADINGS = ["model", "seed", "step", "score", "published", "ours", "difference", "%", "guidance", "decoder", "source"]
 
 
 def published(name: str, needed: Iterable[str] = ("source",), filled: Iterable[str] = ()) -> pd.DataFrame:
@@ -163,6 +161,13 @@ def published_evaluations() -> pd.DataFrame:
     return rows.drop_duplicates([*SUBJECT, *CONDITIONS, "fid"], ignore_index=True)
 
 
+def has_published_key(evaluation: dict[Any, Any], data: str) -> bool:
+    """Whether any model's published score is of this data set and has this evaluation's key, all that papers state."""
+    scored = {**evaluation, "data": data}
+    paper = published_evaluations().to_dict("records")
+    return any(all(_agrees(name, scored[name], row[name]) for name in ("data", *EVALUATION)) for row in paper)
+
+
 def compared(tables: Tables) -> pd.DataFrame:
     """The scores of `tables` for which there are published ones; see `compared_evaluations`."""
     return compared_evaluations(_evaluations(tables))
@@ -228,26 +233,6 @@ def near_misses_of_evaluations(evaluations: pd.DataFrame) -> pd.DataFrame:
         ]
     columns = [*IDENTITY, *SUBJECT, "step", "condition", "published", "ours", "source"]
     return pd.DataFrame(rows, columns=columns).astype({"step": "Int64", "seed": "Int64"})
-
-
-def published_table(tables: Tables) -> list[list[str]]:
-    """`compared` as rows of text under `HEADINGS`."""
-    return [
-        [
-            row["label"],
-            str(row["seed"]),
-            f"{row['step']:,}",
-            row["metric"],
-            f"{row['published']:.2f}",
-            f"{row['ours']:.2f}",
-            f"{row['difference']:+.2f}",
-            f"{100 * row['relative_difference']:+.1f}",
-            "none" if row["guidance_scale"] == 1 else f"{row['guidance_scale']:g}",
-            row["decoder"],
-            row["source"],
-        ]
-        for row in compared(tables).to_dict("records")
-    ]
 
 
 def _with_conditions(conditions: dict[str, Any]) -> pd.DataFrame:

@@ -212,7 +212,7 @@ def test_command_refuses_in_one_line(results, tmp_path):
         "the same folder twice": (results, results),
         "--between B/2: accepted: two designs": (DIGITS, "--between", "B/2"),
         "no design B/3; accepted: two of B/1, ": (DIGITS, "--between", "B/2,B/3"),
-        "published is compared by itself": ("published", results),
+        "no score can stand next to a published one": ("published", results),
         "published: kid is not published": ("published", "--metric", "kid"),
         "DATA: missing; accepted: published": (),
     }

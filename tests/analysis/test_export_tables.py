@@ -299,7 +299,8 @@ def test_the_command_prints_or_writes_the_table(app: typer.Typer, tmp_path: Path
 
 
 def test_the_command_offers_every_table_and_every_format() -> None:
+    from analysis.paper.of_papers import OF_PAPERS
     from analysis.paper.tables import TABLES
 
-    assert list(get_args(table_command.TableName)) == list(TABLES)
+    assert list(get_args(table_command.TableName)) == [*TABLES, *OF_PAPERS]
     assert list(get_args(table_command.TableFormat)) == list(FORMATS)

@@ -59,6 +59,8 @@ def test_the_page_has_all_that_is_written_by_the_papers_numbers(
         "table-correlations-gr-e-1-a-b",
         "table-summary-published",
         "table-correlations-published",
+        "table-families",
+        "table-reproductions",
     ]
     assert sorted(written.files) == sorted(tmp_path.iterdir())
     texts = {path.stem: path.read_text(encoding="ascii") for path in tmp_path.glob("*.tex")}

@@ -11,8 +11,11 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare.at_equal_steps import compare_at_equal_steps
+from analysis.compare.beside_published import known_spread
+from analysis.compare.between_labs import between_labs
 from analysis.compare.collected import collected_designs
 from analysis.compare.one_key import by_setting
+from analysis.compare.repeats import repeats
 from analysis.printed_gmacs import printed_gmacs
 from analysis.results.sampled import guidance_text
 from analysis.results.tables import Tables, load
@@ -31,6 +34,11 @@ def csv(path: str) -> Any:
 
 def read(path: str) -> Any:
     return json.loads((RESULTS / path).read_text(encoding="utf-8"))
+
+
+def laboratories(uncounted: bool = False) -> Any:
+    """How much laboratories differ by the repeats of published models; `uncounted`: with those that do not count."""
+    return between_labs(repeats()) if uncounted else known_spread()
 
 
 def last(study: str) -> Any:
