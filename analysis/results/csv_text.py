@@ -53,11 +53,15 @@ def read_csv(
         ResultsError: not such a file, a column is missing or there twice, a line has too many or too few cells, or a
             cell is not of its column's type: the line and the column are named.
     """
-    return read_numbered(path, types, needed)[0]
+    return read_numbered(path, types, needed, filled)[0]
 
 
 def read_numbered(
-    path: Path, types: Mapping[str, str] | None = None, needed: Iterable[str] = (), by_hand: bool = False
+    path: Path,
+    types: Mapping[str, str] | None = None,
+    needed: Iterable[str] = (),
+    filled: Iterable[str] = (),
+    by_hand: bool = False,
 ) -> tuple[pd.DataFrame, list[int]]:
     """`read_csv`, and the number of each row's line, as an editor counts.
 
