@@ -30,7 +30,7 @@ def with_spread(scores: pd.DataFrame, ours: str, level: float = 0.9) -> pd.DataF
     """
     low, high = pd.Series(float("nan"), scores.index), pd.Series(float("nan"), scores.index)
     repeated = (scores["metric"] == "fid") & (scores["guidance_scale"] == 1)
-    if repeated.any():
+    if any(repeated):
         factor, published = known_spread(level).factor, scores["published"].where(repeated)
         low, high = factor.low * published, factor.high * published
     words = [
@@ -90,7 +90,7 @@ class BesidePublished:
     def headline(self) -> list[str]:
         """A line for each score, and what the intervals rest on."""
         lines = [self._said(row) for row in self.rows.to_dict("records")]
-        return [*lines, self.spread.sentence()] if self.rows["between_labs"].notna().any() else lines
+        return [*lines, self.spread.sentence()] if any(self.rows["between_labs"].notna()) else lines
 
     def table(self) -> list[list[str]]:
         """Rows of text: name, value."""

@@ -118,7 +118,7 @@ def between_labs(repeats: pd.DataFrame, level: float = 0.9) -> BetweenLabs:
         Interval(1.0, float(np.exp(-half)), float(np.exp(half)), level),
         Interval(deviation, low, high, level),
         {str(name): float(np.sqrt(square)) for name, square in of_laboratories.items()},
-        repeats["model"].nunique(),
+        len(set(repeats["model"])),
         len(repeats),
     )
 

@@ -17,7 +17,7 @@ def reproductions() -> Table:
     known, every = between_labs(rows.loc[rows["counted"]]), between_labs(rows)
     low, high = known.factor.low * rows["published"], known.factor.high * rows["published"]
     data = rows.assign(
-        counted=rows["counted"].map({True: "yes", False: "no"}),
+        counted=["yes" if each else "no" for each in rows["counted"]],
         percent=100 * (rows["ratio"] - 1),
         between_labs_low=low,
         between_labs_high=high,

@@ -50,7 +50,7 @@ def test_the_repeats_are_those_that_were_published() -> None:
         ("B/4", 68.38, 68.9), ("B/4", 68.38, 68.3), ("XL/2", 19.47, 18.1)
     ]  # fmt: skip
     assert pytorch["ratio"].iloc[-1] == pytest.approx(0.92964, abs=5e-6)
-    assert set(table.index[table["counted"]]) == {"U-DiT", "DiT in PyTorch"}
+    assert set(table.loc[table["counted"]].index) == {"U-DiT", "DiT in PyTorch"}
     left = table.loc[~table["counted"]].sort_values("repeat")
     assert left["repeat"].tolist() == [79.59, 139, 167.51]
     assert left["unclear"].str.contains("labels not stated").all()
@@ -58,7 +58,7 @@ def test_the_repeats_are_those_that_were_published() -> None:
         "train_steps_k 4000, not 400" in left["unclear"].iloc[0]
         and "train_steps_k not stated" in left["unclear"].iloc[1]
     )
-    assert (table["checked"] == "at the source").all() and table["source"].notna().all()
+    assert all(table["checked"] == "at the source") and all(table["source"].notna())
 
 
 def test_the_interval_weighs_laboratories_alike() -> None:
@@ -281,7 +281,7 @@ def test_the_table_is_written_whole(tmp_path: Path) -> None:
     assert len(table) == len(repeats()) and table["counted"].value_counts().to_dict() == {"yes": 8, "no": 3}
     own = table.query("model == 'DiT-XL/2'")
     assert own["percent"].round(1).tolist() == [-7.0, 3.0]
-    assert ((own["between_labs_low"] < own["repeat"]) & (own["repeat"] < own["between_labs_high"])).all()
+    assert all(own["between_labs_low"] < own["repeat"]) and all(own["repeat"] < own["between_labs_high"])
     latex = ditbench("table", "reproductions", "published", "--format", "latex").out
     assert r"\label{tab:reproductions}" in latex and "167.51" in latex
 
