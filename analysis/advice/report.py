@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.advice.advise import REACH, Advice, Choice, best_gmacs
+from analysis.advice.advise import Advice, Choice, best_gmacs
 from analysis.advice.budget import CONVENTION, days, pf_days
 from analysis.laws.bootstrap import METHODS
 from analysis.laws.fit import Fit
@@ -20,8 +20,8 @@ def headline(advice: Advice) -> list[str]:
     if best is None:
         low, high = map(pf_days, advice.reach_flops)
         return [
-            f"No advice for {days(pf_days(advice.budget_flops))}: every model would be trained for more than {REACH} "
-            f"times, or less than 1/{REACH} of,",
+            f"No advice for {days(pf_days(advice.budget_flops))}: every model would be trained for more than "
+            f"{advice.reach:g} times, or less than 1/{advice.reach:g} of,",
             f"the steps that it was scored at. These results reach from {low:.3g} to {high:.3g} PF-days.",
         ]
     return [f"Train {_expected(advice, best)}.", _sure(advice), _guess(advice, best)]
@@ -62,8 +62,8 @@ def notes(advice: Advice) -> list[str]:
     out = [choice.model for choice in advice.choices if not choice.within_reach]
     if out:
         lines.append(
-            f"Out of reach, where only trying tells, as they would train for over {REACH} times, or under 1/{REACH} "
-            f"of, the steps that they were scored at: {', '.join(out)}."
+            f"Out of reach, where only trying tells, as they would train for over {advice.reach:g} times, or under "
+            f"1/{advice.reach:g} of, the steps that they were scored at: {', '.join(out)}."
         )
     return lines
 
