@@ -56,6 +56,8 @@ def ladder(
     sweep = built.content.sweep
     made = plan(sweep, profile, cluster_name(profile.where), run_folders(sweep, runs), runs_folder=runs)
     check_time_known(made, profile)
+    if out is not None:
+        write_bytes(out, text.encode())
     rows = [
         [
             step.rung.model.label,
@@ -73,7 +75,6 @@ def ladder(
     typer.echo(f"\n{len(rows)} rungs x {seeds} seed{'s' * (seeds > 1)}: {total:.3g} PF-days of training.\n")
     print_plan(made)
     if out is not None:
-        write_bytes(out, text.encode())
         command = shlex.join(["ditbench", "sweep", "submit", str(out), "--cluster", cluster])
         typer.echo(f"\nWritten: {out}; next: {command}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.advice.advise import Advice, Choice, best_gmacs
+from analysis.advice.advise import REACH, Advice, Choice, best_gmacs
 from analysis.advice.budget import CONVENTION, days, pf_days
 from analysis.laws.bootstrap import METHODS
 from analysis.laws.fit import Fit
@@ -81,10 +81,11 @@ def findings(advice: Advice) -> list[str]:
         lines.append(_best_size(advice, advice.law.joint))
     lines.append(f"The law: {advice.law.name} ({advice.why}). {advice.law.sentence()}")
     lines += _tests(advice)
-    if advice.best is not None and advice.best.beyond != 1:
+    if (best := advice.best) is not None and best.beyond != 1:
+        farther = f", and beyond {REACH:g} times grow with the logarithm of that" if best.beyond > REACH else ""
         lines.append(
             "Outside the scored steps, the interval of a single run has the errors in it that the law made in its "
-            "test, up to twice the steps it was fitted to."
+            f"test, which are of up to twice the steps it was fitted to{farther}."
             if advice.tested
             else "The law was not tested: outside the scored steps, the intervals take its form for granted."
         )

@@ -139,7 +139,7 @@ def advise(
 
 
 def _write(path: Path, sweep: str, tables: Tables, folder: Path, advice: Advice, question: Question) -> Prediction:
-    """Write the runs that are advised, on as many seeds as the results have but none of these, and what is predicted."""
+    """Write the runs that are advised, on as many seeds as the results have and none of these, and the prediction."""
     from datetime import UTC, datetime
 
     from analysis.advice.prediction import SUFFIX, predicted, write_prediction

@@ -35,10 +35,10 @@ def write_models(folder: Path, **changed: Any) -> Path:
     return path
 
 
-def write_ladder(folder: Path, name: str = "spec", **content: Any) -> Path:
-    """A ladder's file; `content` over that of one with two budgets."""
+def write_ladder(folder: Path, **content: Any) -> Path:
+    """A ladder's file; `content` over that of one with one budget."""
     whole: dict[str, Any] = {"name": "tiny-ladder", "extends": "models.yaml", "isoflop": [{"pf_days": 1e-9}]}
-    path = folder / f"{name}.yaml"
+    path = folder / "spec.yaml"
     path.write_text(yaml.safe_dump({**whole, **content}, sort_keys=False))
     return path
 
