@@ -22,13 +22,11 @@ from analysis.advice.laws import LAWS, TrainingLaw, fit_training_law
 from analysis.errors import ResultsError
 from analysis.laws.bootstrap import Bootstrap, bootstrap
 from analysis.laws.chinchilla import best_size
-from analysis.laws.choices import Method, Objective
+from analysis.laws.choices import REACH, Method, Objective
 from analysis.laws.fit import Fit
 from analysis.laws.forms import Array
 from analysis.laws.intervals import Prediction, check_level
 from analysis.laws.observations import Observations
-
-REACH = 4.0  # times the steps that it was scored at: farther, no law has been seen to hold
 
 
 @dataclass(frozen=True)

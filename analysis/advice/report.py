@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.advice.advise import REACH, Advice, Choice, best_gmacs
+from analysis.advice.advise import Advice, Choice, best_gmacs
 from analysis.advice.budget import CONVENTION, days, pf_days
 from analysis.laws.bootstrap import METHODS
+from analysis.laws.choices import REACH
 from analysis.laws.fit import Fit
 from analysis.laws.held_out import decimals_of
 

@@ -23,7 +23,7 @@ from analysis.commands.options import (
     print_result,
 )
 from analysis.errors import ResultsError
-from analysis.laws.choices import Method
+from analysis.laws.choices import REACH, Method
 from analysis.results.named import results_folder
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def advise(
     seed: SeedOption = 0,
     reach: Annotated[
         float, typer.Option(help="Times the steps that it was scored at, at most, that a model is advised for.")
-    ] = 4.0,
+    ] = REACH,
     write: Annotated[
         Path | None,
         typer.Option(

@@ -105,6 +105,9 @@ def collected_observations(
             f"runs of one model differ in {name} ({', '.join(map(setting, sorted(table[name].dropna().unique())))}), "
             f"which are no seeds of one another; keep one value, or compare them: `ditbench compare --by {name}`"
         )
+    if all_steps and metric == "loss" and table.groupby(["label", "seed"])["run"].nunique().max() > 1:
+        # Rungs of a ladder: what one logs on its way is of another schedule than what the shorter ends with.
+        table = table.loc[table["step"] == table.groupby("run")["step"].transform("max")]
     counts: dict[int, int] = {int(at): count for at, count in table["step"].value_counts().items()}  # pyright: ignore
     if step is None:
         fewest = 1 if all_steps else max(counts.values()) / 2  # of a ladder, hardly two runs end at one step

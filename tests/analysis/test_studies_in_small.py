@@ -194,7 +194,10 @@ def with_seeds(study: str, seeds: Sequence[int], folder: Path) -> Path:
 def trained(recipe: Recipe) -> Any:
     """The model and how it is trained, but for how long: a ladder has each for several numbers of steps."""
     length = {"steps", "warmup_steps", "cooldown_steps", "checkpoint_steps"}
-    return recipe.model.architecture(), recipe.diffusion.id, recipe.train.model_dump_json(exclude=length)
+    shares = (
+        round(steps / recipe.train.steps, 2) for steps in (recipe.train.warmup_steps, recipe.train.cooldown_steps)
+    )
+    return recipe.model.architecture(), recipe.diffusion.id, recipe.train.model_dump_json(exclude=length), *shares
 
 
 def test_every_shipped_study_has_its_picture() -> None:
