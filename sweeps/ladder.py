@@ -42,7 +42,8 @@ Seed = Annotated[int, Field(ge=0, lt=BOUND)]
 def _once(values: Sequence[Any] | None) -> None:
     twice = [value for index, value in enumerate(values or ()) if value in (values or ())[:index]]
     if twice:
-        raise ValueError(f"{twice[0]} is there twice; accepted: once each")
+        said = f"{twice[0]:g}" if isinstance(twice[0], float) else twice[0]
+        raise ValueError(f"{said} is there twice; accepted: once each")
 
 
 class IsoFlop(Section):
@@ -88,6 +89,16 @@ class Ladder(Section):
     def _each_once(cls, values: Any) -> Any:
         _once(values)
         return values
+
+    @field_validator("base")
+    @classmethod
+    def _of_all_rungs(cls, base: dict[str, Any]) -> dict[str, Any]:
+        train = base.get("train")
+        given = [key for key in ("seed", "label") if key in base]
+        given += [f"train.{key}" for key in ("steps", "checkpoint_steps") if isinstance(train, dict) and key in train]
+        if given:
+            raise ValueError(f"{given[0]}: a ladder's runs have their own; accepted: other keys of a recipe")
+        return base
 
     @field_validator("isoflop")
     @classmethod
@@ -157,6 +168,7 @@ def build(path: Path) -> Built:
     models = models_of(parent, f"{path}: extends: {ladder.extends}")
     chosen = _chosen(ladder.models or tuple(models), models, f"{path}: models")
     steps = tuple(_steps(ladder, chosen, path))
+    _check_used(ladder, steps, path)
     seen: dict[str, Step] = {}
     for step in steps:
         if step.rung.name in seen:
@@ -187,6 +199,14 @@ def _chosen(names: Sequence[str], models: dict[str, Model], where: str) -> list[
     if unknown:
         raise InputError(f"{where}: {unknown[0]}: unknown model; accepted: {', '.join(models)}")
     return [models[name] for name in names]
+
+
+def _check_used(ladder: Ladder, steps: Sequence[Step], path: Path) -> None:
+    """Refuse a model that is named, and is in none of the budgets."""
+    used = {step.rung.model.label for step in steps}
+    unused = [name for name in ladder.models or () if name not in used]
+    if unused:
+        raise InputError(f"{path}: models: {unused[0]}: no budget has it; accepted: models of at least one budget")
 
 
 def _steps(ladder: Ladder, models: Sequence[Model], path: Path) -> Iterator[Step]:
