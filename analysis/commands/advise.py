@@ -156,14 +156,15 @@ def _write(path: Path, sweep: str, tables: Tables, folder: Path, advice: Advice,
             raise ResultsError(f"--write {path}: {file} is there already, and a prediction is not written over")
     used = sorted({int(seed) for seed in tables.runs["seed"]})
     seeds = list(range(used[-1] + 1, used[-1] + 1 + len(used)))
-    first = tables.runs.loc[model_names(tables.runs)["label"] == advice.best.model].iloc[0]
+    its = tables.runs.loc[model_names(tables.runs)["label"] == advice.best.model]
+    longest = its.sort_values("steps", kind="stable").iloc[-1]  # whose shares of the steps are the least rounded
     many = f"{len(seeds)} seeds that its law has not seen" if len(seeds) > 1 else "a seed that its law has not seen"
     comment = (
         f"What `ditbench advise` says of {question.budget_pf_days:g} PF-days, tried on {many}.\n"
         f"\n  ditbench sweep submit {path.stem} --cluster local\n  ditbench judge {path.stem}\n\n"
         f"{headline(advice)[0]}\n{beside.name} has what is predicted of them, made of {folder.as_posix()}."
     )
-    runs = write_sweep(path, str(first["sweep"]), sweep, str(first["run"]), advice.best.steps, seeds, comment)
+    runs = write_sweep(path, str(longest["sweep"]), sweep, str(longest["run"]), advice.best.steps, seeds, comment)
     made = datetime.now(UTC).isoformat(timespec="seconds")
     prediction = predicted(advice, question, tables, folder, runs, made)
     write_prediction(prediction, beside)
