@@ -111,6 +111,8 @@ def advise(
     asked = parse_budget(budget, cluster, training_speed)
     if sweep and not write:
         raise ResultsError(f"--sweep {sweep}: is for --write, which is missing")
+    if write is not None:
+        _check_new(write, folder)
     laws = LAWS if law == "tested" else (law,)
     tables = None
     if folder is None:
@@ -128,14 +130,24 @@ def advise(
     if write is not None:
         from analysis.advice.prediction import Question
 
-        if folder is None or tables is None:
-            raise ResultsError(
-                f"--write {write}: {name} has no runs to be trained for longer; accepted: results of runs"
-            )
+        assert folder and tables
         question = Question(asked.pf_days, metric, laws, method, level, seed, reach)
         written = _write(write, sweep, tables, folder, advice, question)
         said |= {"written": str(write), "prediction": written.to_dict()}
     print_result(said, format, out, lambda: _print(name, rows, asked, advice, verbose, write, written))
+
+
+def _check_new(path: Path, folder: Path | None) -> None:
+    """Refuse, before anything is computed, what `_write` could not write."""
+    from analysis.advice.prediction import SUFFIX
+
+    if folder is None:
+        raise ResultsError(f"--write {path}: the papers' models have no runs here; accepted: results of runs")
+    if path.suffix != ".yaml":
+        raise ResultsError(f"--write {path}: accepted: a sweep's file, NAME.yaml")
+    for file in (path, path.with_suffix(SUFFIX)):
+        if file.exists():
+            raise ResultsError(f"--write {path}: {file} is there already, and a prediction is not written over")
 
 
 def _write(path: Path, sweep: str, tables: Tables, folder: Path, advice: Advice, question: Question) -> Prediction:
@@ -148,12 +160,9 @@ def _write(path: Path, sweep: str, tables: Tables, folder: Path, advice: Advice,
 
     if advice.best is None:
         raise ResultsError(f"--write {path}: nothing to write. {' '.join(headline(advice))} --reach takes it farther.")
-    beside = path.with_suffix(SUFFIX)
-    if path.suffix != ".yaml":
-        raise ResultsError(f"--write {path}: accepted: a sweep's file, NAME.yaml")
-    for file in (path, beside):
-        if file.exists():
-            raise ResultsError(f"--write {path}: {file} is there already, and a prediction is not written over")
+    beside, here = path.with_suffix(SUFFIX), Path.cwd()
+    if folder.is_relative_to(here):  # files that are committed name no machine's folders
+        folder = folder.relative_to(here)
     used = sorted({int(seed) for seed in tables.runs["seed"]})
     seeds = list(range(used[-1] + 1, used[-1] + 1 + len(used)))
     its = tables.runs.loc[model_names(tables.runs)["label"] == advice.best.model]

@@ -273,7 +273,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is(home: Path) -> Non
     assert "published" not in refusal(*ADVISE, "--write", "far.yaml", "--sweep", "nothing.yaml")
     assert "has no run" in refusal(*ADVISE, "--write", "far.yaml", "--sweep", "digits")
     assert "is for --write, which is missing" in refusal(*ADVISE, "--sweep", "digits")
-    assert "has no runs" in refusal("advise", "published", "--budget", 5, "--law", "product", "--write", "far.yaml")
+    assert "have no runs here" in refusal("advise", "published", "--budget", 5, "--write", "far.yaml")
     assert "reach 0.5; accepted: 1 or more" in refusal(*ADVISE[:-1], 0.5)
     Path("tiny-ladder.yaml").rename("elsewhere.yaml")
     assert "needed: --sweep, its file" in refusal(*ADVISE, "--write", "far.yaml")
