@@ -28,9 +28,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         write_models(home)
-        path = write_ladder(home, isoflop=[{"pf_days": budget} for budget in BUDGETS], seeds=[0, 1, 2])
-        for command in (("ladder", path, "--out", "tiny-ladder.yaml"),):
-            assert ditbench(*command).status == 0
+        isoflop = [{"pf_days": budget} for budget in BUDGETS]
+        path = write_ladder(home, models=["S/2", "B/2"], isoflop=isoflop, seeds=[0, 1, 2])
+        assert ditbench("ladder", path, "--out", "tiny-ladder.yaml").status == 0
         write_runs(Path("tiny-ladder.yaml"), Path("runs"))
         assert ditbench("collect", "tiny-ladder.yaml").status == 0
         shutil.rmtree("runs")
@@ -53,12 +53,12 @@ def predicted() -> dict[str, Any]:
     return json.loads(Path("next.prediction.json").read_text())
 
 
-def tried(ratios: tuple[float, ...] = (1.0, 1.0, 1.0), started: str = LATER, **key: Any) -> list[Path]:
-    """The runs of next.yaml, each scored at its ratio to what was predicted."""
+def tried(places: tuple[float, ...] = (0.2, 0.5, 0.8), started: str = LATER, **key: Any) -> list[Path]:
+    """The runs of next.yaml, scored at these places of a single run's interval: 0 is its low end, 1 its high end."""
     folders = write_runs(Path("next.yaml"), Path("runs"), started, **key)
-    estimate = predicted()["prediction"]["single_run"]["estimate"]
-    for folder, ratio in zip(folders, ratios, strict=True):
-        changed(folder, fid=ratio * estimate)
+    single = predicted()["prediction"]["single_run"]
+    for folder, place in zip(folders, places, strict=True):
+        changed(folder, fid=single["low"] + place * (single["high"] - single["low"]))
     return folders
 
 
@@ -113,12 +113,15 @@ def test_the_prediction_is_that_of_the_advice_and_names_its_tables(home: Path) -
 
 
 def test_runs_as_predicted_are_a_hit(home: Path) -> None:
-    tried((0.98, 1.0, 1.02))
+    tried((0.01, 0.5, 0.99))
     found = judged()
+    single = predicted()["prediction"]["single_run"]
+    low, high = single["low"], single["high"]
     assert (found["verdict"], found["problems"], found["unknown"]) == ("hit", [], [])
     assert [(seed["seed"], seed["inside"]) for seed in found["seeds"]] == [(3, True), (4, True), (5, True)]
-    assert [seed["ratio"] for seed in found["seeds"]] == pytest.approx([0.98, 1.0, 1.02])
-    assert found["mean"]["ratio"] == pytest.approx((0.98 * 1.02) ** (1 / 3))
+    assert [seed["score"] for seed in found["seeds"]] == pytest.approx([low, (low + high) / 2, high], rel=0.02)
+    assert found["mean"]["score"] == pytest.approx(np.prod([seed["score"] for seed in found["seeds"]]) ** (1 / 3))
+    assert found["mean"]["ratio"] == pytest.approx(found["mean"]["score"] / single["estimate"])
     assert len(found["checked"]) == 5
     # From the tables alone, when the runs are no longer here.
     shutil.rmtree("runs")
@@ -128,29 +131,32 @@ def test_runs_as_predicted_are_a_hit(home: Path) -> None:
 
 
 def test_runs_far_off_are_a_miss_of_each_seed_and_of_the_mean(home: Path) -> None:
-    tried((1.0, 3.0, 5.0))
+    tried((0.5, 30.0, 50.0))
     found = judged()
     assert found["verdict"] == "miss" and found["problems"] == []
     assert [seed["inside"] for seed in found["seeds"]] == [True, False, False]
-    assert found["mean"]["inside"] is False and found["mean"]["ratio"] == pytest.approx(15 ** (1 / 3))
+    assert found["mean"]["inside"] is False
 
 
-def test_the_ends_of_the_interval_are_in_it(home: Path) -> None:
-    single = predicted()["prediction"]["single_run"]
-    for folder, value in zip(
-        tried(), (single["low"], single["high"], np.nextafter(single["high"], np.inf)), strict=True
-    ):
+def test_the_interval_ends_where_it_says(home: Path) -> None:
+    low, high = (predicted()["prediction"]["single_run"][end] for end in ("low", "high"))
+    values = (np.nextafter(low, 0), low, np.nextafter(high, np.inf))
+    for folder, value in zip(tried(), values, strict=True):
         changed(folder, fid=float(value))
-    assert [seed["inside"] for seed in judged()["seeds"]] == [True, True, False]
+    assert [seed["inside"] for seed in judged()["seeds"]] == [False, True, False]
 
 
 def test_a_prediction_of_losses_is_judged_by_losses(home: Path) -> None:
     command = [*ADVISE, "--metric", "loss", "--write", "by-loss.yaml"]
     assert ditbench(*command).status == 0
     written = json.loads(Path("by-loss.prediction.json").read_text())
-    write_runs(Path("by-loss.yaml"), Path("runs"), LATER)
+    middle = np.mean([written["prediction"]["single_run"][end] for end in ("low", "high")])
+    for folder in write_runs(Path("by-loss.yaml"), Path("runs"), LATER):
+        row = json.loads((folder / "train.jsonl").read_text()) | {"loss": middle}
+        (folder / "train.jsonl").write_text(json.dumps(row) + "\n")
     found = json.loads(ditbench("judge", "by-loss.yaml", "--format", "json").out)
     assert (written["key"], found["metric"], found["verdict"]) == ({}, "loss", "hit")
+    assert found["mean"]["score"] == pytest.approx(middle)
 
 
 def edited(change: Callable[[dict[str, Any]], Any], hashed: bool = False) -> None:
