@@ -118,7 +118,7 @@ def judge(
     """
     scores, keys = {}, {}
     for run, seed in sorted(prediction.runs.items(), key=lambda each: each[1]):
-        rows = tables.runs.loc[tables.runs["run"] == run]
+        rows: Any = tables.runs.loc[tables.runs["run"] == run]
         who = f"{prediction.model} seed {seed} ({run})"
         if rows.empty:
             raise ResultsError(f"no verdict yet: {who} is not among the runs; needed: all {len(prediction.runs)}")
@@ -147,6 +147,7 @@ def judge(
 def _score_row(tables: Tables, run: str, prediction: Prediction) -> Any:
     """The row of a run's score at its last step, in the column `score`."""
     metric = prediction.question.metric
+    table: Any
     if metric == "loss":
         table = mean_losses(tables)
     elif metric in tables.evals.columns:

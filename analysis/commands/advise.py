@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -165,7 +165,7 @@ def _write(path: Path, sweep: str, tables: Tables, folder: Path, advice: Advice,
         folder = folder.relative_to(here)
     used = sorted({int(seed) for seed in tables.runs["seed"]})
     seeds = list(range(used[-1] + 1, used[-1] + 1 + len(used)))
-    its = tables.runs.loc[model_names(tables.runs)["label"] == advice.best.model]
+    its: Any = tables.runs.loc[model_names(tables.runs)["label"] == advice.best.model]
     longest = its.sort_values("steps", kind="stable").iloc[-1]  # whose shares of the steps are the least rounded
     many = f"{len(seeds)} seeds that its law has not seen" if len(seeds) > 1 else "a seed that its law has not seen"
     comment = (

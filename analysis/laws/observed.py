@@ -105,7 +105,8 @@ def collected_observations(
             f"runs of one model differ in {name} ({', '.join(map(setting, sorted(table[name].dropna().unique())))}), "
             f"which are no seeds of one another; keep one value, or compare them: `ditbench compare --by {name}`"
         )
-    if all_steps and metric == "loss" and table.groupby(["label", "seed"])["run"].nunique().max() > 1:
+    runs_of_one: Any = table.groupby(["label", "seed"])["run"].nunique()
+    if all_steps and metric == "loss" and runs_of_one.max() > 1:
         # Rungs of a ladder: what one logs on its way is of another schedule than what the shorter ends with.
         table = table.loc[table["step"] == table.groupby("run")["step"].transform("max")]
     counts: dict[int, int] = {int(at): count for at, count in table["step"].value_counts().items()}  # pyright: ignore
