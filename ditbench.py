@@ -32,6 +32,7 @@ from bench.files.names import visible
 from bench.stopping import STOPPED, Stopped
 from ditbench_baselines import baselines, make_baselines
 from ditbench_flops import flops
+from ditbench_ladders import judge, ladder, write_longer
 from ditbench_perf import app as perf_app
 from ditbench_try import try_part
 from models.parts import Seam, forbid_own_parts, line_of, said
@@ -65,7 +66,9 @@ for command in (
     figure_command.figure,
     fit,
     compare,
+    ladder,
     advise_command.advise,
+    judge,
     table,
     paper,
 ):
@@ -121,6 +124,7 @@ def _training_speed(cluster: str) -> tuple[float, str]:
 
 figure_command.find_own = _own_figure
 advise_command.training_speed = _training_speed
+advise_command.write_sweep = write_longer
 
 
 @app.command("run")

@@ -231,9 +231,10 @@ def content_hash(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def dump_yaml(content: Any) -> str:
-    """YAML that `load_yaml` reads as the same content."""
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False)
+def dump_yaml(content: Any, leaves_in_line: bool = False) -> str:
+    """YAML that `load_yaml` reads as the same content. `leaves_in_line`: a line for what holds plain values alone."""
+    style: dict[str, Any] = {"default_flow_style": None, "width": 10_000} if leaves_in_line else {}
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, **style)
 
 
 def parse_yaml(text: str) -> Any:

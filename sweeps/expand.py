@@ -35,11 +35,17 @@ KEYS = ("extends", "name", "label", "base", "product", "paired", "runs")
 
 @dataclass(frozen=True)
 class Sweep:
-    """A named list of recipes, all different; `axes`: recipe id -> the sweep's choices for it, by the axes' names."""
+    """A named list of recipes, all different.
+
+    axes: recipe id -> the sweep's choices for it, by the axes' names.
+    base, settings: as they are written, what all recipes share, and recipe id -> the dotted keys laid over it.
+    """
 
     name: str
     recipes: list[Recipe]
     axes: dict[str, dict[str, str]] = field(default_factory=dict)
+    base: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def run_folders(sweep: Sweep, runs: Path) -> dict[str, Path]:
@@ -81,7 +87,15 @@ def load_sweep(sweep: str | Path) -> Sweep:
     """
     path = find_study(sweep)
     look_in(path.parent)
-    content = _load(path, seen=())
+    return expanded(_load(path, seen=()), path)
+
+
+def expanded(content: dict[str, Any], path: Path) -> Sweep:
+    """A sweep from its file's content, which extends no other; `path`: for messages.
+
+    Raises:
+        InputError: as `load_sweep`.
+    """
     for key in ("name", "base"):
         if key not in content:
             raise InputError(f"{path}: {key}: missing")
@@ -97,7 +111,10 @@ def load_sweep(sweep: str | Path) -> Sweep:
         if recipe.id in by_id:
             raise InputError(f"{path}: {recipe.label} and {by_id[recipe.id].label} are the same recipe ({recipe.id})")
         by_id[recipe.id] = recipe
-    return Sweep(name, recipes, {recipe.id: choice.names for recipe, choice in zip(recipes, choices, strict=True)})
+    chosen = {recipe.id: choice for recipe, choice in zip(recipes, choices, strict=True)}
+    names = {run: choice.names for run, choice in chosen.items()}
+    settings = {run: choice.settings for run, choice in chosen.items()}
+    return Sweep(name, recipes, names, content["base"], settings)
 
 
 def _load(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -113,27 +130,36 @@ def _load(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
             raise InputError(f"{path}: {key}: expected a mapping, got {content[key]!r}")
     if "extends" not in content:
         return content
+    under, _ = load_parent(str(content.pop("extends")), path, seen)
+    joined = {**under, **content, "base": merged(under.get("base", {}), content.get("base", {}))}
+    for axes in ("product", "paired"):
+        if axes in under or axes in content:
+            together = {**under.get(axes, {}), **content.get(axes, {})}
+            joined[axes] = {name: values for name, values in together.items() if values is not None}
+    return joined
+
+
+def load_parent(extends: str, path: Path, seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any], Path]:
+    """The content of the sweep that the file `path` extends, with what that extends laid under it, and its file.
+
+    Raises:
+        InputError: there is none, it extends `path` or one of `seen` in turn, or it is no sweep.
+    """
     try:
-        parent = find_study(str(content.pop("extends")), path.parent).resolve()
+        parent = find_study(extends, path.parent).resolve()
     except InputError as error:
         raise InputError(f"{path}: extends: {error}") from None
     if parent in (*seen, path.resolve()):
         raise InputError(f"{path}: extends: {parent.name} extends this file in turn")
-    under = _load(parent, (*seen, path.resolve()))
-    merged = {**under, **content, "base": _merged(under.get("base", {}), content.get("base", {}))}
-    for axes in ("product", "paired"):
-        if axes in under or axes in content:
-            together = {**under.get(axes, {}), **content.get(axes, {})}
-            merged[axes] = {name: values for name, values in together.items() if values is not None}
-    return merged
+    return _load(parent, (*seen, path.resolve())), parent
 
 
-def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Mappings merged key by key at every depth; other values of `over` replace those of `under`."""
     result = dict(under)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = _merged(result[key], value) if both else value
+        result[key] = merged(result[key], value) if both else value
     return result
 
 

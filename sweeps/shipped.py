@@ -8,10 +8,11 @@ from pathlib import Path
 
 STUDIES = Path(__file__).parent / "studies"
 CLUSTERS = Path(__file__).parent / "clusters"
+LADDERS = Path(__file__).parent / "ladders"
 
 
 def names(shipped: Path) -> list[str]:
-    """What `find` takes of one of the two folders, in alphabetical order."""
+    """What `find` takes of one of these folders, in alphabetical order."""
     return sorted(path.stem for path in shipped.glob("*.yaml"))
 
 

@@ -22,13 +22,11 @@ from analysis.advice.laws import LAWS, TrainingLaw, fit_training_law
 from analysis.errors import ResultsError
 from analysis.laws.bootstrap import Bootstrap, bootstrap
 from analysis.laws.chinchilla import best_size
-from analysis.laws.choices import Method, Objective
+from analysis.laws.choices import REACH, Method, Objective
 from analysis.laws.fit import Fit
 from analysis.laws.forms import Array
 from analysis.laws.intervals import Prediction, check_level
 from analysis.laws.observations import Observations
-
-REACH = 4  # times the steps that it was scored at: farther, no law has been seen to hold
 
 
 @dataclass(frozen=True)
@@ -42,9 +40,10 @@ class Choice:
         steps: that the budget pays for.
         prediction: of its score: the law's own interval, and that of a single run. Outside the steps that were scored,
             the latter is made of the errors that the law made in its test, if it was tested.
-        best_in: share of the draws in which no other choice within `REACH` scores better; 0 if it is not within it.
+        best_in: share of the draws in which no other choice within reach scores better; 0 if it is not within it.
         beyond: steps / the longest training of this model that was scored (above 1) or, where it would be trained for
             less than the shortest, steps / that (below 1); 1 inside.
+        within_reach: whether that is at most the reach that was asked for, either way.
         measured: its own score at these steps, interpolated between its scored steps; None outside them.
     """
 
@@ -55,12 +54,8 @@ class Choice:
     prediction: Prediction
     best_in: float
     beyond: float
+    within_reach: bool
     measured: float | None
-
-    @property
-    def within_reach(self) -> bool:
-        """Whether it is trained for at most `REACH` times more or fewer steps than it was scored at."""
-        return 1 / REACH <= self.beyond <= REACH
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -88,6 +83,7 @@ class Advice:
         why: this law and not another.
         how: its intervals: model -> refits, the same for all models where the law is joint.
         level: of the intervals.
+        reach: times the steps that it was scored at, a model is within reach.
         choices: those within reach first, each part by expected score. The advice is the first, if it is within reach.
         reach_flops: the budgets, from and to, outside which no model is within reach.
         beyond: the budget / the largest training compute of any row.
@@ -102,6 +98,7 @@ class Advice:
     why: str
     how: Mapping[str, Bootstrap]
     level: float
+    reach: float
     choices: tuple[Choice, ...]
     reach_flops: tuple[float, float]
     beyond: float
@@ -147,6 +144,7 @@ class Advice:
             "budget_pf_days": pf_days(self.budget_flops),
             "budget_flops": self.budget_flops,
             "budget_beyond": self.beyond,
+            "reach": self.reach,
             "reach_pf_days": [pf_days(flops) for flops in self.reach_flops],
             "batch_size": self.batch_size,
             "convention": CONVENTION,
@@ -171,6 +169,7 @@ def advise(
     objective: Objective = "logs",
     level: float = 0.9,
     seed: int = 0,
+    reach: float = REACH,
 ) -> Advice:
     """Rank the models of `rows` by the score that a law of training expects of each, trained for the whole budget.
 
@@ -184,12 +183,16 @@ def advise(
         batch_size: of the rows' runs.
         laws: names of `training_laws.LAWS`.
         method: of the intervals of joint laws; those of curves draw residuals, as a curve has one model.
+        reach: how many times the steps that it was scored at a model may be trained for. Beyond `REACH`, the errors of
+            the law's test grow with the logarithm of that: as those of a wrong exponent do.
 
     Raises:
         ResultsError: a budget that is not positive and finite or pays for no step of any model, or no law that can be
             fitted; and see `fit` and `bootstrap`.
     """
     check_level(level)
+    if not (np.isfinite(reach) and reach >= 1):
+        raise ResultsError(f"reach {reach:g}; accepted: 1 or more, times the steps that a model was scored at")
     if not (np.isfinite(budget_pf_days) and budget_pf_days > 0):
         raise ResultsError(f"budget {budget_pf_days:g}; accepted: a positive number of PF-days")
     budget = budget_pf_days * FLOPS_PER_PF_DAY
@@ -211,7 +214,11 @@ def advise(
     how = _intervals(law, models, method, seed)
     ratios = next((test.ratios for test in tests if test.law.name == law.name), np.array([]))
     draws = _draws(how, at, beyond, ratios[np.isfinite(ratios)], np.random.default_rng(seed))
-    best_in = _best_in(draws, [1 / REACH <= each <= REACH for each in beyond])
+    is_within = [
+        _is_within(spent, *curves.ends(model), spent / count, reach)
+        for model, spent, count in zip(models, flops, (steps[model] for model in models), strict=True)
+    ]
+    best_in = _best_in(draws, is_within)
     choices = [
         Choice(
             model,
@@ -221,9 +228,12 @@ def advise(
             _prediction(how[model].predict(point, level), drawn, outside != 1 and len(ratios) > 0),
             share,
             outside,
+            within,
             score if np.isfinite(score := curves.score(model, spent)) else None,
         )
-        for model, point, spent, drawn, share, outside in zip(models, at, flops, draws, best_in, beyond, strict=True)
+        for model, point, spent, drawn, share, outside, within in zip(
+            models, at, flops, draws, best_in, beyond, is_within, strict=True
+        )
     ]
     choices.sort(key=lambda choice: (not choice.within_reach, choice.prediction.law.estimate))
     ends = [curves.ends(model) for model in known]
@@ -234,8 +244,9 @@ def advise(
         why,
         how,
         level,
+        reach,
         tuple(choices),
-        (min(first for first, _ in ends) / REACH, max(last for _, last in ends) * REACH),
+        (min(first for first, _ in ends) / reach, max(last for _, last in ends) * reach),
         budget / largest,
         tuple(tests),
         tuple(dict.fromkeys(left_out)),
@@ -312,8 +323,8 @@ def _draws(
     drawn = []
     for refits, point, outside in zip(how.values(), at, beyond, strict=True):
         scores = refits.fit.form(refits.parameters, point)[:, 0]
-        errors = random.choice(ratios, len(scores)) if outside != 1 and len(ratios) else 1.0
-        drawn.append(scores / errors)
+        errors = random.choice(ratios, len(scores)) if outside != 1 and len(ratios) else np.ones(1)
+        drawn.append(scores / errors ** max(1.0, abs(np.log(outside)) / np.log(REACH)))
     return drawn
 
 
@@ -334,6 +345,11 @@ def _best_in(draws: Sequence[Array], reached: Sequence[bool]) -> list[float]:
     ]
     best = np.argmin(scores, axis=0)
     return [float(np.mean(best == index)) if within else 0.0 for index, within in enumerate(reached)]
+
+
+def _is_within(flops: float, first: float, last: float, step: float, reach: float) -> bool:
+    """By whole steps: what a budget paid for is up to a step less than it."""
+    return (first - step) / reach <= flops <= (last + step) * reach
 
 
 def _outside(flops: float, first: float, last: float) -> float:

@@ -17,6 +17,9 @@ CURVES = "curves"
 JOINT = ("product", "sum")  # forms of compute, tokens and images
 LAWS = (CURVES, *JOINT)
 LATER = 0.5  # of its longest training: the share from which on a model's scores make its curve
+WHOLE_STEPS = (
+    0.02  # of that: by so much, half a budget may pay for less than half of its steps, which are whole numbers
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def _own_curves(rows: Observations, objective: Objective) -> TrainingLaw:
     for model in dict.fromkeys(rows.models):
         its = models == model
         try:
-            later = np.flatnonzero(its & (images >= LATER * np.max(images[its])))
+            later = np.flatnonzero(its & (images >= (1 - WHOLE_STEPS) * LATER * np.max(images[its])))
             fits[model] = fit(rows.at(later), "steps", objective)
         except ResultsError as error:
             left_out.append(f"{model} has no curve: {error}")

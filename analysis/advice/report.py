@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.advice.advise import REACH, Advice, Choice, best_gmacs
+from analysis.advice.advise import Advice, Choice, best_gmacs
 from analysis.advice.budget import CONVENTION, days, pf_days
 from analysis.laws.bootstrap import METHODS
+from analysis.laws.choices import REACH
 from analysis.laws.fit import Fit
 from analysis.laws.held_out import decimals_of
 
@@ -20,8 +21,8 @@ def headline(advice: Advice) -> list[str]:
     if best is None:
         low, high = map(pf_days, advice.reach_flops)
         return [
-            f"No advice for {days(pf_days(advice.budget_flops))}: every model would be trained for more than {REACH} "
-            f"times, or less than 1/{REACH} of,",
+            f"No advice for {days(pf_days(advice.budget_flops))}: every model would be trained for more than "
+            f"{advice.reach:g} times, or less than 1/{advice.reach:g} of,",
             f"the steps that it was scored at. These results reach from {low:.3g} to {high:.3g} PF-days.",
         ]
     return [f"Train {_expected(advice, best)}.", _sure(advice), _guess(advice, best)]
@@ -62,8 +63,8 @@ def notes(advice: Advice) -> list[str]:
     out = [choice.model for choice in advice.choices if not choice.within_reach]
     if out:
         lines.append(
-            f"Out of reach, where only trying tells, as they would train for over {REACH} times, or under 1/{REACH} "
-            f"of, the steps that they were scored at: {', '.join(out)}."
+            f"Out of reach, where only trying tells, as they would train for over {advice.reach:g} times, or under "
+            f"1/{advice.reach:g} of, the steps that they were scored at: {', '.join(out)}."
         )
     return lines
 
@@ -81,10 +82,11 @@ def findings(advice: Advice) -> list[str]:
         lines.append(_best_size(advice, advice.law.joint))
     lines.append(f"The law: {advice.law.name} ({advice.why}). {advice.law.sentence()}")
     lines += _tests(advice)
-    if advice.best is not None and advice.best.beyond != 1:
+    if (best := advice.best) is not None and best.beyond != 1:
+        farther = f", and beyond {REACH:g} times grow with the logarithm of that" if best.beyond > REACH else ""
         lines.append(
             "Outside the scored steps, the interval of a single run has the errors in it that the law made in its "
-            "test, up to twice the steps it was fitted to."
+            f"test, which are of up to twice the steps it was fitted to{farther}."
             if advice.tested
             else "The law was not tested: outside the scored steps, the intervals take its form for granted."
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,13 +23,15 @@ from analysis.commands.options import (
     print_result,
 )
 from analysis.errors import ResultsError
-from analysis.laws.choices import Method
+from analysis.laws.choices import REACH, Method
 from analysis.results.named import results_folder
 
 if TYPE_CHECKING:
     from analysis.advice.advise import Advice
     from analysis.advice.budget import Budget
+    from analysis.advice.prediction import Prediction, Question
     from analysis.laws.observations import Observations
+    from analysis.results.tables import Tables
 
 PUBLISHED_BATCH_SIZE = 256  # DiT paper, section 4
 
@@ -39,6 +42,17 @@ def training_speed(cluster: str) -> tuple[float, str]:
     The top floor puts its reader of cluster profiles here: analysis imports none of it.
     """
     raise ResultsError(f"--cluster {cluster}: profiles are read by the command `ditbench advise`")
+
+
+def write_sweep(
+    path: Path, of: str, sweep: str, run: str, steps: int, seeds: list[int], comment: str
+) -> dict[str, int]:
+    """Make the file `path`, a sweep of the model of `run`, one of `sweep`'s; its recipe ids -> seeds.
+
+    `of`: the name of the sweep that results are of; where `sweep` is empty, it is found by that. The top floor puts its
+    writer here.
+    """
+    raise ResultsError(f"--write {path}: sweeps are written by the command `ditbench advise`")
 
 
 def advise(
@@ -68,6 +82,19 @@ def advise(
     ] = None,
     level: LevelOption = 0.9,
     seed: SeedOption = 0,
+    reach: Annotated[
+        float, typer.Option(help="Times the steps that it was scored at, at most, that a model is advised for.")
+    ] = REACH,
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            help="A new file, SWEEP.yaml, for the runs that are advised, on seeds that DATA has not. The prediction "
+            "goes beside it, into SWEEP.prediction.json."
+        ),
+    ] = None,
+    sweep: Annotated[
+        str, typer.Option(help="For --write, the sweep that DATA were collected from; default: found by its name.")
+    ] = "",
     verbose: VerboseOption = False,
     format: FormatOption = "table",
     out: JsonOption = None,
@@ -82,6 +109,12 @@ def advise(
 
     folder = results_folder(one_of(data, source))
     asked = parse_budget(budget, cluster, training_speed)
+    if sweep and not write:
+        raise ResultsError(f"--sweep {sweep}: is for --write, which is missing")
+    if write is not None:
+        _check_new(write, folder)
+    laws = LAWS if law == "tested" else (law,)
+    tables = None
     if folder is None:
         rows, batch_size = published_observations(metric, all_steps=True), PUBLISHED_BATCH_SIZE
         default, name = "residual", "DiT paper, Table 4"
@@ -89,14 +122,74 @@ def advise(
         tables = load(folder)
         rows = collected_observations(tables, metric, all_steps=True)
         batch_size, default, name = int(tables.runs["batch_size"].iloc[0]), "bootstrap", str(folder)
-    laws = LAWS if law == "tested" else (law,)
-    advice = advice_of(rows, asked.pf_days, batch_size, laws, intervals or default, level=level, seed=seed)
+    method: Method = intervals or default
+    advice = advice_of(rows, asked.pf_days, batch_size, laws, method, level=level, seed=seed, reach=reach)
     said = {"source": name} | advice.to_dict() | {"cluster": cluster, "gpu_hours": asked.gpu_hours}
     said |= {"headline": headline(advice), "sentences": sentence(advice).splitlines()}
-    print_result(said, format, out, lambda: _print(name, rows, asked, advice, verbose))
+    written = None
+    if write is not None:
+        from analysis.advice.prediction import Question
+
+        assert folder and tables
+        question = Question(asked.pf_days, metric, laws, method, level, seed, reach)
+        written = _write(write, sweep, tables, folder, advice, question)
+        said |= {"written": str(write), "prediction": written.to_dict()}
+    print_result(said, format, out, lambda: _print(name, rows, asked, advice, verbose, write, written))
 
 
-def _print(name: str, rows: Observations, asked: Budget, advice: Advice, verbose: bool) -> None:
+def _check_new(path: Path, folder: Path | None) -> None:
+    """Refuse, before anything is computed, what `_write` could not write."""
+    from analysis.advice.prediction import SUFFIX
+
+    if folder is None:
+        raise ResultsError(f"--write {path}: the papers' models have no runs here; accepted: results of runs")
+    if path.suffix != ".yaml":
+        raise ResultsError(f"--write {path}: accepted: a sweep's file, NAME.yaml")
+    for file in (path, path.with_suffix(SUFFIX)):
+        if file.exists():
+            raise ResultsError(f"--write {path}: {file} is there already, and a prediction is not written over")
+
+
+def _write(path: Path, sweep: str, tables: Tables, folder: Path, advice: Advice, question: Question) -> Prediction:
+    """Write the runs that are advised, on as many seeds as the results have and none of these, and the prediction."""
+    from datetime import UTC, datetime
+
+    from analysis.advice.prediction import SUFFIX, predicted, write_prediction
+    from analysis.advice.report import headline
+    from analysis.results.model_names import model_names
+
+    if advice.best is None:
+        raise ResultsError(f"--write {path}: nothing to write. {' '.join(headline(advice))} --reach takes it farther.")
+    beside, here = path.with_suffix(SUFFIX), Path.cwd()
+    if folder.is_relative_to(here):  # files that are committed name no machine's folders
+        folder = folder.relative_to(here)
+    used = sorted({int(seed) for seed in tables.runs["seed"]})
+    seeds = list(range(used[-1] + 1, used[-1] + 1 + len(used)))
+    its: Any = tables.runs.loc[model_names(tables.runs)["label"] == advice.best.model]
+    longest = its.sort_values("steps", kind="stable").iloc[-1]  # whose shares of the steps are the least rounded
+    many = f"{len(seeds)} seeds that its law has not seen" if len(seeds) > 1 else "a seed that its law has not seen"
+    comment = (
+        f"What `ditbench advise` says of {question.budget_pf_days:g} PF-days, tried on {many}.\n"
+        f"\n  ditbench sweep submit {path.stem} --cluster local\n  ditbench judge {path.stem}\n\n"
+        f"{headline(advice)[0]}\n{beside.name} has what is predicted of them, made of {folder.as_posix()}."
+    )
+    runs = write_sweep(path, str(longest["sweep"]), sweep, str(longest["run"]), advice.best.steps, seeds, comment)
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    prediction = predicted(advice, question, tables, folder, runs, made)
+    write_prediction(prediction, beside)
+    return prediction
+
+
+def _print(
+    name: str,
+    rows: Observations,
+    asked: Budget,
+    advice: Advice,
+    verbose: bool,
+    path: Path | None,
+    written: Prediction | None,
+) -> None:
+    from analysis.advice.prediction import SUFFIX
     from analysis.advice.report import HEADINGS, VERBOSE_HEADINGS, findings, headline, notes, table
 
     print_answer(headline(advice))
@@ -106,6 +199,14 @@ def _print(name: str, rows: Observations, asked: Budget, advice: Advice, verbose
         print_columns(VERBOSE_HEADINGS if verbose else HEADINGS, shown)
         typer.echo()
     print_lines(notes(advice))
+    if path is not None and written is not None:
+        seeds = ", ".join(map(str, written.runs.values()))
+        print_lines(
+            [
+                f"Written: {path}, the run for seed {seeds}, and {path.with_suffix(SUFFIX)}, what is predicted of it. "
+                f"Commit both before it is started; `ditbench judge {path}` says what came of it."
+            ]
+        )
     if not verbose:
         print_lines(["--verbose has the law, its test, what was left out, and what compute means."])
         return

@@ -101,7 +101,7 @@ def scaling_scores(source: Source) -> Scores:
         wanted = (runs["block"] == PUBLISHED_STUDY["block"]) & (runs["data"] == PUBLISHED_STUDY["data"])
         evals = evals.loc[evals["run"].isin(runs.loc[wanted, "run"].tolist())]
     scores = Scores(source, checked(evals))
-    one_study(scores.runs)
+    one_study(scores.runs, scores.evals)
     return scores
 
 
@@ -152,8 +152,11 @@ def has_line(points: pd.DataFrame) -> bool:
     return len(points) >= MIN_MODELS and len(set(points["gmacs"])) > 1
 
 
-def one_study(runs: pd.DataFrame) -> None:
+def one_study(runs: pd.DataFrame, evals: pd.DataFrame | None = None) -> None:
     """Refuse runs that differ in more than size, patch size, block design and seed.
+
+    `evals`: what is drawn of them, if that is scores alone: then a model and seed may have several runs, the rungs of a
+    ladder, each scored at steps of its own.
 
     Raises:
         NothingToDraw: names in what they differ.
@@ -161,7 +164,8 @@ def one_study(runs: pd.DataFrame) -> None:
     for name in ("data", "batch_size"):
         if len(set(runs[name])) > 1:
             raise NothingToDraw(f"the runs differ in {name} ({names(runs, name)}); keep one value to draw them")
-    twice = runs.loc[runs.duplicated(["label", "block", "seed"])]
+    each = ["label", "block", "seed"]
+    twice = runs.loc[runs.duplicated(each)] if evals is None else evals.loc[evals.duplicated([*each, "step"])]
     if not twice.empty:
         model, seed = twice.iloc[0][["label", "seed"]]
         raise NothingToDraw(f"{model} has several runs of seed {seed}; keep one run of each model, block and seed")

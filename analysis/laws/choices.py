@@ -13,6 +13,9 @@ Objective = Literal["logs", "values", "log-huber"]
 Method = Literal["bootstrap", "residual"]
 """What a bootstrap draws; `bootstrap.METHODS` says it in words."""
 
+REACH = 4.0
+"""Times the steps that it was scored at, a model is advised for: farther, no law has been seen to hold."""
+
 Intervals = Literal["bootstrap", "residual", "profile"]
 """How intervals are made: by a bootstrap, or from the profile likelihood."""
 

@@ -24,7 +24,7 @@ LOSS_WINDOW = 0.1  # share of the steps up to the one asked for, the last ones, 
 
 LATENT_SIDE = {256: 32, 512: 64}
 IDENTITY = ["run", "label", "size", "patch", "patch_frames", "block", "seed", "gmacs"]
-OF_RUNS = ["family", "params", "tokens", "objective", "data", *SETTINGS]
+OF_RUNS = ["family", "params", "tokens", "objective", "data", "steps", *SETTINGS]
 
 
 def published_observations(metric: str = "fid", compute: str = "forward", all_steps: bool = False) -> Observations:
@@ -75,7 +75,7 @@ def collected_observations(
     Args:
         tables: of the sweep.
         metric: one of `METRICS`.
-        step: default: the last at which at least half as many runs have a score as at any.
+        step: default: the last at which at least half as many runs have a score as at any; with `all_steps`, the last.
         compute: a name of `COMPUTE`.
         all_steps: one row per step, as L(N, D) needs them; then `step` is the last one.
         patch: keep one patch size: 2, of clips "1x2x2".
@@ -106,9 +106,14 @@ def collected_observations(
             f"runs of one model differ in {name} ({', '.join(map(setting, sorted(table[name].dropna().unique())))}), "
             f"which are no seeds of one another; keep one value, or compare them: `ditbench compare --by {name}`"
         )
+    runs_of_one: Any = table.groupby(["label", "seed"])["run"].nunique()
+    if all_steps and metric == "loss" and runs_of_one.max() > 1:
+        # Rungs of a ladder: what one logs on its way is of another schedule than what the shorter ends with.
+        table = table.loc[table["step"] == table.groupby("run")["step"].transform("max")]
     counts: dict[int, int] = {int(at): count for at, count in table["step"].value_counts().items()}  # pyright: ignore
     if step is None:
-        step = max(at for at, count in counts.items() if 2 * count >= max(counts.values()))
+        fewest = 1 if all_steps else max(counts.values()) / 2  # of a ladder, hardly two runs end at one step
+        step = max(at for at, count in counts.items() if count >= fewest)
     elif step not in counts:
         raise ResultsError(f"step {step:,}: no score there; accepted: {_values(table['step'])}")
     rows: Any = table.loc[table["step"] <= step] if all_steps else table.loc[table["step"] == step]

@@ -12,6 +12,9 @@ import pandas as pd
 from analysis.results.run_folders import KNOB_DEFAULTS, SETTINGS
 from analysis.results.tables import MODEL, patches
 
+OF_ITS_STEPS = ("warmup_steps", "cooldown_steps")
+"""Settings that are parts of a training: those of a ladder grow with it, and runs with the same shares are alike."""
+
 
 def model_names(runs: pd.DataFrame) -> pd.DataFrame:
     """Of each run: `network`, one text for a network in any block design, and `label`, one for each design of it.
@@ -56,12 +59,24 @@ def designs(runs: pd.DataFrame) -> list[str]:
 
 
 def differing_settings(runs: pd.DataFrame, columns: Sequence[str], settings: Sequence[str] = SETTINGS) -> list[str]:
-    """The `settings` in which runs differ that agree in `columns`."""
+    """The `settings` in which runs differ that agree in `columns`.
+
+    Of `OF_ITS_STEPS` it is shares of `steps`, where `runs` has these: a warm-up of 50 of 600 is one of 100 of 1,200.
+    """
     known = [name for name in settings if name in runs and len(runs[name].unique()) > 1]
     if not known:
         return []
     groups: Any = runs.groupby(list(columns), dropna=False)
-    return [name for name in known if (groups[name].nunique(dropna=False) > 1).any()]
+    apart = [name for name in known if (groups[name].nunique(dropna=False) > 1).any()]
+    if "steps" not in runs or not set(apart) & {*OF_ITS_STEPS}:
+        return apart
+    return [name for name in apart if name not in OF_ITS_STEPS or not all(_one_share(of, name) for _, of in groups)]
+
+
+def _one_share(runs: pd.DataFrame, name: str) -> bool:
+    """Whether all runs have as many of their steps as one share, rounded, or the same number."""
+    parts, steps = runs[name].to_numpy(float), runs["steps"].to_numpy(float)
+    return len(set(parts)) == 1 or bool(np.max((parts - 0.5) / steps) < np.min((parts + 0.5) / steps))
 
 
 def settings_said(runs: pd.DataFrame, columns: Sequence[str]) -> list[str]:

@@ -10,11 +10,12 @@ from scipy.optimize import minimize_scalar
 from training_studies import BATCH, MODELS, PRODUCT, STEPS, SUM, budget_of, curves_study, study, truth
 from typer.testing import CliRunner
 
-from analysis.advice.advise import REACH, advise, best_gmacs
+from analysis.advice.advise import advise, best_gmacs
 from analysis.advice.budget import parse_budget, pf_days, training_flops
 from analysis.advice.report import headline, sentence, table
 from analysis.commands import advise as advise_command
 from analysis.errors import ResultsError
+from analysis.laws.choices import REACH
 from analysis.laws.fit import fit
 from analysis.laws.observations import observations
 from analysis.laws.observed import collected_observations, published_observations

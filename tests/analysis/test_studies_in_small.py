@@ -46,6 +46,7 @@ PICTURE = {
     "first-held-out": "seeds",
     "first-seeds": "seeds",
     "digits-held-out": "gflops-vs-fid",
+    "digits-ladder": "training-compute",
     "digits-longer": "training-compute",
     "digits-quick": "gflops-vs-fid",
     "digits-seeds": "seeds",
@@ -190,6 +191,15 @@ def with_seeds(study: str, seeds: Sequence[int], folder: Path) -> Path:
     return path
 
 
+def trained(recipe: Recipe) -> Any:
+    """The model and how it is trained, but for how long: a ladder has each for several numbers of steps."""
+    length = {"steps", "warmup_steps", "cooldown_steps", "checkpoint_steps"}
+    shares = (
+        round(steps / recipe.train.steps, 2) for steps in (recipe.train.warmup_steps, recipe.train.cooldown_steps)
+    )
+    return recipe.model.architecture(), recipe.diffusion.id, recipe.train.model_dump_json(exclude=length), *shares
+
+
 def test_every_shipped_study_has_its_picture() -> None:
     assert sorted(PICTURE) == sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
@@ -201,11 +211,11 @@ def test_a_shipped_study_is_collected_and_drawn(tmp_path: Path, name: str) -> No
     """That pictures become files is seen of other studies."""
     study = SHIPPED / f"{name}.yaml"
     recipes = load_sweep(study).recipes
-    models = {(recipe.model.architecture(), recipe.diffusion.id, recipe.train) for recipe in recipes}
+    models = {trained(recipe) for recipe in recipes}
     results = finished(study, tmp_path)
     sources = open_sources([str(results)])
     curves: Any = picture("fid-vs-steps", sources).data
-    scored_steps = {(model, step) for model in models for step in model[-1].kept_steps()}
+    scored_steps = {(trained(recipe), step) for recipe in recipes for step in recipe.train.kept_steps()}
     assert len(curves) == len(curves.drop_duplicates(["label", "step"])) == len(scored_steps)
     assert curves["label"].nunique() == len(models)
     points: Any = picture(PICTURE[name], sources).data

@@ -30,7 +30,8 @@ COMMANDS = [
     command.split()
     for command in ("", "flops", "run", "sweep", "sweep submit", "sweep plan", "sweep status", "sweep logs",
                     "sweep why", "sweep cancel", "collect", "figure", "demo", "prepare", "doctor", "encode", "sample",
-                    "evaluate", "export", "export-samples", "fit", "compare", "advise", "table", "report", "perf")
+                    "evaluate", "export", "export-samples", "fit", "compare", "advise", "table", "report", "perf",
+                    "ladder", "judge")
 ]  # fmt: skip
 # The typer of our lock file loads pydantic by itself.
 HEAVY = (
