@@ -367,7 +367,7 @@ def of_rates() -> Any:
 
 
 def of_clips(*labels: str) -> list[list[Any]]:
-    """Of results/video and video-unet: label, MMACs, means of % of the trace, Fréchet distance of frames, consistency."""
+    """Of results/video and video-unet: label, MMACs, means of % of the trace, of frames' distance, of consistency."""
     rows = pd.concat([csv(f"{study}/evals.csv").query("step == step.max()") for study in ("video", "video-unet")])
     columns = ["fid_percent", "frame_fid", "temporal_consistency"]
     of_label = {label: rows.query("label == @label") for label in labels}
@@ -383,3 +383,16 @@ def compare_videos(one: str, other: str) -> Any:
     """As `ditbench compare results/video results/video-unet --between ONE,OTHER`."""
     both = {study: tables(study) for study in ("video", "video-unet")}
     return compare_at_equal_steps(collected_designs(both, "label", between=(one, other)))
+
+
+def of_ways() -> list[list[Any]]:
+    """Of results/text: how a network is told, mean % of the trace of S, B and L, and MMACs of L."""
+    rows = csv("text/evals.csv").query("step == step.max()").groupby("label")[["fid_percent", "gmacs"]].mean()
+    ways = ("label", "pixart", "pooled", "in-context", "cross-attention")
+    percent = rows.fid_percent
+    return [[*(percent[f"{size} {way}"] for size in "SBL"), 1e3 * rows.gmacs[f"L {way}"]] for way in ways]
+
+
+def loss_of(study: str, label: str) -> float:
+    """Of the training, over the last tenth of the steps."""
+    return float(csv(f"{study}/train.csv").query("step > 0.9 * step.max() and label == @label").loss.mean())
