@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MOST_IN_A_CELL = 7  # entries of a legend in place of a panel
 LEGEND_FONT = 7  # points
+CORNER_FONT = 7
 
 
 def model_mark(look: style.Look, patch_rank: int, source: int, scale: float = 1.0) -> dict[str, Any]:
@@ -112,10 +113,17 @@ def name_points(
     return place_labels(axes, x, points[y].tolist(), texts, np.concatenate(avoid), radii, colours)
 
 
+def fits_in_corner(axes: Axes, lines: Sequence[str]) -> bool:
+    """Whether a corner of the panel has room for `corner_text`: its width, and less than half of its height."""
+    extent, point = axes.get_window_extent(), axes.get_figure(root=True).dpi / 72  # pyright: ignore[reportOptionalMemberAccess]
+    widest = max(map(_text_width, lines), default=0)
+    return CORNER_FONT * widest * point < extent.width and 1.2 * CORNER_FONT * len(lines) * point < extent.height / 2
+
+
 def corner_text(axes: Axes, lines: Sequence[str], at_bottom: bool = False) -> None:
     """Lines of text in the right corner that a falling (or, `at_bottom`, rising) trend leaves free."""
     y, side = (0.02, "bottom") if at_bottom else (0.98, "top")
-    axes.text(0.98, y, "\n".join(lines), transform=axes.transAxes, ha="right", va=side, fontsize=7)
+    axes.text(0.98, y, "\n".join(lines), transform=axes.transAxes, ha="right", va=side, fontsize=CORNER_FONT)
 
 
 def curve(axes: Axes, points: pd.DataFrame, x: str, y: str, mark: Mapping[str, Any]) -> Line2D:

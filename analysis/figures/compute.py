@@ -59,8 +59,7 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
         rows = -(-len(groups) // columns)
         figure = style.new_figure(width, 2.7 * rows)
         axes = style.panels(figure, len(groups), columns)
-        for panel, group in zip(axes, groups, strict=True):
-            _panel(panel, group)
+        said = [text for panel, group in zip(axes, groups, strict=True) for text in _panel(panel, group)]
         style.lay_out(figure)
         without = [name for panel, group in zip(axes, groups, strict=True) for name in _name(panel, group)]
     return Picture(
@@ -68,7 +67,7 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
         figure,
         pd.concat(data),
         in_short(scores) + unnamed(without),
-        f"{MACS}\n{protocols(scores)}",
+        "\n".join([MACS, *said, protocols(scores)]),
         keys(scores),
         left_out,
     )
@@ -82,7 +81,8 @@ def _points(scores: Scores) -> pd.DataFrame:
     return points.assign(line=line)
 
 
-def _panel(axes: Axes, group: list[Scores]) -> None:
+def _panel(axes: Axes, group: list[Scores]) -> list[str]:
+    """Draw a panel; what has no room in its corner is for the caption."""
     unit, size = marks.compute_unit(_points(group[0])["gmacs"].tolist())
     texts: list[str] = []
     too_few = len(group) > 1 and all(scores.evals["label"].nunique() < MIN_MODELS for scores in group)
@@ -99,9 +99,12 @@ def _panel(axes: Axes, group: list[Scores]) -> None:
     axes.set_ylabel(axis_name(group))
     draw_baselines(axes, group)
     marks.gmacs_axis(axes, unit)
-    marks.corner_text(axes, ["too few models for a line"] if too_few else texts)
+    texts = ["too few models for a line"] if too_few else texts
+    fits = marks.fits_in_corner(axes, texts)
+    marks.corner_text(axes, texts if fits else ["r of each design: in the caption"])
     if not _few_designs(group):
         marks.source_legend(axes, sources_of(group))
+    return [] if fits else [f"{'; '.join(texts)}."]
 
 
 def _few_designs(group: list[Scores]) -> bool:

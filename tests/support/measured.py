@@ -432,3 +432,16 @@ def tools() -> list[list[float]]:
         [2 * linear, 2 * matmul],  # torch, on a CPU
         [2 * matmul, 2 * matmul],  # torch, elsewhere
     ]
+
+
+def of_ways() -> list[list[Any]]:
+    """Of results/text: how a network is told, mean % of the trace of S, B and L, and MMACs of L."""
+    rows = csv("text/evals.csv").query("step == step.max()").groupby("label")[["fid_percent", "gmacs"]].mean()
+    ways = ("label", "pixart", "pooled", "in-context", "cross-attention")
+    percent = rows.fid_percent
+    return [[*(percent[f"{size} {way}"] for size in "SBL"), 1e3 * rows.gmacs[f"L {way}"]] for way in ways]
+
+
+def loss_of(study: str, label: str) -> float:
+    """Of the training, over the last tenth of the steps."""
+    return float(csv(f"{study}/train.csv").query("step > 0.9 * step.max() and label == @label").loss.mean())
