@@ -111,6 +111,8 @@ class AdaLNBlock(_ZeroModulation):
 class AdaLNSingleBlock(nn.Module):
     """The six vectors of adaLN-Zero come from one map shared by all blocks; a block adds a table of its own."""
 
+    kinds = {"scale_shift_table": "modulation"}  # for `models.parametrization`
+
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, layers: Layers = PAPER_LAYERS) -> None:
         super().__init__()
         self.norm1 = _plain_norm(dim, layers)
@@ -250,6 +252,8 @@ class AdaLNFinalLayer(_ZeroModulation):
 
 class AdaLNSingleFinalLayer(_ZeroModulation):
     """Shift and scale are t + y plus a table of the layer's own."""
+
+    kinds = {"scale_shift_table": "modulation"}  # for `models.parametrization`
 
     def __init__(self, dim: int, out_features: int, layers: Layers = PAPER_LAYERS) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from typing import Any
 
 from models.designs import DESIGNS, Mlp, Norm
 from models.dit import DiTConfig, Positions, build, check_given, checked, count
+from models.parametrization import Parametrization
 from models.registry import Family
 
 # Its Table 8. A network begins to see the class tokens after a third of its blocks, but G does after ten.
@@ -59,6 +60,8 @@ class JiTOptions:
     patch_bottleneck: int | None = None
     class_tokens: int | None = None
     class_tokens_start: int | None = None
+    parametrization: Parametrization | None = None
+    base_width: int | None = None
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,8 @@ class ZeroVideoBlock(VideoBlock):
 class SingleVideoBlock(VideoBlock):
     """The six vectors come from one map for all blocks; a block adds a table. At first, frames are by themselves."""
 
+    kinds = {"scale_shift_table": "modulation"}  # for `models.parametrization`
+
     def __init__(self, dim: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(dim, *args, **kwargs)
         self.scale_shift_table = nn.Parameter(torch.randn(6, dim) / dim**0.5)
