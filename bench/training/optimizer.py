@@ -32,8 +32,8 @@ class Optimizer:
     Attributes:
         parameters: by name.
 
-    A network's `rate_multipliers` (`models.registry.Family`) multiply the rate of single parameters. Weight decay, which
-    AdamW multiplies by the rate, is divided by them: every step takes the same share of all that decays.
+    A network's `rate_multipliers` (`models.registry.Family`) multiply the rate of single parameters. Weight decay,
+    which AdamW multiplies by the rate, is divided by them: a step takes the same share of all that decays.
     """
 
     def __init__(self, model: nn.Module, train: TrainConfig) -> None:
