@@ -11,7 +11,7 @@ from analysis.commands.options import OldDataOption, named_data, one_of
 from analysis.errors import ResultsError
 from analysis.results.named import ACCEPTED, results_folder
 
-TableName = Literal["summary", "published", "correlations"]
+TableName = Literal["summary", "published", "correlations", "transfer"]
 TableFormat = Literal["markdown", "latex", "csv"]
 DEFAULT = "results/digits"
 
@@ -28,7 +28,8 @@ def table(
     ),
     out: Annotated[Path | None, typer.Option(help="The file to write; default: print it.")] = None,
 ) -> None:
-    """A study's table for a paper: its models, published scores beside ours, or correlations with compute."""
+    """A study's table for a paper: its models, published scores beside ours, correlations with compute, or how the best
+    learning rate of one width does at others."""
     from analysis.figures.sources import published_source, scaling_study
     from analysis.paper import table_formats
     from analysis.paper import tables as paper_tables

@@ -78,6 +78,9 @@ CATALOGUE = {
     "settings": Entry(
         "settings", "", "score and loss against a setting such as the learning rate", "a setting of two values"
     ),
+    "transfer": Entry(
+        "transfer", "", "loss against the learning rate, width by width, and how the best rate drifts", "widths at rates"
+    ),
 }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.paper.table_formats import Column, Table, count, fixed, signed, significant
+from analysis.paper.transfer import transfer
 from analysis.results.baselines import beside, explanation, name_of
 from analysis.results.published import compared, near_misses
 from analysis.results.run_folders import EVALUATION_KEY_TYPES, SETTINGS, SIZES
@@ -228,6 +229,7 @@ TABLES: dict[str, Callable[[Tables], Table]] = {
     "summary": summary,
     "published": published,
     "correlations": correlations,
+    "transfer": transfer,
 }
 
 
