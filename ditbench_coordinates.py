@@ -1,6 +1,6 @@
 """`ditbench coordinates`: how large a recipe's activations are at several widths, in both parametrisations.
 
-Beside ditbench.py, because it asks all packages: sweeps for the recipe, bench for the training, analysis for the picture.
+Beside ditbench.py, because it asks all packages: sweeps for recipes, bench for training, analysis for the picture.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from analysis.results.visible import visible
 MEASURES = {"size": "Mean |x|", "change": "Mean |x - x at the start|"}
 TITLE = "Coordinate check: activations over the width"
 CAPTION = (
-    "Mean over the outputs of each part of the network (blocks.*: over all blocks), of one and the same batch after {} of "
-    "training, as absolute values and as what training has changed. Where a width's networks learn as every other's, "
-    "all lines are level (Yang et al. 2022, arXiv 2203.03466, Appendix D.1). A line ends where a part has no size yet."
+    "Outputs of each part of the network (blocks.*: of all blocks), of one and the same batch after {} of training: "
+    "their mean absolute value, and that of what training changed. Where networks of all widths learn alike, all lines "
+    "are level (Yang et al. 2022, arXiv 2203.03466, Appendix D.1). A part whose outputs are still zero has no point."
 )
 LEGEND = 3.2
 
@@ -67,7 +67,8 @@ def draw_coordinates(rows: Sequence[dict[str, Any]], folder: Path, name: str) ->
                     (handles[module],) = axes.plot(line["width"], line[measure], **looks[module])
                 axes.set_xscale("log", base=2)
                 axes.set_yscale("log")
-                axes.set_title(way)
+                if measure == next(iter(MEASURES)):
+                    axes.set_title(way)
             row[0].set_ylabel(f"{said}, {steps} step{'s' * (steps > 1)}")
         widths = sorted(set(table["width"]))
         for axes in panels[-1]:

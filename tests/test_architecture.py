@@ -61,7 +61,13 @@ def ours(name: str) -> set[str]:
 
 def test_modules_are_found() -> None:
     assert len(MODULES) > 100
-    assert ours("models.dit") == {"models.designs", "models.dit_cost", "models.registry", "models.transformer"}
+    assert ours("models.dit") == {
+        "models.designs",
+        "models.dit_cost",
+        "models.parametrization",
+        "models.registry",
+        "models.transformer",
+    }
     assert "torch" in {target.partition(".")[0] for target in imports("bench.sample", inside=False)}
 
 

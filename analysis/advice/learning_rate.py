@@ -1,4 +1,4 @@
-"""Which learning rate a network of some width is to be trained at, from runs of other widths and rates, with its doubt."""
+"""At which learning rate to train a network of some width, from runs of widths at several rates, with its doubt."""
 
 from __future__ import annotations
 
@@ -90,9 +90,8 @@ def _rate(design: Transfer, width: int, level: float) -> Rate:
     beyond = width / max(widths) if width > max(widths) else width / min(widths) if width < min(widths) else 1.0
     doubt = []
     used = [measured] if measured else design.widths
-    seeds = min(one.losses.shape[1] for one in used)
-    if seeds < 5:
-        doubt.append(f"{seeds} seed{'s' * (seeds > 1)}: " + ("no interval" if seeds == 1 else "the interval is a guess"))
+    if not len(draws):
+        doubt.append("one seed: there is no interval")
     ends = [str(one.width) for one in used if one.at_end]
     if ends:
         doubt.append(f"at width {', '.join(ends)} the lowest loss is at an end of the rates: the best may lie beyond")
@@ -140,22 +139,24 @@ def notes(rates: Sequence[Rate]) -> list[str]:
     said = [f"{rate.transfer.design}: {'; '.join(rate.doubt)}." for rate in rates if rate.doubt]
     return [
         *said,
-        "drift: the power of the width that the best rate follows. transferred costs: how much higher the loss is at the "
-        "best rate of the narrowest width than at a width's own, where that is most.",
+        "drift: the power of the width that the best rate follows. transferred costs: how much higher the loss is at "
+        "the best rate of the narrowest width than at a width's own, where that is most.",
     ]
 
 
 def said_of_rates(tables: Tables) -> str:
-    """What a study of models at one learning rate, or at few, says of the rate: which, and that others were not tried."""
+    """What runs say of the rate beside an advice on a budget: which they had, and that no other was tried."""
     known = sorted(set(tables.runs["learning_rate"].dropna().astype(float)))
     if not known:
         return "Learning rate: these results do not say at which they were trained."
     if len(known) == 1:
         return (
-            f"Learning rate: {known[0]:g}, that of all runs. No other was tried, so these results cannot say whether it is "
-            f"the best, nor at which width; runs of two widths at {MIN_RATES} rates each can (--width)."
+            f"Learning rate: {known[0]:g}, that of all runs. No other was tried, so these results cannot say if it "
+            f"is the best, nor at which width; runs of two widths at {MIN_RATES} rates each can (--width)."
         )
-    return f"Learning rate: the runs have {', '.join(f'{rate:g}' for rate in known)}; --width says which of them is best."
+    return (
+        f"Learning rate: the runs have {', '.join(f'{rate:g}' for rate in known)}; --width says which of them is best."
+    )
 
 
 def _interval_said(rate: Interval) -> str:

@@ -21,8 +21,17 @@ from analysis.results.tables import Tables
 LEVEL = 0.9
 REPLICATES = 2000
 MIN_RATES = 3  # a parabola needs as many
+NEAR = 1.25  # times the lowest loss; where runs nearly diverge they scatter in another way
 # In which runs must agree: widths at their rates are compared, and nothing else.
-SAME = ("family", "depth", "patch", "input_size", "data", "steps", *(name for name in SETTINGS if name != "learning_rate"))
+SAME = (
+    "family",
+    "depth",
+    "patch",
+    "input_size",
+    "data",
+    "steps",
+    *(name for name in SETTINGS if name != "learning_rate"),
+)
 
 
 @dataclass(frozen=True)
@@ -34,9 +43,9 @@ class OfWidth:
         losses: (R, S) by seed; infinite where a run's loss was not finite, or it failed or has not come so far.
         optimum: log of the best rate, by a parabola through the lowest mean and its neighbours, log loss over log rate.
         at_end: whether the lowest mean is at an end of the rates, or beside one that diverged: the best may lie beyond.
-        draws: (B,) the same of seeds drawn anew; empty of one seed.
+        draws: (B,) the same of residuals drawn anew; empty of one seed.
         excess: loss at the transferred rate over the lowest of this width's rates, minus 1; both as run, not fitted.
-        excess_draws: (B,) the same of seeds drawn anew.
+        excess_draws: (B,) the same of residuals drawn anew.
     """
 
     width: int
@@ -68,7 +77,7 @@ class Transfer:
         widths: narrowest first.
         transferred: the best of the narrowest width's rates, as run.
         drift: the exponent of the width that the best rate follows, by least squares.
-        drift_draws: (B,) the same of seeds drawn anew.
+        drift_draws: (B,) the same of residuals drawn anew.
     """
 
     design: str
@@ -95,8 +104,10 @@ def interval(estimate: float, draws: np.ndarray, level: float = LEVEL) -> Interv
 def transfers(tables: Tables, seed: int = 0) -> list[Transfer]:
     """Every design of the runs with at least two widths, each at three rates or more.
 
-    Intervals are of seeds drawn with replacement, each width by itself, `REPLICATES` times; as means of few seeds
-    scatter less that way than they do, deviations are multiplied by sqrt(S / (S - 1)).
+    Intervals are residual bootstraps, `REPLICATES` times, each width by itself: log loss is a rate's part, a seed's
+    part, which all rates share, and a residual. Residuals are drawn anew for every run, from those of rates whose loss
+    is at most `NEAR` times the lowest, and inflated by the square root of runs over degrees of freedom. (Whole seeds,
+    drawn from three, would give intervals that are too narrow.)
 
     Raises:
         NothingToDraw: there is none, or the runs differ in more than width, rate, design and seed.
@@ -105,7 +116,7 @@ def transfers(tables: Tables, seed: int = 0) -> list[Transfer]:
     names = runs["block"] if runs["objective"].nunique() < 2 else runs["block"] + ", " + runs["objective"]
     random = np.random.default_rng(seed)
     found = []
-    for design, of_design in runs.groupby(names, sort=False):
+    for design, of_design in sorted(runs.groupby(names), key=lambda each: (len(str(each[0])), str(each[0]))):
         grids = {
             int(width): grid
             for width, of_width in of_design.groupby("hidden_size")
@@ -129,7 +140,9 @@ def _runs(tables: Tables) -> pd.DataFrame:
     for name in SAME:
         if name in runs and runs[name].nunique(dropna=False) > 1:
             values = ", ".join(map(str, sorted(runs[name].dropna().unique())))
-            raise NothingToDraw(f"the runs differ in {name} ({values}); keep one value to compare widths at their rates")
+            raise NothingToDraw(
+                f"the runs differ in {name} ({values}); keep one value to compare widths at their rates"
+            )
     if tables.train.empty:
         raise NothingToDraw("no run has logged a loss yet")
     losses = mean_losses(tables)
@@ -169,16 +182,20 @@ def _transfer(design: str, grids: dict[int, pd.DataFrame], random: np.random.Gen
 
 
 def _drawn(losses: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """(R, S) -> means over seeds drawn anew, the same for all rates, (R, B); nothing of one seed."""
-    seeds = losses.shape[1]
-    if seeds < 2:
+    """(R, S) -> means over seeds with their residuals drawn anew, (R, B); nothing of one seed."""
+    finite, seeds = np.isfinite(losses).all(1), losses.shape[1]
+    logs = np.log(losses[finite])
+    near = logs.mean(1) <= logs.mean(1).min() + np.log(NEAR)
+    if near.sum() < 2:
+        near[np.argsort(logs.mean(1))[:2]] = True
+    if seeds < 2 or len(logs) < 2:
         return np.empty((len(losses), 0))
-    chosen = random.integers(seeds, size=(REPLICATES, seeds))
-    finite = np.isfinite(losses).all(1)
+    known = logs[near]
+    residuals = known - known.mean(1, keepdims=True) - known.mean(0) + known.mean()
+    residuals *= np.sqrt(known.size / ((len(known) - 1) * (seeds - 1)))
+    drawn = random.choice(residuals.ravel(), (len(logs), REPLICATES, seeds)).mean(2)
     means = np.full((len(losses), REPLICATES), np.inf)
-    of_all = losses[finite].mean(1, keepdims=True)
-    wider = of_all + (losses[finite][:, chosen].mean(2) - of_all) * np.sqrt(seeds / (seeds - 1))
-    means[finite] = np.maximum(wider, 1e-3 * of_all)
+    means[finite] = losses[finite].mean(1, keepdims=True) * np.exp(drawn)
     return means
 
 

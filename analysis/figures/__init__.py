@@ -79,7 +79,10 @@ CATALOGUE = {
         "settings", "", "score and loss against a setting such as the learning rate", "a setting of two values"
     ),
     "transfer": Entry(
-        "transfer", "", "loss against the learning rate, width by width, and how the best rate drifts", "widths at rates"
+        "transfer",
+        "",
+        "loss against the learning rate, width by width, and how the best rate drifts",
+        "widths at rates",
     ),
 }
 

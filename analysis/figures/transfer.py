@@ -1,4 +1,4 @@
-"""Whether one learning rate serves all widths: loss against the rate, a line for each width, a panel for each design."""
+"""Whether one learning rate serves all widths: loss over the rate, a line for each width, a panel for each design."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.advice.transfer import Transfer, interval, transfers
 from analysis.drawing import marks, style
 from analysis.drawing.picture import NothingToDraw, Picture
+from analysis.figures.scores import names
 from analysis.figures.sources import Source, from_each
 
 if TYPE_CHECKING:
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
 NOT_PRINTED = "the paper varies no learning rate; needed: a results folder with widths at several rates"
 CAPTION = (
-    "Training loss: mean over the last tenth of the steps, over seeds, with a band from the lowest to the highest. Above "
-    "the axis, of each width, the rate of the lowest loss by a parabola through the lowest point and its neighbours (log "
-    "loss over log rate), with its 90 % interval. Below, that rate over the width, with the power of the width that it "
-    "follows; and how much higher the loss of each width is at the rate that is the best of the narrowest. Intervals: "
-    "seeds drawn with replacement, deviations widened by sqrt(S / (S - 1)) of S seeds; of few seeds, guesses."
+    "Training loss: mean over the last tenth of the steps, over seeds, with a band from the lowest to the highest. "
+    "Near the axis, of each width, the rate of the lowest loss by a parabola through the lowest point and its "
+    "neighbours (log loss over log rate), with its 90 % interval. Below, that rate over the width, with the power of the "
+    "width that it follows; and how much higher the loss of each width is at the rate that is best for the narrowest. Intervals: "
+    "log loss is a rate's part, a seed's part and a residual, and residuals are drawn with replacement."
 )
 ENDS = "Hollow: the lowest loss is at an end of the rates that were run, or beside one that diverged."
 SHADES = ("#440154", "#3b528b", "#21918c", "#5ec962", "#b5de2b")  # of viridis, narrow to wide
@@ -49,8 +50,9 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
     data = pd.concat([_table(source, of_source) for source, of_source in found], ignore_index=True)
     seeds = sorted(set(data["num_seeds"]))
     ends = [ENDS] if bool(data["at_end"].any()) else []
-    short = " ".join([f"Training loss, {' or '.join(map(str, seeds))} seed{'s' * (seeds != [1])}.", *ends])
-    caption = "\n".join([CAPTION, *ends])
+    of_seeds = f"mean and range of {' or '.join(map(str, seeds))} seeds" if seeds != [1] else "one seed"
+    short = " ".join([f"Training loss, {of_seeds}.", *ends])
+    caption = "\n".join([CAPTION, *ends, *(_conditions(source) for source, _ in found)])
     return Picture("transfer", figure, data, short, caption, "", left_out)
 
 
@@ -58,6 +60,15 @@ def _transfers(source: Source) -> tuple[Source, list[Transfer]]:
     if source.published:
         raise NothingToDraw(NOT_PRINTED)
     return source, transfers(source.tables)
+
+
+def _conditions(source: Source) -> str:
+    runs = source.tables.runs
+    said = {name: names(runs, name) for name in ("data", "depth", "patch", "batch_size", "steps", "seed")}
+    return (
+        f"Measured: {source.name} (data {said['data']}), depth {said['depth']}, patch size {said['patch']}, batch "
+        f"{said['batch_size']}, {said['steps']} steps, seeds {said['seed']}."
+    )
 
 
 def _columns(of: list[Transfer], width: style.Width) -> int:
@@ -81,7 +92,9 @@ def _draw_source(part: Any, source: Source, of: list[Transfer], width: style.Wid
     drifts, excesses = style.panels(below, 2, 2)
     _drifts(drifts, of)
     _excesses(excesses, of)
-    lines = [marks.line_handle(str(marks.series_mark(i)["color"]), marks.series_mark(i)["linestyle"]) for i in range(len(of))]
+    lines = [
+        marks.line_handle(str(marks.series_mark(i)["color"]), marks.series_mark(i)["linestyle"]) for i in range(len(of))
+    ]
     marks.below_legend(below, lines, [_drift_said(design) for design in of], 3.2)
 
 
@@ -107,9 +120,8 @@ def _losses(axes: Axes, design: Transfer, shades: dict[int, dict[str, Any]]) -> 
         height = 0.03 + 0.035 * (len(design.widths) - 1 - index)
         across: Any = {"transform": axes.get_xaxis_transform(), "color": look["color"]}
         axes.plot(np.exp([best.low, best.high]), [height, height], linewidth=1.2, **across)
-        face = "white" if one.at_end else look["color"]
-        axes.plot(np.exp(best.estimate), height, marker="|" if not one.at_end else "o", markersize=7 if not one.at_end else 4,
-                  markerfacecolor=face, **across)  # fmt: skip
+        mark: Any = {"marker": "o", "markersize": 4, "markerfacecolor": "white"} if one.at_end else {"marker": "|"}
+        axes.plot(np.exp(best.estimate), height, **across, **mark)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_title(design.design)
@@ -194,7 +206,12 @@ def _table(source: Source, of: Sequence[Transfer]) -> pd.DataFrame:
             for rate, losses in zip(one.rates, one.losses, strict=True):
                 rows.append(
                     {"source": source.name, "design": design.design, "width": one.width, "learning_rate": rate}
-                    | {"num_seeds": len(losses), "loss": losses.mean(), "loss_min": losses.min(), "loss_max": losses.max()}
+                    | {
+                        "num_seeds": len(losses),
+                        "loss": losses.mean(),
+                        "loss_min": losses.min(),
+                        "loss_max": losses.max(),
+                    }
                     | of_width
                 )
     return pd.DataFrame(rows)

@@ -10,10 +10,10 @@ from analysis.paper.table_formats import Column, Table, count, fixed, significan
 from analysis.results.tables import Tables
 
 CONVENTIONS = (
-    "Best rate: where a parabola through the lowest mean loss of the rates that were run and its neighbours (log loss over "
-    "log rate) is lowest. Tuned: the best of the rates that were run; transferred: the one that is so of the narrowest "
-    "width. Loss: mean over the last tenth of the steps, over seeds. Ranges: {level:.0%} intervals over seeds drawn with "
-    "replacement, deviations widened by sqrt(S / (S - 1)) of S seeds."
+    "Best rate: where a parabola through the lowest mean loss of the rates that were run and its neighbours (log loss "
+    "over log rate) is lowest. Tuned: the best of the rates that were run; transferred: the one that is best for the "
+    "narrowest width. Loss: mean over the last tenth of the steps, over seeds. Ranges: {level:.0%} intervals; log loss "
+    "is a rate's part, a seed's part and a residual, and residuals are drawn with replacement."
 )
 
 
@@ -33,7 +33,7 @@ def transfer(tables: Tables) -> Table:
     said = "; ".join(_said(design) for design in found)
     ends = data.loc[data["at_end"]]
     beyond = "".join(
-        f" The lowest loss of {row['design']} at width {row['width']} is at an end of its rates: the best may lie beyond."
+        f" Of {row['design']} at width {row['width']} the lowest loss is at an end of the rates: the best may be beyond."
         for row in ends.to_dict("records")
     )
     return Table(

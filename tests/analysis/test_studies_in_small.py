@@ -51,6 +51,8 @@ PICTURE = {
     "digits-seeds": "seeds",
     "digits-timestep-init": "loss",
     "knobs": "settings",
+    "mup": "transfer",
+    "mup-starts": "transfer",
     "objectives": "blocks",
     "objectives-rates": "blocks",
     "pixels": "families",
@@ -69,6 +71,12 @@ PICTURE = {
     "xl2-512": "gflops-vs-fid",
     "xl2-long": "gflops-vs-fid",
 }
+# Columns of its data that tell models apart, where labels do not.
+OF_MODEL = {
+    "blocks": ["label", "block"],
+    "settings": ["label", "design", "value"],
+    "transfer": ["design", "width", "learning_rate"],
+}
 # With the models and the picture of another, and other seeds or steps.
 LIKE_ANOTHER = {
     "digits-advice-again",
@@ -79,6 +87,7 @@ LIKE_ANOTHER = {
     "ema-direct",
     "first-held-out",
     "first-seeds",
+    "mup-starts",
     "objectives-rates",
     "pixels-rates",
     "text-cluster",
@@ -209,7 +218,7 @@ def test_a_shipped_study_is_collected_and_drawn(tmp_path: Path, name: str) -> No
     assert len(curves) == len(curves.drop_duplicates(["label", "step"])) == len(scored_steps)
     assert curves["label"].nunique() == len(models)
     points: Any = picture(PICTURE[name], sources).data
-    of_model = {"blocks": ["label", "block"], "settings": ["label", "design", "value"]}.get(PICTURE[name], ["label"])
+    of_model = OF_MODEL.get(PICTURE[name], ["label"])
     assert len(points.drop_duplicates(of_model)) == len(models)
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
-from width_study import BEST, CURVATURE, DRIFT, MUP, RATES, SEEDS, SP, WIDTHS, Record, loss_of, records, study, tables_of
+from width_study import BEST, CURVATURE, DRIFT, MUP, RATES, SP, WIDTHS, Record, few, loss_of, records, study, tables_of
 
 from analysis.advice.learning_rate import advise_rates, headline, said_of_rates
-from analysis.advice.transfer import Transfer, interval, transfers
+from analysis.advice.transfer import Transfer, _drawn, interval, transfers
 from analysis.drawing.picture import NothingToDraw
 from analysis.errors import ResultsError
 from analysis.paper.transfer import transfer
@@ -64,14 +64,12 @@ def test_intervals_hold_the_truth_and_grow_with_the_scatter() -> None:
     assert 0 < 2 * narrow < wide
 
 
-def test_draws_are_as_wide_as_seeds_scatter() -> None:
-    """Of S seeds the mean has variance s^2 / S; of means drawn anew and widened, as many as that."""
-    from analysis.advice.transfer import _drawn
-
-    losses = np.array([[0.9, 1.0, 1.15]])
-    drawn = _drawn(losses, np.random.default_rng(0))
-    assert drawn.std() == pytest.approx(losses.std(ddof=1) / np.sqrt(3), rel=0.05)
-    assert drawn.mean() == pytest.approx(losses.mean(), rel=0.01)
+def test_draws_scatter_as_what_rates_and_seeds_leave() -> None:
+    """By hand: rates 1 and 1.1, seeds +-0.1, and a residual of +-0.01, of which one degree of freedom has four."""
+    logs = np.array([[0.11, -0.11], [0.19, -0.01]])
+    drawn = np.log(_drawn(np.exp(logs), np.random.default_rng(0)))
+    assert drawn.mean(1) == pytest.approx(np.log(np.exp(logs).mean(1)), abs=1e-3)
+    assert drawn.std(1) == pytest.approx([2 * 0.01 / np.sqrt(2)] * 2, rel=0.05)
 
 
 def test_the_same_seed_draws_the_same_and_one_training_seed_draws_nothing() -> None:
@@ -86,11 +84,12 @@ def test_a_best_rate_at_an_end_of_the_rates_is_said_to_be_one() -> None:
     found = by_design(records(rates=RATES[4:]))  # from 0.016, below which are sp's
     assert [one.at_end for one in found[SP].widths] == [True] * 4
     assert np.exp(found[SP].widths[-1].optimum) == pytest.approx(RATES[4])
-    assert "at an end of its rates: the best may lie beyond" in transfer(tables_of(records(rates=RATES[4:]))).conventions
+    assert "at an end of the rates: the best may be beyond" in transfer(tables_of(records(rates=RATES[4:]))).conventions
 
 
 def test_runs_that_diverged_leave_the_rates_below_them_as_they_are() -> None:
     """Of one seed at the two highest rates: nan in the log, or no row of the last step."""
+
     def diverged(one: Record) -> Record:
         if one.rate == RATES[-1] and one.seed == 0:
             return replace(one, losses=(*one.losses[:-1], None), is_failed=True)
@@ -164,7 +163,7 @@ def test_the_table_has_a_row_for_each_width() -> None:
 
 
 def test_collected_runs_are_drawn_tabled_and_advised_on(tmp_path: Path) -> None:
-    study(tmp_path / "widths", records(0.002, SEEDS[:2], WIDTHS[:2], RATES[2:6]))
+    study(tmp_path / "widths", few())
     figure = CliRunner().invoke(app, ["figure", "transfer", str(tmp_path / "widths")])
     assert figure.exit_code == 0, figure.output
     files = {Path(line).suffix: Path(line) for line in figure.output.splitlines()}

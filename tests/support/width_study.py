@@ -92,11 +92,16 @@ def records(
     ]
 
 
+def few() -> list[Record]:
+    """Of two seeds, two widths and four rates."""
+    return records(0.002, SEEDS[:2], WIDTHS[:2], RATES[2:6])
+
+
 def tables_of(of: list[Record]) -> Tables:
     """Without the time that `collect` takes: the columns that widths and rates need."""
     named = [{"run": one.config["id"], "label": f"W{one.width}", "seed": one.seed, "block": one.design} for one in of]
     same: dict[str, Any] = {"family": "DiT", "objective": "iddpm", "data": "digits", "steps": STEPS, "batch_size": 32}
-    same |= {name: 0.0 for name in OPTIMISATION_TYPES} | KNOB_DEFAULTS
+    same |= dict.fromkeys(OPTIMISATION_TYPES, 0.0) | KNOB_DEFAULTS
     runs = [
         {**same, **name, **one.model, "patch": 4, **one.config["recipe"]["train"]}
         for name, one in zip(named, of, strict=True)
