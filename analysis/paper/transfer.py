@@ -33,7 +33,7 @@ def transfer(tables: Tables) -> Table:
     said = "; ".join(_said(design) for design in found)
     ends = data.loc[data["at_end"]]
     beyond = "".join(
-        f" Of {row['design']} at width {row['width']} the lowest loss is at an end of the rates: the best may be beyond."
+        f" Of {row['design']}, width {row['width']} the lowest loss is at an end of the rates: the best may be beyond."
         for row in ends.to_dict("records")
     )
     return Table(

@@ -87,13 +87,14 @@ LIKE_ANOTHER = {
     "ema-direct",
     "first-held-out",
     "first-seeds",
-    "mup-starts",
     "objectives-rates",
     "pixels-rates",
     "text-cluster",
     "unet-imagenet",
     "video-cluster",
 }
+# Of so many runs that one in the fast tests, test_transfer.py, stands for them.
+LARGE = {"mup", "mup-starts"}
 # What `figure all` draws of any study with scores, losses and samples.
 ALWAYS = {"bubbles", "fid_vs_steps", "sample_grid", "gflops_vs_fid", "training_compute", "metrics", "training_loss"}
 # How much worse than adaln-zero a made-up score is, as a factor; the order is the paper's.
@@ -204,7 +205,7 @@ def test_every_shipped_study_has_its_picture() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LIKE_ANOTHER else []) for name in PICTURE]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LIKE_ANOTHER | LARGE else []) for name in PICTURE]
 )
 def test_a_shipped_study_is_collected_and_drawn(tmp_path: Path, name: str) -> None:
     """That pictures become files is seen of other studies."""
