@@ -6,8 +6,8 @@ a part (`models.parametrization`). Loss is the mean training loss over the last 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,7 @@ class OfWidth:
 
     Attributes:
         rates: (R,) ascending.
-        losses: (R, S) by seed; infinite where a run's loss was not finite, or it failed or has not come so far.
+        losses: (R, S) by seed; infinite where a run's loss was not finite, or it failed.
         optimum: log of the best rate, by a parabola through the lowest mean and its neighbours, log loss over log rate.
         at_end: whether the lowest mean is at an end of the rates, or beside one that diverged: the best may lie beyond.
         draws: (B,) the same of residuals drawn anew; empty of one seed.
@@ -90,8 +90,7 @@ class Transfer:
         """Log of the rate at a width by the line through all of them, and the same of every draw."""
         x = np.log([one.width for one in self.widths])
         fitted = _line(x, np.array([[one.optimum] for one in self.widths]), np.log(width))
-        drawn = _line(x, np.array([one.draws for one in self.widths]), np.log(width))
-        return float(fitted[0]), drawn
+        return float(fitted[0]), _line(x, _together(self.widths), np.log(width))
 
 
 def interval(estimate: float, draws: np.ndarray, level: float = LEVEL) -> Interval:
@@ -148,14 +147,19 @@ def _runs(tables: Tables) -> pd.DataFrame:
     losses = mean_losses(tables)
     losses = losses.loc[losses["step"] == int(runs["steps"].iloc[0])]
     known = dict(zip(losses["run"], losses["score"].astype(float), strict=True))
+    runs = runs.loc[runs["run"].isin(known) | (runs["state"] == "failed")]  # others have not come so far yet
     found = np.array([known.get(run, np.inf) for run in runs["run"]])
-    return runs.assign(loss=np.where(np.isfinite(found) & (found > 0), found, np.inf))
+    runs = runs.assign(loss=np.where(np.isfinite(found) & (found > 0), found, np.inf))
+    twice = runs.loc[runs.duplicated(["block", "objective", "hidden_size", "learning_rate", "seed"])]
+    for row in twice.head(1).to_dict("records"):
+        where = f"width {row['hidden_size']} at {row['learning_rate']:g}"
+        raise NothingToDraw(f"{row['block']} of {where} has several runs of seed {row['seed']}; keep one of each")
+    return runs
 
 
 def _grid(runs: pd.DataFrame) -> pd.DataFrame:
     """Losses by rate (index) and seed; seeds that all rates have."""
-    grid: Any = runs.pivot_table(index="learning_rate", columns="seed", values="loss", aggfunc="max")
-    return grid.dropna(axis=1).sort_index()
+    return runs.pivot(index="learning_rate", columns="seed", values="loss").dropna(axis=1).sort_index()
 
 
 def _transfer(design: str, grids: dict[int, pd.DataFrame], random: np.random.Generator) -> Transfer:
@@ -170,15 +174,20 @@ def _transfer(design: str, grids: dict[int, pd.DataFrame], random: np.random.Gen
         optimum, at_end = _vertex(np.log(rates), losses.mean(1, keepdims=True))
         draws, _ = _vertex(np.log(rates), drawn) if drawn.size else (np.array([]), None)
         excess = _excess(rates, losses.mean(1, keepdims=True), np.array([transferred]))
-        excess_draws = _excess(rates, drawn, rates_drawn) if drawn.size else np.array([])
+        excess_draws = _excess(rates, drawn, rates_drawn) if drawn.size and rates_drawn.size else np.array([])
         widths.append(
             OfWidth(width, rates, losses, float(optimum[0]), bool(at_end[0]), draws, float(excess[0]), excess_draws)
         )
     x = np.log([one.width for one in widths])
     drift = _slope(x, np.array([[one.optimum] for one in widths]))
-    return Transfer(
-        design, tuple(widths), transferred, float(drift[0]), _slope(x, np.array([one.draws for one in widths]))
-    )
+    return Transfer(design, tuple(widths), transferred, float(drift[0]), _slope(x, _together(widths)))
+
+
+def _together(widths: Sequence[OfWidth]) -> np.ndarray:
+    """Draws of all widths, (W, B); none, (W, 0), where one width has none."""
+    if not all(len(one.draws) for one in widths):
+        return np.empty((len(widths), 0))
+    return np.array([one.draws for one in widths])
 
 
 def _drawn(losses: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -109,6 +109,20 @@ def test_runs_that_diverged_leave_the_rates_below_them_as_they_are() -> None:
         assert one.optimum == pytest.approx(other.optimum) and one.excess == pytest.approx(other.excess)
 
 
+def test_runs_that_have_not_come_so_far_take_their_seed_with_them() -> None:
+    of = [replace(one, losses=()) if (one.width, one.rate, one.seed) == (64, RATES[0], 2) else one for one in records()]
+    found = by_design(of)[SP].widths
+    assert [one.losses.shape for one in found] == [(7, 3), (7, 3), (7, 2), (7, 3)]
+    alone = [one for one in records() if one.width != 64 or one.seed == 0]
+    each = by_design(alone)[SP]
+    assert each.drift == pytest.approx(-1) and not len(each.drift_draws) and not len(each.predicted(256)[1])
+
+
+def test_two_runs_of_one_seed_are_refused() -> None:
+    with pytest.raises(NothingToDraw, match=r"adaln-zero of width 16 at 0\.001 has several runs of seed 0; keep one"):
+        transfers(tables_of([*records(), records()[0]]))
+
+
 def test_a_transferred_rate_that_diverges_elsewhere_costs_without_end() -> None:
     of = [replace(one, losses=(None,) * 10) if one.width == 128 and one.rate > 0.01 else one for one in records()]
     assert by_design(of)[SP].widths[-1].excess == np.inf

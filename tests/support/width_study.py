@@ -58,11 +58,15 @@ class Record:
         return {"params": 40 * self.width**2, "gmacs": 1e-7 * self.width**2, "tokens": 4, "block": self.design, **shape}
 
     @property
+    def state(self) -> str:
+        return "failed" if self.is_failed else "finished"
+
+    @property
     def finished(self) -> str | None:
         return None if self.is_failed else "2024-01-01T01:00:00Z"
 
     def lines(self, name: str) -> list[bytes]:
-        if name != "train.jsonl":
+        if name != "train.jsonl" or not self.losses:
             return []
         steps = range(STEPS // len(self.losses), STEPS + 1, STEPS // len(self.losses))
         return [json.dumps({"step": s, "loss": loss}).encode() for s, loss in zip(steps, self.losses, strict=True)]
@@ -103,7 +107,7 @@ def tables_of(of: list[Record]) -> Tables:
     same: dict[str, Any] = {"family": "DiT", "objective": "iddpm", "data": "digits", "steps": STEPS, "batch_size": 32}
     same |= dict.fromkeys(OPTIMISATION_TYPES, 0.0) | KNOB_DEFAULTS
     runs = [
-        {**same, **name, **one.model, "patch": 4, **one.config["recipe"]["train"]}
+        {**same, **name, **one.model, "patch": 4, **one.config["recipe"]["train"], "state": one.state}
         for name, one in zip(named, of, strict=True)
     ]
     train = [
