@@ -81,8 +81,8 @@ CATALOGUE = {
     "transfer": Entry(
         "transfer",
         "",
-        "loss against the learning rate, width by width, and how the best rate drifts",
-        "widths at rates",
+        "loss over the learning rate by width, and how the best rate drifts",
+        "two widths at three rates",
     ),
 }
 
