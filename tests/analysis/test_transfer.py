@@ -66,15 +66,15 @@ def test_intervals_hold_the_true_drift_as_often_as_they_say(scatter: float, monk
             grids[width] = pd.DataFrame(losses * np.exp(noise), index=pd.Index(RATES))
         found = _transfer(SP, grids, random)
         hits += interval(found.drift, found.drift_draws).holds(DRIFT[SP])
-    assert 47 <= hits <= 60
+    assert 45 <= hits <= 60
 
 
 def test_draws_scatter_as_what_rates_and_seeds_leave() -> None:
-    """By hand: rates 1 and 1.1, seeds +-0.1, and a residual of +-0.01, of which one degree of freedom has four."""
+    """By hand: rates 0 and 0.09, seeds +-0.105, and residuals of +-0.005: four of one degree of freedom, so twice that."""
     logs = np.array([[0.11, -0.11], [0.19, -0.01]])
     drawn = np.log(_drawn(np.exp(logs), np.random.default_rng(0)))
     assert drawn.mean(1) == pytest.approx(np.log(np.exp(logs).mean(1)), abs=1e-3)
-    assert drawn.std(1) == pytest.approx([2 * 0.01 / np.sqrt(2)] * 2, rel=0.05)
+    assert drawn.std(1) == pytest.approx([2 * 0.005 / np.sqrt(2)] * 2, rel=0.05)
 
 
 def test_the_same_seed_draws_the_same_and_one_training_seed_draws_nothing() -> None:
@@ -93,18 +93,18 @@ def test_a_best_rate_at_an_end_of_the_rates_is_said_to_be_one() -> None:
 
 
 def test_runs_that_diverged_leave_the_rates_below_them_as_they_are() -> None:
-    """Of one seed at the two highest rates: nan in the log, or no row of the last step."""
+    """Of two seeds at the highest rate: one failed, the loss of the other is infinite."""
 
     def diverged(one: Record) -> Record:
         if one.rate == RATES[-1] and one.seed == 0:
             return replace(one, losses=(*one.losses[:-1], None), is_failed=True)
-        if one.rate == RATES[-2] and one.seed == 1:
+        if one.rate == RATES[-1] and one.seed == 1:
             return replace(one, losses=(*one.losses[:-1], float("inf")))
         return one
 
     of = [diverged(one) for one in records()]
     plain, found = by_design(records())[SP], by_design(of)[SP]
-    assert not np.isfinite(found.widths[0].means[-2:]).any()
+    assert np.isfinite(found.widths[0].means).tolist() == [True] * 6 + [False]
     for one, other in zip(found.widths, plain.widths, strict=True):
         assert one.optimum == pytest.approx(other.optimum) and one.excess == pytest.approx(other.excess)
 
@@ -150,15 +150,15 @@ def test_what_is_no_such_study_is_refused_in_one_line(change: dict[str, list[Any
 
 
 def test_the_advice_is_the_line_or_the_widths_own_runs() -> None:
-    found = tables_of(records(0.005))
+    found = tables_of(records())
     rates = {rate.transfer.design: rate for rate in advise_rates(found, 512)}
     for design, rate in rates.items():
-        truth = BEST * 32 ** DRIFT[design]
-        assert rate.rate.low < truth < rate.rate.high and rate.beyond == 4 and rate.within_reach
+        assert rate.rate.estimate == pytest.approx(BEST * 32 ** DRIFT[design])
+        assert rate.beyond == 4 and rate.within_reach
         assert rate.measured is None and any("4 times that of any run" in line for line in rate.doubt)
     own = {rate.transfer.design: rate for rate in advise_rates(found, 64)}
     assert all(rate.measured is not None and rate.beyond == 1 for rate in own.values())
-    assert own[SP].rate.estimate == pytest.approx(BEST / 4, rel=0.5)
+    assert own[SP].rate.estimate == pytest.approx(BEST / 4)
     far = advise_rates(found, 1024)
     assert not any(rate.within_reach for rate in far) and headline(far)[0].startswith("No advice for width 1024")
     with pytest.raises(ResultsError, match="width 0; accepted"):

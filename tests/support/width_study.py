@@ -98,7 +98,7 @@ def records(
 
 def few() -> list[Record]:
     """Of two seeds, two widths and four rates."""
-    return records(0.002, SEEDS[:2], WIDTHS[:2], RATES[2:6])
+    return records(0.0005, SEEDS[:2], WIDTHS[:2], RATES[2:6])
 
 
 def tables_of(of: list[Record]) -> Tables:
