@@ -70,7 +70,7 @@ def test_intervals_hold_the_true_drift_as_often_as_they_say(scatter: float, monk
 
 
 def test_draws_scatter_as_what_rates_and_seeds_leave() -> None:
-    """By hand: rates 0 and 0.09, seeds +-0.105, and residuals of +-0.005: four of one degree of freedom, so twice that."""
+    """By hand: rates 0 and 0.09, seeds +-0.105, residuals +-0.005: four of one degree of freedom, so twice that."""
     logs = np.array([[0.11, -0.11], [0.19, -0.01]])
     drawn = np.log(_drawn(np.exp(logs), np.random.default_rng(0)))
     assert drawn.mean(1) == pytest.approx(np.log(np.exp(logs).mean(1)), abs=1e-3)
