@@ -31,6 +31,7 @@ from bench.errors import InputError, RunError
 from bench.files.names import visible
 from bench.stopping import STOPPED, Stopped
 from ditbench_baselines import baselines, make_baselines
+from ditbench_coordinates import coordinates
 from ditbench_flops import flops
 from ditbench_ladders import judge, ladder, write_longer
 from ditbench_perf import app as perf_app
@@ -61,6 +62,7 @@ for command in (
     evaluate,
     reference,
     baselines,
+    coordinates,
     export,
     export_samples,
     figure_command.figure,

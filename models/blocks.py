@@ -9,7 +9,7 @@ Which condition, block and final layer make a design, and what it costs, is in `
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -110,6 +110,8 @@ class AdaLNBlock(_ZeroModulation):
 
 class AdaLNSingleBlock(nn.Module):
     """The six vectors of adaLN-Zero come from one map shared by all blocks; a block adds a table of its own."""
+
+    kinds: ClassVar = {"scale_shift_table": "modulation"}  # for `models.parametrization`
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, layers: Layers = PAPER_LAYERS) -> None:
         super().__init__()
@@ -250,6 +252,8 @@ class AdaLNFinalLayer(_ZeroModulation):
 
 class AdaLNSingleFinalLayer(_ZeroModulation):
     """Shift and scale are t + y plus a table of the layer's own."""
+
+    kinds: ClassVar = {"scale_shift_table": "modulation"}  # for `models.parametrization`
 
     def __init__(self, dim: int, out_features: int, layers: Layers = PAPER_LAYERS) -> None:
         super().__init__()

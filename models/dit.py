@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from models.designs import DESIGNS, BlockDesign, Layers, Mlp, Norm, Windows
 from models.dit_cost import count, mlp_width
+from models.parametrization import Parametrization, check_parametrization, parametrized
 from models.registry import Family
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ LAYER_OPTIONS = (
     *("qk_norm", "norm", "mlp", "positions"),
     *("patch_bottleneck", "class_tokens", "class_tokens_start"),
     *("caption_tokens", "caption_channels", "window_size", "global_every", "use_rel_pos", "drop_path", "position_base"),
+    *("parametrization", "base_width"),
 )
 
 
@@ -58,6 +60,9 @@ class TransformerOptions:
         class_tokens: copies of the class embedding, each plus a learned position, that join the patches as tokens
             before block `class_tokens_start`, counted from 0 (JiT: 32).
         label_init_std, timestep_init_std: of the table of labels, and of the MLPs of timesteps and captions.
+        parametrization: how start and learning rate of the weights follow the width: "sp", as in the paper, or "mup"
+            (`models.parametrization`).
+        base_width: of mup, the hidden size at which all weights learn at the recipe's rate.
     """
 
     block: str = DESIGNS.default
@@ -81,6 +86,8 @@ class TransformerOptions:
     patch_bottleneck: int | None = None
     class_tokens: int | None = None
     class_tokens_start: int | None = None
+    parametrization: Parametrization | None = None
+    base_width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,8 @@ class DiTConfig:
     use_rel_pos: bool = False
     drop_path: float = 0.0
     position_base: int | None = None
+    parametrization: Parametrization = "sp"
+    base_width: int | None = None
 
     @property
     def design(self) -> BlockDesign:
@@ -262,7 +271,7 @@ def build(config: DiTConfig) -> DiT:
     """A DiT with freshly initialised weights."""
     from models.transformer import DiT
 
-    return DiT(config)
+    return parametrized(DiT(config), DiT)
 
 
 def _check_block(config: DiTConfig) -> None:
@@ -284,6 +293,7 @@ def _check_block(config: DiTConfig) -> None:
 # Fields of a few values.
 _CHOICES = {
     **{"norm": get_args(Norm), "mlp": get_args(Mlp), "positions": get_args(Positions)},
+    "parametrization": get_args(Parametrization),
     **dict.fromkeys(("learn_sigma", "qk_norm", "use_rel_pos"), (False, True)),
 }
 # Numbers that may be 0.
@@ -325,6 +335,7 @@ def _check_sizes(config: DiTConfig) -> None:
         raise ValueError(f"drop_path: {config.drop_path}; accepted: 0 or greater, less than 1")
     _check_captions(config)
     _check_windows(config)
+    check_parametrization(config)
 
 
 def _check_captions(config: DiTConfig) -> None:

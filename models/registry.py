@@ -67,6 +67,8 @@ class Family:
             condition is labels (N,), or of a `caption_shape` `models.conditions.Captions`.
             A network that takes random numbers in training says how many an image needs, `training_draws`, and gets
             them, uniform in 0 .. 1, before every forward pass: `use_draws((N, training_draws))`.
+            One whose parameters learn at rates of their own says by what the recipe's is multiplied for which of them:
+            `rate_multipliers`, name -> factor (see `models.parametrization`).
         count: Config -> its cost in closed form, or None, where it is to be counted operator by operator.
     """
 

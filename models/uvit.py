@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from models.dit import VAE_DOWNSAMPLING, check_given
+from models.parametrization import Parametrization, check_parametrization, parametrized, said_of
 from models.registry import Count, Family
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class UViTOptions:
         depth: blocks, an odd number: as many before the middle one as after it.
         input_size: latent (or image) pixels a side.
         init_std: of the weights of linear maps and of the positions, as they start.
+        parametrization, base_width: as `models.dit.DiTOptions` has them.
     """
 
     image_size: int | None = None
@@ -53,6 +55,8 @@ class UViTOptions:
     input_size: int | None = None
     mlp_ratio: float = 4.0
     init_std: float = 0.02
+    parametrization: Parametrization = "sp"
+    base_width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class UViTConfig:
     learn_sigma: bool = False
     mlp_ratio: float = 4.0
     init_std: float = 0.02
+    parametrization: Parametrization = "sp"
+    base_width: int | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -102,7 +108,8 @@ class UViTConfig:
     def columns(self) -> dict[str, Any]:
         """What tables say of it beside its name and cost."""
         names = ("patch_size", "hidden_size", "depth", "num_heads", "input_size")
-        return {name: getattr(self, name) for name in names}
+        block = {"block": " ".join(said)} if (said := said_of(self)) else {}
+        return {**block, **{name: getattr(self, name) for name in names}}
 
 
 def resolve(preset: dict[str, Any], options: UViTOptions) -> UViTConfig:
@@ -126,11 +133,13 @@ def resolve(preset: dict[str, Any], options: UViTOptions) -> UViTConfig:
 def _check_sizes(config: UViTConfig) -> None:
     for field in fields(config):
         value = getattr(config, field.name)
-        if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool)):
+        if value is None:  # the base width
+            continue
+        if str(field.type).startswith("int") and (not isinstance(value, int) or isinstance(value, bool)):
             raise ValueError(f"{field.name}: {value!r} is not a whole number")
         if field.type == "bool" and not isinstance(value, bool):
             raise ValueError(f"{field.name}: {value!r}; accepted: False, True")
-        if field.type != "bool" and value <= 0:
+        if isinstance(value, (int, float)) and field.type != "bool" and value <= 0:
             raise ValueError(f"{field.name}: {value} is not positive; accepted: greater than 0")
     depth, dim, size = config.depth, config.hidden_size, config.input_size
     if depth % 2 == 0:
@@ -146,13 +155,14 @@ def _check_sizes(config: UViTConfig) -> None:
         raise ValueError(f"hidden_size: {dim} is odd (sine-cosine pairs of the time)")
     if not config.mlp_width:
         raise ValueError(f"mlp_ratio: {config.mlp_ratio} of hidden_size {dim} leaves no hidden features")
+    check_parametrization(config)
 
 
 def build(config: UViTConfig) -> UViT:
     """A U-ViT with freshly initialised weights."""
     from models.uvit_network import UViT
 
-    return UViT(config)
+    return parametrized(UViT(config), UViT)
 
 
 def count(config: UViTConfig) -> Count:

@@ -9,6 +9,7 @@ import typer
 
 from analysis.commands.options import (
     DataArgument,
+    Format,
     FormatOption,
     JsonOption,
     LevelOption,
@@ -56,14 +57,21 @@ def write_sweep(
 
 
 def advise(
+    data: DataArgument = None,
     budget: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="PF-days of training (8.64e19 true FLOPs each, of the network itself), such as 2e-8; or GPU-hours of "
             "a --cluster, such as 500h."
         ),
-    ],
-    data: DataArgument = None,
+    ] = None,
+    width: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Instead of a budget: the learning rate for this hidden size, from runs of other widths and rates.",
+        ),
+    ] = None,
     source: OldDataOption = None,
     cluster: Annotated[
         str | None,
@@ -99,10 +107,22 @@ def advise(
     format: FormatOption = "table",
     out: JsonOption = None,
 ) -> None:
-    """Advise on a training budget: which size, patch and steps, the expected score, and how far that is a guess."""
+    """Advise on a training budget: which size, patch and steps, the expected score, and how far that is a guess; with
+    --width, on its learning rate."""
+    if (budget is None) == (width is None):
+        raise typer.BadParameter("give one of the two", param_hint="--budget / --width")
+    if width is not None:
+        for flag, given in (("--cluster", cluster), ("--law", law != "tested"), ("--metric", metric != "fid"),
+                            ("--intervals", intervals)):  # fmt: skip
+            if given:
+                raise ResultsError(f"{flag}: of a --budget; the learning rate of a --width is that of the lowest loss")
+        _print_rates(one_of(data, source), width, level, seed, format, out)
+        return
+    assert budget is not None
     from analysis.advice.advise import advise as advice_of
     from analysis.advice.budget import parse_budget
     from analysis.advice.laws import LAWS
+    from analysis.advice.learning_rate import said_of_rates
     from analysis.advice.report import headline, sentence
     from analysis.laws.observed import collected_observations, published_observations
     from analysis.results.tables import load
@@ -117,15 +137,16 @@ def advise(
     tables = None
     if folder is None:
         rows, batch_size = published_observations(metric, all_steps=True), PUBLISHED_BATCH_SIZE
-        default, name = "residual", "DiT paper, Table 4"
+        default, name, rates = "residual", "DiT paper, Table 4", "Learning rate: 0.0001, that of all runs of the paper."
     else:
         tables = load(folder)
         rows = collected_observations(tables, metric, all_steps=True)
         batch_size, default, name = int(tables.runs["batch_size"].iloc[0]), "bootstrap", str(folder)
+        rates = said_of_rates(tables)
     method: Method = intervals or default
     advice = advice_of(rows, asked.pf_days, batch_size, laws, method, level=level, seed=seed, reach=reach)
     said = {"source": name} | advice.to_dict() | {"cluster": cluster, "gpu_hours": asked.gpu_hours}
-    said |= {"headline": headline(advice), "sentences": sentence(advice).splitlines()}
+    said |= {"headline": headline(advice), "sentences": sentence(advice).splitlines(), "learning_rate": rates}
     written = None
     if write is not None:
         from analysis.advice.prediction import Question
@@ -134,7 +155,7 @@ def advise(
         question = Question(asked.pf_days, metric, laws, method, level, seed, reach)
         written = _write(write, sweep, tables, folder, advice, question)
         said |= {"written": str(write), "prediction": written.to_dict()}
-    print_result(said, format, out, lambda: _print(name, rows, asked, advice, verbose, write, written))
+    print_result(said, format, out, lambda: _print(name, rows, asked, advice, rates, verbose, write, written))
 
 
 def _check_new(path: Path, folder: Path | None) -> None:
@@ -180,11 +201,31 @@ def _write(path: Path, sweep: str, tables: Tables, folder: Path, advice: Advice,
     return prediction
 
 
+def _print_rates(name: str, width: int, level: float, seed: int, format: Format, out: Path | None) -> None:
+    from analysis.advice.learning_rate import HEADINGS, advise_rates, headline, notes, table
+    from analysis.results.tables import load
+
+    folder = results_folder(name)
+    if folder is None:
+        raise ResultsError("--width: the paper varies no learning rate; accepted: a folder of results that does")
+    rates = advise_rates(load(folder), width, level, seed)
+
+    def shown() -> None:
+        print_answer(headline(rates))
+        print_columns(HEADINGS, table(rates))
+        typer.echo()
+        print_lines(notes(rates))
+
+    said = {"source": str(folder), "width": width, "learning_rates": [rate.to_dict() for rate in rates]}
+    print_result(said | {"headline": headline(rates)}, format, out, shown)
+
+
 def _print(
     name: str,
     rows: Observations,
     asked: Budget,
     advice: Advice,
+    rates: str,
     verbose: bool,
     path: Path | None,
     written: Prediction | None,
@@ -198,7 +239,7 @@ def _print(
     if shown := table(advice, verbose):
         print_columns(VERBOSE_HEADINGS if verbose else HEADINGS, shown)
         typer.echo()
-    print_lines(notes(advice))
+    print_lines([*notes(advice), rates])
     if path is not None and written is not None:
         seeds = ", ".join(map(str, written.runs.values()))
         print_lines(

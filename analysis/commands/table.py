@@ -11,7 +11,7 @@ from analysis.commands.options import OldDataOption, named_data, one_of
 from analysis.errors import ResultsError
 from analysis.results.named import ACCEPTED, PUBLISHED, results_folder
 
-TableName = Literal["summary", "published", "correlations", "families", "reproductions"]
+TableName = Literal["summary", "published", "correlations", "families", "reproductions", "transfer"]
 TableFormat = Literal["markdown", "latex", "csv"]
 DEFAULT = "results/digits"
 
@@ -32,7 +32,8 @@ def table(
     ),
     out: Annotated[Path | None, typer.Option(help="The file to write; default: print it.")] = None,
 ) -> None:
-    """A study's table for a paper: its models, published scores beside ours, or correlations with compute.
+    """A study's table for a paper: its models, published scores beside ours, correlations with compute, or how the best
+    learning rate of one width does at others.
 
     Of published numbers alone: families, a power law through each and its largest model predicted from the smaller
     ones; or reproductions, what others got who trained a published model again, and how much laboratories differ.

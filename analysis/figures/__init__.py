@@ -78,6 +78,12 @@ CATALOGUE = {
     "settings": Entry(
         "settings", "", "score and loss against a setting such as the learning rate", "a setting of two values"
     ),
+    "transfer": Entry(
+        "transfer",
+        "",
+        "loss over the learning rate by width, and how the best rate drifts",
+        "two widths at three rates",
+    ),
 }
 
 

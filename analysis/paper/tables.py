@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.compare.beside_published import known_spread, with_spread
 from analysis.paper.table_formats import Column, Table, count, fixed, signed, significant
+from analysis.paper.transfer import transfer
 from analysis.results.baselines import beside, explanation, name_of
 from analysis.results.published import compared, near_misses
 from analysis.results.run_folders import EVALUATION_KEY_TYPES, SETTINGS, SIZES
@@ -234,6 +235,7 @@ TABLES: dict[str, Callable[[Tables], Table]] = {
     "summary": summary,
     "published": published,
     "correlations": correlations,
+    "transfer": transfer,
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -29,20 +31,26 @@ class Optimizer:
 
     Attributes:
         parameters: by name.
+
+    A network's `rate_multipliers` (`models.registry.Family`) multiply the rate of single parameters. Weight decay,
+    which AdamW multiplies by the rate, is divided by them: a step takes the same share of all that decays.
     """
 
     def __init__(self, model: nn.Module, train: TrainConfig) -> None:
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._train = train
-        groups: list[dict[str, object]] = [{"params": list(self.parameters.values())}]
-        if train.decay_matrices_only:
-            decayed = matrices(model)
-            groups = [
-                {"params": [p for name, p in self.parameters.items() if name in decayed]},
-                {"params": [p for name, p in self.parameters.items() if name not in decayed], "weight_decay": 0.0},
-            ]
+        decayed = matrices(model) if train.decay_matrices_only else self.parameters.keys()
+        multipliers: Mapping[str, float] = getattr(model, "rate_multipliers", {})
+        groups: dict[tuple[float, float], list[Tensor]] = {}
+        for name, parameter in self.parameters.items():
+            rate = multipliers.get(name, 1.0)
+            decay = train.weight_decay / rate if name in decayed else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
         self._adamw = torch.optim.AdamW(
-            groups, lr=train.learning_rate, betas=train.betas, weight_decay=train.weight_decay, fused=True
+            [{"params": of, "rate": rate, "weight_decay": decay} for (rate, decay), of in groups.items()],
+            lr=train.learning_rate,
+            betas=train.betas,
+            fused=True,
         )
         for p in self.parameters.values():  # as AdamW would at the first step: a state may be saved before it
             zeros = {name: torch.zeros_like(p, memory_format=torch.preserve_format) for name in MOMENTS}
@@ -62,7 +70,7 @@ class Optimizer:
             clipped = self.parameters.values()
             torch.nn.utils.clip_grads_with_norm_(clipped, self._train.clip_grad_norm, norm, foreach=True)
         for group in self._adamw.param_groups:
-            group["lr"] = learning_rate(step, self._train)
+            group["lr"] = group["rate"] * learning_rate(step, self._train)
         if left_out is not None:
             # What torch.amp.GradScaler tells a fused optimiser, whose kernel then does nothing.
             self._adamw.found_inf = left_out.float()  # pyright: ignore[reportAttributeAccessIssue]

@@ -6,7 +6,7 @@ names of its weights. STDiT's order (Open-Sora 1.0): within frames, across frame
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from timm.layers.activations import GELUTanh
@@ -107,6 +107,8 @@ class ZeroVideoBlock(VideoBlock):
 
 class SingleVideoBlock(VideoBlock):
     """The six vectors come from one map for all blocks; a block adds a table. At first, frames are by themselves."""
+
+    kinds: ClassVar = {"scale_shift_table": "modulation"}  # for `models.parametrization`
 
     def __init__(self, dim: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(dim, *args, **kwargs)

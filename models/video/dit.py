@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from models.dit import SIZES
+from models.parametrization import Parametrization, check_parametrization, parametrized, said_of
 from models.registry import Count, Family
 from models.video.sizes import check_positive, grid_of
 
@@ -43,6 +44,7 @@ class VideoDiTOptions:
         caption_tokens, caption_channels: tokens of a caption, and features of each.
         gradient_checkpointing: compute a block's activations again on the way back instead of keeping them: less
             memory, the same result bit for bit.
+        parametrization, base_width: as `models.dit.DiTOptions` has them.
     """
 
     attention: Attention | None = None
@@ -63,6 +65,8 @@ class VideoDiTOptions:
     caption_tokens: int | None = None
     caption_channels: int | None = None
     gradient_checkpointing: bool | None = None
+    parametrization: Parametrization | None = None
+    base_width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ class VideoDiTConfig:
     caption_tokens: int | None = None
     caption_channels: int | None = None
     gradient_checkpointing: bool = field(default=False, metadata={"result": False})
+    parametrization: Parametrization = "sp"
+    base_width: int | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -131,7 +137,8 @@ class VideoDiTConfig:
         """The blocks, and what of them tables have no column for, as one text: "adaln-zero attention=parallel"."""
         said: dict[str, Any] = {"attention": self.attention, "conditioning": self.conditioning}
         changed = [f"{name}={value}" for name, value in said.items() if value != getattr(type(self), name)]
-        return " ".join([self.block, *changed, *(["no_temporal_pos_emb"] if self.no_temporal_pos_emb else [])])
+        changed += ["no_temporal_pos_emb"] if self.no_temporal_pos_emb else []
+        return " ".join([self.block, *changed, *said_of(self)])
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -158,6 +165,7 @@ def resolve(preset: Mapping[str, Any], options: VideoDiTOptions) -> VideoDiTConf
 
 _CHOICES = {
     **{"attention": get_args(Attention), "block": get_args(Block), "conditioning": get_args(Conditioning)},
+    "parametrization": get_args(Parametrization),
     **dict.fromkeys(("learn_sigma", "no_temporal_pos_emb", "gradient_checkpointing"), (False, True)),
 }
 
@@ -184,13 +192,14 @@ def _check(config: VideoDiTConfig) -> None:
             raise ValueError(f"{name}: {getattr(config, name)}, but conditioning is label; accepted: pooled, captions")
     if config.conditioning == "pooled" and config.caption_tokens not in (None, 1):
         raise ValueError(f"caption_tokens: {config.caption_tokens}, but a pooled caption is one; accepted: 1")
+    check_parametrization(config)
 
 
 def build(config: VideoDiTConfig) -> VideoDiT:
     """A video DiT with freshly initialised weights."""
     from models.video.transformer import VideoDiT
 
-    return VideoDiT(config)
+    return parametrized(VideoDiT(config), VideoDiT)
 
 
 def count(config: VideoDiTConfig) -> Count:

@@ -37,6 +37,9 @@ PUBLISHED = [
 ]
 
 
+OF_LOSSES = ("loss", "transfer")  # which have no scores
+
+
 @pytest.fixture(scope="module")
 def scaling(tmp_path_factory) -> Source:
     """Twelve models, two seeds."""
@@ -101,7 +104,7 @@ def test_the_conditions_stand_in_the_caption(drawings, name):
     text, tex = files[".txt"].read_text(), files[".tex"].read_text()
     varied = {"network-calls": "ddpm sampler", "averages": "ema weights"}.get(name)  # which the figure itself shows
     conditions = {"ema weights", "ddpm sampler", "reference", "samples with"} - {varied}
-    for said in ("batch", "seed") if name == "loss" else conditions:
+    for said in ("batch", "seed") if name in OF_LOSSES else conditions:
         assert said in text and said in tex
     assert f"{{{files['.pdf'].name}}}" in tex
 
@@ -208,7 +211,7 @@ def test_a_source_without_data_is_named_and_the_other_drawn(tmp_path, scaling):
     assert set(pd.read_csv(tmp_path / "training_loss.csv")["source"]) == {"results"}
 
 
-SCORED = [name for name in CATALOGUE if name != "loss"]
+SCORED = [name for name in CATALOGUE if name not in OF_LOSSES]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -52,6 +52,8 @@ PICTURE = {
     "digits-seeds": "seeds",
     "digits-timestep-init": "loss",
     "knobs": "settings",
+    "mup": "transfer",
+    "mup-starts": "transfer",
     "objectives": "blocks",
     "objectives-rates": "blocks",
     "pixels": "families",
@@ -70,6 +72,12 @@ PICTURE = {
     "xl2-512": "gflops-vs-fid",
     "xl2-long": "gflops-vs-fid",
 }
+# Columns of its data that tell models apart, where labels do not.
+OF_MODEL = {
+    "blocks": ["label", "block"],
+    "settings": ["label", "design", "value"],
+    "transfer": ["design", "width", "learning_rate"],
+}
 # With the models and the picture of another, and other seeds or steps.
 LIKE_ANOTHER = {
     "digits-advice-again",
@@ -86,6 +94,8 @@ LIKE_ANOTHER = {
     "unet-imagenet",
     "video-cluster",
 }
+# Of so many runs that one in the fast tests, test_transfer.py, stands for them.
+LARGE = {"mup", "mup-starts"}
 # What `figure all` draws of any study with scores, losses and samples.
 ALWAYS = {"bubbles", "fid_vs_steps", "sample_grid", "gflops_vs_fid", "training_compute", "metrics", "training_loss"}
 # How much worse than adaln-zero a made-up score is, as a factor; the order is the paper's.
@@ -205,7 +215,7 @@ def test_every_shipped_study_has_its_picture() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LIKE_ANOTHER else []) for name in PICTURE]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LIKE_ANOTHER | LARGE else []) for name in PICTURE]
 )
 def test_a_shipped_study_is_collected_and_drawn(tmp_path: Path, name: str) -> None:
     """That pictures become files is seen of other studies."""
@@ -219,7 +229,7 @@ def test_a_shipped_study_is_collected_and_drawn(tmp_path: Path, name: str) -> No
     assert len(curves) == len(curves.drop_duplicates(["label", "step"])) == len(scored_steps)
     assert curves["label"].nunique() == len(models)
     points: Any = picture(PICTURE[name], sources).data
-    of_model = {"blocks": ["label", "block"], "settings": ["label", "design", "value"]}.get(PICTURE[name], ["label"])
+    of_model = OF_MODEL.get(PICTURE[name], ["label"])
     assert len(points.drop_duplicates(of_model)) == len(models)
 
 

@@ -102,6 +102,8 @@ LATENT_CHANGES: dict[str, Any] = {
     "evaluation.decoder": "owner/other",
     "evaluation.reference": "others",
 }
+# Which need each other.
+MUP_CHANGES: dict[str, Any] = {"model.parametrization": "mup", "model.base_width": 8}
 # The same of latents with captions, and a model that is told them.
 CAPTIONS: dict[str, Any] = {
     "data.text_encoder": "owner/t5",
@@ -157,6 +159,7 @@ COPY, OBJECTIVE = DIGITS, IDDPM
 
 def test_every_key_is_known_to_bear_on_the_result_or_not() -> None:
     changes = CHANGES.keys() | LATENT_CHANGES.keys() | CAPTION_CHANGES.keys() | TOLD_CHANGES.keys()
+    changes |= MUP_CHANGES.keys()
     known = changes | WITHOUT_EFFECT.keys()
     assert known == dotted_keys(Recipe)
 
@@ -202,6 +205,12 @@ def test_id_depends_on_what_captions_a_model_is_told(shape: tuple[int, int], mon
             return recipe({"model.caption_tokens": tokens, "model.caption_channels": channels}).id
 
     assert told(*shape) != told(4, 8) != recipe().id
+
+
+def test_id_depends_on_the_parametrization_and_its_base_width() -> None:
+    ids = {recipe(changes).id for changes in ({}, MUP_CHANGES, {**MUP_CHANGES, "model.base_width": 16})}
+    assert len(ids) == 3
+    assert recipe({"model.parametrization": "sp"}).id == recipe().id
 
 
 def test_latents_of_imagenet_need_only_their_autoencoder() -> None:
@@ -262,6 +271,8 @@ DEFAULTS: dict[str, Any] = {
         "use_rel_pos": None,
         "drop_path": None,
         "position_base": None,
+        "parametrization": None,
+        "base_width": None,
     },
     "data": {},
     "diffusion": {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import width_study
 import yaml
 from family_study import family_tables
 from knob_study import write_knob_study
@@ -150,5 +151,6 @@ def sources_of(folder: Path) -> dict[str, Source]:
         "network-calls": sampler_study(folder / "samplers"),
         "averages": averages_study(folder / "averages"),
         "settings": measured(write_knob_study(folder / "knobs"), "results"),
+        "transfer": measured(width_study.study(folder / "widths", width_study.few()), "results"),
     }
     return dict.fromkeys(CATALOGUE, study(folder / "scaling", seeds=(0, 1))) | special
