@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+Network = TypeVar("Network", bound="nn.Module")
 Parametrization = Literal["sp", "mup"]
 Kind = Literal["input", "table", "vector", "modulation", "hidden", "output", "fixed"]
 
@@ -88,7 +89,7 @@ def said_of(config: Any) -> list[str]:
     return [] if config.parametrization == "sp" else ["parametrization=mup", f"base_width={config.base_width}"]
 
 
-def parametrized(network: nn.Module, build: Callable[[Any], nn.Module]) -> nn.Module:
+def parametrized(network: Network, build: Callable[[Any], nn.Module]) -> Network:
     """A network of `network.arch`, freshly initialised, as its `parametrization` has it; `build`: makes another.
 
     Under muP its weights start anew, it has `rate_multipliers` for the optimiser, its output weights get inputs that
@@ -114,8 +115,9 @@ def parametrized(network: nn.Module, build: Callable[[Any], nn.Module]) -> nn.Mo
         if RULES[kind].factor:
             module = network.get_submodule(name.rpartition(".")[0])
             module.register_forward_pre_hook(partial(_with_scaled_input, shrink ** RULES[kind].factor))
+    module: Any
     for module in network.modules():
-        heads: Any = getattr(module, "num_heads", None)
+        heads = getattr(module, "num_heads", None)
         # One of one's own without this keeps its scale: as heads of one size make the width, all widths have the same.
         if heads and hasattr(module, "q_norm"):
             module.q_norm.register_forward_hook(partial(_scaled, (config.hidden_size / config.num_heads) ** -0.5))

@@ -86,7 +86,8 @@ def _rate(design: Transfer, width: int, level: float) -> Rate:
     measured = next((one for one in design.widths if one.width == width), None)
     estimate, draws = (measured.optimum, measured.draws) if measured else design.predicted(width)
     logs = interval(estimate, draws, level)
-    rate = Interval(*(float(np.exp(each)) for each in (logs.estimate, logs.low, logs.high)), level)
+    estimate, low, high = (float(np.exp(each)) for each in (logs.estimate, logs.low, logs.high))
+    rate = Interval(estimate, low, high, level)
     beyond = width / max(widths) if width > max(widths) else width / min(widths) if width < min(widths) else 1.0
     doubt = []
     used = [measured] if measured else design.widths

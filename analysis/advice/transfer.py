@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -112,10 +113,11 @@ def transfers(tables: Tables, seed: int = 0) -> list[Transfer]:
         NothingToDraw: there is none, or the runs differ in more than width, rate, design and seed.
     """
     runs = _runs(tables)
-    names = runs["block"] if runs["objective"].nunique() < 2 else runs["block"] + ", " + runs["objective"]
+    names: Any = runs["block"] if len(set(runs["objective"])) < 2 else runs["block"] + ", " + runs["objective"]
     random = np.random.default_rng(seed)
     found = []
-    for design, of_design in sorted(runs.groupby(names), key=lambda each: (len(str(each[0])), str(each[0]))):
+    designs: Any = runs.groupby(names)
+    for design, of_design in sorted(designs, key=lambda each: (len(str(each[0])), str(each[0]))):
         grids = {
             int(width): grid
             for width, of_width in of_design.groupby("hidden_size")
@@ -164,7 +166,8 @@ def _grid(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _transfer(design: str, grids: dict[int, pd.DataFrame], random: np.random.Generator) -> Transfer:
     narrowest = next(iter(grids.values()))
-    transferred = float(narrowest.mean(axis=1).idxmin())
+    means: Any = narrowest.mean(axis=1)
+    transferred = float(means.idxmin())
     at_narrowest = _drawn(narrowest.to_numpy(float), random)
     rates_drawn = narrowest.index.to_numpy(float)[np.argmin(at_narrowest, 0)] if at_narrowest.size else np.array([])
     widths = []

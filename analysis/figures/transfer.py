@@ -150,10 +150,10 @@ def _drifts(axes: Axes, of: Sequence[Transfer]) -> None:
         shifted = widths * 1.03 ** (index - (len(of) - 1) / 2)  # so that intervals do not hide each other
         bars = np.abs(np.exp([[each.low for each in best], [each.high for each in best]]) - rates)
         axes.errorbar(shifted, rates, np.nan_to_num(bars), fmt="none", ecolor=look["color"], capsize=2, elinewidth=0.9)
-        axes.plot(shifted, rates, **look | {"linestyle": "none"})
+        axes.plot(shifted, rates, **{**look, "linestyle": "none"})
         for x, rate, one in zip(shifted, rates, design.widths, strict=True):
             if one.at_end:
-                axes.plot(x, rate, **look | {"linestyle": "none", "markerfacecolor": "white"})
+                axes.plot(x, rate, **{**look, "linestyle": "none", "markerfacecolor": "white"})
         line = [np.exp(design.predicted(width)[0]) for width in (min(widths), max(widths))]
         axes.plot([min(widths), max(widths)], line, color=look["color"], linestyle=look["linestyle"], linewidth=0.9)
     _width_axis(axes, of)

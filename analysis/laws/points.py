@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -97,7 +98,7 @@ def csv_observations(
     )
 
 
-def _check(path: Path, values: pd.Series, lines: list[int], is_logged: bool) -> None:
+def _check(path: Path, values: Any, lines: list[int], is_logged: bool) -> None:
     """Refuse an empty cell and, where logs are taken, what has none."""
     bad = values.isna().to_numpy() if not is_logged else ~(np.isfinite(values) & (values > 0)).to_numpy()
     for row in np.flatnonzero(bad)[:1]:

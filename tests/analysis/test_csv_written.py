@@ -1,6 +1,7 @@
 """Tables as csv are written column by column and not cell by cell, and say what each cell by itself would."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -71,19 +72,23 @@ class Record:
         return self.given
 
 
+def record(*lines: str) -> Any:
+    return Record(*lines)
+
+
 STEP = {"step": "Int64", "loss": "float64"}
 
 
 def test_lines_that_are_objects_together_only_are_refused():
     with pytest.raises(ResultsError, match=r"a-run/train\.jsonl, line 2: not JSON"):
-        table_of_lines(Record('{"step": 1}', '{"step": 2, "x": [{}', "{}]}"), "train.jsonl", STEP)
+        table_of_lines(record('{"step": 1}', '{"step": 2, "x": [{}', "{}]}"), "train.jsonl", STEP)
     with pytest.raises(ResultsError, match="line 1: not JSON"):
-        table_of_lines(Record('{"step": 1}, {"step": 2}', '{"step": 3}'), "train.jsonl", STEP)
+        table_of_lines(record('{"step": 1}, {"step": 2}', '{"step": 3}'), "train.jsonl", STEP)
     with pytest.raises(ResultsError, match="line 2: no 'step'; needed: step"):
-        table_of_lines(Record('{"step": 1}', '{"step": null}'), "train.jsonl", STEP, ("step",))
+        table_of_lines(record('{"step": 1}', '{"step": null}'), "train.jsonl", STEP, ("step",))
 
 
 def test_lines_with_blanks_around_them_are_read_one_by_one():
-    table = table_of_lines(Record('{"step": 1, "loss": NaN} ', ' {"step": 2, "loss": 3}'), "train.jsonl", STEP)
+    table = table_of_lines(record('{"step": 1, "loss": NaN} ', ' {"step": 2, "loss": 3}'), "train.jsonl", STEP)
     assert table["step"].tolist() == [1, 2]
     assert np.array_equal(table["loss"], [np.nan, 3], equal_nan=True)

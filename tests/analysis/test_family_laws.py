@@ -135,6 +135,6 @@ def test_the_table_of_families_is_of_the_papers(tmp_path: Path):
     assert rows.loc[("DiT", "DiT", 256, 2.0), "exponent"] == pytest.approx(-0.427, abs=6e-4)
     assert rows.loc[("JiT", "JiT", 512, 32.0), "inside"] == "no"
     assert table.loc[table["fitted_to"] == 2, "inside"].isna().all()
-    assert (table["degrees_of_freedom"] == table["num_models"] - 2).all()
+    assert table["degrees_of_freedom"].tolist() == (table["num_models"] - 2).tolist()
     done = ditbench("table", "families", "results/digits")
     assert (done.status, done.out) == (2, "") and len(done.err.splitlines()) == 1

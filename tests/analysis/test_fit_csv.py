@@ -93,13 +93,13 @@ def test_a_csv_of_the_papers_table_says_what_the_table_does(tmp_path):
 
 
 def test_models_and_seeds_of_a_csv_are_drawn_as_those_of_runs(tmp_path):
-    rows = collected_observations(load(DIGITS), all_steps=True, patch=1)
+    rows = collected_observations(load(DIGITS), all_steps=True, patch="1")
     lines = zip(rows.models, rows.seeds, rows.variables["params"], rows.variables["images"], rows.score, strict=True)
     text = "model,seed,N,D,fid\n" + "".join(f"{','.join(map(str, line))}\n" for line in lines)
     columns = {"score": "fid", "params": "N", "images": "D", "models": "model", "seeds": "seed"}
     own = csv_observations(written(tmp_path, text), columns)
     found = [bootstrap(fit(each, "chinchilla"), replicates=60).parameters for each in (own, rows)]
-    assert np.array_equal(*found)
+    assert np.array_equal(found[0], found[1])
 
 
 def test_the_columns_decide_the_laws_and_exact_points_give_their_law_back(tmp_path):

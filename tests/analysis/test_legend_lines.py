@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import pytest
+from matplotlib.lines import Line2D
 
 from analysis.drawing.marks import below_legend
 
@@ -12,7 +13,7 @@ from analysis.drawing.marks import below_legend
 def test_a_text_that_has_room_stays_on_one_line(texts: list[str]) -> None:
     figure = plt.figure(figsize=(6.75, 3))
     try:
-        legend = below_legend(figure, [plt.Line2D([], []) for _ in texts], texts)
+        legend = below_legend(figure, [Line2D([], []) for _ in texts], texts)
         assert [text.get_text() for text in legend.get_texts()] == texts
     finally:
         plt.close(figure)
@@ -22,7 +23,7 @@ def test_a_text_wider_than_the_figure_is_wrapped_and_loses_no_word() -> None:
     long = " ".join(["settings"] * 40)
     figure = plt.figure(figsize=(3.25, 3))
     try:
-        legend = below_legend(figure, [plt.Line2D([], [])] * 2, [long, "short"])
+        legend = below_legend(figure, [Line2D([], [])] * 2, [long, "short"])
         first, second = (text.get_text() for text in legend.get_texts())
         assert first.count("\n") > 1 and first.split() == long.split()
         assert second == "short"

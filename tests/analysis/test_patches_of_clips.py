@@ -66,7 +66,7 @@ def test_a_table_of_before_has_none_and_images_keep_their_numbers(tmp_path: Path
         path = tmp_path / "out" / f"{name}.parquet"
         pd.read_parquet(path).drop(columns="patch_frames").to_parquet(path)
     before = load(tmp_path / "out")
-    assert before.runs["patch_frames"].isna().all() and list(patches(before.runs)) == [4]
+    assert before.runs["patch_frames"].isna().tolist() == [True] and list(patches(before.runs)) == [4]
     assert list(measured(before).tables.evals["patch"].unique()) == [4]
 
 

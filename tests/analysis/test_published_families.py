@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -24,9 +25,10 @@ def test_rows_that_stand_in_other_published_tables_agree_with_them():
     paper = rows.loc[rows["laboratory"] == "DiT"].rename(columns={"fid": "fid50k"})
     columns = ["model", "image_size", "gmacs", "params_m", "train_steps_k", "batch_size", "fid50k"]
     table = published("dit_table4").query("block == 'adaln-zero'")
-    pd.testing.assert_frame_equal(paper[columns].reset_index(drop=True), table[columns].reset_index(drop=True))
+    known: Any = table[columns].reset_index(drop=True)
+    pd.testing.assert_frame_equal(paper[columns].reset_index(drop=True), known)
     sit = rows.loc[rows["family"] == "SiT", ["model", "gmacs", "train_steps_k", "fid"]]
-    known = published("sit_repa_table3").rename(columns={"fid50k": "fid"})[sit.columns]
+    known: Any = published("sit_repa_table3").rename(columns={"fid50k": "fid"})[sit.columns]
     pd.testing.assert_frame_equal(sit.reset_index(drop=True), known)
     guided = published_families(FAMILIES_GUIDED).set_index(["laboratory", "model", "image_size"])
     for size, name in ((256, "dit_table2_256"), (512, "dit_table3_512")):
