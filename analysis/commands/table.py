@@ -11,7 +11,7 @@ from analysis.commands.options import OldDataOption, named_data, one_of
 from analysis.errors import ResultsError
 from analysis.results.named import ACCEPTED, PUBLISHED, results_folder
 
-TableName = Literal["summary", "published", "correlations", "families", "reproductions", "transfer"]
+TableName = Literal["summary", "published", "correlations", "transfer", "families", "reproductions"]
 TableFormat = Literal["markdown", "latex", "csv"]
 DEFAULT = "results/digits"
 

@@ -130,7 +130,7 @@ def draw(sources: Sequence[Source], width: style.Width) -> Picture:
         others = of_papers.draw_panels(parts[-1], printed, width) if printed else []
         style.lay_out(figure)
         without = [name for each, panel in zip(axes, panels, strict=True) for name in _name(each, panel, marked)]
-        without += of_papers.name_panels(others, printed)
+        without += of_papers.name_panels(others, printed) if printed else []
     scores = [one for panel in panels for one in panel.group]
     data = pd.concat([panel.points for panel in (*panels, *printed)])
     own_caption = [METHOD, *_without_law(panels), MACS, protocols(scores)] if panels else [MACS]

@@ -533,7 +533,9 @@ def test_published_tables_have_a_source_in_every_row():
 
 
 def test_an_unknown_published_table_is_refused():
-    with pytest.raises(ResultsError, match=r"nothing\.csv: no such published table; accepted: dit_table2_256, "):
+    with pytest.raises(
+        ResultsError, match=r"nothing\.csv: no such published table; accepted: chinchilla_epoch, dit_table2_256, "
+    ):
         published("nothing")
 
 

@@ -175,8 +175,9 @@ def test_every_field_of_the_family_is_an_option() -> None:
     sizes = {key: typed[key] for key in ("depth", "hidden_size", "num_heads", "patch_size", "input_size")}
     pixart = {**sizes, "block": "pixart", "caption_tokens": 3, "caption_channels": 7, "window_size": 2,
               "global_every": 2, "use_rel_pos": True, "drop_path": 0.1, "position_base": 2}  # fmt: skip
-    assert {*typed, *pixart, "image_size"} == set(DiTOptions.__dataclass_fields__)
-    for given in (pixart, typed):
+    mup = {**sizes, "parametrization": "mup", "base_width": 24}
+    assert {*typed, *pixart, *mup, "image_size"} == set(DiTOptions.__dataclass_fields__)
+    for given in (pixart, mup, typed):
         words = [word for key, value in given.items() for word in (f"--{key.replace('_', '-')}", value)]
         (row,) = rows("DiT", *words)
         cost = count("DiT", **given)

@@ -107,11 +107,26 @@ def tables_of(of: list[Record]) -> Tables:
     same: dict[str, Any] = {"family": "DiT", "objective": "iddpm", "data": "digits", "steps": STEPS, "batch_size": 32}
     same |= dict.fromkeys(OPTIMISATION_TYPES, 0.0) | KNOB_DEFAULTS
     runs = [
-        {**same, **name, **one.model, "patch": 4, **one.config["recipe"]["train"], "state": one.state}
+        {
+            **same,
+            **name,
+            **one.model,
+            "patch": 4,
+            "patch_frames": None,
+            **one.config["recipe"]["train"],
+            "state": one.state,
+        }
         for name, one in zip(named, of, strict=True)
     ]
     train = [
-        {**name, "size": f"W{one.width}", "patch": 4, "gmacs": one.model["gmacs"], **json.loads(line)}
+        {
+            **name,
+            "size": f"W{one.width}",
+            "patch": 4,
+            "patch_frames": None,
+            "gmacs": one.model["gmacs"],
+            **json.loads(line),
+        }
         for name, one in zip(named, of, strict=True)
         for line in one.lines("train.jsonl")
     ]
