@@ -6,6 +6,7 @@ Read off the source of every module, so that an import inside a function counts 
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,3 +123,11 @@ def test_a_folder_has_about_a_dozen_modules() -> None:
             folder = file.parent.relative_to(ROOT)
             number[folder] = number.get(folder, 0) + 1
     assert {folder: n for folder, n in number.items() if n > LARGER.get(folder, MOST_MODULES)} == {}
+
+
+def test_every_file_of_the_top_floor_is_shipped_and_checked() -> None:
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    files = {path.name for path in ROOT.glob("ditbench*.py")}
+    shipped, checked = tool["hatch"]["build"]["targets"]["wheel"]["only-include"], tool["pyright"]["include"]
+    for listed in (shipped, checked):
+        assert {name for name in listed if name.startswith("ditbench")} == files
