@@ -168,7 +168,8 @@ def test_what_is_out_of_reach_is_named_and_no_score_of_it_is_expected():
     slopes = dict.fromkeys(MODELS, 0.1) | {"S/8": 1.0}
     advice = advise(curves_study(slopes, noise=0.01), budget_of("L/2", 400_000), BATCH)
     said = sentence(advice)
-    assert said.startswith("Train B/2 for 1,391,304 steps of batch 256: fid 7")
+    # As many steps as are within reach, four times 400,000, to the last one.
+    assert said.startswith("Train L/4 for 1,600,000 steps of batch 256: fid 7")
     out = {
         choice.model: f"{choice.prediction.law.estimate:.4g}" for choice in advice.choices if not choice.within_reach
     }
