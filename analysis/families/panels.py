@@ -250,8 +250,7 @@ def _size(model: str) -> str:
 
 
 def caption(panels: Sequence[Panel]) -> list[str]:
-    """What the signs mean and what the fits can carry, a paragraph each; then where each panel's numbers are from."""
-    sources = [f"{panel.title}: {', '.join(dict.fromkeys(panel.points['laboratory'].tolist()))}." for panel in panels]
+    """What the signs mean, what the fits can carry, and in what panels differ, a paragraph each."""
     if not panels:
         return []
     return [
@@ -259,25 +258,21 @@ def caption(panels: Sequence[Panel]) -> list[str]:
         "paper prints them. Lines: FID = a GMACs^b through the models of a family from one laboratory (fills, and in "
         "brackets), at least three, least squares on logarithms. Crosses were read second "
         "hand, in a paper that prints another's number, and are in no law. Bars to the right: the largest model "
-        f"predicted from the others, with the {LEVEL:.0%} interval of one more model where these are at least three.",
+        f"predicted from the others, with the {LEVEL:.0%} interval of one more model; two others have none.",
         " ".join(_carries(law) for panel in panels for law in panel.laws),
         f"Without guidance: models of patch {PATCH} or without patches. Labels matter: balanced ones, as many samples "
         "of each class, give an FID lower by about 4 % than random ones. Kinds of guidance, steps of training and "
         "statistics of the reference differ among the guided systems.",
-        f"Whose numbers: {' '.join(sources)} Sources row by row: results/published.",
+        "Whose numbers, and where they were read: results/published.",
     ]
 
 
 def _carries(law: FamilyLaw) -> str:
     """A sentence on how much a fit of so few models says."""
-    row, fid, exponent, freedom = law.largest, law.largest["fid"], law.exponent, law.law.num_points - 2
+    row, fid, exponent = law.largest, law.largest["fid"], law.exponent
     name = row["family"] if row["family"] == row["laboratory"] else f"{row['family']} ({row['laboratory']})"
-    said = (
-        f"{name}: b = {exponent.estimate:.3f} ({exponent.low:.3f} to {exponent.high:.3f}) of {law.law.num_points} "
-        f"models, {freedom} degree{'s' if freedom > 1 else ''} of freedom; {row['model']} predicted "
-        f"{law.predicted.estimate:.3g}"
-    )
-    if not np.isfinite(law.predicted.high):
-        return f"{said} by a line through two points, which has no interval, printed {fid:g}."
-    inside = "inside" if law.predicted.holds(fid) else "outside"
-    return f"{said} ({law.predicted.low:.3g} to {law.predicted.high:.3g}), printed {fid:g}, {inside}."
+    interval = f"{exponent.estimate:.3f} ({exponent.low:.3f} to {exponent.high:.3f})"
+    predicted = f"{law.predicted.estimate:.3g} predicted"
+    if np.isfinite(law.predicted.high):
+        predicted += f" ({law.predicted.low:.3g} to {law.predicted.high:.3g})"
+    return f"{name}: b = {interval}, {law.law.num_points} models; {row['model']} {predicted}, {fid:g} printed."
