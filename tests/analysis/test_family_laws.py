@@ -123,7 +123,7 @@ def test_papers_families_stand_below_ones_own_in_panels_of_what_was_scored_alike
     assert len(crosses) == (printed["checked"] == SECOND_HAND).sum()
     predicted = printed.loc[printed["predicted"].notna(), "label"]
     assert set(predicted) == {"DiT-XL/2", "SiT-XL/2", "SiT-XL/2+REPA", "U-DiT-L", "JiT-G/16"}
-    assert all(f"of {models} models" in picture.caption for models in (3, 4))
+    assert all(f"), {models} models; " in picture.caption for models in (3, 4))
 
 
 def test_the_table_of_families_is_of_the_papers(tmp_path: Path):
