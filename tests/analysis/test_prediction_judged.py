@@ -138,6 +138,7 @@ def test_runs_far_off_are_a_miss_of_each_seed_and_of_the_mean(home: Path) -> Non
     assert found["mean"]["inside"] is False
 
 
+@pytest.mark.slow  # a second each
 def test_the_interval_ends_where_it_says(home: Path) -> None:
     low, high = (predicted()["prediction"]["single_run"][end] for end in ("low", "high"))
     values = (np.nextafter(low, 0), low, np.nextafter(high, np.inf))
@@ -146,6 +147,7 @@ def test_the_interval_ends_where_it_says(home: Path) -> None:
     assert [seed["inside"] for seed in judged()["seeds"]] == [False, True, False]
 
 
+@pytest.mark.slow  # a second each
 def test_a_prediction_of_losses_is_judged_by_losses(home: Path) -> None:
     command = [*ADVISE, "--metric", "loss", "--write", "by-loss.yaml"]
     assert ditbench(*command).status == 0
@@ -191,6 +193,7 @@ def test_a_prediction_that_was_changed_has_no_verdict(home: Path) -> None:
     assert "the prediction is not what results/tiny-ladder gives" in no_verdict()
 
 
+@pytest.mark.slow  # a second each
 def test_tables_that_were_changed_or_are_gone_are_named(home: Path) -> None:
     tried()
     table = Path("results/tiny-ladder/train.parquet")
@@ -204,6 +207,7 @@ def test_tables_that_were_changed_or_are_gone_are_named(home: Path) -> None:
     ]
 
 
+@pytest.mark.slow  # a second each
 def test_scores_of_another_key_are_no_verdict(home: Path) -> None:
     folders = tried()
     changed(folders[1], num_samples=500, guidance_scale=1.5, guidance_channels=3)
@@ -212,11 +216,13 @@ def test_scores_of_another_key_are_no_verdict(home: Path) -> None:
     assert "num_samples 1000, here 500" in problem and "guidance_channels None, here 3" in problem
 
 
+@pytest.mark.slow  # a second each
 def test_runs_from_before_the_prediction_are_no_verdict(home: Path) -> None:
     tried(started="2020-01-01T00:00:00+0000")
     assert "was started (2020-01-01T00:00:00+0000) before the prediction was made" in no_verdict()
 
 
+@pytest.mark.slow  # a second each
 def test_another_sweep_than_was_written_is_no_verdict(home: Path) -> None:
     tried()
     path = Path("next.yaml")
@@ -224,6 +230,7 @@ def test_another_sweep_than_was_written_is_no_verdict(home: Path) -> None:
     assert no_verdict() == "next.yaml was changed after: its runs are not those of the prediction"
 
 
+@pytest.mark.slow  # a second each
 def test_without_all_scores_there_is_no_verdict_yet(home: Path) -> None:
     assert "no run of next there, and no results" in refusal("judge", "next.yaml")
     folders = tried()
@@ -268,6 +275,7 @@ def test_what_cannot_be_judged_is_refused(home: Path) -> None:
     assert refusal("judge", "next.yaml").startswith("next.prediction.json: ")
 
 
+@pytest.mark.slow  # a second each
 def test_what_cannot_be_written_is_refused_before_anything_is(home: Path) -> None:
     before = sorted(path.name for path in home.iterdir())
     assert "next.yaml is there already" in refusal(*ADVISE, "--write", "next.yaml")
