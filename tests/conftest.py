@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import typer.main
+import typer.testing
 
 from bench.recipe import Recipe
 
 torch.set_num_threads(1)
+# Typer builds all commands anew at each call, which takes ten times as long as to refuse a word; here they stay.
+typer.main.get_command = cache(typer.main.get_command)
+typer.testing._get_command = typer.main.get_command
+
+
+gc.disable()  # nothing that is imported goes away again
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is looked for, but not in what was imported."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # nanobind takes what is not collected at the end for leaked
 
 
 @pytest.fixture

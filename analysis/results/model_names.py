@@ -111,8 +111,10 @@ def _texts(runs: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     texts = {model: names[0] if len(names) == 1 else _composed(first.loc[model]) for model, names in labels.items()}
     for text in set(texts.values()):
         alike = [model for model in texts if texts[model] == text]
+        if len(alike) == 1:
+            continue
         differing = [name for name in reversed(columns) if first.loc[alike, name].nunique(dropna=False) > 1]
-        if 1 < len(alike) == first.loc[alike, "model"].nunique():  # which says the family too
+        if len(alike) == first.loc[alike, "model"].nunique():  # which says the family too
             differing = ["model"]
         for model in alike:
             texts[model] = " ".join([text, *(_said(name, first.loc[model, name]) for name in differing)])

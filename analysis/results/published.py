@@ -7,6 +7,7 @@ What the papers leave open, such as the size of KID's subsets, may differ: it st
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,8 +165,7 @@ def published_evaluations() -> pd.DataFrame:
 def has_published_key(evaluation: dict[Any, Any], data: str) -> bool:
     """Whether any model's published score is of this data set and has this evaluation's key, all that papers state."""
     scored = {**evaluation, "data": data}
-    paper = published_evaluations().to_dict("records")
-    return any(all(_agrees(name, scored[name], row[name]) for name in ("data", *EVALUATION)) for row in paper)
+    return any(all(_agrees(name, scored[name], row[name]) for name in ("data", *EVALUATION)) for row in _of_papers())
 
 
 def compared(tables: Tables) -> pd.DataFrame:
@@ -186,7 +186,7 @@ def compared_evaluations(evaluations: pd.DataFrame) -> pd.DataFrame:
         relative_difference (difference / published), the evaluation's whole key, in which everything that a paper
         states is as published, and source. Scores that one of the two lacks have no row.
     """
-    paper = published_evaluations().to_dict("records")
+    paper = _of_papers()
     rows = [
         {**evaluation, "metric": name, **_difference(row[name], evaluation[name]), "source": row["source"]}
         for evaluation in _records(evaluations)
@@ -215,7 +215,7 @@ def near_misses_of_evaluations(evaluations: pd.DataFrame) -> pd.DataFrame:
         One row for each differing condition. Columns: label, run, seed, model, block, data, step, condition, published,
         ours (both as text; "unknown" where the row does not say), source.
     """
-    paper, rows = published_evaluations().to_dict("records"), []
+    paper, rows = _of_papers(), []
     for evaluation in _records(evaluations):
         differing = [(_differing(evaluation, row), row) for row in _of_same_subject(evaluation, paper)]
         if not differing or not all(conditions for conditions, _ in differing):
@@ -233,6 +233,11 @@ def near_misses_of_evaluations(evaluations: pd.DataFrame) -> pd.DataFrame:
         ]
     columns = [*IDENTITY, *SUBJECT, "step", "condition", "published", "ours", "source"]
     return pd.DataFrame(rows, columns=columns).astype({"step": "Int64", "seed": "Int64"})
+
+
+@cache  # a comparison asks for them once a design
+def _of_papers() -> list[dict[Any, Any]]:
+    return published_evaluations().to_dict("records")
 
 
 def _with_conditions(conditions: dict[str, Any]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from drawn_figures import seen, sources_of, study
+from drawn_figures import Sources, seen, study
 from matplotlib.axis import Tick
 from matplotlib.image import imread
 from matplotlib.text import Text
@@ -41,15 +41,15 @@ OF_LOSSES = ("loss", "transfer")  # which have no scores
 
 
 @pytest.fixture(scope="module")
-def scaling(tmp_path_factory) -> Source:
-    """Twelve models, two seeds."""
-    return study(tmp_path_factory.mktemp("scaling"), seeds=(0, 1))
-
-
-@pytest.fixture(scope="module")
-def everything(tmp_path_factory) -> dict[str, Source]:
+def everything(tmp_path_factory) -> Sources:
     """For each figure a study with data for it."""
-    return sources_of(tmp_path_factory.mktemp("everything"))
+    return Sources(tmp_path_factory.mktemp("everything"))
+
+
+@pytest.fixture
+def scaling(everything) -> Source:
+    """Twelve models, two seeds."""
+    return everything["seeds"]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from drawn_figures import seen, sources_of
+from drawn_figures import Sources, seen
 from hostile_names import NAMES, names
 from hypothesis import example, given, settings
 from markdown_it import MarkdownIt
@@ -21,7 +21,7 @@ from report_html import by_id, parsed, section
 from run_folders import collect, write_run
 
 from analysis import figures
-from analysis.figures.sources import Source, measured
+from analysis.figures.sources import measured
 from analysis.paper.latex import SIGNS
 from analysis.paper.table_formats import Column, Table, latex, markdown
 from analysis.report.laws import _symbols
@@ -166,8 +166,8 @@ def test_a_whole_report_of_hostile_names(study: Tables) -> None:
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Source]:
-    return sources_of(tmp_path_factory.mktemp("sources"))
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
+    return Sources(tmp_path_factory.mktemp("sources"))
 
 
 def texts_of(figure: Any) -> str:
@@ -176,7 +176,7 @@ def texts_of(figure: Any) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("figure", sorted(figures.CATALOGUE))
-def test_every_figure_shows_names_as_they_are(tmp_path: Path, sources: dict[str, Source], figure: str) -> None:
+def test_every_figure_shows_names_as_they_are(tmp_path: Path, sources: Sources, figure: str) -> None:
     source = sources[figure]
     models = source.tables.runs["label"].drop_duplicates().tolist()
     hostile = dict(zip(models, NAMES, strict=False))
@@ -195,7 +195,7 @@ def test_every_figure_shows_names_as_they_are(tmp_path: Path, sources: dict[str,
 
 
 @pytest.mark.slow
-def test_names_of_points_and_of_legends_are_texts_of_the_picture(tmp_path: Path, sources: dict[str, Source]) -> None:
+def test_names_of_points_and_of_legends_are_texts_of_the_picture(tmp_path: Path, sources: Sources) -> None:
     names = [name for name in NAMES if len(name) < 100]
     source = sources["gflops-vs-fid"]
     models = source.tables.runs["label"].drop_duplicates().tolist()
@@ -208,7 +208,7 @@ def test_names_of_points_and_of_legends_are_texts_of_the_picture(tmp_path: Path,
     assert {visible(name) for name in names} <= shown
 
 
-def test_a_name_that_begins_with_an_underscore_stays_in_the_legend(tmp_path: Path, sources: dict[str, Source]) -> None:
+def test_a_name_that_begins_with_an_underscore_stays_in_the_legend(tmp_path: Path, sources: Sources) -> None:
     source = sources["blocks"]
     tables = renamed(source.tables, {"adaln": "_mine $\\x$"}, "block")
     labels = {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,7 +19,6 @@ from run_folders import LABELS, STEPS, collect, evaluation, fid_of, gmacs_of, wr
 from analysis.drawing import write
 from analysis.drawing.picture import Picture
 from analysis.drawing.write import Caption, write_picture
-from analysis.figures import CATALOGUE
 from analysis.figures.sources import Source, measured
 
 SAMPLING_STEPS = (16, 32, 64, 128)
@@ -137,20 +137,30 @@ def collected(folder: Path) -> Source:
     return measured(collect(folder / "runs", folder / "results"), "results")
 
 
-def sources_of(folder: Path) -> dict[str, Source]:
-    """For each figure of the catalogue a source with data for it."""
-    sampling = sampling_study(folder / "sampling")
-    special = {
-        "blocks": block_study(folder / "blocks"),
-        "designs": block_study(folder / "designs", ("S/2", "B/2", "L/2"), DESIGNS[:2]),
-        "families": measured(family_tables(folder / "families"), "results"),
-        "isoflop": isoflop_study(folder / "isoflop"),
-        "sampling-compute": sampling,
-        "guidance": sampling,
-        "decoders": sampling,
-        "network-calls": sampler_study(folder / "samplers"),
-        "averages": averages_study(folder / "averages"),
-        "settings": measured(write_knob_study(folder / "knobs"), "results"),
-        "transfer": measured(width_study.study(folder / "widths", width_study.few()), "results"),
-    }
-    return dict.fromkeys(CATALOGUE, study(folder / "scaling", seeds=(0, 1))) | special
+# Figure -> the study that has data for it; of all others it is the scaling study, with two seeds.
+STUDIES: dict[str, Callable[[Path], Source]] = {
+    "blocks": block_study,
+    "designs": partial(block_study, labels=("S/2", "B/2", "L/2"), designs=DESIGNS[:2]),
+    "families": lambda folder: measured(family_tables(folder), "results"),
+    "isoflop": isoflop_study,
+    **dict.fromkeys(("sampling-compute", "guidance", "decoders"), sampling_study),
+    "network-calls": sampler_study,
+    "averages": averages_study,
+    "settings": lambda folder: measured(write_knob_study(folder), "results"),
+    "transfer": lambda folder: measured(width_study.study(folder, width_study.few()), "results"),
+}
+SCALING = partial(study, seeds=(0, 1))
+
+
+class Sources:
+    """For each figure of the catalogue a source with data for it, made when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: dict[Callable[[Path], Source], Source] = {}
+
+    def __getitem__(self, figure: str) -> Source:
+        make = STUDIES.get(figure, SCALING)
+        if make not in self._made:
+            self._made[make] = make(self._folder / str(len(self._made)))
+        return self._made[make]

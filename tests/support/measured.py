@@ -28,6 +28,7 @@ RESULTS = Path(__file__).parents[2] / "results"
 NEIGHBOURS = [(f"{s}/{patch}", f"{large}/{patch}") for patch in (4, 2, 1) for s, large in ("SB", "BL", ("L", "XL"))]
 
 
+@cache
 def csv(path: str) -> Any:
     return pd.read_csv(RESULTS / path)
 
