@@ -11,6 +11,7 @@ import heapq
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise, zip_longest
 from math import prod
 from pathlib import Path
@@ -108,7 +109,7 @@ class RunPlan:
         is_assumed = self.sampling and self.sampling.kind == "assumed"
         return score_floor_s(self.recipe, self.scoring_job.ranks, evaluation) if is_assumed else 0.0
 
-    @property
+    @cached_property
     def step_s(self) -> float | None:
         if self.training is None:
             return None
@@ -126,13 +127,13 @@ class RunPlan:
         computing = self.sampling_tflop(evaluation) / (self.sampling.tflops * self.scoring_job.ranks)
         return max(computing, self.sampling_floor_s(evaluation))
 
-    @property
+    @cached_property
     def training_s(self) -> float | None:
         if self.step_s is None:
             return None
         return max(self.steps_left * self.step_s, self.training_start_s) if self.steps_left else 0.0
 
-    @property
+    @cached_property
     def scoring_s(self) -> float | None:
         if self.sampling is None:
             return None
@@ -223,11 +224,11 @@ class Plan:
     arrays: tuple[Array, ...]
     unknown_time: str | None
 
-    @property
+    @cached_property
     def training_gpu_hours(self) -> float | None:
         return _total([run.training_gpu_hours for run in self.runs])
 
-    @property
+    @cached_property
     def scoring_gpu_hours(self) -> float | None:
         return _total([run.scoring_gpu_hours for run in self.runs])
 

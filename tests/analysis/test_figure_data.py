@@ -1,6 +1,7 @@
 """What each figure shows: the data beside it against the paper's and made-up numbers, its scales and its points."""
 
 from dataclasses import replace
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from analysis.figures.sources import Source, measured, published_source
 from analysis.laws.compute import FLOPS_PER_GMAC
 from analysis.laws.observed import collected_observations
 from analysis.laws.power_law import power_law
+from analysis.results.csv_text import csv_text
 from analysis.results.tables import load, published
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -52,11 +54,13 @@ def sampling(tmp_path_factory) -> Source:
     return sampling_study(tmp_path_factory.mktemp("sampling"))
 
 
-def drawn_data(name, source, folder, stem=None) -> Any:
-    """The figure and the table beside it."""
-    with seen() as drawn:
-        figures.draw(name, [source], folder)
-    return drawn[0], pd.read_csv(folder / f"{stem or name.replace('-', '_')}.csv")
+def drawn_data(name, source, stem=None) -> Any:
+    """The figure as it is laid out, and what the table beside it says."""
+    picture = figures.picture(name, [source])
+    with style.look():
+        style.lay_out(picture.figure)
+    assert picture.name == (stem or name.replace("-", "_"))
+    return picture.figure, pd.read_csv(StringIO(csv_text(picture.data)))
 
 
 def table_4():
@@ -71,15 +75,15 @@ def markers(axes):
 @pytest.mark.parametrize(
     ("name", "stem"), [("gflops-vs-fid", "gflops_vs_fid"), ("residuals", None), ("fitted-law", None), ("bubbles", None)]
 )
-def test_the_papers_models_are_its_table_4(tmp_path, name, stem):
-    _, data = drawn_data(name, published_source(), tmp_path, stem)
+def test_the_papers_models_are_its_table_4(name, stem):
+    _, data = drawn_data(name, published_source(), stem)
     data = data[data["panel"] == "published"] if "panel" in data else data
     expected = dict(zip(table_4()["model"], zip(table_4()["gmacs"], table_4()["fid50k"], strict=True), strict=True))
     assert {f"DiT-{row['label']}": (row["gmacs"], row["fid"]) for _, row in data.iterrows()} == expected
 
 
-def test_compute_has_a_logarithmic_axis_and_all_twelve_points(tmp_path):
-    figure, data = drawn_data("gflops-vs-fid", published_source(), tmp_path)
+def test_compute_has_a_logarithmic_axis_and_all_twelve_points():
+    figure, data = drawn_data("gflops-vs-fid", published_source())
     (axes,) = figure.axes
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")
     assert markers(axes) == set(zip(data["gmacs"], data["fid"], strict=True))
@@ -117,8 +121,8 @@ def legend_texts(figure):
     return [text.get_text() for legend in figure.findobj(Legend) for text in legend.get_texts()]
 
 
-def test_bubbles_have_areas_in_proportion_to_gmacs_as_far_as_they_can_be_seen(tmp_path):
-    figure, data = drawn_data("bubbles", published_source(), tmp_path)
+def test_bubbles_have_areas_in_proportion_to_gmacs_as_far_as_they_can_be_seen():
+    figure, data = drawn_data("bubbles", published_source())
     for axes, (_, points) in zip(figure.axes, data.groupby("panel", sort=False), strict=True):
         areas = np.array([bubble.get_sizes()[0] for bubble in axes.collections])
         expected = max(areas) * (points["gmacs"] / max(points["gmacs"])).to_numpy()
@@ -127,8 +131,8 @@ def test_bubbles_have_areas_in_proportion_to_gmacs_as_far_as_they_can_be_seen(tm
         assert set(areas[small]) <= {bubbles.SMALLEST}
 
 
-def test_dit_stands_against_the_papers_unets(tmp_path):
-    _, data = drawn_data("bubbles", published_source(), tmp_path)
+def test_dit_stands_against_the_papers_unets():
+    _, data = drawn_data("bubbles", published_source())
     rows: Any = data[data["panel"] == "baselines"].set_index("label")
     assert rows[["family", "guided", "gmacs", "fid"]].to_dict("index") == {
         "ADM": {"family": "ADM", "guided": False, "gmacs": 1120, "fid": 10.94},
@@ -144,8 +148,8 @@ def test_dit_stands_against_the_papers_unets(tmp_path):
     }
 
 
-def test_the_papers_block_designs_stand_at_400k_and_say_so(tmp_path):
-    figure, data = drawn_data("blocks", published_source(), tmp_path)
+def test_the_papers_block_designs_stand_at_400k_and_say_so():
+    figure, data = drawn_data("blocks", published_source())
     assert data.set_index("block")["fid"].to_dict() == {
         "in-context": 35.24,
         "cross-attention": 26.14,
@@ -156,11 +160,11 @@ def test_the_papers_block_designs_stand_at_400k_and_say_so(tmp_path):
     left, right = figure.axes
     assert {text.get_text() for text in left.texts} == {"35.24", "26.14", "25.21", "19.47"}
     assert {text.get_text() for text in right.texts} == {"119.37", "137.62", "118.56", "118.64"}
-    assert "at 400K steps" in (tmp_path / "blocks.txt").read_text()
+    assert "at 400K steps" in figures.picture("blocks", [published_source()]).caption
 
 
 def test_block_designs_are_lines_over_training(tmp_path):
-    figure, data = drawn_data("blocks", block_study(tmp_path / "study"), tmp_path)
+    figure, data = drawn_data("blocks", block_study(tmp_path / "study"))
     (axes,) = figure.axes
     assert [text.partition(" ")[0] for text in legend_texts(figure)] == list(DESIGNS)
     marks = {(line.get_marker(), line.get_linestyle()) for line in axes.lines}
@@ -172,8 +176,8 @@ def test_block_designs_are_lines_over_training(tmp_path):
             assert rows.loc[(design, step), "fid"] == pytest.approx(mean, rel=1e-12)
 
 
-def test_training_compute_is_three_forward_passes_of_every_image(tmp_path):
-    figure, data = drawn_data("training-compute", published_source(), tmp_path)
+def test_training_compute_is_three_forward_passes_of_every_image():
+    figure, data = drawn_data("training-compute", published_source())
     assert len(data) == 14
     assert data["training_gmacs"].to_numpy() == pytest.approx(data["gmacs"] * 3 * 256 * data["step"], rel=1e-12)
     best: Any = data[data["on_frontier"]]
@@ -193,8 +197,8 @@ def test_nothing_beats_the_frontier_and_it_beats_everything(points):
         assert not any(px <= x and py <= y for px, py in points if (px, py) != (x, y))
 
 
-def test_sampling_compute_is_a_network_call_a_step(tmp_path, sampling):
-    figure, data = drawn_data("sampling-compute", sampling, tmp_path)
+def test_sampling_compute_is_a_network_call_a_step(sampling):
+    figure, data = drawn_data("sampling-compute", sampling)
     rows = data.set_index(["label", "sampling_steps"])
     assert len(rows) == 3 * (len(SAMPLING_STEPS) + 1)  # and the recipe's 250
     for label in ("S/4", "B/2", "XL/1"):
@@ -207,26 +211,26 @@ def test_sampling_compute_is_a_network_call_a_step(tmp_path, sampling):
     assert figure.axes[0].get_xscale() == "log"
 
 
-def test_seeds_that_were_sampled_once_are_not_in_the_mean(tmp_path, sampling):
+def test_seeds_that_were_sampled_once_are_not_in_the_mean(sampling):
     """The recipe's own samples are there of both seeds; if other steps are of seed 0 alone, so is the whole line."""
     other = sampling.tables.other_evals
     one = replace(sampling, tables=replace(sampling.tables, other_evals=other.loc[other["seed"] == 0]))
-    _, data = drawn_data("sampling-compute", one, tmp_path)
+    _, data = drawn_data("sampling-compute", one)
     assert set(data["num_seeds"]) == {1}
     own = data.set_index(["label", "sampling_steps"]).loc[("S/4", 250)]
     assert own["fid"] == pytest.approx(fid_of("S/4", 2000, 0), rel=1e-12)
 
 
-def test_guidance_doubles_the_sampling_compute(tmp_path, sampling):
+def test_guidance_doubles_the_sampling_compute(sampling):
     other = sampling.tables.other_evals.assign(guidance_scale=1.5, guidance_channels=3)
     other = other.loc[other["sampling_steps"] != 250]
     guided = replace(sampling, tables=replace(sampling.tables, other_evals=other))
-    _, data = drawn_data("sampling-compute", guided, tmp_path)
+    _, data = drawn_data("sampling-compute", guided)
     assert data["sampling_gmacs"].to_numpy() == pytest.approx(2 * data["gmacs"] * data["sampling_steps"], rel=1e-12)
 
 
-def test_the_papers_guidance_is_its_tables_2_and_3(tmp_path):
-    figure, data = drawn_data("guidance", published_source(), tmp_path)
+def test_the_papers_guidance_is_its_tables_2_and_3():
+    figure, data = drawn_data("guidance", published_source())
     columns = ["data", "guidance_scale", "fid", "inception_score", "precision", "recall"]
     assert data[columns].to_numpy().tolist() == [
         ["imagenet-256-latents", 1.0, 9.62, 121.5, 0.67, 0.67],
@@ -239,7 +243,7 @@ def test_the_papers_guidance_is_its_tables_2_and_3(tmp_path):
     assert len(figure.axes) == 8
 
 
-def test_ways_of_guidance_are_lines_of_their_own_from_the_same_start(tmp_path, sampling):
+def test_ways_of_guidance_are_lines_of_their_own_from_the_same_start(sampling):
     tables = sampling.tables
     other = tables.other_evals.loc[tables.other_evals["label"] == "S/4"]
     guided = other.loc[other["guidance_scale"] != 1]
@@ -248,7 +252,7 @@ def test_ways_of_guidance_are_lines_of_their_own_from_the_same_start(tmp_path, s
     of_one = replace(
         tables, evals=tables.evals.loc[tables.evals["label"] == "S/4"], other_evals=pd.concat([other, *ways])
     )
-    _, data = drawn_data("guidance", replace(sampling, tables=of_one), tmp_path)
+    _, data = drawn_data("guidance", replace(sampling, tables=of_one))
     rows = data.set_index(["guided", "guidance_scale"])["fid"]
     assert len(rows) == 4 * (len(SCALES) + 1)
     mean = np.mean([fid_of("S/4", 2000, seed) for seed in (0, 1)])
@@ -257,16 +261,16 @@ def test_ways_of_guidance_are_lines_of_their_own_from_the_same_start(tmp_path, s
         assert rows[way, SCALES[0]] == pytest.approx(mean / SCALES[0] + (way == "on 4 channels"), rel=1e-12)
 
 
-def test_decoders_are_the_papers_table_5(tmp_path):
-    _, data = drawn_data("decoders", published_source(), tmp_path)
+def test_decoders_are_the_papers_table_5():
+    _, data = drawn_data("decoders", published_source())
     table = published("dit_table5_decoder")
     metrics = ["fid", "sfid", "inception_score", "precision", "recall"]
     assert [name.rpartition("sd-vae-")[2] for name in data["decoder"]] == table["decoder"].tolist()
     assert data[metrics].to_numpy().tolist() == table[metrics].to_numpy().tolist()
 
 
-def test_own_decoders_are_compared_model_by_model(tmp_path, sampling):
-    _, data = drawn_data("decoders", sampling, tmp_path)
+def test_own_decoders_are_compared_model_by_model(sampling):
+    _, data = drawn_data("decoders", sampling)
     fid = data.set_index(["label", "decoder"])["fid"]
     for label in ("S/4", "B/2", "XL/1"):
         for name in DECODERS:
@@ -274,8 +278,8 @@ def test_own_decoders_are_compared_model_by_model(tmp_path, sampling):
             assert fid[label, name] == pytest.approx(mean, rel=1e-12)
 
 
-def test_metrics_are_means_over_seeds_at_the_last_step(tmp_path, scaling):
-    figure, data = drawn_data("metrics", scaling, tmp_path)
+def test_metrics_are_means_over_seeds_at_the_last_step(scaling):
+    figure, data = drawn_data("metrics", scaling)
     assert data["metric"].unique().tolist() == ["fid", "kid", "inception_score", "precision", "recall"]
     assert data["metric"].value_counts().unique().tolist() == [12]
     rows = data.set_index(["metric", "label"])
@@ -292,9 +296,9 @@ def test_metrics_are_means_over_seeds_at_the_last_step(tmp_path, scaling):
 
 
 @pytest.mark.parametrize(("factor", "said"), [(1, "KID ↓"), (1e-2, "KID (× 10⁻³) ↓"), (1e5, "KID (× 10³) ↓")])
-def test_the_axis_of_very_small_or_large_scores_names_their_power(tmp_path, scaling, factor, said):
+def test_the_axis_of_very_small_or_large_scores_names_their_power(scaling, factor, said):
     evals = scaling.tables.evals.assign(kid=scaling.tables.evals["fid"] * factor / 100)
-    figure, _ = drawn_data("metrics", replace(scaling, tables=replace(scaling.tables, evals=evals)), tmp_path)
+    figure, _ = drawn_data("metrics", replace(scaling, tables=replace(scaling.tables, evals=evals)))
     (axes,) = [axes for axes in figure.axes if "KID" in axes.get_ylabel()]
     assert axes.get_ylabel().replace("\n", " ") == said
     with style.look():
@@ -304,8 +308,8 @@ def test_the_axis_of_very_small_or_large_scores_names_their_power(tmp_path, scal
     assert all(float(text.replace("−", "-")) * power == pytest.approx(at) for text, at in shown.items() if text)
 
 
-def test_losses_are_drawn_as_logged(tmp_path, scaling):
-    figure, data = drawn_data("loss", scaling, tmp_path, "training_loss")
+def test_losses_are_drawn_as_logged(scaling):
+    figure, data = drawn_data("loss", scaling, "training_loss")
     assert len(data) == 12 * 20
     assert data["loss"].to_numpy() == pytest.approx(1.1 / data["step"] ** 0.25, rel=1e-12)
     assert {axes.get_yscale() for axes in figure.axes} == {"log"}
@@ -331,19 +335,17 @@ def test_a_smoothed_loss_varies_less():
     assert np.std(np.log(found[20:] / steps[20:] ** -0.3)) < 0.35 * np.std(noise)
 
 
-def test_long_logs_are_means_of_windows(tmp_path, scaling):
+def test_long_logs_are_means_of_windows(scaling):
     first = scaling.tables.train.iloc[0]
     steps = np.arange(1, 1001)
     train = pd.DataFrame([first] * 1000).assign(step=steps, loss=steps.astype(float))
-    _, data = drawn_data(
-        "loss", replace(scaling, tables=replace(scaling.tables, train=train)), tmp_path, "training_loss"
-    )
+    _, data = drawn_data("loss", replace(scaling, tables=replace(scaling.tables, train=train)), "training_loss")
     assert data["step"].tolist() == list(range(5, 1001, 5))
     assert data["loss"].tolist() == list(range(3, 1001, 5))
 
 
-def test_the_largest_model_is_predicted_from_the_others(tmp_path):
-    figure, data = drawn_data("fitted-law", published_source(), tmp_path)
+def test_the_largest_model_is_predicted_from_the_others():
+    figure, data = drawn_data("fitted-law", published_source())
     assert data.loc[data["held_out"], "label"].tolist() == ["XL/2"]
     models = table_4().sort_values("gmacs")
     law = power_law(models["gmacs"].iloc[:-1], models["fid50k"].iloc[:-1])
@@ -354,9 +356,9 @@ def test_the_largest_model_is_predicted_from_the_others(tmp_path):
     assert "XL/2 predicted: 26.5 (15.4 to 45.4)" in text and "XL/2 true: 19.5" in text
 
 
-def test_scores_at_one_step_stand_side_by_side_and_only_curves_over_steps(tmp_path):
+def test_scores_at_one_step_stand_side_by_side_and_only_curves_over_steps():
     """Of the paper's models only XL/2 has several steps: no other has a place on an axis of steps."""
-    figure, data = drawn_data("fid-vs-steps", published_source(), tmp_path, "fid_vs_steps")
+    figure, data = drawn_data("fid-vs-steps", published_source(), "fid_vs_steps")
     assert len(data) == 14
     by_size, by_patch, over_steps = figure.axes
     at_400k = sorted(data.loc[data["step"] == 400_000, "fid"])
@@ -387,8 +389,8 @@ def test_prediction_intervals_cover_as_often_as_they_say():
     assert 0.88 < inside / 2000 < 0.92
 
 
-def test_residuals_are_scores_over_the_law(tmp_path):
-    figure, data = drawn_data("residuals", published_source(), tmp_path)
+def test_residuals_are_scores_over_the_law():
+    figure, data = drawn_data("residuals", published_source())
     law = power_law(table_4()["gmacs"], table_4()["fid50k"])
     assert data["ratio"].to_numpy() == pytest.approx(data["fid"] / law(data["gmacs"]))
     assert np.log(data["ratio"]).sum() == pytest.approx(0, abs=1e-9)
@@ -396,7 +398,7 @@ def test_residuals_are_scores_over_the_law(tmp_path):
 
 
 def test_isoflop_curves_are_budgets_of_four_sizes(tmp_path):
-    figure, data = drawn_data("isoflop", isoflop_study(tmp_path / "study"), tmp_path)
+    figure, data = drawn_data("isoflop", isoflop_study(tmp_path / "study"))
     assert data.groupby("budget")["label"].apply(sorted).tolist() == [["B/2", "L/2", "S/2", "XL/2"]] * 2
     for budget, expected in zip(sorted(data["budget"].unique()), BUDGETS, strict=True):
         assert budget == pytest.approx(3 * 64 * gmacs_of("S/2") * expected, rel=0.02)
@@ -405,23 +407,23 @@ def test_isoflop_curves_are_budgets_of_four_sizes(tmp_path):
     assert data["score"].to_numpy() == pytest.approx(data["fid"].to_numpy(), rel=1e-12)  # of one seed
 
 
-def test_budgets_that_no_two_models_share_are_interpolated_where_three_reach_them(tmp_path, scaling):
+def test_budgets_that_no_two_models_share_are_interpolated_where_three_reach_them(scaling):
     """By equal steps, models of one patch size have no compute in common; a law that all follow comes out itself."""
     steps = scaling.tables.evals["step"].map({500: 100, 1000: 1000, 1500: 10_000, 2000: 100_000}).astype("Int64")
     evals = scaling.tables.evals.assign(step=steps)
     evals["fid"] = 1e3 * evals["gmacs"] ** -0.2 * steps.astype(float) ** -0.5
     source = replace(scaling, tables=replace(scaling.tables, evals=evals))
-    _, data = drawn_data("isoflop", source, tmp_path)
+    _, data = drawn_data("isoflop", source)
     between = data[data["fid"].isna()]
     assert set(data["patch"]) == {1, 2, 4} and len(between) > 20
     steps = between["budget"] / (between["gmacs"] * 3 * 64)
     assert between["score"].to_numpy() == pytest.approx(1e3 * between["gmacs"] ** -0.2 * steps**-0.5, rel=1e-9)
 
 
-def test_isoflop_scores_are_what_advise_calls_measured(tmp_path):
+def test_isoflop_scores_are_what_advise_calls_measured():
     """Its other numbers are predictions by a law; and where the smallest is best, no minimum is drawn beside it."""
     tables = load(RESULTS / "digits-advice")
-    figure, data = drawn_data("isoflop", measured(tables, "digits-advice"), tmp_path)
+    figure, data = drawn_data("isoflop", measured(tables, "digits-advice"))
     curves = measured_curves(collected_observations(tables, all_steps=True))
     expected = [
         curves.score(label, FLOPS_PER_GMAC * spent)
@@ -460,8 +462,8 @@ def test_budgets_differ_by_no_more_than_the_tolerance(compute):
     assert all(later > 1.02 * earlier for earlier, later in pairwise(starts))
 
 
-def test_seeds_are_percentages_of_their_mean(tmp_path, scaling):
-    figure, data = drawn_data("seeds", scaling, tmp_path)
+def test_seeds_are_percentages_of_their_mean(scaling):
+    figure, data = drawn_data("seeds", scaling)
     assert len(data) == 36
     for label, rows in data.groupby("label"):
         scores = np.array([fid_of(str(label), 2000, seed) for seed in range(3)])

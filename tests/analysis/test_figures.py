@@ -32,8 +32,11 @@ def measured(folder):
 
 @pytest.mark.parametrize(
     ("labels", "seeds", "channels"),
-    [(["S/4"], (0,), 3), (["S/4", "S/2", "B/4", "B/1"], (0,), 1), (LABELS, (0, 1, 2), 1)],
-    ids=["1 model", "4 models", "12 models, 3 seeds"],
+    [
+        pytest.param(["S/4"], (0,), 3, id="1 model"),
+        pytest.param(["S/4", "S/2", "B/4", "B/1"], (0,), 1, id="4 models", marks=pytest.mark.slow),
+        pytest.param(LABELS, (0, 1, 2), 1, id="12 models, 3 seeds", marks=pytest.mark.slow),
+    ],
 )
 def test_all_figures_are_drawn(tmp_path, labels, seeds, channels):
     files = draw_all(collected(tmp_path, labels, seeds, channels), tmp_path / "figures")

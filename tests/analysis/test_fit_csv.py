@@ -58,6 +58,7 @@ def test_epochs_minimum_of_the_chinchilla_data_is_found_from_every_start(epoch):
     assert (epoch.starts, epoch.agreeing, epoch.problems) == (81, 1, ())
 
 
+@pytest.mark.slow
 def test_the_bootstrap_has_standard_errors_like_those_reported(epoch):
     found = bootstrap(epoch, replicates=400)
     reported = {"A": 110, "B": 1415, "E": 0.0258, "alpha": 0.0142, "beta": 0.0213}

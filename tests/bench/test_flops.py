@@ -125,7 +125,7 @@ def test_training_compute_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-@pytest.mark.parametrize("image_size", [256, 512])
+@pytest.mark.parametrize("image_size", [256, pytest.param(512, marks=pytest.mark.slow)])
 def test_full_size_designs_equal_the_formula(block: str, image_size: int) -> None:
     arch = configure("DiT-XL/2", block=block, image_size=image_size)
     assert counted("DiT-XL/2", block, image_size).by_module[""] == expected_macs(arch)

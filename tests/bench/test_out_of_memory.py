@@ -166,7 +166,7 @@ def test_a_batch_of_one_image_is_not_advised_to_be_split(study: StudyFolder, lim
         train(folder, Execution())
 
 
-@pytest.mark.parametrize(("batch_size", "images"), [(32, 1), (12, 3)])
+@pytest.mark.parametrize(("batch_size", "images"), [(4, 1), (12, 3)])
 def test_a_micro_batch_that_cannot_be_halved_ends_the_run(
     study: StudyFolder, limited_to: Callable[..., None], batch_size: int, images: int
 ) -> None:
