@@ -57,19 +57,24 @@ def collected_designs(
     by = by or _usual(results, between)
     columns = [column.strip() for column in by.split(",")]
     own_labels = columns == [LABEL] and bool(_settings_of_models(results))
-    parts = _parts(results, columns, own_labels)
+    members = _members(results, columns, own_labels)
     if between is not None:
-        between = _meant(between[0], parts), _meant(between[1], parts)
-        unknown = [name for name in between if name not in parts]
+        between = _meant(between[0], members), _meant(between[1], members)
+        unknown = [name for name in between if name not in members]
         if unknown or len(set(between)) != 2:
             named = f"no design {unknown[0]}" if unknown else f"{between[0]} twice"
-            raise ResultsError(f"--between {','.join(between)}: {named}; accepted: two of {', '.join(sorted(parts))}")
-        parts = {name: parts[name] for name in between}
-    if len(parts) < 2 or (len(parts) > 2 and not ({*columns} <= {FAMILY, *DESIGN} or own_labels)):
-        hint = _what_to_compare(results) if len(parts) < 2 else "choose two: --between A,B"
+            raise ResultsError(f"--between {','.join(between)}: {named}; accepted: two of {', '.join(sorted(members))}")
+        members = {name: members[name] for name in between}
+    if len(members) < 2 or (len(members) > 2 and not ({*columns} <= {FAMILY, *DESIGN} or own_labels)):
+        hint = _what_to_compare(results) if len(members) < 2 else "choose two: --between A,B"
         raise ResultsError(
-            f"--by {by}: {len(parts)} design{'' if len(parts) == 1 else 's'} ({', '.join(sorted(parts))}); {hint}"
+            f"--by {by}: {len(members)} design{'' if len(members) == 1 else 's'} ({', '.join(sorted(members))}); {hint}"
         )
+    names = _names_of_runs(results, "network")
+    parts = {
+        name: _named_models(_together([_of_runs(tables, runs) for tables, runs in of]), names)
+        for name, of in members.items()
+    }
     also = _paired_by(parts) if {*columns} <= {*DESIGN, SOURCE} else []
     designs = DESIGN if own_labels else (BLOCK, OBJECTIVE) if {LABEL, SOURCE} & {*columns} else ()
     compared = {*columns, *also, *designs}
@@ -203,13 +208,14 @@ def _paired_by(parts: Mapping[str, Tables]) -> list[str]:
     return differing_settings(runs, ["of", "label"], DESIGN)
 
 
-def _parts(results: Mapping[str, Tables], columns: list[str], own_labels: bool) -> dict[str, Tables]:
-    """Design -> its runs in all folders; their labels are the names of their models."""
-    names = _names_of_runs(results, "network")
+def _members(
+    results: Mapping[str, Tables], columns: list[str], own_labels: bool
+) -> dict[str, list[tuple[Tables, pd.DataFrame]]]:
+    """Design -> each folder that has runs of it, and these."""
     if columns == [SOURCE]:
-        return {source: _named_models(tables, names) for source, tables in results.items()}
-    labels = _names_of_runs(results, "label")
-    parts: dict[str, list[Tables]] = {}
+        return {source: [(tables, tables.runs)] for source, tables in results.items()}
+    labels = {} if own_labels else _names_of_runs(results, "label")
+    members: dict[str, list[tuple[Tables, pd.DataFrame]]] = {}
     for source, tables in results.items():
         for column in columns:
             if column not in tables.runs.columns:
@@ -221,11 +227,10 @@ def _parts(results: Mapping[str, Tables], columns: list[str], own_labels: bool) 
             named = named.assign(label=[labels[run] for run in named["run"]])
         groups: Any = named.assign(patch=patches(named)).groupby(columns, dropna=False)
         for values, rows in groups:
-            runs = named.loc[rows.index]
             called = zip(columns, values, strict=True)
             said = [f"{column} {setting(value)}" if column in SETTINGS else str(value) for column, value in called]
-            parts.setdefault(", ".join(said), []).append(_of_runs(tables, runs))
-    return {name: _named_models(_together(tables), names) for name, tables in parts.items()}
+            members.setdefault(", ".join(said), []).append((tables, named.loc[rows.index]))
+    return members
 
 
 def _meant(name: str, designs: Collection[str]) -> str:
