@@ -222,6 +222,7 @@ def test_what_cannot_be_done_is_refused(arguments, message):
         run(*arguments)
 
 
+@pytest.mark.slow  # of what is imported, test_architecture.py and test_light_imports.py tell it too
 def test_fitting_needs_neither_torch_nor_matplotlib():
     code = (
         "import sys, analysis.commands.fit; early = {'numpy', 'scipy', 'pandas'} & set(sys.modules);"

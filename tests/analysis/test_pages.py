@@ -85,11 +85,19 @@ def evaluated(expression: str) -> Any:
     return eval(f"({expression})", {**vars(measured), "np": np})  # the repository's own pages
 
 
+def slow_if(*expressions: str) -> list[Any]:
+    """Comparisons with intervals, one after the other, take a second and more."""
+    return [pytest.mark.slow] if re.search(r"\b(label_pair|higher|each_apart)\(", " ".join(expressions)) else []
+
+
 MARKERS = [
-    pytest.param(text[: found.start()], *found.groups(), id=f"{name}:{text.count(chr(10), 0, found.start()) + 1}")
+    pytest.param(
+        text[: found.start()], *found.groups(), marks=slow_if(found[2]),
+        id=f"{name}:{text.count(chr(10), 0, found.start()) + 1}",
+    )
     for name, text in TEXTS.items()
     for found in MARKER.finditer(text)
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "kind", "expression"), MARKERS)
@@ -100,7 +108,13 @@ def test_pages_say_what_was_measured(text: str, kind: str, expression: str) -> N
         assert evaluated(expression)
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=slow_if(*(found[2] for found in MARKER.finditer(text) if found[1] == "=")))
+        for name, text in TEXTS.items()
+    ],
+)
 def test_a_decimal_has_a_marker_or_is_a_setting(name: str) -> None:
     text = TEXTS[name]
     markers = [found for found in MARKER.finditer(text) if found[1] == "="]

@@ -54,6 +54,7 @@ def same(one: Path, other: Path) -> bool:
     )
 
 
+@pytest.mark.slow  # two seconds
 def test_settings_made_before_change_nothing_and_come_back(tmp_path: Path, plain: Path) -> None:
     with matplotlib.rc_context(THEIRS):
         draw(tmp_path)

@@ -333,6 +333,7 @@ def test_scores_that_earlier_versions_did_not_have_are_empty(tmp_path: Path) -> 
     assert near_misses(old).empty
 
 
+@pytest.mark.slow  # of what is imported, test_architecture.py and test_light_imports.py tell it too
 def test_tables_are_compared_without_torch() -> None:
     code = (
         "import sys; from pathlib import Path; from analysis.results import published, tables;"

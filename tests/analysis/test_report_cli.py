@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from ditbench import app
 
 
+@pytest.mark.slow  # of what is imported, test_architecture.py and test_light_imports.py tell it too
 def test_a_report_needs_neither_torch_nor_the_code_that_made_the_runs() -> None:
     code = (
         "import sys, analysis.report.write, analysis.commands.table;"

@@ -78,7 +78,7 @@ OF_MODEL = {
     "settings": ["label", "design", "value"],
     "transfer": ["design", "width", "learning_rate"],
 }
-# With the models and the picture of another, and other seeds or steps.
+# With the picture of another, of which one in the fast tests shows how it comes about.
 LIKE_ANOTHER = {
     "digits-advice",
     "digits-advice-again",
@@ -87,15 +87,22 @@ LIKE_ANOTHER = {
     "digits-longer",
     "digits-quick",
     "digits-seeds",
+    "digits-timestep-init",
     "ema-direct",
     "first",
     "first-held-out",
     "first-seeds",
+    "objectives",
     "objectives-rates",
     "pixels-rates",
+    "sit",
+    "text",
     "text-cluster",
+    "try",
     "unet-imagenet",
     "video-cluster",
+    "video-unet",
+    "xl2-512",
 }
 # Of so many runs that one in the fast tests, test_transfer.py, stands for them.
 LARGE = {"mup", "mup-starts"}

@@ -539,6 +539,7 @@ def test_an_unknown_published_table_is_refused():
         published("nothing")
 
 
+@pytest.mark.slow  # of what is imported, test_architecture.py and test_light_imports.py tell it too
 def test_analysis_needs_neither_torch_nor_the_code_that_made_the_runs():
     code = (
         "import sys, analysis.results.tables, analysis.laws.power_law, analysis.figures;"

@@ -60,6 +60,7 @@ def test_the_demo_ends_with_its_page(runs: Path) -> None:
     assert "over 6 models" in headline.text
 
 
+@pytest.mark.slow  # two seconds
 def test_a_page_that_cannot_be_made_costs_no_figure(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = ditbench.run_here
 

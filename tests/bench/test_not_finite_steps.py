@@ -91,7 +91,7 @@ def disturbed(recipe: Recipe, folder: Path, *bad: int, stops: tuple[int, ...]) -
 
 
 @pytest.mark.parametrize("knobs", [{}, EVERY_KNOB, {"schedule": "cosine", "warmup_steps": 3}])
-@pytest.mark.parametrize("stop", [1, 4, 9])
+@pytest.mark.parametrize("stop", [4, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (1, 9))])
 def test_every_knob_resumes_bit_for_bit(tmp_path: Path, knobs: dict[str, Any], stop: int) -> None:
     """In warm-up, at its end, and in the cooldown."""
     recipe = tiny(train=knobs)
@@ -216,7 +216,13 @@ def test_before_the_first_save_a_run_goes_back_to_its_first_weights(tmp_path: Pa
     assert [row["step"] for row in rows(tmp_path / "run")] == [2]
 
 
-@pytest.mark.parametrize("stops", [(9,), (10,), (11,), (9, 9, 9), (5, 7, 9, 11), (1, 3)])
+@pytest.mark.parametrize(
+    "stops",
+    [
+        *((10,), (9, 9, 9)),
+        *(pytest.param(stops, marks=pytest.mark.slow) for stops in [(9,), (11,), (5, 7, 9, 11), (1, 3)]),
+    ],
+)
 def test_a_run_that_rolls_back_resumes_bit_for_bit(tmp_path: Path, stops: tuple[int, ...]) -> None:
     """Stopped in the failed span, where it is noticed, and after it; so often, too, that many states were saved."""
     recipe = rolling_back(**EVERY_KNOB, log_every=3, save_every=6, steps=14, checkpoint_steps=[])

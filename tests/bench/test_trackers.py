@@ -304,6 +304,7 @@ def test_a_run_is_not_logged_into_another_that_is_open_in_the_process(folder: Pa
     close(opened)
 
 
+@pytest.mark.slow  # a second and more
 def test_wandb_without_a_login_is_an_error_and_no_prompt_even_at_a_terminal(folder: Path, tmp_path: Path) -> None:
     code = f"""if True:
         import sys

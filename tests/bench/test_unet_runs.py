@@ -44,7 +44,7 @@ def recipe(design: str, **train: Any) -> Recipe:
     return parse_recipe(content(design, **train), "recipe.yaml")
 
 
-@pytest.mark.parametrize("design", MODELS)
+@pytest.mark.parametrize("design", ["adm", pytest.param("ldm", marks=pytest.mark.slow)])
 def test_the_loss_falls_and_resumed_equals_uninterrupted(design: str, tmp_path: Path) -> None:
     steps = 20
     asked = recipe(design, steps=steps, learning_rate=1e-2, checkpoint_steps=[], save_every=4)
