@@ -12,16 +12,12 @@ from typing import Any
 import pytest
 import torch
 import typer.main
-import typer.testing
 
 from bench.recipe import Recipe
 
 torch.set_num_threads(1)
 # Typer builds all commands anew at each call, which takes ten times as long as to refuse a word; here they stay.
 typer.main.get_command = cache(typer.main.get_command)
-typer.testing._get_command = typer.main.get_command
-
-
 gc.disable()  # nothing that is imported goes away again
 
 
