@@ -60,6 +60,7 @@ def drawn_data(name, source, stem=None) -> Any:
     with style.look():
         style.lay_out(picture.figure)
     assert picture.name == (stem or name.replace("-", "_"))
+    assert isinstance(picture.data, pd.DataFrame)
     return picture.figure, pd.read_csv(StringIO(csv_text(picture.data)))
 
 
