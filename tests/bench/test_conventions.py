@@ -49,8 +49,9 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "clips": ("VideoDiT", {**CLIPS, "attention": "sequential"}),
     "clips of captions": ("VideoDiT", {**CLIPS, **CAPTIONS, "block": "adaln-single", "conditioning": "captions",
                                        "num_classes": 1}),
-    "U-Net of clips": ("UNet3D", {"channels": 8, "frames": 3, "input_size": 8, "in_channels": 2, "num_classes": 3,
-                                  "head_size": 4, "groups": 2}),
+    "U-Net of clips": ("UNet3D", {"channels": 8, "levels": 2, "layers": 1, "frames": 3, "input_size": 8,
+                                  "in_channels": 2, "num_classes": 3, "attention_size": 4, "head_size": 4,
+                                  "groups": 2}),
 }  # fmt: skip
 EVERY = pytest.mark.parametrize("network", NETWORKS)
 
