@@ -66,7 +66,7 @@ class Server:
 
 @contextmanager
 def serving(name: str) -> Iterator[Server]:
-    """A contender's process, which ends with the context."""
+    """A contender's process, once it has imported everything: that would disturb what is measured meanwhile."""
     command, pipe = [sys.executable, "-m", "bench.perf.entrant", name], subprocess.PIPE
     # Whether there is a GPU may be asked by an import; by default the answer makes CUDA useless after a fork.
     env = {**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
@@ -74,6 +74,8 @@ def serving(name: str) -> Iterator[Server]:
         tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
         subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True, env=env) as process,
     ):
+        assert process.stdout
+        process.stdout.readline()
         yield Server(name, process, errors)
 
 
@@ -164,6 +166,7 @@ def _serve(name: str) -> None:
     contender(name)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
+    print("ready", file=answers, flush=True)
     for line in sys.stdin:
         read, write = os.pipe()
         child = os.fork()
