@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -49,24 +49,27 @@ class Server:
         job = {"kind": kind, "recipe": work.recipe.model_dump(mode="json"), "repeats": repeats}
         job |= {"device": work.device, "precision": work.precision, "trace": trace and str(trace)}
         assert self.process.stdin and self.process.stdout
-        answer = {}
-        with suppress(BrokenPipeError):  # it ended while it imported
-            print(json.dumps(job), file=self.process.stdin, flush=True)
-            answer = json.loads(self.process.stdout.readline() or "{}")
-        if answer.get("status") != 0:
-            raise RunError(f"{self.name}: {work.recipe.model.name}: {self._reason(answer.get('status', 1))}")
+        print(json.dumps(job), file=self.process.stdin, flush=True)
+        answer = json.loads(self.process.stdout.readline() or '{"status": 1}')
+        status = answer["status"]
+        if status:
+            reason = f"killed by signal {-status}; out of memory?" if status < 0 else self.last_words()
+            raise RunError(f"{self.name}: {work.recipe.model.name}: {reason}")
         return answer["result"]
 
-    def _reason(self, status: int) -> str:
-        if status < 0:
-            return f"killed by signal {-status}; out of memory?"
+    def last_words(self) -> str:
+        """The last line that it wrote to its standard error."""
         self.errors.seek(0)
         return ([line for line in self.errors.read().splitlines() if line.strip()] or ["failed"])[-1]
 
 
 @contextmanager
 def serving(name: str) -> Iterator[Server]:
-    """A contender's process, once it has imported everything: that would disturb what is measured meanwhile."""
+    """A contender's process, once it has imported everything: that would disturb what is measured meanwhile.
+
+    Raises:
+        RunError: an import failed.
+    """
     command, pipe = [sys.executable, "-m", "bench.perf.entrant", name], subprocess.PIPE
     # Whether there is a GPU may be asked by an import; by default the answer makes CUDA useless after a fork.
     env = {**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
@@ -74,9 +77,11 @@ def serving(name: str) -> Iterator[Server]:
         tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
         subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True, env=env) as process,
     ):
+        server = Server(name, process, errors)
         assert process.stdout
-        process.stdout.readline()
-        yield Server(name, process, errors)
+        if not process.stdout.readline():
+            raise RunError(f"{name}: {server.last_words()}")
+        yield server
 
 
 def measured(kind: str, name: str, work: Work, repeats: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from recipes import tiny
 
 from bench.errors import InputError, RunError
 from bench.perf import race
+from bench.perf.entrant import serving
 from bench.perf.race import Conditions, table
 from bench.perf.verdict import verdicts
 
@@ -96,6 +97,8 @@ def test_a_contender_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> Non
     conditions = Conditions("train", ("diffusers",), "cpu", "fp32", rounds=1, repeats=1)
     with pytest.raises(RunError, match="cross-attention"):  # which diffusers' class has not
         race.race([tiny(model={"block": "cross-attention"})], conditions, lambda line: None)
+    with pytest.raises(RunError, match="nobody"), serving("nobody"):
+        pass
 
 
 @pytest.mark.slow
