@@ -385,8 +385,8 @@ def _row(record: RunRecord) -> dict[str, Any]:
     words = {key: _checked(model_path, key, model.get(key), "str") for key in ("family", "objective", "block", "size")}
     # Of a run that has not started, model.json says nothing yet.
     family, objective = (words[key] or (OF_EARLIER_VERSIONS[key] if model else "") for key in OF_EARLIER_VERSIONS)
-    sessions = table_of_lines(record, "sessions.jsonl", SESSIONS_TYPES)
-    last = {key: None if sessions.empty else sessions[key].iloc[-1] for key in ("device", "precision", "commit")}
+    sessions, _ = _columns(record, "sessions.jsonl", SESSIONS_TYPES, ())
+    last = {key: sessions[key][-1] if sessions else None for key in ("device", "precision", "commit")}
     row = {
         "run": _given(path, config, "id", "str"),
         # A byte that is no UTF-8 is half of a surrogate pair to Python, which no table can hold.
@@ -409,8 +409,8 @@ def _row(record: RunRecord) -> dict[str, Any]:
         },
         "state": "finished" if record.finished is not None else "failed" if record.is_failed else "unfinished",
         **last,
-        "starts": len(sessions),
-        "started": None if sessions.empty else sessions["time"].iloc[0],
+        "starts": len(sessions["time"]) if sessions else 0,
+        "started": sessions["time"][0] if sessions else None,
         "finished": record.finished,
         "training_gmacs": training_gmacs(cost["gmacs"], batch_size, steps) if model else None,
         "metrics": _metrics(model_path, model.get("metrics")),

@@ -209,7 +209,8 @@ def _write(tables: Tables, out: Path) -> None:
     }
     digest = hashlib.sha256()
     for name, content in contents.items():
-        digest.update(f"{name} {len(content or b'')}\n".encode() + (content or b""))
+        digest.update(f"{name} {len(content or b'')}\n".encode())
+        digest.update(content or b"")
     collection = digest.hexdigest()[:16]
     contents["samples.npz"] = of_collection(contents["samples.npz"] or b"", collection)
     contents |= {f"{name}.parquet": parquet_bytes(getattr(tables, name), collection) for name in WHOLE}
