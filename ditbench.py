@@ -192,11 +192,14 @@ def collect(
     runs: RunsOption = Path("runs"),
 ) -> None:
     """Make tidy tables (csv and parquet) from run folders."""
+    import gc
+
     from analysis.results import tables
     from bench.files.run_files import read_records
 
     folder = _folder_of_runs(folder, runs)
     out = out or Path("results") / folder.resolve().name
+    gc.disable()  # it would look through millions of cells, again and again, for circles that there are not
     collected = tables.collect(read_records(folder), out)
     others = f" and {len(collected.other_evals)} with other settings" if len(collected.other_evals) else ""
     typer.echo(f"{len(collected.runs)} runs, {len(collected.evals)} scores{others}: {out}")
