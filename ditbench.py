@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -26,7 +26,7 @@ from bench.commands.options import DeviceOption, OfflineOption, PrecisionOption
 from bench.commands.reference import reference
 from bench.commands.samples import evaluate, sample
 from bench.commands.search import TakesIntervals, search
-from bench.commands.terminal import WholeSentences, console, protected
+from bench.commands.terminal import UsageError, WholeSentences, console, protected, usage_line
 from bench.errors import InputError, RunError
 from bench.files.names import visible
 from bench.stopping import STOPPED, Stopped
@@ -421,16 +421,17 @@ def _flush() -> None:
 
 def _run() -> None:
     try:
-        app()
+        status = app(prog_name="ditbench", standalone_mode=False)
     except Stopped as stopped:
         _fail(f"{stopped}; the same command continues", STOPPED)
     except (InputError, RunError) as error:
         _fail(str(error), 1 if isinstance(error, RunError) else 2)
-    except SystemExit as ended:
-        # typer turns Ctrl-C into status 130 without a word.
-        if ended.code == 130:
-            _fail("interrupted; what was saved stays, and the same command continues", 130)
-        raise
+    except UsageError as error:
+        line = usage_line(error)
+        if line is not None:
+            _fail(line, 2)
+        error.show()
+        sys.exit(2)
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error), 2)
     except ResultsError as error:
@@ -439,9 +440,13 @@ def _run() -> None:
         if not line_of(error):
             raise
         _fail(said(error), 2)  # of a part of the user's own
+    # typer turns Ctrl-C into status 130 without a word.
+    if status == 130:
+        _fail("interrupted; what was saved stays, and the same command continues", 130)
+    sys.exit(status)
 
 
-def _fail(message: str, status: int) -> None:
+def _fail(message: str, status: int) -> NoReturn:
     with contextlib.suppress(OSError):  # nobody reads, or the disk is full; the status says enough
         line = " ".join(filter(None, map(str.strip, message.splitlines())))
         print(f"ditbench: {visible(line)}", file=sys.stderr)

@@ -110,7 +110,7 @@ def advise(
     """Advise on a training budget: which size, patch and steps, the expected score, and how far that is a guess; with
     --width, on its learning rate."""
     if (budget is None) == (width is None):
-        raise typer.BadParameter("give one of the two", param_hint="--budget / --width")
+        raise ResultsError(f"--budget, --width: {'both' if width else 'neither'} given; accepted: one of them")
     if width is not None:
         for flag, given in (("--cluster", cluster), ("--law", law != "tested"), ("--metric", metric != "fid"),
                             ("--intervals", intervals)):  # fmt: skip
