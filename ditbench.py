@@ -17,7 +17,7 @@ from analysis.commands.compare import compare
 from analysis.commands.fit import fit
 from analysis.commands.paper import paper
 from analysis.commands.table import table
-from analysis.errors import ResultsError
+from analysis.errors import ResultsError, about
 from bench.commands.assets import doctor, prepare
 from bench.commands.encode import encode
 from bench.commands.export import export
@@ -282,7 +282,8 @@ def report(
         raise ResultsError(f"{data}: a page is of runs; accepted: a folder that `ditbench collect` made")
     out = out or results
     records = read_records(runs) if runs else None
-    typer.echo(write_report(results, out / "report.html" if out.is_dir() else out, records, plan))
+    with about(results):
+        typer.echo(write_report(results, out / "report.html" if out.is_dir() else out, records, plan))
 
 
 @app.command()

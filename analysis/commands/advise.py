@@ -23,7 +23,7 @@ from analysis.commands.options import (
     print_lines,
     print_result,
 )
-from analysis.errors import ResultsError
+from analysis.errors import ResultsError, about
 from analysis.laws.choices import REACH, Method
 from analysis.results.named import results_folder
 
@@ -208,7 +208,8 @@ def _print_rates(name: str, width: int, level: float, seed: int, format: Format,
     folder = results_folder(name)
     if folder is None:
         raise ResultsError("--width: the paper varies no learning rate; accepted: a folder of results that does")
-    rates = advise_rates(load(folder), width, level, seed)
+    with about(folder):
+        rates = advise_rates(load(folder), width, level, seed)
 
     def shown() -> None:
         print_answer(headline(rates))

@@ -20,7 +20,7 @@ from analysis.commands.options import (
     print_answer,
     print_lines,
 )
-from analysis.errors import ResultsError
+from analysis.errors import ResultsError, about
 from analysis.results.named import ACCEPTED, PUBLISHED, results_folder
 from analysis.results.visible import visible
 
@@ -134,7 +134,8 @@ def _beside_published(names: list[str], metric: str, step: int | None, level: fl
     assert folder is not None  # which published alone has not
     if metric not in METRICS:
         raise ResultsError(f"--metric {metric}: not published; accepted: {', '.join(METRICS)}")
-    scores = published(load(folder)).data
+    with about(folder):
+        scores = published(load(folder)).data
     of_metric = scores.loc[scores["metric"] == metric]
     if of_metric.empty:
         raise ResultsError(f"--metric {metric}: no such score has a published one; accepted: {_all(scores, 'metric')}")

@@ -210,7 +210,7 @@ def _check_header(path: Path, header: list[str], needed: Iterable[str]) -> None:
         other = next((sign for sign in ";\t" if len(header) == 1 and sign in header[0]), None)
         if other is not None:
             raise ResultsError(f"{path}: its cells are separated by {other!r}; {FORM}")
-        named = ", ".join(missing) or "any"
+        named = ", ".join(name or "''" for name in missing) or "any"
         raise ResultsError(f"{path}: no column {named} (it has {', '.join(header) or 'none'}); {FORM}")
     for name in header:
         if header.count(name) > 1:
