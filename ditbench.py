@@ -342,10 +342,7 @@ def _print_published(tables: Tables) -> None:
         for line in beside_published.notes(rows):
             typer.echo(f"\n{line}")
     missed = near_misses(visible_names(tables))
-    if missed.empty:
-        return
-    at_published_steps = missed.groupby(["run", "step"]).filter(lambda group: "step" not in set(group["condition"]))
-    for row in at_published_steps.to_dict("records"):
+    for row in beside_published.at_published_steps(missed).to_dict("records"):
         typer.echo(
             f"not compared: {row['label']} at step {row['step']} with {row['source']}: {row['condition']} is "
             f"{row['ours']}, published {row['published']}"

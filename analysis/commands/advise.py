@@ -140,7 +140,8 @@ def advise(
         default, name, rates = "residual", "DiT paper, Table 4", "Learning rate: 0.0001, that of all runs of the paper."
     else:
         tables = load(folder)
-        rows = collected_observations(tables, metric, all_steps=True)
+        with about(folder):
+            rows = collected_observations(tables, metric, all_steps=True)
         batch_size, default, name = int(tables.runs["batch_size"].iloc[0]), "bootstrap", str(folder)
         rates = said_of_rates(tables)
     method: Method = intervals or default

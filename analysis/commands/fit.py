@@ -151,7 +151,8 @@ def _of_results(
         return rows, "DiT paper, Table 4" if needs_steps else "DiT paper, Table 4, 400K steps"
     from analysis.results.tables import load
 
-    rows = collected_observations(load(folder), metric, step, compute, needs_steps, patch)
+    with about(folder):
+        rows = collected_observations(load(folder), metric, step, compute, needs_steps, patch)
     return rows, f"{folder}" if needs_steps else f"{folder}, {rows.names[0].rpartition(' step ')[2]} steps"
 
 

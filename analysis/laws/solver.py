@@ -222,9 +222,9 @@ def _step(
 def _solved(matrices: Array, vectors: Array) -> Array:
     """NaN of a matrix that is singular, or no longer finite: no step, so that the next is damped more."""
     try:
-        return np.linalg.solve(matrices, vectors)
+        return np.linalg.solve(matrices, vectors).astype(float, copy=False)
     except np.linalg.LinAlgError:
-        found = np.full_like(vectors, np.nan)
+        found: Array = np.full_like(vectors, np.nan)
         for row, (matrix, vector) in enumerate(zip(matrices, vectors, strict=True)):
             with suppress(np.linalg.LinAlgError):
                 found[row] = np.linalg.solve(matrix, vector)
