@@ -23,8 +23,8 @@ CAPTION = (
     "Near the axis, of each width, the rate of the lowest loss by a parabola through the lowest point and its "
     "neighbours, log loss over log rate, with its 90 % interval. Below, that rate over the width, with the power of "
     "the width that it follows; and how much higher the loss of each width is at the rate that is best for the "
-    "narrowest; intervals that end far above are cut. Intervals: log loss is a rate's part, a seed's part and a residual, and residuals are drawn with "
-    "replacement."
+    "narrowest; intervals that end far above are cut. Intervals: log loss is a rate's part, a seed's part and a "
+    "residual, and residuals are drawn with replacement."
 )
 ENDS = "Hollow: the lowest loss is at an end of the rates that were run, or beside one that diverged."
 SHADES = ("#440154", "#3b528b", "#21918c", "#5ec962", "#b5de2b")  # of viridis, narrow to wide
