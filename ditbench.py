@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -17,7 +17,7 @@ from analysis.commands.compare import compare
 from analysis.commands.fit import fit
 from analysis.commands.paper import paper
 from analysis.commands.table import table
-from analysis.errors import ResultsError
+from analysis.errors import ResultsError, about
 from bench.commands.assets import doctor, prepare
 from bench.commands.encode import encode
 from bench.commands.export import export
@@ -26,7 +26,7 @@ from bench.commands.options import DeviceOption, OfflineOption, PrecisionOption
 from bench.commands.reference import reference
 from bench.commands.samples import evaluate, sample
 from bench.commands.search import TakesIntervals, search
-from bench.commands.terminal import WholeSentences, console, protected
+from bench.commands.terminal import UsageError, WholeSentences, console, protected, usage_line
 from bench.errors import InputError, RunError
 from bench.files.names import visible
 from bench.stopping import STOPPED, Stopped
@@ -192,11 +192,14 @@ def collect(
     runs: RunsOption = Path("runs"),
 ) -> None:
     """Make tidy tables (csv and parquet) from run folders."""
+    import gc
+
     from analysis.results import tables
     from bench.files.run_files import read_records
 
     folder = _folder_of_runs(folder, runs)
     out = out or Path("results") / folder.resolve().name
+    gc.disable()  # it would look through millions of cells, again and again, for circles that there are not
     collected = tables.collect(read_records(folder), out)
     others = f" and {len(collected.other_evals)} with other settings" if len(collected.other_evals) else ""
     typer.echo(f"{len(collected.runs)} runs, {len(collected.evals)} scores{others}: {out}")
@@ -279,7 +282,8 @@ def report(
         raise ResultsError(f"{data}: a page is of runs; accepted: a folder that `ditbench collect` made")
     out = out or results
     records = read_records(runs) if runs else None
-    typer.echo(write_report(results, out / "report.html" if out.is_dir() else out, records, plan))
+    with about(results):
+        typer.echo(write_report(results, out / "report.html" if out.is_dir() else out, records, plan))
 
 
 @app.command()
@@ -338,10 +342,7 @@ def _print_published(tables: Tables) -> None:
         for line in beside_published.notes(rows):
             typer.echo(f"\n{line}")
     missed = near_misses(visible_names(tables))
-    if missed.empty:
-        return
-    at_published_steps = missed.groupby(["run", "step"]).filter(lambda group: "step" not in set(group["condition"]))
-    for row in at_published_steps.to_dict("records"):
+    for row in beside_published.at_published_steps(missed).to_dict("records"):
         typer.echo(
             f"not compared: {row['label']} at step {row['step']} with {row['source']}: {row['condition']} is "
             f"{row['ours']}, published {row['published']}"
@@ -418,16 +419,17 @@ def _flush() -> None:
 
 def _run() -> None:
     try:
-        app()
+        status = app(prog_name="ditbench", standalone_mode=False)
     except Stopped as stopped:
         _fail(f"{stopped}; the same command continues", STOPPED)
     except (InputError, RunError) as error:
         _fail(str(error), 1 if isinstance(error, RunError) else 2)
-    except SystemExit as ended:
-        # typer turns Ctrl-C into status 130 without a word.
-        if ended.code == 130:
-            _fail("interrupted; what was saved stays, and the same command continues", 130)
-        raise
+    except UsageError as error:
+        line = usage_line(error)
+        if line is not None:
+            _fail(line, 2)
+        error.show()
+        sys.exit(2)
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error), 2)
     except ResultsError as error:
@@ -436,9 +438,13 @@ def _run() -> None:
         if not line_of(error):
             raise
         _fail(said(error), 2)  # of a part of the user's own
+    # typer turns Ctrl-C into status 130 without a word.
+    if status == 130:
+        _fail("interrupted; what was saved stays, and the same command continues", 130)
+    sys.exit(status)
 
 
-def _fail(message: str, status: int) -> None:
+def _fail(message: str, status: int) -> NoReturn:
     with contextlib.suppress(OSError):  # nobody reads, or the disk is full; the status says enough
         line = " ".join(filter(None, map(str.strip, message.splitlines())))
         print(f"ditbench: {visible(line)}", file=sys.stderr)

@@ -185,11 +185,12 @@ def _variants(
 def _one(name: str, shape: tuple[int, ...] | None, given: Given) -> Variant:
     """A model, or a network of one's own."""
     from bench.commands.own_network import is_network, of_network
+    from bench.commands.terminal import accepted
     from bench.commands.variants import of_model
 
     if ":" not in name and not _is_listed(name):
         raise InputError(
-            f"unknown model {name!r}; accepted: {', '.join([*list_models(), *FAMILIES.builtin])}, a recipe's or "
+            f"unknown model {name!r}; {accepted(name, [*list_models(), *FAMILIES.builtin])}, a recipe's or "
             "sweep's file, a shipped sweep (`ditbench sweep list`), a run folder, or the path of your own family or "
             "network, such as my_module:Name"
         )

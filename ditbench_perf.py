@@ -6,12 +6,18 @@ Beside ditbench.py, because it measures all packages.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.commands.options import DeviceOption
+from bench.commands.options import DeviceOption, PrecisionOption
 from bench.commands.terminal import WholeSentences
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.perf.race import Conditions
+    from bench.recipe import Recipe
 
 app = typer.Typer(
     help="What things cost on this machine, as medians of one run.",
@@ -19,6 +25,74 @@ app = typer.Typer(
     cls=WholeSentences,
     rich_markup_mode=None,
 )
+
+ModelOption = Annotated[list[str] | None, typer.Option("--model", help="A DiT of the paper; may be repeated.")]
+BatchSizeOption = Annotated[
+    list[int] | None, typer.Option("--batch-size", min=1, help="Images at a time, one for each --model.")
+]
+ContendersOption = Annotated[str, typer.Option(help="Any of them, with commas.")]
+RoundsOption = Annotated[int, typer.Option(min=1, help="How often each contender is measured, in turns.")]
+AgainstOption = Annotated[
+    Path | None, typer.Option(help="An earlier JSON file: say what has become better or worse since.")
+]
+ProfileOption = Annotated[
+    bool, typer.Option("--profile", help="Measure nothing: a Chrome trace of ours, and its top operators.")
+]
+
+
+@app.command("train")
+def perf_train(
+    model: ModelOption = None,
+    batch_size: BatchSizeOption = None,
+    contenders: ContendersOption = "ours,plain,diffusers",
+    rounds: RoundsOption = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps that are timed in a round.")] = 2,
+    device: DeviceOption = "cpu",
+    precision: PrecisionOption = "fp32",
+    out: Annotated[Path, typer.Option(help="Folder for train.json, and for traces.")] = Path("results/perf"),
+    against: AgainstOption = None,
+    profile: ProfileOption = False,
+) -> None:
+    """Images/s of training, beside a plain loop in the manner of DiT's official code and beside diffusers."""
+    from bench.perf import settings
+    from bench.perf.race import Conditions
+
+    recipes = settings.training_recipes(settings.given_settings(model or [], batch_size or []) or settings.TRAIN)
+    conditions = Conditions("train", _named(contenders), device, precision, rounds, steps)
+    _race(recipes, conditions, out, against, profile)
+
+
+@app.command("sample")
+def perf_sample(
+    model: ModelOption = None,
+    batch_size: BatchSizeOption = None,
+    contenders: ContendersOption = "ours,plain,diffusers",
+    rounds: RoundsOption = 3,
+    sampler: Annotated[
+        str | None, typer.Option(help="Default: that of exported pipelines; of the other, see --contenders ours,plain.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=2, max=1000, help="Steps of the sampler.")] = 5,
+    device: DeviceOption = "cpu",
+    precision: PrecisionOption = "fp32",
+    out: Annotated[Path, typer.Option(help="Folder for sample.json, and for traces.")] = Path("results/perf"),
+    against: AgainstOption = None,
+    profile: ProfileOption = False,
+) -> None:
+    """Images/s of guided sampling of latents, beside the same two; equal samples on CPUs, from the same noise."""
+    from bench.errors import InputError
+    from bench.perf import settings
+    from bench.perf.contenders import SAMPLED_BY
+    from bench.perf.race import Conditions
+
+    chosen, names = sampler or next(iter(SAMPLED_BY)), _named(contenders)
+    if chosen not in SAMPLED_BY:
+        raise InputError(f"--sampler {chosen}: accepted: {', '.join(SAMPLED_BY)}")
+    if not {*names} <= {*SAMPLED_BY[chosen]}:
+        able = ",".join(SAMPLED_BY[chosen])
+        raise InputError(f"--contenders {contenders}: accepted with --sampler {chosen}: any of {able}")
+    given = settings.given_settings(model or [], batch_size or []) or settings.SAMPLE
+    recipes = settings.sampling_recipes(given, chosen, steps)
+    _race(recipes, Conditions("sample", names, device, precision, rounds, repeats=1), out, against, profile)
 
 
 @app.command("ranks")
@@ -160,13 +234,51 @@ def perf_fits(
     _report([as_row(cost) for cost in costs], out / "fits.csv")
 
 
+def _named(contenders: str) -> tuple[str, ...]:
+    """Contenders, of words with commas."""
+    from bench.errors import InputError
+    from bench.perf.contenders import CONTENDERS
+
+    names = tuple(name.strip() for name in contenders.split(","))
+    if len({*names}) < len(names) or not {*names} <= {*CONTENDERS}:
+        raise InputError(f"--contenders {contenders}: accepted: any of {','.join(CONTENDERS)}, each once")
+    return names
+
+
+def _race(
+    recipes: Sequence[Recipe], conditions: Conditions, out: Path, against: Path | None, only_profile: bool
+) -> None:
+    """Measure, print and write as JSON; or print a profile and write its traces."""
+    from bench.files.atomic import write_json
+    from bench.perf import race, verdict
+
+    if only_profile:
+        for trace, operators in race.profile(recipes, conditions, out).items():
+            typer.echo(f"{operators}\n{trace}")
+        return
+    before = None if against is None else verdict.read_race(against)  # before it is written over
+    document = race.race(recipes, conditions, lambda line: typer.echo(line, err=True))
+    path = out / f"{conditions.kind}.json"
+    write_json(path, document)
+    _print(race.table(document))
+    typer.echo(race.rates_in_words(document))
+    if before is not None:
+        typer.echo(f"\nAgainst {against}: our time over theirs, and its change")
+        _print([found.in_words() for found in verdict.verdicts(document, before)])
+    typer.echo(path)
+
+
+def _print(rows: list[dict[str, str]]) -> None:
+    from bench.commands.text_table import print_table
+
+    print_table(list(rows[0]), [list(row.values()) for row in rows], [index == 0 for index in range(len(rows[0]))])
+
+
 def _report(rows: list[dict[str, str]], path: Path) -> None:
     """Print a table and write it as csv."""
     import csv
 
-    from bench.commands.text_table import print_table
-
-    print_table(list(rows[0]), [list(row.values()) for row in rows], [index == 0 for index in range(len(rows[0]))])
+    _print(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")

@@ -130,24 +130,28 @@ def to_diffusers(model: DiT) -> OfficialDiTTransformer2DModel:
     Raises:
         ValueError: see `check_held_by_diffusers`.
     """
+    transformer = built_by_diffusers(model.arch)
+    transformer.load_state_dict(state_dict_to_diffusers(model.state_dict(), model.arch.depth), strict=True)
+    return transformer.eval()
+
+
+def built_by_diffusers(arch: DiTConfig) -> OfficialDiTTransformer2DModel:
+    """The module of `to_diffusers`, with weights as diffusers initialises them; errors as there."""
     from models.diffusers_transformer import OfficialDiTTransformer2DModel
 
-    arch = model.arch
     check_held_by_diffusers(arch)
     build: Any = OfficialDiTTransformer2DModel  # with the arguments of its base class
-    transformer = build(
+    return build(
         num_attention_heads=arch.num_heads,
         attention_head_dim=arch.hidden_size // arch.num_heads,
         in_channels=arch.in_channels,
-        out_channels=model.out_channels,
+        out_channels=arch.out_channels,
         num_layers=arch.depth,
         sample_size=arch.input_size,
         patch_size=arch.patch_size,
         num_embeds_ada_norm=arch.num_classes,
         norm_eps=1e-6,
     )
-    transformer.load_state_dict(state_dict_to_diffusers(model.state_dict(), arch.depth), strict=True)
-    return transformer.eval()
 
 
 def from_diffusers(transformer: DiTTransformer2DModel) -> DiT:

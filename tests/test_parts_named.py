@@ -13,7 +13,8 @@ from models.parts import Seam
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("models", "bench", "sweeps", "analysis")
-OWN_FOLDERS = (ROOT / "bench" / "objectives", ROOT / "bench" / "samplers")
+# The last has what others do in the place of ours.
+OWN_FOLDERS = tuple(ROOT / "bench" / folder for folder in ("objectives", "samplers", "perf/contenders"))
 # (file, name): why it stands there all the same.
 EXCEPTIONS = {
     **dict.fromkeys(

@@ -290,7 +290,11 @@ def _choose(
         both = np.all([np.isfinite(test.ratios) for test in tests.values()], axis=0)
         errors = {name: float(np.mean(np.log(test.ratios[both]) ** 2)) for name, test in tests.items()}
         chosen = min(errors, key=lambda name: errors[name])
-        why = "of the laws, it predicts the study's later scores best from the earlier ones"
+        off = ", ".join(f"{law} {np.expm1(np.sqrt(error)):.1%} off" for law, error in errors.items())
+        why = (
+            "of the laws, it predicts the study's later scores best from the earlier ones; root mean square over the "
+            f"{both.sum()} that all of them predict: {off}"
+        )
     elif len(tests) == 1 and len(fitted) > 1:
         chosen, why = next(iter(tests)), "the only law that could be tested on later scores"
     elif len(fitted) > 1:

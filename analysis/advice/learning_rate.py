@@ -74,8 +74,7 @@ def advise_rates(tables: Tables, width: int, level: float = LEVEL, seed: int = 0
         found = transfers(tables, seed)
     except NothingToDraw as error:
         raise ResultsError(
-            f"no advice on a learning rate: {error}; needed: runs that differ in width, learning rate and seed, "
-            "such as those of sweeps/studies/mup.yaml"
+            f"no advice on a learning rate: {error}, such as those of `ditbench sweep plan mup`"
         ) from None
     rates = [_rate(design, width, level) for design in found]
     return sorted(rates, key=lambda rate: (not rate.within_reach, _width_of(rate)))

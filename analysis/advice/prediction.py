@@ -166,7 +166,7 @@ def read_prediction(path: Path) -> tuple[Prediction, bool]:
         ResultsError: no such file, or it is none.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = _mapping(json.loads(path.read_bytes()), "it")
         written = content.pop("sha256")
         prediction = _read(content)
     except FileNotFoundError:
@@ -175,7 +175,9 @@ def read_prediction(path: Path) -> tuple[Prediction, bool]:
         ) from None
     except KeyError as error:
         raise ResultsError(f"{path}: no key {error}; accepted: what `ditbench advise --write` wrote") from None
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+    except json.JSONDecodeError as error:
+        raise ResultsError(f"{path}: not JSON ({error}); accepted: what `ditbench advise --write` wrote") from None
+    except (OSError, ValueError, RecursionError, OverflowError) as error:
         raise ResultsError(f"{path}: {error}; accepted: what `ditbench advise --write` wrote") from None
     return prediction, written == _hash(content)
 
@@ -198,29 +200,32 @@ def remade(prediction: Prediction) -> list[str]:
 
 
 def _read(content: dict[str, Any]) -> Prediction:
-    asked, intervals = content["question"], content["prediction"]
+    asked, intervals = (_mapping(content[key], key) for key in ("question", "prediction"))
     known = ("bootstrap", "residual")
     method: Any = _one_of(asked["intervals"], "intervals", known)
     question = Question(
         _number(asked["budget_pf_days"], "budget_pf_days"),
         _text(asked["metric"], "metric"),
-        tuple(_one_of(name, "laws", LAWS) for name in asked["laws"]),
+        tuple(_one_of(name, "laws", LAWS) for name in _list(asked["laws"], "laws")),
         method,
         _number(asked["level"], "level"),
         _whole(asked["seed"], "seed"),
         _number(asked["reach"], "reach"),
     )
     made = _text(content["made"], "made")
-    datetime.fromisoformat(made)
-    runs = {run: _whole(seed, f"runs.{run}") for run, seed in content["runs"].items()}
+    try:
+        datetime.fromisoformat(made)
+    except ValueError:
+        raise ValueError(f"made is {made!r}, and no time, such as 2026-11-26T09:00:00+00:00") from None
+    runs = {run: _whole(seed, f"runs.{run}") for run, seed in _mapping(content["runs"], "runs").items()}
     if not runs:
         raise ValueError("runs: none")
     return Prediction(
         made,
         _text(content["data"], "data"),
-        {name: _text(digest, f"tables.{name}") for name, digest in content["tables"].items()},
+        {name: _text(digest, f"tables.{name}") for name, digest in _mapping(content["tables"], "tables").items()},
         question,
-        dict(content["key"]),
+        _mapping(content["key"], "key"),
         _text(content["law"], "law"),
         _text(content["model"], "model"),
         _whole(content["steps"], "steps"),
@@ -231,8 +236,21 @@ def _read(content: dict[str, Any]) -> Prediction:
     )
 
 
+def _mapping(value: Any, key: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{key} is {value!r}, and no mapping")
+    return value
+
+
+def _list(value: Any, key: str) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{key} is {value!r}, and no list of names")
+    return value
+
+
 def _interval(content: Any, key: str) -> Interval:
-    ends = (_number(content[name], f"prediction.{key}.{name}") for name in ("estimate", "low", "high", "level"))
+    its = _mapping(content, f"prediction.{key}")
+    ends = (_number(its[name], f"prediction.{key}.{name}") for name in ("estimate", "low", "high", "level"))
     return Interval(*ends)
 
 

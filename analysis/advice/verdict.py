@@ -81,7 +81,8 @@ class Verdict:
         )  # fmt: skip
         held = f"{'inside' if single.holds(self.mean) else 'outside'} {single.low:{said}} to {single.high:{said}}"
         off = f"{self.mean / single.estimate - 1:+.0%} of what was predicted"
-        found = f"{means}, {held} ({single.level:.0%} of runs), {off}"
+        wide = f"{single.level:.0%} of runs, a factor of {single.high / single.low:.3g}"  # a wide one is hit easily
+        found = f"{means}, {held} ({wide}), {off}"
         begin = {True: "Hit", False: "Miss", None: "No verdict"}[self.is_hit]
         return [
             f"{begin}: {self.problems[0] if self.problems else found}.",

@@ -23,7 +23,7 @@ from analysis.commands.options import (
     print_lines,
     print_result,
 )
-from analysis.errors import ResultsError
+from analysis.errors import ResultsError, about
 from analysis.laws.choices import REACH, Method
 from analysis.results.named import results_folder
 
@@ -110,7 +110,7 @@ def advise(
     """Advise on a training budget: which size, patch and steps, the expected score, and how far that is a guess; with
     --width, on its learning rate."""
     if (budget is None) == (width is None):
-        raise typer.BadParameter("give one of the two", param_hint="--budget / --width")
+        raise ResultsError(f"--budget, --width: {'both' if width else 'neither'} given; accepted: one of them")
     if width is not None:
         for flag, given in (("--cluster", cluster), ("--law", law != "tested"), ("--metric", metric != "fid"),
                             ("--intervals", intervals)):  # fmt: skip
@@ -140,7 +140,8 @@ def advise(
         default, name, rates = "residual", "DiT paper, Table 4", "Learning rate: 0.0001, that of all runs of the paper."
     else:
         tables = load(folder)
-        rows = collected_observations(tables, metric, all_steps=True)
+        with about(folder):
+            rows = collected_observations(tables, metric, all_steps=True)
         batch_size, default, name = int(tables.runs["batch_size"].iloc[0]), "bootstrap", str(folder)
         rates = said_of_rates(tables)
     method: Method = intervals or default
@@ -208,7 +209,8 @@ def _print_rates(name: str, width: int, level: float, seed: int, format: Format,
     folder = results_folder(name)
     if folder is None:
         raise ResultsError("--width: the paper varies no learning rate; accepted: a folder of results that does")
-    rates = advise_rates(load(folder), width, level, seed)
+    with about(folder):
+        rates = advise_rates(load(folder), width, level, seed)
 
     def shown() -> None:
         print_answer(headline(rates))

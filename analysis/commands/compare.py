@@ -20,7 +20,7 @@ from analysis.commands.options import (
     print_answer,
     print_lines,
 )
-from analysis.errors import ResultsError
+from analysis.errors import ResultsError, about
 from analysis.results.named import ACCEPTED, PUBLISHED, results_folder
 from analysis.results.visible import visible
 
@@ -122,9 +122,15 @@ def _designs(
 
 
 def _beside_published(names: list[str], metric: str, step: int | None, level: float) -> BesidePublished:
-    from analysis.compare.beside_published import BesidePublished, known_spread, with_spread
+    from analysis.compare.beside_published import (
+        BesidePublished,
+        at_published_steps,
+        known_spread,
+        not_beside,
+        with_spread,
+    )
     from analysis.paper.tables import published
-    from analysis.results.published import METRICS
+    from analysis.results.published import METRICS, near_misses
     from analysis.results.tables import load
 
     others = [name for name in names if name != PUBLISHED]
@@ -134,14 +140,17 @@ def _beside_published(names: list[str], metric: str, step: int | None, level: fl
     assert folder is not None  # which published alone has not
     if metric not in METRICS:
         raise ResultsError(f"--metric {metric}: not published; accepted: {', '.join(METRICS)}")
-    scores = published(load(folder)).data
+    tables = load(folder)
+    with about(folder):
+        scores = published(tables).data
     of_metric = scores.loc[scores["metric"] == metric]
     if of_metric.empty:
         raise ResultsError(f"--metric {metric}: no such score has a published one; accepted: {_all(scores, 'metric')}")
     rows = of_metric if step is None else of_metric.loc[of_metric["step"] == step]
     if rows.empty:
         raise ResultsError(f"--step {step}: no score with a published one; accepted: {_all(of_metric, 'step')}")
-    return BesidePublished(with_spread(rows.reset_index(drop=True), "measured", level), known_spread(level))
+    left_out = tuple(not_beside(at_published_steps(near_misses(tables))))
+    return BesidePublished(with_spread(rows.reset_index(drop=True), "measured", level), known_spread(level), left_out)
 
 
 def _all(rows: pd.DataFrame, column: str) -> str:

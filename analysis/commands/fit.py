@@ -21,7 +21,7 @@ from analysis.commands.options import (
     print_lines,
     print_result,
 )
-from analysis.errors import ResultsError
+from analysis.errors import ResultsError, about
 from analysis.laws.choices import COLUMN_OPTIONS, Intervals, Objective
 from analysis.laws.compute import Convention
 from analysis.results.named import ACCEPTED, csv_file, results_folder
@@ -97,8 +97,10 @@ def fit(
     out: JsonOption = None,
 ) -> None:
     """Fit a scaling law, and predict the largest model from the others: the answer in three lines, then the laws."""
+    from analysis.laws.intervals import check_level
     from analysis.laws.report import COMPARED_FORMS, fit_report
 
+    check_level(level)
     named = (y, x, params, data_column, tokens, models, seeds, patches)
     columns = {what: name for what, name in zip(COLUMN_OPTIONS, named, strict=True) if name is not None}
     path = csv_file(one_of(data, source), bool(columns))
@@ -117,7 +119,8 @@ def fit(
         forms = COMPARED_FORMS if form == "all" else (form,)
     if "chinchilla" in forms and len(set(rows.patches)) > 1:
         raise ResultsError("--form chinchilla has no term for tokens; needed: one patch size, --patch N")
-    report = fit_report(rows, name, forms, objective, intervals, level, seed, held_out is not None, by_patch)
+    with about(name):
+        report = fit_report(rows, name, forms, objective, intervals, level, seed, held_out is not None, by_patch)
     print_result(report.to_dict(), format, out, lambda: _print(report, verbose))
 
 
@@ -148,7 +151,8 @@ def _of_results(
         return rows, "DiT paper, Table 4" if needs_steps else "DiT paper, Table 4, 400K steps"
     from analysis.results.tables import load
 
-    rows = collected_observations(load(folder), metric, step, compute, needs_steps, patch)
+    with about(folder):
+        rows = collected_observations(load(folder), metric, step, compute, needs_steps, patch)
     return rows, f"{folder}" if needs_steps else f"{folder}, {rows.names[0].rpartition(' step ')[2]} steps"
 
 

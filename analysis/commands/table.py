@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from analysis.commands.options import OldDataOption, named_data, one_of
-from analysis.errors import ResultsError
+from analysis.errors import ResultsError, about
 from analysis.results.named import ACCEPTED, PUBLISHED, results_folder
 
 TableName = Literal["summary", "published", "correlations", "transfer", "families", "reproductions"]
@@ -54,7 +54,8 @@ def table(
     if of_papers:
         made = of_papers()
     else:
-        made = paper_tables.TABLES[name](tables.load(folder) if folder else scaling_study(published_source()))
+        with about(folder or PUBLISHED):
+            made = paper_tables.TABLES[name](tables.load(folder) if folder else scaling_study(published_source()))
     text = table_formats.FORMATS[format](made)
     if out is None:
         typer.echo(text, nl=False)

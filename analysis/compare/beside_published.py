@@ -62,6 +62,24 @@ def published_table(tables: Tables) -> list[list[str]]:
     ]
 
 
+def not_beside(missed: pd.DataFrame) -> list[str]:
+    """A line for each score of `near_misses`: in what it differs from the nearest published one."""
+    lines = []
+    for _, rows in missed.groupby(["run", "step"], sort=False):
+        differing = "; ".join(
+            f"{row['condition']} is {row['ours']}, published {row['published']}" for row in rows.to_dict("records")
+        )
+        lines.append(f"{rows['label'].iloc[0]} at step {rows['step'].iloc[0]}: {differing}")
+    return lines
+
+
+def at_published_steps(missed: pd.DataFrame) -> pd.DataFrame:
+    """Those of `near_misses` that differ in something else than their step."""
+    if missed.empty:
+        return missed
+    return missed.groupby(["run", "step"], sort=False).filter(lambda rows: "step" not in set(rows["condition"]))
+
+
 @dataclass(frozen=True)
 class BesidePublished:
     """Scores of one metric beside the published ones.

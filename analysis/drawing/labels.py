@@ -58,7 +58,6 @@ def place_labels(
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
-    figure.draw_without_rendering()
     point = figure.dpi / 72  # in pixels, as all that follows
     written = [text.get_window_extent() for text in (*axes.texts, axes.get_legend()) if text is not None]
     names = [

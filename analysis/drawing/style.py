@@ -78,6 +78,7 @@ SETTINGS: dict[Any, Any] = {
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
     "pdf.fonttype": 42,  # fonts embedded, text stays text
+    "ps.fonttype": 42,  # which matplotlib reads for PDF too: at 3, it embeds the font twice
     "text.parse_math": False,  # a name with dollar signs in it is no formula; `parse_math=True` where one is meant
 }
 
@@ -183,9 +184,12 @@ def patch_ranks(patches: list[Any]) -> dict[Any, int]:
 
 def new_figure(width: Width, height: float) -> Figure:
     """An empty figure, `height` inches high."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(WIDTHS[width], height), layout="constrained")
+    figure = Figure(figsize=(WIDTHS[width], height), layout="constrained")
+    FigureCanvasAgg(figure)  # it keeps its renderer; the base class makes one for every text that is measured
+    return figure
 
 
 def panels(figure: Any, count: int, columns: int, share: bool = False) -> list[Axes]:

@@ -148,6 +148,8 @@ def from_each(
                 found.append(read(part))
             except NothingToDraw as error:
                 reasons[part.called] = str(error)
+            except ResultsError as error:
+                raise ResultsError(f"{source.name}: {error}") from None
         if len(reasons) == len(parts) and len(set(reasons.values())) == 1:  # the same of all designs: said once
             reasons = {source.name: next(iter(reasons.values()))}
         left_out += [f"{name}: {reason}" for name, reason in reasons.items()]

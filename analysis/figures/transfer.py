@@ -23,11 +23,12 @@ CAPTION = (
     "Near the axis, of each width, the rate of the lowest loss by a parabola through the lowest point and its "
     "neighbours, log loss over log rate, with its 90 % interval. Below, that rate over the width, with the power of "
     "the width that it follows; and how much higher the loss of each width is at the rate that is best for the "
-    "narrowest. Intervals: log loss is a rate's part, a seed's part and a residual, and residuals are drawn with "
-    "replacement."
+    "narrowest; intervals that end far above are cut. Intervals: log loss is a rate's part, a seed's part and a "
+    "residual, and residuals are drawn with replacement."
 )
 ENDS = "Hollow: the lowest loss is at an end of the rates that were run, or beside one that diverged."
 SHADES = ("#440154", "#3b528b", "#21918c", "#5ec962", "#b5de2b")  # of viridis, narrow to wide
+TALLEST = 2.0  # times the highest point: intervals above are cut
 MARGIN = 1.12  # what is shown above the highest loss that is not far off
 
 
@@ -164,16 +165,22 @@ def _drifts(axes: Axes, of: Sequence[Transfer]) -> None:
 
 
 def _excesses(axes: Axes, of: Sequence[Transfer]) -> None:
-    for index, design in enumerate(of):
+    known = [[one for one in design.widths if np.isfinite(one.excess)] for design in of]
+    over = [[interval(100 * one.excess, 100 * one.excess_draws) for one in widths] for widths in known]
+    highest = max(each.estimate for of_design in over for each in of_design)
+    shown = np.nanmax([each.high for of_design in over for each in of_design] + [highest])
+    if highest > 0:  # an interval that ends far above all points leaves the panel
+        shown = min(shown, TALLEST * highest)
+    for index, (widths, of_design) in enumerate(zip(known, over, strict=True)):
         look: dict[str, Any] = marks.series_mark(index)
-        known = [one for one in design.widths if np.isfinite(one.excess)]
-        widths = np.array([one.width for one in known], float) * 1.03 ** (index - (len(of) - 1) / 2)
-        over = [interval(one.excess, one.excess_draws) for one in known]
-        values = 100 * np.array([each.estimate for each in over])
-        ends = 100 * np.array([[each.low for each in over], [each.high for each in over]])
-        bars = np.where(np.isfinite(ends), np.abs(ends - values), 0)
-        axes.errorbar(widths, values, bars, fmt="none", ecolor=look["color"], capsize=2, elinewidth=0.9)
-        axes.plot(widths, values, **look)
+        shifted = np.array([one.width for one in widths], float) * 1.03 ** (index - (len(of) - 1) / 2)
+        values = np.array([each.estimate for each in of_design])
+        ends = np.array([[each.low for each in of_design], [each.high for each in of_design]])
+        bars = np.abs(np.where(np.isnan(ends), values, np.minimum(ends, 2 * shown)) - values)
+        axes.errorbar(shifted, values, bars, fmt="none", ecolor=look["color"], capsize=2, elinewidth=0.9)
+        axes.plot(shifted, values, **look)
+    if shown > 0:
+        axes.set_ylim(-0.08 * shown, 1.08 * shown)
     _width_axis(axes, of)
     axes.set_ylabel("Loss above the tuned (%)")
 

@@ -282,6 +282,8 @@ def projected_starts(problem: Problem) -> Array:
 def _condition(problem: Problem, solution: Array) -> float:
     low, high = problem.design.bounds()
     inside = (solution > low) & (solution < high)
+    if not inside.any():
+        return float("inf")
     columns = problem.design.jacobian(solution[None])[0][inside]
     return float(np.linalg.cond((columns / np.linalg.norm(columns, axis=1, keepdims=True)).T))
 

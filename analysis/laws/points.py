@@ -18,6 +18,9 @@ from analysis.laws.observations import Observations
 from analysis.laws.report import BY_PATCH
 from analysis.results.csv_text import read_numbered
 
+SMALLEST, LARGEST = 1e-30, 1e30
+"""What is farther from 1 is no quantity that anybody measured, and its powers overflow."""
+
 KINDS = {"patches": "Int64", "models": "str", "seeds": "str"}
 """pandas' types of the columns that are not logged."""
 
@@ -55,7 +58,7 @@ def csv_observations(
 
     Raises:
         ResultsError: the file is no such table, a column is missing or there twice, or a cell is empty, no number, or
-            not positive and finite: the line, as an editor counts, and the column are named.
+            not between `SMALLEST` and `LARGEST`: the line, as an editor counts, and the column are named.
     """
     twice = [name for name in columns.values() if [*columns.values()].count(name) > 1]
     if twice:
@@ -100,11 +103,12 @@ def csv_observations(
 
 def _check(path: Path, values: Any, lines: list[int], is_logged: bool) -> None:
     """Refuse an empty cell and, where logs are taken, what has none."""
-    bad = values.isna().to_numpy() if not is_logged else ~(np.isfinite(values) & (values > 0)).to_numpy()
+    bad = values.isna().to_numpy() if not is_logged else ~((values >= SMALLEST) & (values <= LARGEST)).to_numpy()
+    in_range = f"positive values, {SMALLEST:g} to {LARGEST:g}, since laws are of logs"
     for row in np.flatnonzero(bad)[:1]:
         value = values.iloc[row]
         said = "empty or nan" if pd.isna(value) else f"{value:g}"
-        needed = "finite, positive values, since laws are of logs" if is_logged else "a value in every row"
+        needed = in_range if is_logged else "a value in every row"
         raise ResultsError(f"{path}: line {lines[row]}: '{values.name}' is {said}; needed: {needed}")
 
 

@@ -6,6 +6,7 @@ divided by a centre and scores by their geometric mean, and coefficients are log
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,10 +140,11 @@ def solve(design: Design, scores: Array, weights: Array, starts: Array, free: np
     """
     if free is None:
         free = np.array([design.form.floor, *[True] * (design.size - 1)])
-    parts = [
-        _solve_chunk(design, scores[part], weights[part], starts[part], free)
-        for part in (slice(start, start + CHUNK) for start in range(0, len(starts), CHUNK))
-    ]
+    with np.errstate(all="ignore"):  # a step that overflows has no lower loss, and is not taken
+        parts = [
+            _solve_chunk(design, scores[part], weights[part], starts[part], free)
+            for part in (slice(start, start + CHUNK) for start in range(0, len(starts), CHUNK))
+        ]
     return Solutions(
         np.concatenate([part.parameters for part in parts]),
         np.concatenate([part.losses for part in parts]),
@@ -213,5 +215,17 @@ def _step(
     root = np.sqrt(scale)
     scaled = curvature / (root[:, :, None] * root[:, None, :])
     diagonal = np.eye(design.size) * (damping[:, None, None] + held[:, :, None])
-    step = -np.linalg.solve(scaled + diagonal, (gradient / root)[:, :, None])[:, :, 0] / root
+    step = -_solved(scaled + diagonal, (gradient / root)[:, :, None])[:, :, 0] / root
     return step, cosine
+
+
+def _solved(matrices: Array, vectors: Array) -> Array:
+    """NaN of a matrix that is singular, or no longer finite: no step, so that the next is damped more."""
+    try:
+        return np.linalg.solve(matrices, vectors).astype(float, copy=False)
+    except np.linalg.LinAlgError:
+        found: Array = np.full_like(vectors, np.nan)
+        for row, (matrix, vector) in enumerate(zip(matrices, vectors, strict=True)):
+            with suppress(np.linalg.LinAlgError):
+                found[row] = np.linalg.solve(matrix, vector)
+        return found

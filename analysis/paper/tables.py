@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.compare.beside_published import known_spread, with_spread
+from analysis.compare.beside_published import known_spread, not_beside, with_spread
 from analysis.paper.table_formats import Column, Table, count, fixed, signed, significant
 from analysis.paper.transfer import transfer
 from analysis.results.baselines import beside, explanation, name_of
@@ -346,11 +346,7 @@ def _why_not(tables: Tables) -> str:
     if missed.empty:
         return "none is of a published model, block design and data set; needed: one of results/published's models"
     scores: list[Any] = [rows for _, rows in missed.groupby(["run", "step"], sort=False)]
-    rows = min(scores, key=len)
-    differing = "; ".join(
-        f"{row['condition']} is {row['ours']}, published {row['published']}" for row in rows.to_dict("records")
-    )
-    return f"{rows['label'].iloc[0]} at step {rows['step'].iloc[0]}: {differing}"
+    return not_beside(min(scores, key=len))[0]
 
 
 def _or_none(value: Any) -> str:

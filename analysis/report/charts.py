@@ -59,15 +59,19 @@ def _law(gmacs: Any, law: FitReport) -> tuple[list[Curve], str]:
     return [Curve((at / unit_of(gmacs)[1]).tolist(), middle, low, high)], said
 
 
-def of_paper() -> Chart:
-    """The same picture of the DiT paper's models, at their published 400K steps."""
+def of_paper(is_same_scale: bool) -> Chart:
+    """The same picture of the DiT paper's models, at their published 400K steps.
+
+    is_same_scale: scores of the study were made under these conditions.
+    """
     scores = scaling_scores(published_source())
     tables = replace(scores.source.tables, runs=scores.runs, evals=scores.evals)
     return replace(
         compute(Study(tables, replace(scores.source, tables=tables)), "fid", None),
         name="published-compute",
         title="The DiT paper's models, for orientation",
-        caption="FID-50K of Table 4, at 400,000 steps on ImageNet: another data set and protocol, so another scale.",
+        caption="FID-50K of Table 4, at 400,000 steps on ImageNet without guidance: "
+        + ("as those above that stand beside it." if is_same_scale else "other conditions, so another scale."),
         **SMALL,
     )
 

@@ -213,6 +213,8 @@ def _findings(found: FitReport, called: str) -> list[str]:
     best, *others = found.comparison.fits
     equation = best.equation.removeprefix(f"{found.rows.metric} = ")
     line = f"Of {len(others) + 1} forms, {called} = {equation} describes these scores best"
+    if not others:
+        line = f"One form alone can be fitted to these scores: {called} = {equation}"
     second = next(
         (law for law in others if law.parameters.get("E") != 0), None
     )  # with a floor of 0, it is another's twin

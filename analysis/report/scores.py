@@ -64,11 +64,15 @@ def _without_constants(table: Table) -> Table:
 def beside_published(study: Study) -> dict[str, Any]:
     """Published and measured scores, or why none is set beside one."""
     tables, missed = study.tables, near_misses(study.tables)
-    found: dict[str, Any] = {"near_misses": None, "charts": [of_paper()]}
+    found: dict[str, Any] = {"near_misses": None}
+    is_same_scale = False
     try:
-        found["published"] = brief(published(tables), tables)
+        table = published(tables)
+        found["published"] = brief(table, tables)
+        is_same_scale = bool(table.data["between_labs"].notna().any())  # of FIDs without guidance alone
     except ResultsError as error:
         found["published"] = f"No published score stands beside one of these: {str(error).partition(': ')[2] or error}."
+    found["charts"] = [of_paper(is_same_scale)]
     if not missed.empty:
         columns = ["label", "seed", "step", "condition", "ours", "published", "source"]
         caption = "Scores of published models that are not compared, and the conditions in which they differ"

@@ -186,11 +186,11 @@ def compared_evaluations(evaluations: pd.DataFrame) -> pd.DataFrame:
         relative_difference (difference / published), the evaluation's whole key, in which everything that a paper
         states is as published, and source. Scores that one of the two lacks have no row.
     """
-    paper = _of_papers()
+    paper = _by_subject()
     rows = [
         {**evaluation, "metric": name, **_difference(row[name], evaluation[name]), "source": row["source"]}
         for evaluation in _records(evaluations)
-        for row in _of_same_subject(evaluation, paper)
+        for row in paper.get(_subject(evaluation), [])
         if not _differing(evaluation, row)
         for name in METRICS
         if pd.notna(row[name]) and pd.notna(evaluation[name])
@@ -215,9 +215,9 @@ def near_misses_of_evaluations(evaluations: pd.DataFrame) -> pd.DataFrame:
         One row for each differing condition. Columns: label, run, seed, model, block, data, step, condition, published,
         ours (both as text; "unknown" where the row does not say), source.
     """
-    paper, rows = _of_papers(), []
+    paper, rows = _by_subject(), []
     for evaluation in _records(evaluations):
-        differing = [(_differing(evaluation, row), row) for row in _of_same_subject(evaluation, paper)]
+        differing = [(_differing(evaluation, row), row) for row in paper.get(_subject(evaluation), [])]
         if not differing or not all(conditions for conditions, _ in differing):
             continue
         conditions, nearest = min(differing, key=lambda pair: (len(pair[0]), _steps_apart(evaluation, pair[1])))
@@ -263,8 +263,16 @@ def _records(evaluations: pd.DataFrame) -> list[dict[Any, Any]]:
     return found.to_dict("records")
 
 
-def _of_same_subject(evaluation: dict[Any, Any], paper: list[dict[Any, Any]]) -> list[dict[Any, Any]]:
-    return [row for row in paper if all(_agrees(name, evaluation[name], row[name]) for name in SUBJECT)]
+def _by_subject() -> dict[tuple[Any, ...], list[dict[Any, Any]]]:
+    """The papers' rows of each `_subject`."""
+    found: dict[tuple[Any, ...], list[dict[Any, Any]]] = {}
+    for row in _of_papers():
+        found.setdefault(_subject(row), []).append(row)
+    return found
+
+
+def _subject(row: dict[Any, Any]) -> tuple[Any, ...]:
+    return tuple(None if pd.isna(row[name]) else row[name] for name in SUBJECT)
 
 
 def _differing(evaluation: dict[Any, Any], row: dict[Any, Any]) -> list[str]:

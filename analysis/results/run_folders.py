@@ -215,30 +215,40 @@ def table_of_lines(record: RunRecord, name: str, types: dict[str, str], required
     Raises:
         ResultsError: a line is malformed or lacks a `required` key, or a value has the wrong type.
     """
-    path = record.folder / name
-    lines = record.lines(name)
-    if not lines:
-        return _no_lines(tuple(types.items())).copy()
-    rows = _objects(lines) or [_line(path, number, line) for number, line in enumerate(lines, 1)]
-    for needed in required:
-        if any(row.get(needed) is None for row in rows):
-            _check_given(path, rows, needed, required)
-    columns: dict[str, Any] = {
-        name: typed.column([row.get(name) for row in rows], kind, name, path, _line_of) for name, kind in types.items()
-    }
-    others = [name for name in dict.fromkeys(chain.from_iterable(rows)) if name not in types]
-    return pd.DataFrame(columns | {name: pd.Series([row.get(name) for row in rows], dtype="object") for name in others})
+    columns, others = _columns(record, name, types, required)
+    if not columns:
+        return _no_lines(tuple(types.items())).copy(deep=False)
+    return pd.DataFrame(columns | {key: pd.Series(values, dtype="object") for key, values in others.items()})
 
 
 def _measured(record: RunRecord, name: str, types: dict[str, str], required: tuple[str, ...]) -> pd.DataFrame:
     """`table_of_lines` of what goes into tables: of its other columns, too, each has one type."""
-    path, table = record.folder / name, table_of_lines(record, name, types, required)
-    for key in table.columns[len(types) :]:
+    path = record.folder / name
+    columns, others = _columns(record, name, types, required)
+    if not columns:
+        return _no_lines(tuple(types.items())).copy(deep=False)
+    for key, values in others.items():
         if not typed.fits(key, "str"):
             raise ResultsError(f"{path}: a key is {key!r}; accepted: text")
-        values = table[key].tolist()
-        table[key] = typed.column(values, typed.kind_of(values, key, path, _line_of), key, path, _line_of)
-    return table
+        columns[key] = typed.column(values, typed.kind_of(values, key, path, _line_of), key, path, _line_of)
+    return pd.DataFrame(columns)
+
+
+def _columns(
+    record: RunRecord, name: str, types: dict[str, str], required: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """The columns of `types` in a .jsonl file, checked, and what else its lines have; none where it has no lines."""
+    path = record.folder / name
+    lines = record.lines(name)
+    if not lines:
+        return {}, {}
+    rows = _objects(lines) or [_line(path, number, line) for number, line in enumerate(lines, 1)]
+    values = {key: [row.get(key) for row in rows] for key in dict.fromkeys(chain(types, *rows))}
+    for needed in required:
+        if None in values[needed]:
+            _check_given(path, rows, needed, required)
+    columns = {key: typed.column(values.pop(key), kind, key, path, _line_of) for key, kind in types.items()}
+    return columns, values
 
 
 def _line_of(row: int) -> str:
@@ -266,9 +276,9 @@ def _no_lines(types: tuple[tuple[str, str], ...]) -> pd.DataFrame:
 
 def _objects(lines: list[bytes]) -> list[dict[str, Any]] | None:
     """All lines at once, which takes half the time; None where one may be no object by itself."""
-    joined = b"[%b]" % b",".join(lines)
+    joined = b"[%b]" % b",\n".join(lines)
     # With one brace a line, at its beginning, no object goes on in the next line, and no line has two.
-    if joined.count(b"{") != len(lines) or not all(line.startswith(b"{") and line.endswith(b"}") for line in lines):
+    if not joined.count(b"{") == joined.count(b"},\n{") + 1 == len(lines) or joined[:2] + joined[-2:] != b"[{}]":
         return None
     try:
         return json.loads(joined)
@@ -294,13 +304,17 @@ def _check_given(path: Path, rows: list[dict[str, Any]], name: str, required: tu
 
 def _train(record: RunRecord) -> pd.DataFrame:
     # A resumed run repeats the steps after its checkpoint: the later line counts.
-    return _measured(record, TRAIN, TRAIN_TYPES, ("step",)).drop_duplicates("step", keep="last")
+    train = _measured(record, TRAIN, TRAIN_TYPES, ("step",))
+    return train if train["step"].is_unique else train.drop_duplicates("step", keep="last")
 
 
 def _evals(record: RunRecord, name: str, others: Iterable[pd.DataFrame] = ()) -> pd.DataFrame:
     """others: beside whose scores those on the few samples of a search are left out, if they have the same key."""
     key = ("step", *EVALUATION_KEY_TYPES)
-    evals = with_calls(_measured(record, name, EVALS_TYPES, tuple(k for k in key if k not in KEY_ADDED_LATER)))
+    evals = _measured(record, name, EVALS_TYPES, tuple(k for k in key if k not in KEY_ADDED_LATER))
+    if evals.empty:
+        return evals
+    evals = with_calls(evals)
     if "score" in evals.columns:
         everything = [table.loc[:, [*key]] for table in (evals, *others) if not table.empty]
         repeated = pd.concat(everything, ignore_index=True).duplicated(keep=False).iloc[: len(evals)].to_numpy()
@@ -316,9 +330,12 @@ def _evals(record: RunRecord, name: str, others: Iterable[pd.DataFrame] = ()) ->
 
 def _other_evals(record: RunRecord, evals: pd.DataFrame) -> pd.DataFrame:
     added = _evals(record, OTHER_EVALS)
-    own = _evals(record, SCORES, (evals, added)).drop(columns="score", errors="ignore")
-    if own.empty or added.empty:
-        return added if own.empty else own
+    own = _evals(record, SCORES, (evals, added))
+    if own.empty:
+        return added
+    own = own.drop(columns="score", errors="ignore")
+    if added.empty:
+        return own
     # Scores of the run's own samples once more say nothing new.
     whole = pd.concat([own, added], ignore_index=True)
     return whole.drop_duplicates(["step", *EVALUATION_KEY_TYPES, *SCORE_TYPES], ignore_index=True)
@@ -368,8 +385,8 @@ def _row(record: RunRecord) -> dict[str, Any]:
     words = {key: _checked(model_path, key, model.get(key), "str") for key in ("family", "objective", "block", "size")}
     # Of a run that has not started, model.json says nothing yet.
     family, objective = (words[key] or (OF_EARLIER_VERSIONS[key] if model else "") for key in OF_EARLIER_VERSIONS)
-    sessions = table_of_lines(record, "sessions.jsonl", SESSIONS_TYPES)
-    last = {key: None if sessions.empty else sessions[key].iloc[-1] for key in ("device", "precision", "commit")}
+    sessions, _ = _columns(record, "sessions.jsonl", SESSIONS_TYPES, ())
+    last = {key: sessions[key][-1] if sessions else None for key in ("device", "precision", "commit")}
     row = {
         "run": _given(path, config, "id", "str"),
         # A byte that is no UTF-8 is half of a surrogate pair to Python, which no table can hold.
@@ -392,8 +409,8 @@ def _row(record: RunRecord) -> dict[str, Any]:
         },
         "state": "finished" if record.finished is not None else "failed" if record.is_failed else "unfinished",
         **last,
-        "starts": len(sessions),
-        "started": None if sessions.empty else sessions["time"].iloc[0],
+        "starts": len(sessions["time"]) if sessions else 0,
+        "started": sessions["time"][0] if sessions else None,
         "finished": record.finished,
         "training_gmacs": training_gmacs(cost["gmacs"], batch_size, steps) if model else None,
         "metrics": _metrics(model_path, model.get("metrics")),

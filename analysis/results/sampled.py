@@ -25,7 +25,8 @@ SAMPLERS = {
 
 def with_calls(evals: pd.DataFrame) -> pd.DataFrame:
     """`evals` with the network calls of earlier versions' scores, whose samplers all made one a step."""
-    return evals.assign(network_calls=evals["network_calls"].fillna(evals["sampling_steps"]))
+    calls: Any = evals["network_calls"]
+    return evals if calls.notna().all() else evals.assign(network_calls=calls.fillna(evals["sampling_steps"]))
 
 
 def told_apart(differing: Sequence[str]) -> list[str]:

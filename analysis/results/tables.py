@@ -209,7 +209,8 @@ def _write(tables: Tables, out: Path) -> None:
     }
     digest = hashlib.sha256()
     for name, content in contents.items():
-        digest.update(f"{name} {len(content or b'')}\n".encode() + (content or b""))
+        digest.update(f"{name} {len(content or b'')}\n".encode())
+        digest.update(content or b"")
     collection = digest.hexdigest()[:16]
     contents["samples.npz"] = of_collection(contents["samples.npz"] or b"", collection)
     contents |= {f"{name}.parquet": parquet_bytes(getattr(tables, name), collection) for name in WHOLE}
@@ -337,15 +338,25 @@ def correlations(evals: pd.DataFrame) -> pd.DataFrame:
     positive, finite fid.
     """
     columns = ["seed", "step", "block", *evaluation_keys]
-    usable = evals[np.isfinite(evals["fid"]) & (evals["fid"] > 0) & evals["gmacs"].notna()]
-    # Groups of all columns would cost ten times as much.
+    usable: Any = evals[np.isfinite(evals["fid"]) & (evals["fid"] > 0) & evals["gmacs"].notna()]
     numbers: Any = usable.groupby(columns, dropna=False).ngroup()
-    groups: Any = usable.loc[:, [*MODEL, "gmacs", "fid"]].groupby(numbers)
-    rows = [
-        usable.loc[models.index[0], columns].to_dict() | _correlation(models)
-        for _, models in groups
-        if len(models) >= MIN_MODELS and models["gmacs"].nunique() > 1 and not models.duplicated([*MODEL]).any()
+    # Of the table's own columns, most of them text, each group would take ten times as long.
+    plain: Any = pd.DataFrame(
+        {
+            "model": usable.groupby([*MODEL], dropna=False).ngroup(),
+            "size": usable["size"].fillna("").astype("object"),
+            "patch": patches(usable).astype("object"),
+            "gmacs": usable["gmacs"],
+            "fid": usable["fid"],
+        }
+    )
+    groups = [
+        models
+        for _, models in plain.groupby(numbers)
+        if len(models) >= MIN_MODELS and models["gmacs"].nunique() > 1 and models["model"].is_unique
     ]
+    keys = usable.loc[[models.index[0] for models in groups], columns].to_dict("records")
+    rows = [key | _correlation(models) for key, models in zip(keys, groups, strict=True)]
     found = ["num_models", "r", "coefficient", "exponent"]
     found += ["patch_pairs_right", "patch_pairs", "size_pairs_right", "size_pairs"]
     return pd.DataFrame(rows, columns=["seed", "step", *found, "block", *evaluation_keys])
@@ -353,8 +364,7 @@ def correlations(evals: pd.DataFrame) -> pd.DataFrame:
 
 def _correlation(models: pd.DataFrame) -> dict[str, Any]:
     law = power_law(models["gmacs"], models["fid"])
-    named = models.assign(patch=patches(models))
-    named = named.loc[(named["size"].fillna("") != "") & named["patch"].notna()]
+    named = models.loc[(models["size"] != "") & models["patch"].notna()].sort_values("gmacs")
     patch_pairs, patch_pairs_right = _neighbours(named, "size", "patch")
     size_pairs, size_pairs_right = _neighbours(named, "patch", "size")
     return {
@@ -370,10 +380,13 @@ def _correlation(models: pd.DataFrame) -> dict[str, Any]:
 
 
 def _neighbours(models: pd.DataFrame, shared: str, other: str) -> tuple[int, int]:
-    """Pairs of models next to each other in compute that share one column and differ in the other: all, right ones."""
+    """Pairs of models next to each other in compute that share one column and differ in the other: all, right ones.
+
+    models: least compute first.
+    """
     last: dict[Any, tuple[Any, float]] = {}
     right = []
-    for value, differing, fid in models.sort_values("gmacs").loc[:, [shared, other, "fid"]].itertuples(index=False):
+    for value, differing, fid in zip(models[shared], models[other], models["fid"], strict=True):
         if value in last and last[value][0] != differing:
             right.append(fid < last[value][1])
         last[value] = differing, fid
@@ -438,13 +451,16 @@ def _runs_table(runs: list[Run]) -> pd.DataFrame:
 def _joined(runs: list[Run], lines: list[pd.DataFrame], types: dict[str, str], file: str) -> pd.DataFrame:
     """All runs' lines of `file` in one table, each with its run's identity in front."""
     others = _one_type_each(runs, lines, types, file)
-    known = [table.loc[:, [name for name in table.columns if name in types or name in others]] for table in lines]
-    rows = pd.concat([table for table in known if not table.empty] or known, ignore_index=True)
-    whose = pd.DataFrame([{name: run.row[name] for name in IDENTITY_TYPES} for run in runs])
-    repeated = whose.loc[np.repeat(whose.index, [len(table) for table in lines])].reset_index(drop=True)
-    joined = pd.concat([repeated, rows], axis="columns")
-    joined = joined.loc[:, [*IDENTITY_TYPES, *types, *others]].astype(IDENTITY_TYPES | types | others)
-    return joined.sort_values([*ORDER, "step"], ignore_index=True, kind="stable")
+    whose = pd.DataFrame([{name: run.row[name] for name in IDENTITY_TYPES} for run in runs]).astype(IDENTITY_TYPES)
+    whose = whose.sort_values(ORDER)  # a thousand runs before they are a million rows
+    ordered = [_by_step(lines[number]) for number in whose.index]
+    rows = pd.concat([table for table in ordered if not table.empty] or ordered, ignore_index=True)
+    repeated = whose.loc[np.repeat(whose.index, [len(table) for table in ordered])].reset_index(drop=True)
+    return pd.concat([repeated, rows.loc[:, [*types, *others]].astype(types | others)], axis="columns")
+
+
+def _by_step(lines: pd.DataFrame) -> pd.DataFrame:
+    return lines if lines["step"].is_monotonic_increasing else lines.sort_values("step", kind="stable")
 
 
 def _one_type_each(runs: list[Run], lines: list[pd.DataFrame], types: dict[str, str], file: str) -> dict[str, str]:

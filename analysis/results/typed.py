@@ -44,7 +44,7 @@ def column(values: Sequence[Any], kind: str, key: str, where: object, place: Pla
 def fits(value: Any, kind: str) -> bool:
     """Whether a column of the type `kind` can hold `value`; None is a missing one."""
     try:
-        _array([_as(value, kind)], kind)
+        _check([_as(value, kind)], kind)
     except (TypeError, ValueError, OverflowError):
         return False
     return True
@@ -89,8 +89,15 @@ def _as(value: Any, kind: str) -> Any:
 
 
 def _array(values: Sequence[Any], kind: str) -> Any:
+    if kind == "Int64" and None not in values:
+        return pd.array(np.array(values, dtype=np.int64), dtype=kind)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    _check(values, kind)
+    return pd.array(list(values), dtype=kind)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def _check(values: Sequence[Any], kind: str) -> None:
+    """Raise UnicodeEncodeError or OverflowError for what Python holds and a column cannot."""
     if kind == "str":
         "".join(value for value in values if value is not None).encode()  # half of a surrogate pair is no text
     if kind == "Int64" and not all(value is None or -(2**63) <= value < 2**63 for value in values):
         raise OverflowError
-    return pd.array(list(values), dtype=kind)  # pyright: ignore[reportArgumentType, reportCallIssue]

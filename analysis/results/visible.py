@@ -33,7 +33,7 @@ def visible_names(tables: Tables) -> Tables:
 
     def shown(table: pd.DataFrame) -> pd.DataFrame:
         texts = table.select_dtypes(["str", "object"]).drop(columns="metrics", errors="ignore")  # that is JSON
-        return table.assign(**{str(name): column.map(_shown).astype(column.dtype) for name, column in texts.items()})
+        return table.assign(**{str(name): _shown(column) for name, column in texts.items()})
 
     return replace(
         tables,
@@ -48,5 +48,8 @@ def visible_names(tables: Tables) -> Tables:
     )
 
 
-def _shown(value: object) -> object:
-    return visible(value) if isinstance(value, str) else value
+def _shown(column: pd.Series) -> pd.Series:
+    # A long table says few texts, and hardly ever one with anything hidden in it.
+    if column.dtype != object and not any(map(HIDDEN.search, column.dropna().unique())):
+        return column
+    return column.map(lambda value: visible(value) if isinstance(value, str) else value).astype(column.dtype)

@@ -64,7 +64,7 @@ class Printed:
     text: str
 
     def __post_init__(self) -> None:
-        is_number = re.fullmatch(r"\d{1,9}(\.\d{1,9})?", self.text)
+        is_number = re.fullmatch(r"\d{1,9}(\.\d{1,9})?", self.text, re.ASCII)
         if not is_number or not float(self.text):
             raise InputError(
                 f"--explain {self.text}: accepted: a number above 0 as it is printed, in 1e9 and without a unit, such "

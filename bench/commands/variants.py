@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from bench.commands.terminal import accepted
 from bench.counting.conventions import PAPER, Convention, Tally
 from bench.errors import InputError
 from bench.flops import cost_of, counted
@@ -153,8 +154,7 @@ def _of_family(name: str, said: Any, given: Given) -> Variant:
 def _options(name: str, family: Family, said: Any, given: Given) -> Any:
     """The family's options: what was said, and over it what was typed."""
     hints = get_type_hints(family.options)
-    accepted = [f.name for f in fields(family.options)]
-    check_known(given, accepted, f"{family.name} has no such field")
+    check_known(given, [f.name for f in fields(family.options)], f"{family.name} has no such field")
     typed = {key: typed_value(key, text, hints[key]) for key, text in given.items()}
     try:
         return check_options(family.options, {**(asdict(said) if said else {}), **typed})
@@ -167,14 +167,12 @@ def _flags(family: Family) -> str:
     return ", ".join(flag(f.name) for f in fields(family.options))
 
 
-def check_known(given: Given, accepted: Sequence[str], otherwise: str) -> None:
+def check_known(given: Given, known: Sequence[str], otherwise: str) -> None:
     """Refuse an option that is neither the command's nor one of those accepted here."""
-    unknown = next((key for key in given if key not in accepted), None)
+    unknown = next((flag(key) for key in given if key not in known), None)
     if unknown is not None:
-        flags = "".join(f"{flag(key)}, " for key in accepted)
-        raise InputError(
-            f"{flag(unknown)}: no such option, and {otherwise}; accepted: {flags}and those of `ditbench flops --help`"
-        )
+        names = [*map(flag, known), "those of `ditbench flops --help`"]
+        raise InputError(f"{unknown}: no such option, and {otherwise}; {accepted(unknown, names)}")
 
 
 def typed_value(key: str, text: str | None, hint: Any = None) -> Any:

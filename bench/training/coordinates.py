@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from bench.data import Dataset
 from bench.errors import InputError
+from bench.flops import cost_of
 from bench.objectives import OBJECTIVES
 from bench.parallel import Parallel
 from bench.recipe import Recipe, parse_recipe
@@ -29,6 +30,8 @@ from models.parametrization import STARTS, Parametrization
 # Widths where nobody names any, as numbers of heads.
 HEADS = (2, 4, 8, 16)
 MOST_STEPS = 100
+# Of a network that is trained here, on a CPU: weights, gradients and Adam's averages are 16 GB.
+MOST_PARAMETERS = 10**9
 
 
 def coordinates(
@@ -51,7 +54,8 @@ def coordinates(
         over the outputs) and change (the mean of |x - x at step 0|).
 
     Raises:
-        InputError: a family without parametrisations, widths that are no whole heads, or too few of them or of steps.
+        InputError: a family without parametrisations, widths that are no whole heads or make networks of more than
+            `MOST_PARAMETERS`, or too few of them or of steps.
     """
     most = min(MOST_STEPS, recipe.train.steps)
     if not 1 <= steps <= most:
@@ -86,7 +90,13 @@ def _at_width(recipe: Recipe, parametrization: str, width: int, head_size: int, 
     model["base_width"] = base if parametrization == "mup" else None
     if parametrization == "mup":
         model |= {field.name: field.default for field in fields(recipe.model.options) if field.name in STARTS}
-    return parse_recipe({**recipe.model_dump(mode="json"), "model": model}, f"--widths {width}")
+    made = parse_recipe({**recipe.model_dump(mode="json"), "model": model}, f"--widths {width}")
+    parameters = cost_of(made.model.name, made.model.architecture()).parameters
+    if parameters > MOST_PARAMETERS:
+        raise InputError(
+            f"--widths: {width}; its network has {parameters:.3g} parameters; accepted: at most {MOST_PARAMETERS:.3g}"
+        )
+    return made
 
 
 def _measured(recipe: Recipe, dataset: Dataset, steps: int) -> Iterator[dict[str, Any]]:

@@ -207,7 +207,26 @@ def test_label_policies_are_not_mixed(mine: Path, tmp_path: Path) -> None:
     said = refused("compare", mine / "results", tmp_path / "balanced", "--by", "source")
     assert "labels: " in said and "uniform" in said and "balanced" in said
     said = refused("compare", tmp_path / "balanced", "published")
-    assert "labels is balanced, published uniform" in said
+    assert str(tmp_path / "balanced") in said and "labels is balanced, published uniform" in said
+
+
+def test_of_mixed_label_policies_nothing_is_computed_and_nothing_left_out_silently(tmp_path: Path) -> None:
+    run(tmp_path / "runs", "XL/2", [{"step": 400_000, "fid": 18.1}])
+    run(tmp_path / "runs", "S/2", [{"step": 400_000, "fid": 60.0, "labels": "balanced"}])
+    collect(tmp_path / "runs", tmp_path / "mixed")
+    mixed = tmp_path / "mixed"
+    found = json.loads(ditbench("compare", mixed, "published", "--format", "json").out)
+    assert [row["label"] for row in found["scores"]] == ["XL/2"]
+    assert found["left_out"] == ["S/2 at step 400000: labels is balanced, published uniform"]
+    for command in (
+        ("fit", mixed),
+        ("table", "summary", mixed),
+        ("advise", mixed, "--budget", "1e-3"),
+        ("report", mixed),
+        ("figure", "gflops-vs-fid", mixed, "--out", tmp_path / "figures"),
+    ):
+        said = refused(*command)
+        assert "mixed: " in said and "labels: " in said and "balanced" in said
 
 
 @pytest.fixture

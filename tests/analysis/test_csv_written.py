@@ -52,6 +52,9 @@ def expected(table):
         TABLE[:0],
         TABLE[:1],
         pd.DataFrame(np.ones((50, 3)) * [1, 2, 3], columns=list("abc")),
+        pd.DataFrame(
+            {"sizes": [*np.geomspace(1e-9, 1e18, 99), *-np.arange(9.0), *10.0 ** np.arange(-6, 18), np.nan, np.inf]}
+        ),
         pd.concat([TABLE] * 20, ignore_index=True).assign(number=range(20 * ROWS)),
         *(pd.concat([TABLE[[name]]] * 3) for name in TABLE),
     ],

@@ -257,7 +257,12 @@ def test_a_score_that_is_none_has_no_verdict(home: Path, fid: float) -> None:
         (lambda content: content.update(steps=-3), "steps is -3"),
         (lambda content: content.update(steps=True), "steps is True"),
         (lambda content: content.update(made="yesterday"), "yesterday"),
-        (lambda content: content.update(question=3), "accepted: what `ditbench advise --write` wrote"),
+        (lambda content: content.update(question=3), "question is 3, and no mapping; accepted: what `ditbench advise"),
+        (lambda content: content.update(key="fid"), "key is 'fid', and no mapping"),
+        (lambda content: content.update(tables=None), "tables is None, and no mapping"),
+        (lambda content: content.update(runs=[1]), "runs is [1], and no mapping"),
+        (lambda content: content["prediction"].update(law=[1]), "prediction.law is [1], and no mapping"),
+        (lambda content: content["question"].update(laws="curves"), "laws is 'curves', and no list"),
         (lambda content: content["question"].update(laws=["guess"]), "laws: 'guess' is none of curves"),
         (lambda content: content["prediction"]["law"].update(low=None), "prediction.law.low is None"),
         (lambda content: content["prediction"]["single_run"].update(high=float("nan")), "single_run.high is nan"),
@@ -271,8 +276,10 @@ def test_what_is_no_prediction_is_refused(home: Path, change: Callable[[dict[str
 def test_what_cannot_be_judged_is_refused(home: Path) -> None:
     assert "`ditbench advise DATA --budget B --write SWEEP.yaml` makes it" in refusal("judge", "tiny-ladder.yaml")
     assert "no such file" in refusal("judge", "nothing.yaml")
-    Path("next.prediction.json").write_text("[1")
-    assert refusal("judge", "next.yaml").startswith("next.prediction.json: ")
+    for content, said in (("[1", "not JSON"), ("", "not JSON"), ("3", "it is 3, and no mapping"), ("\xe9", "utf-8")):
+        Path("next.prediction.json").write_text(content, encoding="latin-1")
+        line = refusal("judge", "next.yaml")
+        assert line.startswith("next.prediction.json: ") and said in line
 
 
 @pytest.mark.slow  # a second each

@@ -12,9 +12,11 @@ from run_folders import collect, evaluation, write_lines, write_run
 from scipy.stats import t as student
 from test_published_scores import run
 
+from analysis.compare.beside_published import known_spread
 from analysis.paper.tables import published, summary
 from analysis.report.scores import beside_published, scores
 from analysis.report.study import Study
+from analysis.report.write import report
 from analysis.results.tables import Tables, load
 
 pytestmark = pytest.mark.slow
@@ -84,6 +86,25 @@ def test_published_and_measured_with_difference_and_interval(tmp_path: Path) -> 
     (interval,) = column(table, "Interval")
     assert interval.text == f"{low:+.2f} to {high:+.2f}".replace("-", "−")
     assert "Student's t" in body.text
+
+
+def test_a_study_by_the_papers_protocol_says_how_much_laboratories_differ(page: Element, tmp_path: Path) -> None:
+    """Inside or outside of which interval, what that rests on, and that the paper's picture has the same scale."""
+    for label, fid in (("XL/2", 18.1), ("S/2", 79.59), ("B/4", 80.0)):
+        run(tmp_path / "runs", label, [{"step": 400_000, "fid": fid}])
+    study = by_id(parsed(report(collect(tmp_path / "runs", tmp_path / "results"))), "published")
+    said = column(by_id(study, "table-published"), "Between laboratories")
+    models = column(by_id(study, "table-published"), "Model")
+    assert {model.text: cell.text for model, cell in zip(models, said, strict=True)} == {
+        "XL/2": "inside 17.40 to 21.78",
+        "S/2": "outside 61.14 to 76.53",
+        "B/4": "outside 61.12 to 76.50",
+    }
+    spread = known_spread()
+    for basis in (f"{spread.factor.low:.3f}", f"{spread.factor.high:.3f}", f"{spread.repeats} repeats", "U-DiT"):
+        assert basis in study.text
+    assert "another scale" in by_id(page, "published").text
+    assert "another scale" not in study.text
 
 
 def test_one_seed_has_a_difference_and_no_interval(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ PICTURE = {
     "first-seeds": "seeds",
     "digits-held-out": "gflops-vs-fid",
     "digits-ladder": "training-compute",
+    "digits-ladder-8x": "training-compute",
     "digits-longer": "training-compute",
     "digits-quick": "gflops-vs-fid",
     "digits-seeds": "seeds",

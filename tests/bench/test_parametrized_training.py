@@ -111,6 +111,7 @@ def test_the_check_measures_the_start_too(rows: dict[Any, dict[str, Any]]) -> No
         ([16, 16], 2, "--widths: 16, 16; accepted: two or more, each once"),
         ([16, 20], 2, "--widths: 20; accepted: multiples of 8"),
         ([0, 16], 2, "--widths: 0; accepted: multiples of 8"),
+        ([16, 8 * 10**30], 2, r"--widths: 80+; its network has .* parameters; accepted: at most 1e\+09"),
         ([16, 32], 0, "--steps 0; accepted: 1 to 12"),
         ([16, 32], 13, "--steps 13; accepted: 1 to 12"),
     ],

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.advice.transfer import Transfer, transfers
 from analysis.compare.at_equal_steps import compare_at_equal_steps
 from analysis.compare.beside_published import known_spread
 from analysis.compare.between_labs import between_labs
@@ -446,3 +447,39 @@ def of_ways() -> list[list[Any]]:
 def loss_of(study: str, label: str) -> float:
     """Of the training, over the last tenth of the steps."""
     return float(csv(f"{study}/train.csv").query("step > 0.9 * step.max() and label == @label").loss.mean())
+
+
+@cache
+def transfer_of(study: str, design: int = 0) -> Transfer:
+    """Widths at their learning rates; of mup, 0 is the standard parametrisation and 1 is muP."""
+    return transfers(load(RESULTS / study))[design]
+
+
+def tuned_loss(width: int, study: str = "mup", design: int = 0) -> Any:
+    """(S,) training losses by seed at the best of a width's rates."""
+    (of_width,) = (one for one in transfer_of(study, design).widths if one.width == width)
+    return of_width.losses[np.argmin(of_width.means)]
+
+
+def transferred() -> list[list[float]]:
+    """Each width of mup: best rate, tuned loss and % lost at the narrowest's rate, of sp, then of muP."""
+    pairs = zip(transfer_of("mup").widths, transfer_of("mup", 1).widths, strict=True)
+    return [
+        [pair[0].width, *(value for one in pair for value in (np.exp(one.optimum), one.tuned[1], 100 * one.excess))]
+        for pair in pairs
+    ]
+
+
+def drifts(study: str, design: int = 0) -> list[float]:
+    """The power of the width that the best rate follows, and its 90 % interval."""
+    of_design = transfer_of(study, design)
+    return [of_design.drift, *np.quantile(of_design.drift_draws, [0.05, 0.95])]
+
+
+def eight_times() -> list[Any]:
+    """The prediction of digits-ladder-8x, its intervals, and what was measured."""
+    verdict = read("digits-ladder-8x/verdict.json")
+    single, law = verdict["prediction"]["single_run"], verdict["prediction"]["law"]
+    intervals = [interval[end] for interval in (single, law) for end in ("low", "high")]
+    seeds = [seed["score"] for seed in verdict["seeds"]]
+    return [single["estimate"], *intervals, *seeds, verdict["mean"]["score"], verdict["mean"]["ratio"]]

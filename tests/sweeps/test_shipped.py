@@ -98,7 +98,7 @@ def test_measured_minutes_are_those_of_the_committed_results() -> None:
     # Trained beside other work: their hours are not their processor time.
     shared = {"digits-longer", "try", "first", "first-seeds", "first-held-out", "digits-quick", "knobs", "ema"}
     shared |= {"ema-direct", "unet", "text", "pixels", "pixels-rates"}
-    shared |= {"digits-ladder", "mup", "mup-starts"}  # not trained yet
+    shared |= {"digits-ladder", "digits-ladder-8x", "mup", "mup-starts"}
     of_digits = {
         path.stem for path in STUDIES.glob("*.yaml") if load_sweep(path).recipes[0].data.name.startswith("digits")
     }
