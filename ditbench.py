@@ -441,7 +441,7 @@ def _run() -> None:
     # typer turns Ctrl-C into status 130 without a word.
     if status == 130:
         _fail("interrupted; what was saved stays, and the same command continues", 130)
-    sys.exit(status)
+    sys.exit(status or 0)
 
 
 def _fail(message: str, status: int) -> NoReturn:
