@@ -323,9 +323,8 @@ def test_bad_requests_are_refused(arguments, message):
 
 
 def test_a_budget_is_needed():
-    result = run(DIGITS)
-    assert result.exit_code == 2
-    assert "--budget" in result.output
+    with pytest.raises(ResultsError, match="--budget"):
+        run(DIGITS)
 
 
 def test_published_rows_of_all_steps_are_those_of_the_paper():
