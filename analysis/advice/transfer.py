@@ -87,6 +87,14 @@ class Transfer:
     drift: float
     drift_draws: np.ndarray
 
+    @property
+    def power(self) -> str:
+        """What the best rate follows, as text: width^-0.91 (-1.21 to -0.78)."""
+        drift = interval(self.drift, self.drift_draws)
+        return f"width^{drift.estimate:.2f}" + (
+            "" if np.isnan(drift.low) else f" ({drift.low:.2f} to {drift.high:.2f})"
+        )
+
     def predicted(self, width: int) -> tuple[float, np.ndarray]:
         """Log of the rate at a width by the line through all of them, and the same of every draw."""
         x = np.log([one.width for one in self.widths])

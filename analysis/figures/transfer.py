@@ -97,7 +97,7 @@ def _draw_source(part: Any, source: Source, of: list[Transfer], width: style.Wid
     lines = [
         marks.line_handle(str(marks.series_mark(i)["color"]), marks.series_mark(i)["linestyle"]) for i in range(len(of))
     ]
-    marks.below_legend(below, lines, [_drift_said(design) for design in of], 3.2)
+    marks.below_legend(below, lines, [f"{design.design}: {design.power}" for design in of], 3.2)
 
 
 def _shades(widths: Sequence[int]) -> dict[int, dict[str, Any]]:
@@ -191,12 +191,6 @@ def _width_axis(axes: Axes, of: Sequence[Transfer]) -> None:
     axes.set_xticks(widths, [str(width) for width in widths])
     axes.minorticks_off()
     axes.set_xlabel("Width (hidden size)")
-
-
-def _drift_said(design: Transfer) -> str:
-    drift = interval(design.drift, design.drift_draws)
-    said = "" if np.isnan(drift.low) else f" ({drift.low:.2f} to {drift.high:.2f})"
-    return f"{design.design}: width^{drift.estimate:.2f}{said}"
 
 
 def _table(source: Source, of: Sequence[Transfer]) -> pd.DataFrame:

@@ -30,7 +30,7 @@ def transfer(tables: Tables) -> Table:
     found = transfers(tables)
     data = pd.DataFrame([row for design in found for row in _rows(design)])
     several = len(found) > 1
-    said = "; ".join(_said(design) for design in found)
+    said = "; ".join(f"{design.design} {design.power}" for design in found)
     ends = data.loc[data["at_end"]]
     beyond = "".join(
         f" Of {row['design']}, width {row['width']} the lowest loss is at an end of the rates: the best may be beyond."
@@ -83,9 +83,3 @@ def _rows(design: Transfer) -> list[dict[str, object]]:
             }
         )
     return rows
-
-
-def _said(design: Transfer) -> str:
-    drift = interval(design.drift, design.drift_draws)
-    said = f"{design.design} width^{drift.estimate:.2f}"
-    return said if np.isnan(drift.low) else f"{said} ({drift.low:.2f} to {drift.high:.2f})"

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import numpy as np
+
+from analysis.advice.transfer import Transfer, transfers
 from analysis.compare.collected import collected_designs
 from analysis.compare.compared import DesignTable, compared
+from analysis.drawing.picture import NothingToDraw
 from analysis.errors import ResultsError
 from analysis.laws.bootstrap import Bootstrap
 from analysis.laws.held_out import HeldOut
@@ -42,7 +46,11 @@ class Answer:
 
 
 def answer(study: Study, law: FitReport | None) -> Answer:
-    """By a law where there is one, else by a comparison of designs, else the best model."""
+    """By learning rates where widths have several, else by a law where there is one, else by a comparison of designs,
+    else by the best model.
+    """
+    if found := _transfers(study):
+        return _of_rates(found)
     metric = study.metric
     if metric is None:
         finished = study.tables.runs["state"].tolist().count("finished")
@@ -85,6 +93,29 @@ def held_out_in_words(test: HeldOut) -> str:
         f"models scatter, and {model} is {'worse' if error < 0 else 'better'} than all of that: the scores bend away "
         "from the line there, or patch sizes follow lines of their own. The law describes the smaller models; do not "
         "extend it."
+    )
+
+
+def _transfers(study: Study) -> list[Transfer]:
+    try:
+        return transfers(study.tables)
+    except NothingToDraw:
+        return []
+
+
+def _of_rates(found: list[Transfer]) -> Answer:
+    """Whether one learning rate serves all widths, of each design."""
+    said = "; ".join(f"{minus(design.power)} of {design.design}" for design in found)
+    facts = []
+    for design in found:
+        narrowest, widest = design.widths[0].width, design.widths[-1]
+        what = f"training loss of width {widest.width} at the rate that is best for width {narrowest}, {design.design}"
+        lost = percent(widest.excess, sign=True) if np.isfinite(widest.excess) else "diverged"
+        facts.append(Fact(lost, f"{what}, beside the best of its own rates"))
+    return Answer(
+        f"The best learning rate goes with {said}.",
+        facts,
+        ["0 would be one rate for all widths. In brackets, 90 % intervals; the picture is among the others below."],
     )
 
 

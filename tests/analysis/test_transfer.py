@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from analysis.advice.transfer import Transfer, _drawn, _transfer, interval, tran
 from analysis.drawing.picture import NothingToDraw
 from analysis.errors import ResultsError
 from analysis.paper.transfer import transfer
+from analysis.report.answer import answer
+from analysis.report.study import Study
+from analysis.results.tables import load
 from ditbench import app
 
 
@@ -197,6 +201,11 @@ def test_collected_runs_are_drawn_tabled_and_advised_on(tmp_path: Path) -> None:
     said = {rate["design"]: rate for rate in json.loads(advice.output)["learning_rates"]}
     assert said[SP]["learning_rate"]["estimate"] == pytest.approx(BEST / 4, rel=0.2)
     assert CliRunner().invoke(app, asked).output.startswith("Train adaln-zero")
+    found = answer(Study.of(load(tmp_path / "widths")), None)
+    lost = {fact.label.partition("width 16, ")[2]: fact.value for fact in found.facts}
+    assert lost.keys() == {f"{SP}, beside the best of its own rates", f"{MUP}, beside the best of its own rates"}
+    powers = [float(power.replace("−", "-")) for power in re.findall(r"width\^(−?[\d.]+)", found.headline)]
+    assert powers == pytest.approx([-1, 0], abs=0.1)
     for more in (["--budget", "1"], ["--cluster", "local"], ["--metric", "kid"]):
         refused = CliRunner().invoke(app, [*asked, *more])
         assert refused.exit_code != 0
