@@ -22,6 +22,7 @@ from analysis.results.sampled import guidance_text
 from analysis.results.tables import Tables, load
 from bench.counting.conventions import CONVENTIONS
 from bench.flops import counted
+from bench.perf import race
 from models.registry import configure
 from models.unet.cost import macs_by_part
 
@@ -483,3 +484,10 @@ def eight_times() -> list[Any]:
     intervals = [interval[end] for interval in (single, law) for end in ("low", "high")]
     seeds = [seed["score"] for seed in verdict["seeds"]]
     return [single["estimate"], *intervals, *seeds, verdict["mean"]["score"], verdict["mean"]["ratio"]]
+
+
+def raced(kind: str) -> list[list[Any]]:
+    """Of `ditbench perf train` or `sample`: setting, contender, images/s, time of ours over it, % of matmul, peak GB."""
+    rows = race.table(read(f"perf/{kind}.json"))
+    numbers = ("images/s", "ours/this", "share", "peak_gb")
+    return [[row["setting"], row["contender"], *(float(row[name].rstrip("%")) for name in numbers)] for row in rows]
