@@ -487,7 +487,7 @@ def eight_times() -> list[Any]:
 
 
 def raced(kind: str) -> list[list[Any]]:
-    """Of `ditbench perf train` or `sample`: setting, contender, images/s, time of ours over it, % of matmul, peak GB."""
+    """Of `ditbench perf train` or `sample`: setting, contender, images/s, our time over its, % of matmul, peak GB."""
     rows = race.table(read(f"perf/{kind}.json"))
     numbers = ("images/s", "ours/this", "share", "peak_gb")
     return [[row["setting"], row["contender"], *(float(row[name].rstrip("%")) for name in numbers)] for row in rows]
