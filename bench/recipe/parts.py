@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError, field_validator, model_validator
@@ -45,10 +44,6 @@ class ModelConfig(PartSection):
 
     def architecture(self) -> Any:
         """What fixes the network's shape (`models.registry.Config`), however it was named."""
-        return self._architecture
-
-    @cached_property  # plans ask for it some hundred times a run
-    def _architecture(self) -> Any:
         return configure(self.name, self.options)
 
     def identity(self) -> dict[str, Any]:
