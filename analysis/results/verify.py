@@ -26,6 +26,7 @@ from analysis.results.tables import RUN_COLUMNS, Tables, correlations, evaluatio
 Check = tuple[str, list[str]]
 
 TABLES = ("runs", "train", "evals")
+TABLE_SUFFIXES = (".csv", ".parquet")
 KEYS = {"runs": ("run",), "train": ("run", "step"), "evals": ("run", "step", *evaluation_keys)}
 SHOWN = 3  # mismatches of one kind, before "and so many more"
 CLOSE = 1e-9  # relative: sums of other orders, on other machines
@@ -40,7 +41,7 @@ def verify_results(folder: Path) -> Iterator[Check]:
         problems = _limited(_WHOLE[path.suffix](path))
         damaged += problems
         yield f"{path}: whole", problems
-    if damaged or not any(path.stem in TABLES for path in files):
+    if damaged or not any(path.stem in TABLES and path.suffix in TABLE_SUFFIXES for path in files):
         return
     try:
         tables = load(folder)

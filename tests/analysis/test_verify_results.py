@@ -58,6 +58,11 @@ def test_the_command_on_all_that_is_small() -> None:
     assert (ended.status, ended.err) == (0, "")
 
 
+def test_a_file_that_is_no_table_may_have_a_table_s_name(tmp_path: Path) -> None:
+    (tmp_path / "train.json").write_text("{}\n")
+    assert dict(verify_results(tmp_path)) == {f"{tmp_path / 'train.json'}: whole": []}
+
+
 @pytest.mark.parametrize("name", ["runs", "train", "evals"])
 def test_a_row_of_a_csv_that_is_deleted_doubled_or_edited(name: str, results: Path) -> None:
     path = results / f"{name}.csv"
