@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from torch.distributed import Store, TCPStore  # pyright: ignore[reportPrivateImportUsage] - documented
 from torch.nn.parallel import DistributedDataParallel
 
+from bench.cpu.linear import by_onednn
+from bench.cpu.memory import keep_freed_memory
 from bench.device import Precision
 from bench.errors import InputError, RunError
 from bench.files.atomic import write_json
@@ -210,9 +212,16 @@ def prepare_device(device: str, precision: Precision, local_rank: int = 0) -> to
         torch.cuda.set_device(index)
     elif precision == "tf32":
         raise InputError("--precision tf32: only on CUDA devices; accepted on cpu: fp32, bf16")
+    else:
+        keep_freed_memory()
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"  # of convolutions, which have a switch of their own
     return torch.device("cuda", torch.cuda.current_device()) if device == "cuda" else torch.device(device)
+
+
+def placed(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on a device, ready to compute there."""
+    return by_onednn(network.to(device)) if device.type == "cpu" else network.to(device)
 
 
 @contextmanager

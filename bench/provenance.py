@@ -40,6 +40,8 @@ def session(device: torch.device, precision: Precision, world_size: int) -> dict
     """What a row of sessions.jsonl says of when, where and with what a run was started."""
     import torch
 
+    from bench.cpu import linear
+
     return {
         "time": now(),
         "host": socket.gethostname(),
@@ -47,6 +49,7 @@ def session(device: torch.device, precision: Precision, world_size: int) -> dict
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu {platform.machine()}",
         "precision": precision,
         "threads": torch.get_num_threads(),
+        "onednn": device.type == "cpu" and linear.pays(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "commit": commit(),

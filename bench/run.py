@@ -49,7 +49,7 @@ from bench.files.run_folder import (
 from bench.files.scored import EVALS, SCORES, rows_path, samples_path, unscored
 from bench.flops import cost_of
 from bench.objectives import OBJECTIVES
-from bench.parallel import Execution, OnLog, Parallel, lost_a_peer, prepare_device
+from bench.parallel import Execution, OnLog, Parallel, lost_a_peer, placed, prepare_device
 from bench.randomness import Stream, generator
 from bench.recipe import Recipe
 from bench.recipe.evaluation import Score
@@ -364,7 +364,7 @@ def build_model(recipe: Recipe, device: torch.device) -> nn.Module:
     """A freshly initialised model: a function of the recipe's seed alone, whatever the device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(recipe.seed, Stream.INIT, 0).initial_seed())
-        return models.create_model(**recipe.model.arguments()).to(device)
+        return placed(models.create_model(**recipe.model.arguments()), device)
 
 
 def build_trainer(

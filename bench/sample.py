@@ -31,7 +31,7 @@ from bench.errors import InputError, RunError
 from bench.files.atomic import replace, wait_for_file, write_json
 from bench.objectives import OBJECTIVES
 from bench.objectives.denoiser import Network
-from bench.parallel import Precision, Ranks, autocast, full_precision
+from bench.parallel import Precision, Ranks, autocast, full_precision, placed
 from bench.provenance import FACTS, completed, made_from_path, read_made_from, write_made_from
 from bench.randomness import Stream, generator
 from bench.recipe import Recipe
@@ -217,8 +217,8 @@ def make_samples(
         wait_for_file(path)
         return None
     parts = _parts_folder(path)
-    model = load_model().to(device).eval()
-    guide = load_guide().to(device).eval() if load_guide else None
+    model = placed(load_model(), device).eval()
+    guide = placed(load_guide(), device).eval() if load_guide else None
     if ranks.is_first:
         write_json(_unfinished_path(path), made_from)
     started, made = time.perf_counter(), 0

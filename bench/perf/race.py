@@ -17,6 +17,7 @@ from statistics import median, quantiles
 from typing import Any, Literal
 
 from bench import provenance
+from bench.cpu import linear
 from bench.device import Precision
 from bench.flops import forward_gmacs, training_gmacs
 from bench.parallel import prepare_device
@@ -47,8 +48,9 @@ def race(recipes: Sequence[Recipe], conditions: Conditions, told: Callable[[str]
     """Measure all contenders at all recipes; `told` hears of every measurement.
 
     Returns:
-        A JSON document: conditions, `matmul_gflops` (every measurement of it), and `rows`, one for each recipe and
-        contender, with `seconds` (one list a round) and `peak_bytes` (one a round).
+        A JSON document: conditions; `matmul_gflops` and `onednn_gflops`, every measurement of them (of oneDNN only
+        where `bench.cpu.linear` has it multiply); and `rows`, one for each recipe and contender, with `seconds` (one
+        list a round) and `peak_bytes` (one a round).
 
     Raises:
         InputError: no such device.
@@ -56,15 +58,23 @@ def race(recipes: Sequence[Recipe], conditions: Conditions, told: Callable[[str]
     """
     device = prepare_device(conditions.device, conditions.precision)
     session = provenance.session(device, conditions.precision, world_size=1)
+    by_onednn = conditions.device == "cpu" and conditions.precision == "fp32" and linear.pays()
     kept = ("time", "device", "precision", "threads", "torch", "python", "commit")
     names = conditions.contenders
     rows = {(k, name): _row(recipe, name, conditions) for k, recipe in enumerate(recipes) for name in names}
-    rates: list[float] = []
+    rates: dict[str, list[float]] = {"matmul_gflops": [], "onednn_gflops": []}
+
+    def measure_rates() -> None:
+        rates["matmul_gflops"] += matmul_gflops(conditions)
+        if by_onednn:
+            with linear.products_by_onednn():
+                rates["onednn_gflops"] += matmul_gflops(conditions)
+
     with ExitStack() as stack:
         servers = {name: stack.enter_context(serving(name)) for name in names}
         for turn in range(conditions.rounds):
             for k, recipe in enumerate(recipes):
-                rates += matmul_gflops(conditions)
+                measure_rates()
                 for name in _rotated(names, turn + k):
                     work = Work(recipe, conditions.device, conditions.precision)
                     found = servers[name].measure(conditions.kind, work, conditions.repeats)
@@ -74,13 +84,13 @@ def race(recipes: Sequence[Recipe], conditions: Conditions, told: Callable[[str]
                     row["peak_bytes"].append(found["peak_bytes"])
                     setting = f"{row['model']} batch {row['batch_size']}"
                     told(f"round {turn + 1} of {conditions.rounds}: {setting}: {name} {median(found['seconds']):.4g} s")
-        rates += matmul_gflops(conditions)
+        measure_rates()
     return {
         "kind": conditions.kind,
         **{key: session[key] for key in kept},
         **{library: version(library) for library in LIBRARIES},
         "matmul_size": MATMUL_SIZE[conditions.device],
-        "matmul_gflops": rates,
+        **rates,
         "rows": list(rows.values()),
     }
 
@@ -123,11 +133,11 @@ def table(document: dict[str, Any]) -> list[dict[str, str]]:
     """Column -> value as it is printed.
 
     images/s and ours/this are of medians: ours/this is our time over theirs, below 1 where we are faster. q1 and q3 are
-    quartiles of the seconds. share is 2 x GMACs x images/s over the rate of `torch.mm`, where GMACs are those of an
-    image: of training 3 times those of a forward pass (`bench.flops.training_gmacs`), of sampling those of all network
-    calls. peak_gb is the largest over the rounds, in 1e9 bytes.
+    quartiles of the seconds. share is 2 x GMACs x images/s over the rate of `torch.mm`, or of oneDNN where that is
+    faster; GMACs are those of an image: of training 3 times those of a forward pass (`bench.flops.training_gmacs`), of
+    sampling those of all network calls. peak_gb is the largest over the rounds, in 1e9 bytes.
     """
-    rate = median(document["matmul_gflops"])
+    rate = max(median(rates) for rates in _rates(document).values())
     ours = {setting_of(row): median(_all(row)) for row in document["rows"] if row["contender"] == "ours"}
     rows = []
     for row in document["rows"]:
@@ -160,10 +170,20 @@ def setting_of(row: dict[str, Any]) -> str:
 
 
 def rates_in_words(document: dict[str, Any]) -> str:
-    """The rate that shares are of."""
-    rates, size = document["matmul_gflops"], document["matmul_size"]
-    how = f"{document['precision']}, {document['threads']} threads"
-    return f"torch.mm of {size} x {size}, {how}: {median(rates):.0f} GFLOP/s ({min(rates):.0f} to {max(rates):.0f})"
+    """The rates of products, the larger of which shares are of."""
+    size = document["matmul_size"]
+    how = f"{size} x {size}, {document['precision']}, {document['threads']} threads"
+    rates = [
+        f"{name} {median(rates):.0f} GFLOP/s ({min(rates):.0f} to {max(rates):.0f})"
+        for name, rates in _rates(document).items()
+    ]
+    return f"{', '.join(rates)}: products of {how}"
+
+
+def _rates(document: dict[str, Any]) -> dict[str, list[float]]:
+    """By what multiplies; files of earlier versions have torch.mm alone."""
+    rates = {"torch.mm": document["matmul_gflops"], "oneDNN": document.get("onednn_gflops")}
+    return {name: found for name, found in rates.items() if found}
 
 
 def _row(recipe: Recipe, name: str, conditions: Conditions) -> dict[str, Any]:
