@@ -21,10 +21,12 @@ from torch.autograd.function import once_differentiable
 
 VARIABLE = "DITBENCH_ONEDNN"
 CPU_FACTS = Path("/proc/cpuinfo")
+# Multiply-accumulates of a map from which on it is faster, with what a function of our own costs autograd (some 40 us).
+LEAST_MACS = 2**22
 
 
 def by_onednn(network: nn.Module) -> nn.Module:
-    """The same network, whose `nn.Linear` on the CPU multiply by oneDNN if that `pays`; float32 up to rounding.
+    """The same network, whose large `nn.Linear` on the CPU multiply by oneDNN if that `pays`: float32, up to rounding.
 
     Parameters, their names and hooks stay as they are.
     """
@@ -63,9 +65,10 @@ def products_by_onednn() -> Iterator[None]:
 
 class _Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
-        if input.device.type != "cpu" or input.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
-            return super().forward(input)
-        return _Product.apply(input, self.weight, self.bias)
+        is_float = input.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        if input.device.type == "cpu" and is_float and input.numel() * self.out_features >= LEAST_MACS:
+            return _Product.apply(input, self.weight, self.bias)
+        return super().forward(input)
 
 
 class _Product(torch.autograd.Function):
