@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.cpu import linear
+from bench.flops import forward_gmacs
+from bench.parallel import Parallel
+from bench.run import build_trainer
+from sweeps.expand import load_sweep
 
 AMD = "vendor_id : AuthenticAMD\nflags : fpu avx2 avx512f avx512_bf16\n"
 INTEL = "vendor_id : GenuineIntel\nflags : fpu avx2 avx512f\n"
@@ -131,3 +136,25 @@ def test_a_product_that_is_not_exact_is_not_taken(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Tensor, "__matmul__", lambda a, b: product(a.bfloat16(), b.bfloat16()).float())
     linear.pays.cache_clear()
     assert not linear.pays()
+
+
+@pytest.mark.usefixtures("amd")
+def test_training_is_the_same_up_to_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = next(recipe for recipe in load_sweep("digits").recipes if recipe.label == "S/1")
+    gmacs, cpu = forward_gmacs(recipe.model), torch.device("cpu")
+
+    def losses() -> list[float]:
+        rows: list[dict[str, float]] = []
+        train = recipe.train.model_copy(update={"log_every": 1, "steps": 20, "checkpoint_steps": ()})
+        asked = recipe.model_copy(update={"train": train})
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = build_trainer(asked, recipe.data.load(cpu), Path(folder), gmacs, Parallel(cpu), rows.append)
+            trainer.train_until(20)
+        return [row["loss"] for row in rows]
+
+    found = losses()
+    monkeypatch.setenv("DITBENCH_ONEDNN", "0")
+    linear.pays.cache_clear()
+    expected = losses()
+    assert found != expected
+    assert found == pytest.approx(expected, rel=1e-4)
