@@ -61,6 +61,21 @@ def took(study: str) -> tuple[float, float]:
     return divmod(duration.total_seconds(), 60)
 
 
+def multiplied_otherwise(what: str) -> Any:
+    """Of results/onednn and the same runs of results/digits: the largest difference of "loss" or "fid" in %, or labels
+    whose losses are "equal".
+    """
+    name = {"equal": "loss"}.get(what, what)
+    there, here = (
+        csv(f"{study}/{'evals' if name == 'fid' else 'train'}.csv").set_index(["seed", "label", "step"])[name]
+        for study in ("digits", "onednn")
+    )
+    change = 100 * (here / there.loc[here.index] - 1).abs()
+    assert len(change) == len(here) and change.notna().all()
+    largest = change.groupby("label").max()
+    return sorted(largest.index[largest == 0]) if what == "equal" else largest.max()
+
+
 def misordered(study: str) -> list[tuple[str, str, int]]:
     """Neighbouring sizes of which the larger scores no better, and the seed."""
     fid = scores(study)
