@@ -13,13 +13,11 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from timm.layers.activations import GELUTanh
-from timm.layers.attention import AttentionRope
-from timm.layers.mlp import GluMlp, Mlp, SwiGLUPacked
 from torch import Tensor, nn
 
 from models.designs import PAPER_LAYERS, Layers
 from models.layers import RMSNorm
+from models.layers.of_timm import AttentionRope, GELUTanh, GluMlp, Mlp, SwiGLUPacked
 from models.pixart.captions import CaptionTokens
 
 EPS = 1e-6

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from timm.layers.attention import Attention
-from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from models.layers import LabelEmbedder, PatchEmbed, timestep_features
+from models.layers.of_timm import Attention, Mlp
 
 if TYPE_CHECKING:
     from models.uvit import UViTConfig

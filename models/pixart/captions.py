@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from timm.layers.activations import GELUTanh
-from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from models.conditions import Captions
+from models.layers.of_timm import GELUTanh, Mlp
 
 # Of masks and means, for `bench.flops`: they cost no multiply-accumulates.
 OPERATORS = dict.fromkeys(f"aten::{name}" for name in ("any", "__or__", "sum", "ones_like", "new_ones"))

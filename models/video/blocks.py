@@ -9,12 +9,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from timm.layers.activations import GELUTanh
-from timm.layers.attention import Attention
-from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from models.blocks import EPS, CrossAttention, modulate
+from models.layers.of_timm import Attention, GELUTanh, Mlp
 from models.pixart.captions import CaptionTokens
 
 

@@ -9,14 +9,11 @@ from __future__ import annotations
 import math
 
 import torch
-from timm.layers.activations import GELUTanh
-from timm.layers.attention import Attention
-from timm.layers.mlp import Mlp
-from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
 from models.dit import DiTConfig
 from models.layers import position_table
+from models.layers.of_timm import Attention, GELUTanh, Mlp, PatchEmbed
 
 
 class PlainDiT(nn.Module):

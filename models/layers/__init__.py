@@ -6,9 +6,10 @@ import math
 
 import torch
 import torch.nn.functional as F
-from timm.layers.patch_embed import PatchEmbed as TimmPatchEmbed
-from timm.layers.pos_embed_sincos import build_rotary_pos_embed
 from torch import Tensor, nn
+
+from models.layers.of_timm import PatchEmbed as TimmPatchEmbed
+from models.layers.of_timm import build_rotary_pos_embed
 
 
 class PatchEmbed(TimmPatchEmbed):
