@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.data import DatasetFacts, PixelDataset
@@ -83,12 +85,12 @@ def _images() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         InputError: scikit-learn's file is damaged, or another one than that of all studies.
     """
     import numpy as np
-    from sklearn.datasets import load_digits
 
     try:
-        levels, labels = (np.asarray(array) for array in load_digits(return_X_y=True))
+        table = np.loadtxt(_file(), dtype=np.int64, delimiter=",").reshape(1797, 65)  # the last is the label
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"data.name: digits: scikit-learn's file of them cannot be read ({error})") from None
+    levels, labels = table[:, :-1], table[:, -1]
     # Halves to even, as `to_uint8` rounds.
     pixels = np.rint(levels.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
     digest = hashlib.sha256(pixels.data)
@@ -98,7 +100,15 @@ def _images() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
             f"data.name: digits: scikit-learn's have the SHA-256 {digest.hexdigest()[:8]}, those of all studies "
             f"{SHA256[:8]}"
         )
-    return pixels, labels.astype(np.int64)
+    return pixels, labels
+
+
+def _file() -> Path:
+    """Read as it is: scikit-learn's `load_digits` imports pandas and all distributions of scipy first."""
+    found = importlib.util.find_spec("sklearn")
+    if found is None or found.origin is None:
+        raise FileNotFoundError("scikit-learn is not installed")
+    return Path(found.origin).with_name("datasets") / "data" / "digits.csv.gz"
 
 
 DIGITS, COLOURED = DigitsPart(), _ColouredDigits()

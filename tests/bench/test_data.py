@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ from recipes import tiny
 from sklearn.datasets import load_digits
 
 from bench.data import DatasetFacts, data_part
+from bench.data import digits as digits_module
 from bench.data.digits import DIGITS, Digits
 from bench.data.latent_sets import LatentOptions
 from bench.data.pixels import from_uint8, to_uint8
+from bench.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +37,19 @@ def test_every_image_and_label_is_scikit_learns(digits: Digits) -> None:
     assert np.array_equal((x.numpy() + 1) * 8, pixels.reshape(-1, 1, 8, 8))
     assert np.array_equal(y.numpy(), labels)
     assert torch.equal(digits.examples()[1], y)
+
+
+def test_a_damaged_file_of_scikit_learn_s_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, path = digits_module._file().read_bytes(), tmp_path / "digits.csv.gz"
+    monkeypatch.setattr(digits_module, "_file", lambda: path)
+    fewer = gzip.compress(b"".join(gzip.decompress(whole).splitlines(keepends=True)[:1000]))
+    for damaged in (whole[:1000], whole[:1000] + bytes(100) + whole[1100:], fewer):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"data\.name: digits: scikit-learn's file of them cannot be read"):
+            Digits(torch.device("cpu"))
+    path.unlink()
+    with pytest.raises(InputError, match=r"cannot be read \(.*digits\.csv\.gz"):
+        Digits(torch.device("cpu"))
 
 
 def test_grey_levels_are_seventeen_from_minus_one_to_one(digits: Digits) -> None:
