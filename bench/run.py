@@ -9,6 +9,7 @@ call them alike; rank 0 writes. What the folder holds: see `bench/files/run_fold
 from __future__ import annotations
 
 import gc
+import importlib
 import logging
 import time
 import traceback
@@ -193,8 +194,10 @@ def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: E
     check_scoring(recipe, folder, execution.offline)
     micro_batches = ranks.from_first(read_micro_batches(folder))
     _check_batch(recipe, ranks.world_size, micro_batches)
-    if ranks.is_first and study_folder:
-        _cut_scores(recipe, folder)
+    if study_folder:
+        importlib.import_module("torch_fidelity")  # broken, or its torchvision, it ends the run now, not after training
+        if ranks.is_first:
+            _cut_scores(recipe, folder)
     left = ranks.from_first(unscored(recipe, folder))
     usable = ranks.from_first(_last_usable_step(recipe, folder, left) if ranks.is_first else 0)
     # Then nothing needs a training state, which may have been cleared away.

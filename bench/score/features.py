@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from bench.data.images import Images
 from bench.errors import RunError
@@ -24,6 +24,9 @@ from bench.parallel import Ranks, full_precision
 from bench.score.frechet import Gaussian, RunningGaussian
 from bench.stopping import Stopped, StopRequest
 from models.files.tensor_files import check_finite
+
+if TYPE_CHECKING:
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 # Images a file, and images a call of the network. Both decide the last bits of a feature: part of every result.
 CHUNK = 512
