@@ -66,7 +66,9 @@ def products_by_onednn() -> Iterator[None]:
 class _Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         is_float = input.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        if input.device.type == "cpu" and is_float and input.numel() * self.out_features >= LEAST_MACS:
+        is_large = input.numel() * self.out_features >= LEAST_MACS
+        # What torch.compile makes of a product cannot ask for oneDNN.
+        if input.device.type == "cpu" and is_float and is_large and not torch.compiler.is_compiling():
             return _Product.apply(input, self.weight, self.bias)
         return super().forward(input)
 

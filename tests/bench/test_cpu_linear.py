@@ -98,6 +98,15 @@ def test_what_is_no_float32_on_a_cpu_or_no_plain_linear_map_stays_torch_s() -> N
 
 
 @pytest.mark.usefixtures("amd")
+def test_a_compiled_network_multiplies_as_torch_compiles_it() -> None:
+    network, x = nn.Linear(64, 64), torch.randn(32, 64)
+    expected = network(x)
+    linear.by_onednn(network)
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(x), expected)
+
+
+@pytest.mark.usefixtures("amd")
 def test_frozen_weights_get_no_gradient_and_names_stay() -> None:
     network = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
     names = list(network.state_dict())
