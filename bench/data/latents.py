@@ -16,6 +16,7 @@ from torch import Tensor
 from bench.data.latent_index import AGAIN, INDEX, LOG_VARIANCE_RANGE, LatentIndex, Shard, file_sha256, read_index
 from bench.data.moments import NO_NPY, Moments, all_finite, open_shard
 from bench.data.normalization import normalization_of
+from bench.device import sent
 from bench.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Latents:
         """
         own = indices[share]
         read = self._take(own)
-        moments, rows = (tensor.to(self._device, non_blocking=True) for tensor in read.moments)
+        moments, rows = (sent(tensor, self._device) for tensor in read.moments)
         size = len(indices)
         noise = torch.randn((size, *self.index.latent_shape), generator=random, device=self._device)[share]
         flipped = (torch.rand(size, generator=random, device=self._device) < 0.5)[share]
@@ -94,7 +95,7 @@ class Latents:
             x.sub_(mean).div_(std)
         if self._captions is not None and read.captions is not None:
             return x, self._captions.captions(own, *read.captions, self._device)
-        return x, self._labels[own].to(self._device, non_blocking=True)
+        return x, sent(self._labels[own], self._device)
 
     def read_ahead(self, indices: Tensor) -> None:
         """Begin reading what `batch` will be asked for, `indices[share]` (N,), in a thread of its own.

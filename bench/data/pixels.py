@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from bench.device import sent
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -93,7 +95,7 @@ class PixelExamples:
 
         from models.conditions import rows
 
-        own = indices[share].to(self._pixels.device)
+        own = sent(indices[share], self._pixels.device)
         pixels = self._pixels[own]
         if self._mirror:
             # Drawn for the whole batch, so that a flip does not depend on the ranks; without mirroring nothing is

@@ -11,7 +11,6 @@ import torch
 from batches import batches_of
 from recipes import tiny
 from sampled import losses as losses_of
-from torch.utils._python_dispatch import TorchDispatchMode
 from trainings import assert_same
 
 from bench.data.digits import Digits
@@ -205,27 +204,6 @@ def test_a_broken_gradient_is_never_saved(tmp_path: Path) -> None:
     assert found is not None
     assert found[0] == 4
     assert all(tensor.isfinite().all() for tensor in found[1].values())
-
-
-class NoHostSync(TorchDispatchMode):
-    """Raises where Python would have to wait for the device to know a value."""
-
-    BLOCKING = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal", "item")
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.name().removeprefix("aten::").partition(".")[0]
-        assert name not in self.BLOCKING, f"{name} waits for the device"
-        return func(*args, **(kwargs or {}))
-
-
-def test_steps_do_not_wait_for_the_device(tmp_path: Path) -> None:
-    recipe = tiny(train={"log_every": 1000, "save_every": 1000, "steps": 100, "checkpoint_steps": []})
-    run = trainer(recipe, tmp_path / "run")
-    run.train_until(1)
-    with NoHostSync():
-        run.train_until(5)
-    with pytest.raises(AssertionError, match=r"waits"), NoHostSync():
-        torch.ones(()).item()
 
 
 def test_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from bench.data.captions.index import FOLDER, read_caption_index
 from bench.data.latent_index import AGAIN, LatentIndex, Shard
 from bench.data.latents import check_sha256, read_labels
 from bench.data.moments import NO_NPY, Rows, all_finite, open_shard
+from bench.device import sent
 from bench.errors import InputError
 from models.conditions import Captions
 
@@ -50,9 +51,9 @@ class StoredCaptions:
 
     def captions(self, indices: Tensor, buffer: Tensor, rows: Tensor, device: torch.device) -> Captions:
         """Of what `gather` has copied, on a device."""
-        embeddings = buffer.to(device, non_blocking=True)[rows.to(device, non_blocking=True)].float()
+        embeddings = sent(buffer, device)[sent(rows, device)].float()
         dropped = torch.zeros(len(indices), dtype=torch.bool, device=device)
-        return Captions(embeddings, self._mask[indices].to(device, non_blocking=True), dropped)
+        return Captions(embeddings, sent(self._mask[indices], device), dropped)
 
     def take(self, indices: Tensor, device: torch.device) -> Captions:
         """As `CaptionBank.take`.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.data import DatasetFacts
+from bench.device import sent
 from bench.errors import InputError
 from models.dit import VAE_DOWNSAMPLING
 
@@ -135,7 +136,7 @@ class ClipExamples:
         shards = np.searchsorted(starts, own, side="right") - 1
         clips = [self._shards[shard][index - starts[shard]] for shard, index in zip(shards, own, strict=True)]
         x = torch.from_numpy(np.stack(clips).astype(np.float32))
-        return x.to(self._device), torch.from_numpy(self._labels[own]).to(self._device)
+        return sent(x, self._device), sent(torch.from_numpy(self._labels[own]), self._device)
 
     def read_ahead(self, indices: Tensor) -> None:
         """Left to the page cache."""
