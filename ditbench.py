@@ -22,7 +22,14 @@ from bench.commands.assets import doctor, prepare
 from bench.commands.encode import encode
 from bench.commands.export import export
 from bench.commands.images import export_samples
-from bench.commands.options import DeviceOption, OfflineOption, PrecisionOption
+from bench.commands.options import (
+    CheckpointOption,
+    CompileOption,
+    DeviceOption,
+    OfflineOption,
+    PrecisionOption,
+    ShardOption,
+)
 from bench.commands.reference import reference
 from bench.commands.samples import evaluate, sample
 from bench.commands.search import TakesIntervals, search
@@ -135,6 +142,9 @@ def run_command(
     folder: Annotated[Path | None, typer.Option(help="The run folder; default: runs/single/<label>-<id>.")] = None,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = "fp32",
+    compile_blocks: CompileOption = False,
+    checkpoint_activations: CheckpointOption = False,
+    shard: ShardOption = False,
     tracker: TrackerOption = None,
     offline: OfflineOption = False,
 ) -> None:
@@ -154,13 +164,16 @@ def run_command(
     folder = folder or Path("runs/single") / loaded.folder_name
     check_installed(tracker or ())
     from bench.commands.progress import training_progress
+    from bench.device import Modes, check_modes
     from bench.parallel import Execution, joined
     from bench.ready import check_ready
     from bench.run import run
 
+    modes = Modes(compile_blocks, checkpoint_activations, shard)
     with joined(device) as ranks:
 
         def begin() -> None:
+            check_modes(modes, loaded.model.name, ranks.world_size, str(recipe))
             check_ready(loaded, offline)
             write_config(loaded, folder)
             clear_error(folder)
@@ -177,6 +190,7 @@ def run_command(
                 offline=offline,
                 trackers=tuple(tracker or ()),
                 on_log=on_log,
+                modes=modes,
             )
             run(folder, folder.parent, how)
     shown.print(visible(str(folder)), soft_wrap=True)

@@ -2,7 +2,7 @@
 
 Which process computes which slice of every batch, and how all of them agree: data-parallel by torch.distributed, gloo
 on CPUs, NCCL on GPUs. What ranks agree on (to stop, that all is written) always goes by gloo, so that agreeing never
-waits for a GPU. Device and precision are no part of a recipe: both are recorded with every start.
+waits for a GPU. Device, precision and modes are no part of a recipe: they are recorded with every start.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -27,10 +27,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bench.cpu.linear import by_onednn
 from bench.cpu.memory import keep_freed_memory
-from bench.device import Precision
+from bench.device import PLAIN, Modes, Precision
 from bench.errors import InputError, RunError
 from bench.files.atomic import write_json
 from bench.stopping import StopRequest
+from bench.training.modes import carried_out, whole
 
 # Ranks wait for each other while rank 0 scores; a dead rank is noticed by its closed connection, not by this.
 TIMEOUT = timedelta(hours=24)
@@ -237,9 +238,11 @@ def full_precision() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = convolutions
 
 
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """bf16 matrix products with fp32 weights and sums, or nothing."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+def autocast(device: torch.device, precision: Precision, keep_weights: bool = True) -> AbstractContextManager[object]:
+    """bf16 matrix products with fp32 weights and sums, or nothing; `keep_weights` in bf16 until the end of it."""
+    return torch.autocast(
+        device.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=keep_weights
+    )  # fmt: skip
 
 
 OnLog = Callable[[dict[str, Any]], None]
@@ -247,30 +250,56 @@ OnLog = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Parallel:
-    """This process's rank, device and precision, and what follows from them for training.
+    """This process's rank, device, precision and modes, and what follows from them for training.
 
-    Data-parallel training averages gradients over ranks on the way back (DistributedDataParallel).
+    Data-parallel training averages gradients over ranks on the way back: DistributedDataParallel, or where every rank
+    holds a shard of the weights FSDP2.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: Precision = "fp32"
     ranks: Ranks = SINGLE
+    modes: Modes = PLAIN
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """What a training step calls instead of the model."""
-        if self.ranks.world_size == 1:
-            return model
+        """What a training step calls instead of the model.
+
+        Raises:
+            InputError: torch.compile does not work here.
+        """
+        network = carried_out(model, self.modes, self.device)
+        if self.ranks.world_size == 1 or self.modes.shard:
+            return network
         device_ids = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
+        # DDP is not asked to look for parameters without a gradient: a static graph would save it nothing.
+        return DistributedDataParallel(network, device_ids=device_ids, gradient_as_bucket_view=True)
 
     def accumulating(self, network: nn.Module, is_last: bool) -> AbstractContextManager[object]:
-        """Within, gradients of a piece of a batch are added up; ranks average them with the last piece."""
+        """Within, gradients of a piece of a batch are added up; ranks average them with the last piece.
+
+        Of shards with every piece: what a rank then keeps of them is its shard.
+        """
         if isinstance(network, DistributedDataParallel) and not is_last:
             return network.no_sync()
         return nullcontext()
 
     def autocast(self) -> AbstractContextManager[object]:
-        return autocast(self.device, self.precision)
+        # All blocks' weights would be whole at the end of a forward pass, and each is used once.
+        return autocast(self.device, self.precision, keep_weights=not self.modes.shard)
+
+    def on_first(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Whole tensors on rank 0. Of shards others get none, and no device has more than one of them whole.
+
+        All ranks must call it.
+        """
+        if not self.modes.shard:
+            return dict(tensors)
+        put_together = {}
+        for name, tensor in tensors.items():
+            all_of_it = whole(tensor)
+            if self.ranks.is_first:
+                put_together[name] = all_of_it.cpu()
+        return put_together
 
 
 @dataclass(frozen=True)
@@ -281,6 +310,7 @@ class Execution:
         device: cpu or cuda.
         precision: fp32, tf32 or bf16.
         ranks: this process among those that share the run.
+        modes: how training steps are carried out.
         stop: asked between steps and batches.
         max_failures: after so many failed attempts the run is given up until `bench.files.run_folder.clear_error`.
         lock_wait_s: how long to wait for another process that works on the run.
@@ -302,3 +332,4 @@ class Execution:
     trackers: tuple[str, ...] = ()
     on_log: OnLog = lambda row: None
     on_weights: Callable[[int], None] = lambda step: None
+    modes: Modes = PLAIN

@@ -16,6 +16,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from bench import provenance
 from bench.averages import kept_weights, power_averages
 from bench.data import Dataset
 from bench.data.normalization import keep_of, kept_of
+from bench.device import check_modes
 from bench.errors import InputError, RunError
 from bench.files import checkpoint, jsonl
 from bench.files.atomic import write_json
@@ -190,7 +192,8 @@ def _train(recipe: Recipe, folder: Path, study_folder: Path | None, execution: E
     ranks = execution.ranks
     if ranks.from_first(is_finished(folder)):
         return
-    parallel = Parallel(_device(execution), execution.precision, ranks)
+    parallel = Parallel(_device(execution), execution.precision, ranks, execution.modes)
+    check_modes(execution.modes, recipe.model.name, ranks.world_size, "how the run is carried out")
     check_scoring(recipe, folder, execution.offline)
     micro_batches = ranks.from_first(read_micro_batches(folder))
     _check_batch(recipe, ranks.world_size, micro_batches)
@@ -270,7 +273,8 @@ def _trackers(recipe: Recipe, folder: Path, step: int, execution: Execution) -> 
 
 
 def _session(device: torch.device, execution: Execution) -> dict[str, Any]:
-    return {**provenance.session(device, execution.precision, execution.ranks.world_size), **execution.session}
+    session = provenance.session(device, execution.precision, execution.ranks.world_size)
+    return {**session, **asdict(execution.modes), **execution.session}
 
 
 def _finish_if_complete(recipe: Recipe, folder: Path) -> None:

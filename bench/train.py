@@ -31,6 +31,7 @@ from bench.randomness import Stream, generator
 from bench.recipe.training import TrainConfig
 from bench.stopping import Stopped, StopRequest
 from bench.training.learning_rate import learning_rate
+from bench.training.modes import copy_, local
 from bench.training.not_finite import MOST_ROLL_BACKS, MOST_SKIPPED, RollBacks, Skips, unchanged_where
 from bench.training.optimizer import MOMENTS, Optimizer
 from models import conditions
@@ -147,7 +148,9 @@ class Trainer:
         self._averages = {
             name: {key: p.detach().clone() for key, p in self._parameters.items()} for name in self._shares
         }
-        self._current = [p.detach() for p in self._parameters.values()]  # share memory with the parameters
+        # What the averages of a step read and write; it shares memory with parameters and averages.
+        self._current = [local(p.detach()) for p in self._parameters.values()]
+        self._averaged = {name: [*map(local, average.values())] for name, average in self._averages.items()}
         self._start_window()
 
     def resume(self, at_most: int) -> None:
@@ -210,11 +213,13 @@ class Trainer:
             checkpoint.save_state(self._checkpoints, self.step, tensors, kept)
 
     def _save_weights(self) -> None:
-        for name in self._kept.get(self.step, ()) if self._ranks.is_first else ():
-            path = weights_path(self._checkpoints, self.step, name)
-            if not path.exists():
+        paths = {name: weights_path(self._checkpoints, self.step, name) for name in self._kept.get(self.step, ())}
+        lacking = [name for name, path in paths.items() if not path.exists()]
+        for name in self._ranks.from_first(lacking) if paths else ():
+            tensors = self.state_dict(name)
+            if self._ranks.is_first:
                 header = {**self._header, "step": str(self.step), "weights": name}
-                checkpoint.save_tensors(path, self.state_dict(name), header)
+                checkpoint.save_tensors(paths[name], tensors, header)
 
     def _all_agree_to_stop(self) -> bool:
         """Whether any rank was asked to stop: all ranks learn it after the same step.
@@ -232,8 +237,11 @@ class Trainer:
         return requested > 0
 
     def state_dict(self, name: str = EMA) -> dict[str, Tensor]:
-        """A full state dict of the weights of this name, loadable by the model."""
-        return {**self.model.state_dict(), **({} if name == RAW else self._averages[name])}
+        """A full state dict of the weights of this name, loadable by the model; of shards, on rank 0.
+
+        All ranks must call it.
+        """
+        return self._parallel.on_first({**self.model.state_dict(), **({} if name == RAW else self._averages[name])})
 
     def take_step(self) -> None:
         """One step of the optimiser and the averages, on one batch. All ranks must call it."""
@@ -250,8 +258,7 @@ class Trainer:
         finite = means[0].isfinite() & norm.isfinite()
         left_out = None if self._skips is None else self._skips.left_out(finite)
         self._optimizer.update(self.step, norm, left_out)
-        for name, average in self._averages.items():
-            averaged = [*average.values()]
+        for name, averaged in self._averaged.items():
             with unchanged_where(left_out, averaged):
                 get_ema_multi_avg_fn(self._shares[name](self.step + 1))(averaged, self._current, None)
         clip = self._train.clip_grad_norm
@@ -358,9 +365,9 @@ class Trainer:
     def _state(self) -> dict[str, Tensor]:
         """Everything the next step depends on, by name; random numbers need none (see `bench.randomness`).
 
-        All ranks must call it.
+        Whole tensors, whatever the modes, on rank 0. All ranks must call it.
         """
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for name, parameter in self._parameters.items():
             tensors |= {
                 f"model.{name}": parameter,
@@ -372,7 +379,7 @@ class Trainer:
         if self._window_step < self.step:  # between two rows of the log: what the next one has summed so far
             sums = self._ranks.gathered(self._sums)
             tensors |= {"window.step": torch.tensor(self._window_step), "window.sums": sums}
-        return tensors
+        return self._parallel.on_first(tensors)
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         if self._skips is not None:
@@ -380,9 +387,9 @@ class Trainer:
         skipped = int(tensors["skips"][0]) if "skips" in tensors else 0
         with torch.no_grad():
             for name, parameter in self._parameters.items():
-                parameter.copy_(tensors[f"model.{name}"])
+                copy_(parameter, tensors[f"model.{name}"])
                 for average, averaged in self._averages.items():
-                    averaged[name].copy_(tensors[f"{average}.{name}"])
+                    copy_(averaged[name], tensors[f"{average}.{name}"])
                 moments = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS}
                 self._optimizer.restore(name, moments, self.step - skipped)
         self._start_window()

@@ -382,4 +382,5 @@ FAMILY = Family(
     resolve=resolve,
     build=build,
     count=count,
+    has_blocks=True,
 )

@@ -70,6 +70,8 @@ class Family:
             One whose parameters learn at rates of their own says by what the recipe's is multiplied for which of them:
             `rate_multipliers`, name -> factor (see `models.parametrization`).
         count: Config -> its cost in closed form, or None, where it is to be counted operator by operator.
+        has_blocks: whether the network's `blocks` is an nn.ModuleList whose modules are called once each, in order:
+            they can be compiled, checkpointed and sharded one by one.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Family:
     resolve: Callable[[Any, Any], Any]
     build: Callable[[Any], Any]
     count: Callable[[Any], Count | None] = lambda config: None
+    has_blocks: bool = False
 
 
 FAMILIES = Seam(

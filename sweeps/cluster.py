@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PrivateAttr, ValidationError, model_validator
 
-from bench.device import Device, Precision
+from bench.device import Device, Modes, Precision
 from bench.errors import InputError
 from bench.flops import forward_gmacs
 from bench.recipe import Recipe
@@ -142,6 +142,9 @@ class ClusterProfile(Section):
     executor: Literal["local", "slurm"]
     device: Device = "cpu"
     precision: Precision = "fp32"
+    compile_blocks: bool = False
+    checkpoint_activations: bool = False
+    shard: bool = False
     gpu: Gpu | None = None
     mfu: Mfu | None = None
     partition: str | None = None
@@ -172,6 +175,8 @@ class ClusterProfile(Section):
         if self.device == "cpu" and self.precision == "tf32":
             raise ValueError("precision: tf32 is for device: cuda; accepted on cpu: fp32, bf16")
         if self.executor == "local":
+            if self.shard:
+                raise ValueError("shard: true, but this machine trains each run by one rank; only for executor: slurm")
             given = [key for key in _SLURM_ONLY if getattr(self, key)]
             if given:
                 raise ValueError(f"{given[0]}: only for executor: slurm")
@@ -187,6 +192,11 @@ class ClusterProfile(Section):
                 if self.device == "cuda" and not entry.gpus_per_node:
                     raise ValueError(f"{key}: device: cuda, but an entry asks for no gpus_per_node")
         return self
+
+    @property
+    def modes(self) -> Modes:
+        """How training steps are carried out."""
+        return Modes(self.compile_blocks, self.checkpoint_activations, self.shard)
 
     @property
     def sbatch_options(self) -> dict[str, Value]:
@@ -255,7 +265,7 @@ def cluster_name(name: str) -> str:
     return Path(name).name.removesuffix(".yaml").removesuffix(".yml")
 
 
-def load_cluster(name: str, instead: dict[str, str] | None = None) -> ClusterProfile:
+def load_cluster(name: str, instead: dict[str, Any] | None = None) -> ClusterProfile:
     """A profile as `find_cluster` takes it, with the values of `instead` for some of its keys.
 
     Raises:

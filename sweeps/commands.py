@@ -42,6 +42,20 @@ DeviceOption = Annotated[Device | None, typer.Option(help="Where tensors live; d
 PrecisionOption = Annotated[
     Precision | None, typer.Option(help="tf32 on CUDA only, bf16 by autocast; default: the profile's.")
 ]
+CompileOption = Annotated[
+    bool | None, typer.Option("--compile/--no-compile", help="Compile each block; default: as the profile says.")
+]
+CheckpointOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--checkpoint-activations/--no-checkpoint-activations",
+        help="Compute activations again instead of keeping them; default: as the profile says.",
+    ),
+]
+ShardOption = Annotated[
+    bool | None,
+    typer.Option("--shard/--no-shard", help="Divide weights among a run's ranks; default: as the profile says."),
+]
 EvaluateOption = Annotated[
     Evaluate | None,
     typer.Option(help="Score in the training job, after it, or as checkpoints appear; default: the profile's."),
@@ -78,6 +92,9 @@ def plan(
     runs: RunsOption = Path("runs"),
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    compile_blocks: CompileOption = None,
+    checkpoint_activations: CheckpointOption = None,
+    shard: ShardOption = None,
     evaluate: EvaluateOption = None,
     mfu: MfuOption = None,
     budget: BudgetOption = None,
@@ -89,7 +106,8 @@ def plan(
     from sweeps.planning import report as plan_report
     from sweeps.planning.plan import check_budget, check_time_known
 
-    profile = _profile(cluster, device, precision, evaluate)
+    modes = {"compile_blocks": compile_blocks, "checkpoint_activations": checkpoint_activations, "shard": shard}
+    profile = _profile(cluster, {"device": device, "precision": precision, "evaluate": evaluate, **modes})
     made = _plan(load_sweep(sweep), profile, runs, mfu)
     check_time_known(made, profile)
     if json:
@@ -112,6 +130,9 @@ def submit(
     runs: RunsOption = Path("runs"),
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    compile_blocks: CompileOption = None,
+    checkpoint_activations: CheckpointOption = None,
+    shard: ShardOption = None,
     evaluate: EvaluateOption = None,
     mfu: MfuOption = None,
     budget: BudgetOption = None,
@@ -125,7 +146,8 @@ def submit(
     from bench.trackers import check_installed
     from sweeps.expand import load_sweep
 
-    profile = _profile(cluster, device, precision, evaluate)
+    modes = {"compile_blocks": compile_blocks, "checkpoint_activations": checkpoint_activations, "shard": shard}
+    profile = _profile(cluster, {"device": device, "precision": precision, "evaluate": evaluate, **modes})
     loaded = load_sweep(sweep)
     trackers = tuple(tracker or ())
     check_installed(trackers)
@@ -162,7 +184,9 @@ def run_here(
 
         prepare_device(profile.device, profile.precision)  # refuse here what every job would fail with
     with progress(sweep.recipes, shown) as on_poll:
-        statuses = submit_locally(sweep, runs, profile.device, profile.precision, on_poll, trackers)
+        statuses = submit_locally(
+            sweep, runs, profile.device, profile.precision, on_poll, trackers, profile.modes
+        )  # fmt: skip
     failed = [status for status in statuses if status.state == "failed"]
     if failed:
         reasons = "; ".join(f"{status.label}: {status.error}" for status in failed)
@@ -259,14 +283,11 @@ def _plan(sweep: Sweep, profile: ClusterProfile, runs: Path, mfu: float | None) 
     return make_plan(sweep, profile, cluster_name(profile.where), run_folders(sweep, runs), mfu, runs_folder=runs)
 
 
-def _profile(
-    cluster: str, device: Device | None, precision: Precision | None, evaluate: Evaluate | None
-) -> ClusterProfile:
-    """The profile with what the command line says instead."""
+def _profile(cluster: str, instead: dict[str, Any]) -> ClusterProfile:
+    """The profile with what the command line says instead of its keys, where that is not None."""
     from sweeps.cluster import load_cluster
 
-    given = {"device": device, "precision": precision, "evaluate": evaluate}
-    profile = load_cluster(cluster, {key: choice for key, choice in given.items() if choice is not None})
-    if evaluate is not None and profile.executor == "local":
-        raise InputError(f"--evaluate {evaluate}: only on SLURM; on this machine a run's own job scores it")
+    profile = load_cluster(cluster, {key: choice for key, choice in instead.items() if choice is not None})
+    if instead["evaluate"] is not None and profile.executor == "local":
+        raise InputError(f"--evaluate {instead['evaluate']}: only on SLURM; on this machine a run's own job scores it")
     return profile

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from bench.device import check_modes
 from bench.flops import forward_gmacs, training_gmacs
 from bench.recipe import Recipe
 from bench.samplers.guide import sampling_gmacs
@@ -63,10 +64,16 @@ def scores_in_training(profile: ClusterProfile) -> bool:
 
 
 def training_resources(recipe: Recipe, profile: ClusterProfile) -> Resources:
-    """What the training job of a run gets, on this machine too: one rank, on a GPU if there is one to use."""
+    """What the training job of a run gets, on this machine too: one rank, on a GPU if there is one to use.
+
+    Raises:
+        InputError: the profile has nothing for it, or its modes cannot be.
+    """
+    resources = Resources(gpus_per_node=1 if profile.device == "cuda" else 0)
     if profile.executor == "slurm":
-        return profile.training_resources(recipe)
-    return Resources(gpus_per_node=1 if profile.device == "cuda" else 0)
+        resources = profile.training_resources(recipe)
+    check_modes(profile.modes, recipe.model.name, resources.ranks, profile.where)
+    return resources
 
 
 def local_slots(device: str) -> int:

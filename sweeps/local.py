@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.device import PLAIN, Modes, Precision
 from bench.errors import InputError, RunError
 from bench.files.names import write_any_text
 from bench.files.run_folder import (
@@ -31,7 +32,6 @@ from bench.files.run_folder import (
     write_config,
 )
 from bench.stopping import Stopped, StopRequest
-from sweeps.cluster import Precision
 from sweeps.environment import THREAD_VARIABLES, cleaned
 from sweeps.expand import Sweep, run_folders
 from sweeps.groups import local_slots, work
@@ -51,6 +51,7 @@ def submit(
     precision: Precision,
     on_poll: Callable[[list[RunStatus]], None],
     trackers: tuple[str, ...] = (),
+    modes: Modes = PLAIN,
 ) -> list[RunStatus]:
     """Run what is left of a sweep on this machine and wait for it; return the final state of every run.
 
@@ -79,7 +80,7 @@ def submit(
         progress = [(status.step, status.scores) for status in current]
         if progress == progress_before:
             raise RunError(f"the jobs ended without progress; the reason is in their logs: {study / 'jobs'}")
-        jobs = _start_jobs(queue, study, device, precision, trackers)
+        jobs = _start_jobs(queue, study, device, precision, modes, trackers)
         progress_before = progress if jobs else None  # all slots are held by jobs of another submission
         try:
             while any(not job.done() for job in jobs) or live_slots(study):
@@ -103,7 +104,7 @@ def _unfinished(statuses: list[RunStatus]) -> bool:
 
 
 def _start_jobs(
-    queue: list[Path], study: Path, device: str, precision: Precision, trackers: tuple[str, ...]
+    queue: list[Path], study: Path, device: str, precision: Precision, modes: Modes, trackers: tuple[str, ...]
 ) -> list[Any]:
     """One submitit job for every slot that no live job holds; fewer if fewer runs are left."""
     import submitit
@@ -115,7 +116,7 @@ def _start_jobs(
     executor.update_parameters(timeout_min=NO_TIME_LIMIT_MINUTES, gpus_per_node=1 if device == "cuda" else 0)
     with _jobs_environment(), _stderr_to(study / "jobs" / "controllers.log"):
         return [
-            executor.submit(work_through, queue, study, slot, device, precision, trackers)
+            executor.submit(work_through, queue, study, slot, device, precision, modes, trackers)
             for slot in free[: max(0, left - (len(slots) - len(free)))]
         ]
 
@@ -145,7 +146,13 @@ def _stderr_to(path: Path) -> Iterator[None]:
 
 
 def work_through(
-    queue: list[Path], study: Path, slot: int, device: str, precision: Precision, trackers: tuple[str, ...]
+    queue: list[Path],
+    study: Path,
+    slot: int,
+    device: str,
+    precision: Precision,
+    modes: Modes,
+    trackers: tuple[str, ...],
 ) -> bool:
     """A job: take runs from the queue until none is left. Runs that fail leave their reason and are passed by.
 
@@ -174,7 +181,7 @@ def work_through(
                 continue
             log.info("%s: training and scoring", folder.name)
             try:
-                execution = Execution(device, precision, stop=stop, session=session, trackers=trackers)
+                execution = Execution(device, precision, stop=stop, session=session, trackers=trackers, modes=modes)
                 run(folder, study, execution)
             except Stopped:
                 return True

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bench.recipe.training import TrainConfig
 from bench.training.learning_rate import learning_rate
+from bench.training.modes import copy_, whole
 
 
 def matrices(model: nn.Module) -> set[str]:
@@ -59,7 +60,7 @@ class Optimizer:
     def gradient_norm(self) -> Tensor:
         """The norm of the whole gradient, before it is clipped."""
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients, foreach=True)
+        return whole(torch.nn.utils.get_total_norm(gradients, foreach=True))
 
     def update(self, step: int, norm: Tensor, left_out: Tensor | None = None) -> None:
         """Move the parameters by the gradient of step 0, 1, ..., whose norm is `norm`, and forget it.
@@ -87,7 +88,7 @@ class Optimizer:
         state = self._adamw.state[self.parameters[name]]
         state["step"].fill_(float(updates))
         for moment in MOMENTS:
-            state[moment].copy_(moments[moment])
+            copy_(state[moment], moments[moment])
 
 
 MOMENTS = ("exp_avg", "exp_avg_sq")

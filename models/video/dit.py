@@ -280,4 +280,5 @@ FAMILY = Family(
     resolve=resolve,
     build=build,
     count=count,
+    has_blocks=True,
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.device import Device, Precision
+from bench.device import PLAIN, Device, Modes, Precision
 from bench.errors import InputError
 from bench.files import jsonl
 from bench.files.run_folder import phase_file, read_config
@@ -27,17 +27,20 @@ MOST_RUNS = 200
 
 @dataclass(frozen=True)
 class Where:
-    """On what: speeds of another cluster, device or precision tell nothing."""
+    """On what, and how: speeds of another cluster, device, precision or mode tell nothing."""
 
     cluster: str
     device: Device
     precision: Precision
+    modes: Modes = PLAIN
 
     def is_of(self, session: dict[str, Any]) -> bool:
-        """Whether a row of sessions.jsonl is of a start there. Those of early versions do not name the device."""
+        """Whether a row of sessions.jsonl is of such a start. Those of early versions name neither device nor modes."""
         at = cluster_name(str(session.get("cluster"))), session.get("precision")
         is_cpu = str(session.get("device", self.device)).startswith("cpu")
-        return at == (self.cluster, self.precision) and is_cpu == (self.device == "cpu")
+        modes = {name: session.get(name, False) for name in vars(self.modes)}
+        is_alike = is_cpu == (self.device == "cpu") and modes == vars(self.modes)
+        return is_alike and at == (self.cluster, self.precision)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench.averages import RAW, kept_shares, kept_weights
+from bench.device import Modes
 from bench.errors import InputError
 from bench.files import jsonl
 from bench.files.run_folder import PHASES, STATES_KEPT, is_complete, is_trained, read_error
@@ -30,6 +31,7 @@ from sweeps.cluster import ClusterProfile, Evaluate, Precision, Resources
 from sweeps.expand import Sweep
 from sweeps.groups import Group, Kind, groups, scores_in_training, training_resources
 from sweeps.planning.measured import FLOPS_PER_MAC
+from sweeps.planning.memory import TrainingMemory, training_memory
 from sweeps.planning.speeds import JOB_START_S, Speed, expected_speeds, score_floor_s, step_floor_s
 
 State = Literal["new", "started", "finished", "failed"]
@@ -59,6 +61,7 @@ class RunPlan:
     scoring_job: Resources
     training: Speed | None
     sampling: Speed | None
+    memory: TrainingMemory
     training_start_s: float = 0.0
     scoring_start_s: float = 0.0
 
@@ -218,6 +221,7 @@ class Plan:
     device: str
     precision: Precision
     gpu_name: str | None
+    modes: Modes
     evaluate: Evaluate
     on_slurm: bool
     runs: tuple[RunPlan, ...]
@@ -277,7 +281,9 @@ def plan(
     """
     precision = precision or profile.precision
     speeds, unknown = expected_speeds(sweep, profile, cluster, folders, mfu, precision, runs_folder)
-    runs = {r.id: _run_plan(r, folders[r.id], profile, speeds.get(r.id, (None, None))) for r in sweep.recipes}
+    runs = {
+        r.id: _run_plan(r, folders[r.id], profile, precision, speeds.get(r.id, (None, None))) for r in sweep.recipes
+    }
     for run in runs.values():
         for evaluation, _ in run.to_sample:
             guide_of_recipe(run.recipe, evaluation, offline=True)
@@ -286,6 +292,7 @@ def plan(
         cluster=cluster,
         device=profile.device,
         precision=precision,
+        modes=profile.modes,
         gpu_name=profile.gpu.name if profile.gpu else None,
         evaluate="inline" if scores_in_training(profile) else profile.evaluate,
         on_slurm=profile.executor == "slurm",
@@ -376,7 +383,11 @@ def _limit(job: Resources, profile: ClusterProfile) -> str:
 
 
 def _run_plan(
-    recipe: Recipe, folder: Path, profile: ClusterProfile, speeds: tuple[Speed, Speed] | tuple[None, None]
+    recipe: Recipe,
+    folder: Path,
+    profile: ClusterProfile,
+    precision: Precision,
+    speeds: tuple[Speed, Speed] | tuple[None, None],
 ) -> RunPlan:
     cost, state = cost_of(recipe.model.name, recipe.model.architecture()), _state(recipe, folder)
     training_job = training_resources(recipe, profile)
@@ -403,6 +414,7 @@ def _run_plan(
         scoring_job=training_job if together else profile.evaluation_resources(recipe),
         training=speeds[0],
         sampling=speeds[1],
+        memory=training_memory(recipe, training_job.ranks, profile.modes, precision),
         training_start_s=start_s,
         scoring_start_s=start_s if trained or not together else 0.0,
     )

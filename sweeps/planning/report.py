@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from bench.commands.quantities import figure, flop_text, macs_text, short_time, size_text, time_text
 from bench.commands.text_table import print_table
+from bench.device import PLAIN
 from bench.files.names import visible
 from bench.recipe.evaluation import EvaluationConfig
 from bench.samplers import network_calls
@@ -125,6 +127,7 @@ def print_explanation(plan: Plan) -> None:
         print(f"\n{visible(run.label)} ({run.state})")
         for line in (*_training_lines(run, device), *_scoring_lines(run, device), *_storage_lines(run)):
             print(f"  {line}")
+        print(f"  memory of a {device} in training: {_memory_terms(run)}")
     print()
     for number, array in enumerate(plan.arrays, start=1):
         ends = f", ends after {time_text(array.ends_s)}" if array.ends_s is not None else ""
@@ -141,6 +144,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "cluster": plan.cluster,
         "device": plan.gpu_name,
         "precision": plan.precision,
+        **asdict(plan.modes),
         "evaluate": plan.evaluate,
         "unknown_time": plan.unknown_time,
         "training_gpu_hours": plan.training_gpu_hours,
@@ -185,6 +189,8 @@ def _run_json(run: RunPlan) -> dict[str, Any]:
         "training_gpu_hours": run.training_gpu_hours,
         "scoring_gpu_hours": run.scoring_gpu_hours,
         "wall_s": run.wall_s,
+        "training_memory_bytes": run.memory.total,
+        "activation_bytes": run.memory.activations,
         "state_bytes": run.state_bytes,
         "ema_bytes": run.ema_bytes,
         "sample_bytes": run.sample_bytes,
@@ -234,7 +240,30 @@ def _assumptions(plan: Plan, device: str) -> list[str]:
                 lines += [f"MFU in training{text}" for text in both] + [f"MFU in sampling{text}" for text in one]
             lines += _floors(plan)
         lines.append(f"Wall time: {_schedule(plan)}")
+    if plan.device == "cuda" or plan.modes != PLAIN:
+        lines.append(_memory(plan, device))
     return [*lines, CONVENTION, NOT_INCLUDED]
+
+
+def _memory(plan: Plan, device: str) -> str:
+    """Of the run that needs most of it."""
+    run = max(plan.runs, key=lambda run: run.memory.total)
+    asked = [name for name, is_asked in vars(plan.modes).items() if is_asked]
+    how = f" ({', '.join(asked)})" if asked else ""
+    return f"Memory of a {device} in training{how}: at most that of {visible(run.label)}, {_memory_terms(run)}."
+
+
+def _memory_terms(run: RunPlan) -> str:
+    memory = run.memory
+    terms = [f"{size_text(memory.held)} of weights, gradients, moments and averages"]
+    if memory.whole:
+        terms.append(f"{size_text(memory.whole)} of weights put together")
+    if memory.cast:
+        terms.append(f"{size_text(memory.cast)} of weights in bf16")
+    activations = "activations, of which nothing is known"
+    if memory.activations is not None:
+        activations = f"roughly {size_text(memory.activations)} of activations"
+    return " + ".join([*terms, activations])
 
 
 def _measurements(plan: Plan) -> list[str]:

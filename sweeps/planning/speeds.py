@@ -17,7 +17,7 @@ from bench.recipe import Recipe
 from bench.recipe.evaluation import EvaluationConfig
 from bench.samplers import network_calls
 from sweeps import shipped
-from sweeps.cluster import LEAST_SHARE, ClusterProfile, Precision
+from sweeps.cluster import LEAST_SHARE, ClusterProfile, Mfu, Precision
 from sweeps.expand import Sweep, load_sweep
 from sweeps.groups import step_work
 from sweeps.planning.measured import Measured, Where, like_it, measured_run, step_tflop
@@ -67,7 +67,8 @@ def expected_speeds(
     """
     if mfu is not None and not LEAST_SHARE <= mfu <= 1:
         raise InputError(f"--mfu {mfu:g}: accepted: a share of the peak, {LEAST_SHARE:g} to 1 (12 % is 0.12)")
-    where, peak = Where(cluster, profile.device, precision), profile.peak_tflops(precision)
+    where = Where(cluster, profile.device, precision, profile.modes)
+    peak = profile.peak_tflops(precision)
     own = {r.id: found for r in sweep.recipes if (found := measured_run(r, folders[r.id], where))}
     if peak is None and profile.executor == "local" and profile.gpu is None and mfu is None:
         return _of_this_machine(sweep, own, where, runs)
@@ -92,7 +93,7 @@ def expected_speeds(
             result[recipe.id] = assumed(mfu, "given"), assumed(mfu, "given")
         elif profile.mfu:
             source = profile.mfu.source
-            training = training or assumed(profile.mfu.training, source)
+            training = training or assumed(*_training_mfu(profile, profile.mfu))
             result[recipe.id] = training, assumed(profile.mfu.sampling, source)
         elif training:
             result[recipe.id] = training, _as_measured(training.tflops, f"as in training, {training.source}", peak)
@@ -115,8 +116,15 @@ def expected_training_speed(profile: ClusterProfile) -> Speed:
             f"{profile.where}: {lacks}: missing; GPU-hours need gpu (name, peak_tflops.{profile.precision}) and mfu "
             "(training, sampling, source), as in sweeps/clusters/slurm-example.yaml"
         )
-    share = profile.mfu.training
-    return Speed(peak * share, profile.mfu.source, "assumed", peak, share)
+    share, source = _training_mfu(profile, profile.mfu)
+    return Speed(peak * share, source, "assumed", peak, share)
+
+
+def _training_mfu(profile: ClusterProfile, mfu: Mfu) -> tuple[float, str]:
+    """The share of the peak that the profile expects, and who says so: of steps that compute each activation once."""
+    if not profile.checkpoint_activations:
+        return mfu.training, mfu.source
+    return 3 / 4 * mfu.training, f"{mfu.source}; 3/4 of it, as checkpoint_activations repeats the forward pass"
 
 
 def _as_measured(tflops: float, source: str, peak: float | None = None) -> Speed:

@@ -15,8 +15,9 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from bench.device import Modes, Precision
 from bench.errors import InputError, RunError
 from bench.files import jsonl
 from bench.files.names import write_any_text
@@ -57,7 +58,8 @@ class Task:
     study: Path
     submission: Path
     device: str
-    precision: Literal["fp32", "tf32", "bf16"]
+    precision: Precision
+    modes: Modes
     cluster: str
     max_failures: int
     trackers: tuple[str, ...]
@@ -155,6 +157,7 @@ class Task:
             offline=True,
             trackers=self.trackers,
             on_weights=on_weights,
+            modes=self.modes,
         )
 
     def _session(self) -> dict[str, Any]:

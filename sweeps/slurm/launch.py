@@ -200,6 +200,7 @@ def make_task(kind: Kind, names: Sequence[str], study: Path, folder: Path, submi
         submission=folder,
         device=profile.device,
         precision=profile.precision,
+        modes=profile.modes,
         cluster=submission.cluster,
         max_failures=profile.max_failures,
         trackers=submission.trackers,

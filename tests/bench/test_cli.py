@@ -196,6 +196,9 @@ def test_a_run_folder_of_another_recipe_is_refused(tmp_path: Path) -> None:
         ([DIGITS, "--cluster", "slurm.yaml", "--evaluate", "after"], ["slurm.yaml: evaluation: missing"]),
         ([DIGITS, "--cluster", "slurm.yaml", "--device", "cuda"], ["device: cuda, but an entry asks for no gpus"]),
         ([DIGITS, "--precision", "tf32"], ["precision: tf32", "accepted on cpu: fp32, bf16"]),
+        ([DIGITS, "--shard"], ["local.yaml: shard: true, but this machine", "only for executor: slurm"]),
+        ([DIGITS, "--cluster", "slurm.yaml", "--shard"], ["slurm.yaml: shard: true", "by one rank; accepted: false"]),
+        (["unet.yaml", "--compile"], ["compile_blocks: true, but UNet-S is not of a family with blocks"]),
         ([DIGITS, "--tracker", "mlflow"], ["unknown tracker 'mlflow'; accepted: tensorboard, wandb"]),
         (["latents.yaml"], ["data/imagenet-256-latents", "ditbench encode"]),
         ([DIGITS, "--runs", "file"], ["file", "cannot be written", "give another folder"]),
@@ -215,6 +218,8 @@ def test_a_sweep_that_cannot_start_is_refused_and_starts_nothing(
     data = {"name": "imagenet-256-latents", "vae": "owner/vae"}
     latents = {"data": data, "model": {"name": "DiT-S/8"}, "evaluation": evaluation}
     (tmp_path / "latents.yaml").write_text(yaml.safe_dump({"name": "latents", "base": latents}))
+    unet = {"name": "UNet-S", "channels": 4, "multipliers": [1, 2], "attention": [4], "learn_sigma": True}
+    (tmp_path / "unet.yaml").write_text(yaml.safe_dump({"name": "unet", "base": {**TINY, "model": unet}}))
     (tmp_path / "pbs.yaml").write_text("executor: pbs\n")
     (tmp_path / "bare.yaml").write_text("executor: slurm\n")
     (tmp_path / "slurm.yaml").write_text(yaml.safe_dump(SLURM))

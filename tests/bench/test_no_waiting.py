@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import bench.parallel
 import bench.train
+from bench.device import PLAIN, Modes
 from bench.objectives.iddpm import IDDPM
 from bench.parallel import Parallel
 from bench.randomness import generator
@@ -56,16 +57,16 @@ def on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
         return MetaGenerator().manual_seed(of_cpu.initial_seed()) if device == META else of_cpu
 
     monkeypatch.setattr(bench.train, "generator", drawn_from)
-    monkeypatch.setattr(bench.parallel, "autocast", lambda *given: nullcontext())
+    monkeypatch.setattr(bench.parallel, "autocast", lambda *given, **others: nullcontext())
     for module, kind in (("torch.utils._foreach_utils", "foreach"), ("torch.optim.optimizer", "fused")):
         monkeypatch.setattr(sys.modules[module], f"_get_{kind}_kernels_supported_devices", lambda: ["meta"])
 
 
-def begun(wanted: Recipe, folder: Path, device: torch.device, micro_batches: int = 1) -> Trainer:
+def begun(wanted: Recipe, folder: Path, device: torch.device, modes: Modes = PLAIN) -> Trainer:
     """A trainer after its first step, which makes tables and permutations."""
     folder.mkdir(exist_ok=True)
     data = wanted.data.load(device)
-    trainer = build_trainer(wanted, data, folder, 0.5, Parallel(device), micro_batches=micro_batches)
+    trainer = build_trainer(wanted, data, folder, 0.5, Parallel(device, modes=modes), micro_batches=2)
     trainer.take_step()
     return trainer
 
@@ -85,10 +86,10 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("modes", [PLAIN, Modes(checkpoint_activations=True)], ids=["plain", "checkpointed"])
 @pytest.mark.parametrize("case", CASES)
-def test_no_step_waits_for_the_device(case: str, micro_batches: int, tmp_path: Path, on_meta: None) -> None:
-    trainer = begun(recipe(CASES[case]), tmp_path, META, micro_batches)
+def test_no_step_waits_for_the_device(case: str, modes: Modes, tmp_path: Path, on_meta: None) -> None:
+    trainer = begun(recipe(CASES[case]), tmp_path, META, modes)
     with NothingIsWaitedFor():
         for _ in range(3):
             trainer.take_step()
@@ -137,7 +138,7 @@ def test_a_step_that_waits_is_found_out(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("case", CASES)
 def test_cuda_finds_nothing_that_waits_either(case: str, tmp_path: Path) -> None:
-    trainer = begun(recipe(CASES[case]), tmp_path, torch.device("cuda"), micro_batches=2)
+    trainer = begun(recipe(CASES[case]), tmp_path, torch.device("cuda"))
     torch.cuda.set_sync_debug_mode("error")
     try:
         trainer.take_step()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.data import Dataset
+from bench.device import PLAIN, Modes, Precision
 from bench.files import checkpoint, jsonl
 from bench.parallel import SINGLE, Parallel, Ranks
 from bench.recipe import Recipe
@@ -25,16 +26,25 @@ def trainer_of(
     micro_batches: int = 1,
     dataset: Dataset | None = None,
     stop: StopRequest | None = None,
+    modes: Modes = PLAIN,
+    precision: Precision = "fp32",
 ) -> Trainer:
     dataset = dataset or recipe.data.load(CPU)
-    parallel = Parallel(CPU, ranks=ranks)
+    parallel = Parallel(CPU, precision, ranks, modes)
     return build_trainer(recipe, dataset, folder, 0.5, parallel, stop=stop, micro_batches=micro_batches)
 
 
-def trained(recipe: Recipe, folder: Path, micro_batches: int, ranks: Ranks = SINGLE) -> dict[str, Tensor]:
+def trained(
+    recipe: Recipe,
+    folder: Path,
+    micro_batches: int,
+    ranks: Ranks = SINGLE,
+    modes: Modes = PLAIN,
+    precision: Precision = "fp32",
+) -> dict[str, Tensor]:
     """The last training state, with the logged values beside it."""
     folder.mkdir(exist_ok=True)
-    trainer = trainer_of(recipe, folder, ranks, micro_batches)
+    trainer = trainer_of(recipe, folder, ranks, micro_batches, modes=modes, precision=precision)
     trainer.resume(recipe.train.steps)
     trainer.train_until(recipe.train.steps)
     return last_state(recipe, folder)

@@ -72,7 +72,9 @@ def test_mfu_measured_on_another_run_of_the_model(tmp_path: Path) -> None:
     assert again.training.source.startswith("measured: XL/2 on 8 ranks")
 
 
-@pytest.mark.parametrize("session", [{"precision": "bf16"}, {"cluster": "elsewhere"}, {"cluster": None}])
+@pytest.mark.parametrize(
+    "session", [{"precision": "bf16"}, {"cluster": "elsewhere"}, {"cluster": None}, {"checkpoint_activations": True}]
+)
 def test_speeds_of_other_settings_are_not_used(tmp_path: Path, session: dict[str, Any]) -> None:
     sweep = only("XL/2")
     started(tmp_path, sweep.recipes[0], 207.0, **session)
