@@ -6,16 +6,18 @@ such as those that gather its shards, stay outside.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.utils.checkpoint import checkpoint
 
 from bench.device import Modes
 from bench.errors import InputError
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 Forward = Callable[..., Tensor]
 
@@ -75,6 +77,8 @@ def _reason(error: Exception) -> str:
 
 
 def _checkpointed(forward: Forward) -> Forward:
+    from torch.utils.checkpoint import checkpoint
+
     def run(*args: Any) -> Tensor:
         # With torch's own random state, which a block of one's own may draw from. Autocast is as it was, too.
         return checkpoint(forward, *args, use_reentrant=False)
@@ -96,19 +100,26 @@ def _shard(model: nn.Module, blocks: Any, device: torch.device) -> None:
         fully_shard(module, mesh=mesh, ignored_params=fixed)
 
 
+def _is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
+    shards = sys.modules.get("torch.distributed.tensor")  # loads for a second or more, and only where it is needed
+    return shards is not None and isinstance(tensor, shards.DTensor)
+
+
 def local(tensor: Tensor) -> Tensor:
     """What this rank holds of a tensor: all of it, or its shard; it shares its memory."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if _is_sharded(tensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor, also where ranks hold shards of it. All ranks must call it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if _is_sharded(tensor) else tensor
 
 
 def copy_(target: Tensor, values: Tensor) -> None:
     """Copy the values of a whole tensor, which every rank has, to one of which this rank may hold a shard."""
-    if isinstance(target, DTensor):
+    if _is_sharded(target):
+        from torch.distributed.tensor import distribute_tensor
+
         values = distribute_tensor(
             values.to(target.device), target.device_mesh, target.placements, src_data_rank=None
         )  # nothing is sent
