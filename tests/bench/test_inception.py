@@ -55,11 +55,25 @@ def ours(path: Path, images: Tensor) -> dict[str, Tensor]:
     return dict(zip(layers, InceptionFeatures("any", layers, str(path))(images), strict=True))
 
 
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    """The norm of the difference over theirs."""
+    return float((ours - theirs).norm() / theirs.norm())
+
+
 @pytest.mark.parametrize("layer", THEIR_LAYERS)
-def test_torch_fidelitys_features_are_unchanged(layer: str, ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+def test_torch_fidelitys_features_to_rounding(layer: str, ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
     assert ours[layer].std() > 0.01
-    assert not torch.equal(ours[layer][0], ours[layer][1])
-    assert torch.equal(ours[layer], theirs[layer])
+    assert difference(ours[layer][0], theirs[layer][1]) > 1e-3
+    assert difference(ours[layer], theirs[layer]) < 1e-5
+
+
+def test_normalisations_are_folded_and_weights_channels_last(path: Path) -> None:
+    """Which is what makes it faster: `ditbench perf scores`."""
+    network = InceptionFeatures("any", ["2048"], str(path))
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
+    weights = [module.weight for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert len(weights) == 94
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
 
 
 def test_spatial_features(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
@@ -69,9 +83,9 @@ def test_spatial_features(ours: dict[str, Tensor], theirs: dict[str, Tensor]) ->
     assert spatial.dtype == torch.float32
     assert block.shape == (2, 768, 17, 17)
     channels_last = np.moveaxis(block, 1, 3)[..., :7]
-    assert np.array_equal(spatial.numpy(), channels_last.reshape(2, -1))
+    assert difference(spatial, torch.from_numpy(channels_last.reshape(2, -1))) < 1e-5
     for h, w, c in [(0, 0, 6), (0, 1, 0), (1, 0, 0), (16, 16, 6), (5, 11, 3)]:
-        assert spatial[1, (h * 17 + w) * 7 + c] == block[1, c, h, w]
+        assert spatial[1, (h * 17 + w) * 7 + c] == pytest.approx(block[1, c, h, w], rel=1e-4, abs=1e-4)
     assert (spatial >= 0).all()  # after the ReLU
     assert 0.1 < (spatial > 0).float().mean() < 0.9
 

