@@ -1,17 +1,21 @@
-"""`ditbench perf`: what things cost on this machine, as ratios of medians measured in one run.
+"""`ditbench perf`: what things cost on this machine, in turns with what people use instead.
 
 Beside ditbench.py, because it measures all packages.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench.commands.options import DeviceOption, PrecisionOption
 from bench.commands.terminal import WholeSentences
+from bench.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +30,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+RESULTS = Path("results/perf")
+TRAINING_STEPS, SAMPLING_STEPS, RANKS_STEPS = 2, 5, 5
+TEXT = ("measure", "what", "setting", "contender", "alternative", "against", "verdict")  # columns
+
 ModelOption = Annotated[list[str] | None, typer.Option("--model", help="A DiT of the paper; may be repeated.")]
 BatchSizeOption = Annotated[
     list[int] | None, typer.Option("--batch-size", min=1, help="Images at a time, one for each --model.")
@@ -35,6 +43,7 @@ RoundsOption = Annotated[int, typer.Option(min=1, help="How often each contender
 AgainstOption = Annotated[
     Path | None, typer.Option(help="An earlier JSON file: say what has become better or worse since.")
 ]
+OutOption = Annotated[Path, typer.Option(help="Folder for the JSON file.")]
 ProfileOption = Annotated[
     bool, typer.Option("--profile", help="Measure nothing: a Chrome trace of ours, and its top operators.")
 ]
@@ -46,10 +55,10 @@ def perf_train(
     batch_size: BatchSizeOption = None,
     contenders: ContendersOption = "ours,plain,diffusers",
     rounds: RoundsOption = 3,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps that are timed in a round.")] = 2,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps that are timed in a round.")] = TRAINING_STEPS,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = "fp32",
-    out: Annotated[Path, typer.Option(help="Folder for train.json, and for traces.")] = Path("results/perf"),
+    out: Annotated[Path, typer.Option(help="Folder for train.json, and for traces.")] = RESULTS,
     against: AgainstOption = None,
     profile: ProfileOption = False,
 ) -> None:
@@ -71,15 +80,14 @@ def perf_sample(
     sampler: Annotated[
         str | None, typer.Option(help="Default: that of exported pipelines; of the other, see --contenders ours,plain.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=2, max=1000, help="Steps of the sampler.")] = 5,
+    steps: Annotated[int, typer.Option(min=2, max=1000, help="Steps of the sampler.")] = SAMPLING_STEPS,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = "fp32",
-    out: Annotated[Path, typer.Option(help="Folder for sample.json, and for traces.")] = Path("results/perf"),
+    out: Annotated[Path, typer.Option(help="Folder for sample.json, and for traces.")] = RESULTS,
     against: AgainstOption = None,
     profile: ProfileOption = False,
 ) -> None:
     """Images/s of guided sampling of latents, beside the same two; equal samples on CPUs, from the same noise."""
-    from bench.errors import InputError
     from bench.perf import settings
     from bench.perf.contenders import SAMPLED_BY
     from bench.perf.race import Conditions
@@ -97,146 +105,174 @@ def perf_sample(
 
 @app.command("ranks")
 def perf_ranks(
-    sweep: Annotated[Path, typer.Argument(help="A sweep's YAML file, or a shipped study.")] = Path("digits"),
+    sweep: Annotated[str, typer.Argument(help="A sweep's YAML file, or a shipped study.")] = "digits",
     rounds: Annotated[int, typer.Option(min=1, help="How often each way is measured, in turns.")] = 9,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps at a time.")] = 5,
-    out: Annotated[Path, typer.Option(help="Folder for ranks.csv.")] = Path("results/perf"),
+    steps: Annotated[int, typer.Option(min=1, help="Training steps at a time.")] = RANKS_STEPS,
+    out: OutOption = RESULTS,
+    against: AgainstOption = None,
 ) -> None:
-    """A training step by two processes against one, on CPUs: what the sum of gradients costs, and what is left."""
-    from bench.perf.ranks import as_row, ranks_cost
-    from sweeps.expand import load_sweep
-
-    rows = [as_row(ranks_cost(recipe, rounds, steps)) for recipe in load_sweep(sweep).recipes]
-    _report(rows, out / "ranks.csv")
+    """A training step by two processes beside one, on CPUs, and beside half of the work and the sum of gradients."""
+    _report("ranks", partial(_ranks, sweep, rounds, steps), out, against)
 
 
-@app.command("status")
-def perf_status(
-    runs: Annotated[int, typer.Option(min=1, help="Runs of the sweep that is looked at.")] = 1000,
-    rows: Annotated[int, typer.Option(min=1, help="Lines of each run's train.jsonl.")] = 100_000,
-    repeats: Annotated[int, typer.Option(min=1, help="How often `ditbench sweep status` is timed.")] = 5,
-    out: Annotated[Path, typer.Option(help="Folder for status.csv.")] = Path("results/perf"),
+@app.command("scores")
+def perf_scores(
+    rounds: RoundsOption = 5, device: DeviceOption = "cpu", out: OutOption = RESULTS, against: AgainstOption = None
 ) -> None:
-    """How long `ditbench sweep status` takes for many runs with long metric files."""
-    from sweeps.perf import status_cost
-
-    _report([status_cost(runs, rows, repeats)], out / "status.csv")
+    """The Fréchet distance beside torch-fidelity's and a matrix root; Inception's features beside torch-fidelity's."""
+    _report("scores", partial(_scores, rounds, device), out, against)
 
 
-@app.command("frechet")
-def perf_frechet(
-    dim: Annotated[int, typer.Option(min=2, help="Size of a feature; Inception's is 2048.")] = 2048,
-    num_samples: Annotated[int, typer.Option(min=2, help="Features that each covariance is made of.")] = 10_000,
-    rounds: Annotated[int, typer.Option(min=1, help="How often ours is timed.")] = 5,
-    torch_fidelity_rounds: Annotated[int, typer.Option(min=1, help="How often torch-fidelity's is.")] = 5,
-    sqrtm_rounds: Annotated[int, typer.Option(min=1, help="How often the matrix root is.")] = 1,
-    out: Annotated[Path, typer.Option(help="Folder for frechet.csv.")] = Path("results/perf"),
+@app.command("data")
+def perf_data(
+    rounds: RoundsOption = 5, device: DeviceOption = "cpu", out: OutOption = RESULTS, against: AgainstOption = None
 ) -> None:
-    """The Fréchet distance against torch-fidelity's and against scipy's matrix root."""
-    from bench.perf.frechet import frechet_cost
-    from bench.perf.ranks import as_row
-
-    cost = frechet_cost(dim, num_samples, rounds, torch_fidelity_rounds, sqrtm_rounds)
-    _report([as_row(cost)], out / "frechet.csv")
+    """Reading latents beside copying them; encoding and decoding beside the autoencoder alone."""
+    _report("data", partial(_data, rounds, device), out, against)
 
 
-@app.command("latents")
-def perf_latents(
-    latents: Annotated[int, typer.Option(min=256, help="Size of the set; 32 KiB each.")] = 16_384,
-    batch_size: Annotated[int, typer.Option(min=1, help="Latents a batch.")] = 256,
-    rounds: Annotated[int, typer.Option(min=1, help="How often the set is read, each way in turn.")] = 7,
-    out: Annotated[Path, typer.Option(help="Folder for latents.csv.")] = Path("results/perf"),
-) -> None:
-    """Reading latents of 32x32x4 from the page cache: latents/s, against a plain copy of the same bytes."""
-    from bench.perf.latents import latents_cost
-    from bench.perf.ranks import as_row
-
-    _report([as_row(latents_cost(latents, batch_size, rounds))], out / "latents.csv")
+@app.command("launch")
+def perf_launch(rounds: RoundsOption = 5, out: OutOption = RESULTS, against: AgainstOption = None) -> None:
+    """Status, plan and dry submission of a sweep of 1,000 runs."""
+    _report("launch", partial(_launch, rounds), out, against)
 
 
-@app.command("vae")
-def perf_vae(
-    vae: Annotated[
-        Path | None, typer.Option(help="An AutoencoderKL's folder; default: Stable Diffusion's, random weights.")
-    ] = None,
-    image_size: Annotated[int, typer.Option(min=8, help="Pixels a side.")] = 256,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 4,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 3,
-    device: DeviceOption = "cpu",
-    out: Annotated[Path, typer.Option(help="Folder for vae.csv.")] = Path("results/perf"),
-) -> None:
-    """Which share of the time to encode, and to decode, is the autoencoder's."""
-    from bench.parallel import prepare_device
-    from bench.perf.ranks import as_row
-    from bench.perf.vae import vae_cost
-
-    where = prepare_device(device, "fp32")
-    _report([as_row(vae_cost(vae, image_size, batch_size, rounds, where))], out / "vae.csv")
-
-
-@app.command("collect")
-def perf_collect(
-    runs: Annotated[int, typer.Option(min=1, help="Run folders that are collected.")] = 1000,
-    rows: Annotated[int, typer.Option(min=1, help="Lines of each run's train.jsonl.")] = 1000,
-    rounds: Annotated[int, typer.Option(min=1, help="How often `ditbench collect` is timed.")] = 5,
-    out: Annotated[Path, typer.Option(help="Folder for collect.csv.")] = Path("results/perf"),
-) -> None:
-    """How long `ditbench collect` takes for many runs."""
-    from bench.perf.ranks import as_row
-    from bench.perf.results import collect_cost
-    from sweeps.expand import load_sweep
-
-    models = load_sweep("digits").recipes
-    _report([as_row(collect_cost(models, runs, rows, rounds))], out / "collect.csv")
-
-
-@app.command("figures")
-def perf_figures(
-    rounds: Annotated[int, typer.Option(min=1, help="How often `ditbench figure all` is timed.")] = 5,
-    out: Annotated[Path, typer.Option(help="Folder for figures.csv.")] = Path("results/perf"),
-) -> None:
-    """How long `ditbench figure all --source published` takes."""
-    from bench.perf.ranks import as_row
-    from bench.perf.results import figures_cost
-
-    _report([as_row(figures_cost(rounds))], out / "figures.csv")
-
-
-@app.command("imports")
-def perf_imports(
-    rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 5,
-    out: Annotated[Path, typer.Option(help="Folder for imports.csv.")] = Path("results/perf"),
-) -> None:
-    """How long importing all of `analysis` takes, against the libraries alone that it needs."""
-    from pkgutil import walk_packages
-
-    import analysis
-    from bench.perf.ranks import as_row
-    from bench.perf.results import imports_cost
-
-    modules = [module.name for module in walk_packages(analysis.__path__, "analysis.")]
-    users = [name for name in modules if not name.startswith("analysis.notebooks")]  # need packages for development
-    _report([as_row(imports_cost(users, rounds))], out / "imports.csv")
+@app.command("commands")
+def perf_commands(rounds: RoundsOption = 5, out: OutOption = RESULTS, against: AgainstOption = None) -> None:
+    """Help, counts, figures of the published tables, tables of 1,000 runs; importing what they need."""
+    _report("commands", partial(_commands, rounds), out, against)
 
 
 @app.command("fits")
-def perf_fits(
-    rows: Annotated[int, typer.Option(min=10, help="Simulated runs.")] = 240,
-    replicates: Annotated[int, typer.Option(min=1, help="Bootstrap refits.")] = 4000,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each objective is timed.")] = 3,
-    out: Annotated[Path, typer.Option(help="Folder for fits.csv.")] = Path("results/perf"),
-) -> None:
-    """Bootstrap refits of L(N, D), by least squares of logs and by the log-Huber loss."""
-    from analysis.perf import fits_cost
-    from bench.perf.ranks import as_row
+def perf_fits(rounds: RoundsOption = 3, out: OutOption = RESULTS, against: AgainstOption = None) -> None:
+    """Fits of L(N, D) and their bootstrap refits, by least squares of logs and by the log-Huber loss."""
+    _report("fits", partial(_fits, rounds), out, against)
 
-    costs = [fits_cost(objective, "bootstrap", rows, replicates, rounds) for objective in ("logs", "log-huber")]
-    _report([as_row(cost) for cost in costs], out / "fits.csv")
+
+@app.command("all")
+def perf_all(
+    rounds: Annotated[int, typer.Option(min=1, help="How often everything is measured, in turns.")] = 3,
+    out: OutOption = RESULTS,
+    against: Annotated[
+        Path | None, typer.Option(help="A folder of earlier JSON files: say what has become better or worse since.")
+    ] = None,
+) -> None:
+    """All of these on the CPU, and one table of it; hours where the machine is slow."""
+    from bench.files.atomic import write_json
+    from bench.perf.document import read_document, table
+    from bench.perf.verdict import verdicts
+
+    before = {kind: read_document(against / f"{kind}.json", kind) for kind in MEASURED} if against else {}
+    documents = {}
+    for kind, measure in MEASURED.items():
+        typer.echo(kind, err=True)
+        documents[kind] = measure(rounds)
+        write_json(out / f"{kind}.json", documents[kind])
+    _print(table(documents.values()))
+    if before:
+        typer.echo(f"\nAgainst {against}: our time over theirs, and its change")
+        found = {kind: verdicts(document, before[kind]) for kind, document in documents.items()}
+        _print([{"measure": kind, **verdict.in_words()} for kind, those in found.items() for verdict in those])
+    typer.echo(out)
+
+
+def _train(rounds: int) -> dict[str, Any]:
+    from bench.perf import race, settings
+    from bench.perf.contenders import CONTENDERS
+
+    conditions = race.Conditions("train", CONTENDERS, "cpu", "fp32", rounds, TRAINING_STEPS)
+    return race.race(settings.training_recipes(settings.TRAIN), conditions, _say)
+
+
+def _sample(rounds: int) -> dict[str, Any]:
+    from bench.perf import race, settings
+    from bench.perf.contenders import SAMPLED_BY
+
+    sampler, names = next(iter(SAMPLED_BY.items()))
+    recipes = settings.sampling_recipes(settings.SAMPLE, sampler, SAMPLING_STEPS)
+    return race.race(recipes, race.Conditions("sample", names, "cpu", "fp32", rounds, repeats=1), _say)
+
+
+def _ranks(sweep: str, rounds: int, steps: int) -> dict[str, Any]:
+    from bench.perf.ranks import ranks_measured
+    from sweeps.expand import load_sweep
+
+    return ranks_measured(load_sweep(sweep).recipes, rounds, steps, _say)
+
+
+def _scores(rounds: int, device: str = "cpu") -> dict[str, Any]:
+    from bench.parallel import prepare_device
+    from bench.perf.frechet import frechet_distances
+    from bench.perf.inception import inception_features
+    from bench.perf.turns import measured
+
+    where = prepare_device(device, "fp32")
+    with TemporaryDirectory() as folder:
+        measures = [frechet_distances(), inception_features(Path(folder), where)]
+        return measured("scores", measures, rounds, _say, where)
+
+
+def _data(rounds: int, device: str = "cpu") -> dict[str, Any]:
+    from bench.parallel import prepare_device
+    from bench.perf.latents import latents_read
+    from bench.perf.turns import measured
+    from bench.perf.vae import vae_measures
+
+    where = prepare_device(device, "fp32")
+    with TemporaryDirectory() as latents, TemporaryDirectory() as photos:
+        measures = [latents_read(Path(latents)), *vae_measures(Path(photos), where)]
+        return measured("data", measures, rounds, _say, where)
+
+
+def _launch(rounds: int) -> dict[str, Any]:
+    from bench.perf.turns import measured
+    from sweeps.perf import launching
+
+    with TemporaryDirectory() as folder:
+        return measured("launch", launching(Path(folder)), rounds, _say)
+
+
+def _commands(rounds: int) -> dict[str, Any]:
+    from pkgutil import walk_packages
+
+    import analysis
+    from bench.perf.commands import commands, write_sweep
+    from bench.perf.turns import measured
+    from sweeps.expand import load_sweep
+
+    modules = [module.name for module in walk_packages(analysis.__path__, "analysis.")]
+    users = [name for name in modules if not name.startswith("analysis.notebooks")]  # need packages for development
+    with TemporaryDirectory() as folder, TemporaryDirectory() as sweep:
+        runs = write_sweep(Path(sweep), load_sweep("digits").recipes)
+        return measured("commands", commands(Path(folder), Path(sweep), runs, users), rounds, _say)
+
+
+def _fits(rounds: int) -> dict[str, Any]:
+    from analysis.perf import fits
+    from bench.perf.document import OURS
+    from bench.perf.turns import Measure, measured, timed
+
+    return measured("fits", [Measure(what, timed({OURS: fitted})) for what, fitted in fits().items()], rounds, _say)
+
+
+MEASURED: dict[str, Callable[[int], dict[str, Any]]] = {
+    "train": _train,
+    "sample": _sample,
+    "ranks": lambda rounds: _ranks("digits", rounds, RANKS_STEPS),
+    "scores": _scores,
+    "data": _data,
+    "launch": _launch,
+    "commands": _commands,
+    "fits": _fits,
+}
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def _named(contenders: str) -> tuple[str, ...]:
     """Contenders, of words with commas."""
-    from bench.errors import InputError
     from bench.perf.contenders import CONTENDERS
 
     names = tuple(name.strip() for name in contenders.split(","))
@@ -249,39 +285,40 @@ def _race(
     recipes: Sequence[Recipe], conditions: Conditions, out: Path, against: Path | None, only_profile: bool
 ) -> None:
     """Measure, print and write as JSON; or print a profile and write its traces."""
-    from bench.files.atomic import write_json
-    from bench.perf import race, verdict
+    from bench.perf import race
 
     if only_profile:
         for trace, operators in race.profile(recipes, conditions, out).items():
             typer.echo(f"{operators}\n{trace}")
         return
-    before = None if against is None else verdict.read_race(against)  # before it is written over
-    document = race.race(recipes, conditions, lambda line: typer.echo(line, err=True))
-    path = out / f"{conditions.kind}.json"
-    write_json(path, document)
-    _print(race.table(document))
-    typer.echo(race.rates_in_words(document))
+    measure = partial(race.race, recipes, conditions, _say)
+    _report(conditions.kind, measure, out, against, race.table)
+
+
+def _report(
+    kind: str,
+    measure: Callable[[], dict[str, Any]],
+    out: Path,
+    against: Path | None,
+    table: Callable[[dict[str, Any]], list[dict[str, str]]] | None = None,
+) -> None:
+    """Measure, print as a table, write as JSON, and judge against an earlier file."""
+    from bench.files.atomic import write_json
+    from bench.perf import document, verdict
+
+    before = None if against is None else document.read_document(against, kind)  # before it is written over
+    found = measure()
+    path = out / f"{kind}.json"
+    write_json(path, found)
+    _print(document.table([found]) if table is None else table(found))
+    typer.echo(document.rates_in_words(found))
     if before is not None:
         typer.echo(f"\nAgainst {against}: our time over theirs, and its change")
-        _print([found.in_words() for found in verdict.verdicts(document, before)])
+        _print([one.in_words() for one in verdict.verdicts(found, before)])
     typer.echo(path)
 
 
 def _print(rows: list[dict[str, str]]) -> None:
     from bench.commands.text_table import print_table
 
-    print_table(list(rows[0]), [list(row.values()) for row in rows], [index == 0 for index in range(len(rows[0]))])
-
-
-def _report(rows: list[dict[str, str]], path: Path) -> None:
-    """Print a table and write it as csv."""
-    import csv
-
-    _print(rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    typer.echo(path)
+    print_table(list(rows[0]), [list(row.values()) for row in rows], [name in TEXT for name in rows[0]])

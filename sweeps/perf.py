@@ -1,46 +1,37 @@
-"""What looking at a large sweep costs."""
+"""What looking at a large sweep costs, planning it and submitting it."""
 
 from __future__ import annotations
 
 import json
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
 from pathlib import Path
 
 import yaml
 
 from bench.files.run_folder import write_config
+from bench.perf.commands import ditbench
+from bench.perf.document import OURS
+from bench.perf.turns import Measure, timed
 from sweeps.expand import load_sweep, run_folders
 
 STEPS_A_ROW = 4
 
 
-def status_cost(num_runs: int, num_rows: int, repeats: int) -> dict[str, str]:
-    """Seconds of `ditbench sweep status` as a whole process, for a sweep of running and finished runs made for it.
+def launching(folder: Path, num_runs: int = 1000, num_rows: int = 100_000) -> list[Measure]:
+    """Looking at a sweep of running and finished runs, planning it and writing its jobs anew, as whole processes.
 
-    All runs have the metric files of one, by hard links: they differ in nothing that costs time but the disk's cache.
+    It is made in `folder`. All runs have the metric files of one, by hard links: they differ in nothing that costs time
+    but the disk's cache. SLURM is not asked: there is no PATH.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = _make_study(Path(folder), num_runs, num_rows)
-        command = [sys.executable, "-c", "from ditbench import main; main()"]
-        command += ["sweep", "status", str(path), "--runs", folder]
-        seconds = []
-        for _ in range(repeats):
-            started = time.perf_counter()
-            subprocess.run(command, check=True, capture_output=True)
-            seconds.append(time.perf_counter() - started)
-        megabytes = sum(file.stat().st_size for file in Path(folder).rglob("train.jsonl")) / 1e6
-    return {
-        "runs": str(num_runs),
-        "rows_a_run": str(num_rows),
-        "train_jsonl_mb": f"{megabytes:.0f}",
-        "median_s": f"{statistics.median(seconds):.2f}",
-        "longest_s": f"{max(seconds):.2f}",
-        "repeats": str(repeats),
+    path = _make_study(folder, num_runs, num_rows)
+    cluster = ["--cluster", "slurm-example", "--runs", folder / "none"]
+    ways = {
+        f"status of {num_runs:,} runs of {num_rows:,} rows": ditbench(
+            "sweep", "status", path, "--runs", folder, path=""
+        ),
+        f"plan of {num_runs:,} runs": ditbench("sweep", "plan", path, *cluster, path=""),
+        f"submission of {num_runs:,} runs, dry": ditbench("sweep", "submit", path, "--dry-run", *cluster, path=""),
     }
+    return [Measure(what, timed({OURS: way})) for what, way in ways.items()]
 
 
 def _make_study(folder: Path, num_runs: int, num_rows: int) -> Path:

@@ -2,78 +2,34 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import scipy.linalg
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
+from bench.perf.document import OURS
+from bench.perf.turns import Measure, timed
 from bench.score.frechet import CHUNK_ROWS, Gaussian, RunningGaussian, frechet_distance
 
 # The two spectra fall with these powers of their index: Inception's covariances have a few large eigenvalues and a
 # long tail of small ones.
 POWERS = (1.0, 1.1)
+TORCH_FIDELITY, SQRTM = "torch-fidelity", "scipy's matrix root"
 
 
-@dataclass(frozen=True)
-class FrechetCost:
-    """Median seconds of one distance, of one run, interleaved.
+def frechet_distances(dim: int = 2048, num_samples: int = 10_000) -> Measure:
+    """A distance by each, of features of size `dim`, `num_samples` on either side: fewer make singular covariances.
 
-    Attributes:
-        dim: size of a feature.
-        num_samples: features of either side; below `dim`, the covariances are singular.
-        value: the distance, by ours.
-        sqrtm_s: the trace of `scipy.linalg.sqrtm` of the product of the covariances.
-        *_times_ours: their median / ours.
-        *_difference: their value / ours - 1.
+    Rows of the others have `difference`: their value over ours, less 1.
     """
-
-    dim: int
-    num_samples: int
-    value: float
-    ours_s: float
-    torch_fidelity_s: float
-    sqrtm_s: float
-    torch_fidelity_times_ours: float
-    sqrtm_times_ours: float
-    torch_fidelity_difference: float
-    sqrtm_difference: float
-
-
-def frechet_cost(
-    dim: int = 2048, num_samples: int = 10_000, rounds: int = 5, torch_fidelity_rounds: int = 3, sqrtm_rounds: int = 1
-) -> FrechetCost:
-    """Measure the three in turns, each in as many rounds as given: at 2048 dimensions sqrtm takes minutes."""
     a, b = _gaussians(dim, num_samples)
-    ways: dict[Callable[[Gaussian, Gaussian], float], int] = {
-        frechet_distance: rounds,
-        _by_torch_fidelity: torch_fidelity_rounds,
-        _by_sqrtm: sqrtm_rounds,
-    }
-    seconds: dict[Callable[[Gaussian, Gaussian], float], list[float]] = {way: [] for way in ways}
-    values = {}
-    for turn in range(max(ways.values())):
-        for way, turns in ways.items():
-            if turn < turns:
-                started = time.perf_counter()
-                values[way] = way(a, b)
-                seconds[way].append(time.perf_counter() - started)
-    ours, theirs, root = (statistics.median(seconds[way]) for way in ways)
-    value = values[frechet_distance]
-    return FrechetCost(
-        dim=dim,
-        num_samples=num_samples,
-        value=value,
-        ours_s=ours,
-        torch_fidelity_s=theirs,
-        sqrtm_s=root,
-        torch_fidelity_times_ours=theirs / ours,
-        sqrtm_times_ours=root / ours,
-        torch_fidelity_difference=values[_by_torch_fidelity] / value - 1,
-        sqrtm_difference=values[_by_sqrtm] / value - 1,
+    functions = {OURS: frechet_distance, TORCH_FIDELITY: _by_torch_fidelity, SQRTM: _by_sqrtm}
+    values = {name: function(a, b) for name, function in functions.items()}
+    return Measure(
+        f"Fréchet distance of {dim} features",
+        timed({name: partial(function, a, b) for name, function in functions.items()}),
+        facts={name: {"difference": values[name] / values[OURS] - 1} for name in (TORCH_FIDELITY, SQRTM)},
     )
 
 

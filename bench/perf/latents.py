@@ -1,12 +1,7 @@
-"""What reading latents costs on a CPU, against copying the same bytes in order: medians of interleaved rounds."""
+"""What reading latents costs on a CPU, against copying the same bytes in order."""
 
 from __future__ import annotations
 
-import statistics
-import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,81 +12,43 @@ from bench.data.latent_index import StoredVae
 from bench.data.latents import Latents
 from bench.data.moments import Moments, open_shard
 from bench.data.shards import Settings, read_record, save_shard, write_index
+from bench.perf.document import OURS
+from bench.perf.turns import Measure, timed
 
 LATENT_SHAPE = (4, 32, 32)  # of a 256 px image
 SHARD_SIZE = 4096
 
 
-@dataclass(frozen=True)
-class LatentsCost:
-    """Latents per second from the page cache, in shuffled batches.
+def latents_read(folder: Path, latents: int = 16_384, batch_size: int = 256) -> Measure:
+    """Shuffled batches of a set of random posteriors of 32x32x4, 32 KiB each, which is made in `folder`.
 
-    Attributes:
-        threads: of torch; copying and gathering take one.
-        copy_per_s: both flips' moments copied from the mapped files in order, a batch at a time: what memory allows.
-        gather_per_s: the same bytes, shuffled.
-        batch_per_s: gathered, then drawn from: what training gets without reading ahead.
-        gather_ratio, batch_ratio: of them to `copy_per_s`.
+    Contenders: ours gathers a batch and draws from it, which is what training gets without reading ahead; a plain copy
+    takes both flips' moments from the mapped files in order, a batch at a time, which is what memory allows; a
+    shuffled copy is the gathering alone. `latents` are whole batches.
     """
+    shards = _make_set(folder, latents)
+    dataset, moments = Latents(folder, torch.device("cpu")), Moments(shards)
+    random = torch.Generator().manual_seed(0)
+    order = torch.randperm(latents, generator=random).split(batch_size)
+    buffer = np.empty((batch_size, *shards[0].shape[1:]), np.float16)
+    everything = slice(None)
 
-    latents: int
-    batch_size: int
-    threads: int
-    copy_per_s: float
-    gather_per_s: float
-    batch_per_s: float
-    gather_ratio: float
-    batch_ratio: float
+    def draw() -> None:
+        for indices in order:
+            dataset.batch(indices, everything, random)
 
+    def copy() -> None:
+        for shard in shards:
+            for start in range(0, len(shard), batch_size):
+                block = shard[start : start + batch_size]
+                np.copyto(buffer[: len(block)], block)
 
-def latents_cost(latents: int, batch_size: int, rounds: int) -> LatentsCost:
-    """Make a temporary set of `latents` random posteriors of 32x32x4 (32 KiB each) and read it `rounds` times."""
-    with tempfile.TemporaryDirectory() as folder:
-        shards = _make_set(Path(folder), latents)
-        dataset, moments = Latents(Path(folder), torch.device("cpu")), Moments(shards)
-        random = torch.Generator().manual_seed(0)
-        order = torch.randperm(latents, generator=random)
-        order = order[: max(1, latents // batch_size) * batch_size].split(batch_size)
-        buffer = np.empty((batch_size, *shards[0].shape[1:]), np.float16)
-        everything = slice(None)
+    def gather() -> None:
+        for indices in order:
+            moments.gather(indices.numpy(), buffer)
 
-        def copy() -> None:
-            for shard in shards:
-                for start in range(0, len(shard), batch_size):
-                    block = shard[start : start + batch_size]
-                    np.copyto(buffer[: len(block)], block)
-
-        def gather() -> None:
-            for indices in order:
-                moments.gather(indices.numpy(), buffer[: len(indices)])
-
-        def draw() -> None:
-            for indices in order:
-                dataset.batch(indices, everything, random)
-
-        read = sum(map(len, order))
-        copied, gathered, drawn = _medians(rounds, copy, gather, draw)
-        return LatentsCost(
-            latents=latents,
-            batch_size=batch_size,
-            threads=torch.get_num_threads(),
-            copy_per_s=latents / copied,
-            gather_per_s=read / gathered,
-            batch_per_s=read / drawn,
-            gather_ratio=(read / gathered) / (latents / copied),
-            batch_ratio=(read / drawn) / (latents / copied),
-        )
-
-
-def _medians(rounds: int, *work: Callable[[], None]) -> list[float]:
-    """Median seconds of each, done in turns; the first round warms up."""
-    seconds: list[list[float]] = [[] for _ in work]
-    for _ in range(rounds + 1):
-        for times, do in zip(seconds, work, strict=True):
-            started = time.perf_counter()
-            do()
-            times.append(time.perf_counter() - started)
-    return [statistics.median(times[1:]) for times in seconds]
+    ways = {OURS: draw, "plain copy": copy, "shuffled copy": gather}
+    return Measure(f"{latents:,} latents of 32x32x4", timed(ways), items=latents, unit="latents")
 
 
 def _make_set(folder: Path, latents: int) -> list[NDArray[np.float16]]:

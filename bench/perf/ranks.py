@@ -1,14 +1,12 @@
-"""What things cost, as ratios of medians measured in one run, interleaved: machines and their load differ."""
+"""What a second process costs: a training step by two ranks, beside one process and beside what the two have to do."""
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,48 +14,39 @@ import torch.multiprocessing as mp
 
 from bench.flops import forward_gmacs
 from bench.parallel import SINGLE, Meeting, Parallel, Ranks, joined
+from bench.perf.document import OURS, Products, as_document
 from bench.recipe import Recipe
 from bench.run import build_trainer
 from bench.train import Trainer
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 CPU = torch.device("cpu")
 NUM_RANKS = 2
 
 
-@dataclass(frozen=True)
-class RanksCost:
-    """Median milliseconds of one training step, one thread a process, fp32.
+def ranks_measured(recipes: Sequence[Recipe], rounds: int, steps: int, told: Callable[[str], object]) -> dict[str, Any]:
+    """The document (`bench.perf.document`) of each recipe's training step, one thread a process, fp32, on CPUs.
 
-    Attributes:
-        batch_size: of the whole batch.
-        gradient_mb: what the ranks sum in every step, 4 bytes a parameter, in 1e6 bytes.
-        one_process_ms: the whole batch in one process, the other waiting.
-        half_batch_ms: half of the batch in each of two processes at once, without communication.
-        all_reduce_ms: the sum of the gradient over the two processes, and nothing else (gloo, loopback).
-        in_turns_ms: half of the batch in each, then the sum, step by step: what waiting for the slower one adds.
-        two_ranks_ms: the data-parallel step.
-        speedup: one_process_ms / two_ranks_ms.
-        unaccounted: two_ranks_ms / in_turns_ms - 1: what is neither half of the work, nor the sum, nor waiting.
+    Contenders: ours is the data-parallel step by two ranks; one process takes the whole batch, the other waiting; in
+    turns, each of both takes half of the batch and then they sum the gradient (gloo, loopback), which is what the step
+    has to do, waiting for the slower one included. Seconds of a round are the means of `steps`, of the slower rank.
+    Rows also have `gmacs` and `gradient_mb`: what is summed, in 1e6 bytes.
     """
+    rows: list[dict[str, Any]] = []
+    products = Products(CPU)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for recipe in recipes:
+            products.measure()
+            rows += _of_recipe(recipe, rounds, steps)
+            told(f"{rows[-1]['what']}: {rounds} rounds")
+        return as_document("ranks", rows, products)
+    finally:
+        torch.set_num_threads(threads)
 
-    model: str
-    gmacs: float
-    batch_size: int
-    gradient_mb: float
-    one_process_ms: float
-    half_batch_ms: float
-    all_reduce_ms: float
-    in_turns_ms: float
-    two_ranks_ms: float
-    speedup: float
-    unaccounted: float
 
-
-def ranks_cost(recipe: Recipe, rounds: int, steps: int) -> RanksCost:
-    """Measure one recipe's training step by one process and by two, `rounds` times `steps` of each, in turns."""
+def _of_recipe(recipe: Recipe, rounds: int, steps: int) -> list[dict[str, Any]]:
+    """The rows of one, of `rounds` after one that is dropped."""
     context = mp.get_context("spawn")
     results = context.SimpleQueue()
     arguments = (recipe, rounds, steps, results)
@@ -73,7 +62,9 @@ def ranks_cost(recipe: Recipe, rounds: int, steps: int) -> RanksCost:
     return results.get()
 
 
-def _measure(meeting: Meeting, recipe: Recipe, rounds: int, steps: int, results: mp.SimpleQueue[RanksCost]) -> None:
+def _measure(
+    meeting: Meeting, recipe: Recipe, rounds: int, steps: int, results: mp.SimpleQueue[list[dict[str, Any]]]
+) -> None:
     torch.set_num_threads(1)
     half = recipe.model_copy(
         update={"train": recipe.train.model_copy(update={"batch_size": recipe.train.batch_size // NUM_RANKS})}
@@ -83,41 +74,30 @@ def _measure(meeting: Meeting, recipe: Recipe, rounds: int, steps: int, results:
         alone = _trainer(recipe, Path(folder), SINGLE)
         without = _trainer(half, Path(folder), SINGLE)
         gradient = torch.zeros(sum(p.numel() for p in both.model.parameters() if p.requires_grad))
-        work: dict[str, Callable[[], object]] = {
-            "one_process_ms": alone.take_step if ranks.is_first else lambda: None,
-            "half_batch_ms": without.take_step,
-            "all_reduce_ms": lambda: dist.all_reduce(gradient),
-            "in_turns_ms": lambda: (without.take_step(), dist.all_reduce(gradient)),
-            "two_ranks_ms": both.take_step,
+        ways: dict[str, Callable[[], object]] = {
+            OURS: both.take_step,
+            "one process": alone.take_step if ranks.is_first else lambda: None,
+            "in turns": lambda: (without.take_step(), dist.all_reduce(gradient)),
         }
-        times: dict[str, list[float]] = {name: [] for name in work}
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(rounds + 1):
-            for name, step in work.items():
+            for name, step in ways.items():
                 ranks.wait_for_all()
                 started = time.perf_counter()
                 for _ in range(steps):
                     step()
-                times[name].append(1000 * (time.perf_counter() - started) / steps)
-        # The first round warms up; the slower rank is the one that a step waits for.
-        medians = {name: ranks.maximum(statistics.median(values[1:]))[0] for name, values in times.items()}
+                # The slower rank is the one that a step waits for.
+                seconds[name] += ranks.maximum((time.perf_counter() - started) / steps)
         if ranks.is_first:
+            facts = {"gmacs": forward_gmacs(recipe.model), "gradient_mb": gradient.numel() * 4 / 1e6}
+            what = f"step of {recipe.label} b{recipe.train.batch_size}"
             results.put(
-                RanksCost(
-                    model=recipe.label,
-                    gmacs=forward_gmacs(recipe.model),
-                    batch_size=recipe.train.batch_size,
-                    gradient_mb=gradient.numel() * 4 / 1e6,
-                    **medians,
-                    speedup=medians["one_process_ms"] / medians["two_ranks_ms"],
-                    unaccounted=medians["two_ranks_ms"] / medians["in_turns_ms"] - 1,
-                )
+                [
+                    {"what": what, "contender": name, "items": 0, "unit": "", **facts, "seconds": [[s] for s in of[1:]]}
+                    for name, of in seconds.items()
+                ]
             )
 
 
 def _trainer(recipe: Recipe, folder: Path, ranks: Ranks) -> Trainer:
     return build_trainer(recipe, recipe.data.load(CPU), folder, forward_gmacs(recipe.model), Parallel(CPU, ranks=ranks))
-
-
-def as_row(cost: DataclassInstance) -> dict[str, str]:
-    """Column -> value as it is printed and written."""
-    return {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in asdict(cost).items()}

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,82 +15,63 @@ from PIL import Image
 from bench.data.encode import posterior
 from bench.data.image_folder import Batches, list_images
 from bench.data.shards import save_shard
-from bench.data.vae import Autoencoder, load_vae
+from bench.data.vae import Autoencoder
 from bench.files.atomic import replace
+from bench.perf.document import OURS
+from bench.perf.turns import Measure
+
+Parts = dict[str, Callable[[], object]]
 
 PHOTO_SIZE = (500, 375)  # pixels, of many of ImageNet's
+AUTOENCODER = "the autoencoder alone"
 
 
-@dataclass(frozen=True)
-class VaeCost:
-    """Median milliseconds an image, in one process that decodes its images itself.
+def vae_measures(folder: Path, device: torch.device, image_size: int = 256, batch_size: int = 4) -> list[Measure]:
+    """Encoding and decoding a batch of photographs, made in `folder`, by Stable Diffusion's autoencoder untrained.
 
-    Attributes:
-        vae: the autoencoder's id, `random-weights@00000000` for Stable Diffusion's architecture untrained.
-        read_ms: JPEG decoding and cropping; `encode_ms`: both flips through the encoder; `write_ms`: the shard, its
-            checksum and record.
-        encode_share: encode_ms / (read_ms + encode_ms + write_ms).
-        decode_ms: latents to bytes; `save_ms`: the bytes to a file.
-        decode_share: decode_ms / (decode_ms + save_ms).
+    Ours is all that one process does: JPEG decoding and cropping, both flips through the encoder, the shard with its
+    checksum and record; latents to bytes, and these to a file. The autoencoder's time is a part of ours.
     """
+    vae = _untrained(device, batch_size)
+    _save_photos(folder / "photos" / "class", batch_size)
+    photos = Batches(list_images(folder / "photos"), image_size, [range(batch_size)])
+    images = photos[0].images
+    moments = posterior(vae, images)
+    latents = torch.from_numpy(moments[:, 0, : vae.latent_channels]).float() * vae.scale_factor
+    decoded = vae.decode(latents).numpy()
+    labels = [0] * batch_size
 
-    vae: str
-    device: str
-    image_size: int
-    batch_size: int
-    read_ms: float
-    encode_ms: float
-    write_ms: float
-    encode_share: float
-    decode_ms: float
-    save_ms: float
-    decode_share: float
+    def save(aside: Path) -> None:
+        with aside.open("wb") as file:
+            np.save(file, decoded, allow_pickle=False)
+
+    of_encoding: Parts = {
+        "read": lambda: photos[0],
+        AUTOENCODER: lambda: posterior(vae, images),
+        "write": lambda: save_shard(folder, 0, 0, moments, labels, []),
+    }
+    of_decoding: Parts = {
+        AUTOENCODER: lambda: vae.decode(latents),
+        "write": lambda: replace(folder / "samples.npy", save),
+    }
+    return [
+        Measure(f"{what} {batch_size} images of {image_size} px", _whole(parts), items=batch_size, unit="images")
+        for what, parts in (("encode", of_encoding), ("decode", of_decoding))
+    ]
 
 
-def vae_cost(vae_folder: Path | None, image_size: int, batch_size: int, rounds: int, device: torch.device) -> VaeCost:
-    """Encode and decode one batch of photographs `rounds` times, step by step.
+def _whole(parts: Parts) -> Callable[[int], dict[str, float]]:
+    """`Measure.turn` of parts, one after the other: ours is their sum."""
 
-    Raises:
-        InputError: `vae_folder` is no autoencoder's; None builds Stable Diffusion's with random weights.
-    """
-    vae = load_vae(str(vae_folder), device, True, batch_size) if vae_folder else _untrained(device, batch_size)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        _save_photos(folder / "photos" / "class", batch_size)
-        photos = Batches(list_images(folder / "photos"), image_size, [range(batch_size)])
-        images = photos[0].images
-        moments = posterior(vae, images)
-        latents = torch.from_numpy(moments[:, 0, : vae.latent_channels]).float() * vae.scale_factor
-        decoded = vae.decode(latents).numpy()
-        labels = [0] * batch_size
+    def turn(_: int) -> dict[str, float]:
+        seconds = {}
+        for name, do in parts.items():
+            started = time.perf_counter()
+            do()
+            seconds[name] = time.perf_counter() - started
+        return {OURS: sum(seconds.values()), AUTOENCODER: seconds[AUTOENCODER]}
 
-        def save(aside: Path) -> None:
-            with aside.open("wb") as file:
-                np.save(file, decoded, allow_pickle=False)
-
-        work: dict[str, Callable[[], object]] = {
-            "read_ms": lambda: photos[0],
-            "encode_ms": lambda: posterior(vae, images),
-            "write_ms": lambda: save_shard(folder, 0, 0, moments, labels, []),
-            "decode_ms": lambda: vae.decode(latents),
-            "save_ms": lambda: replace(folder / "samples.npy", save),
-        }
-        times: dict[str, list[float]] = {name: [] for name in work}
-        for _ in range(rounds):
-            for name, do in work.items():
-                started = time.perf_counter()
-                do()
-                times[name].append(1000 * (time.perf_counter() - started) / batch_size)
-    ms = {name: statistics.median(values) for name, values in times.items()}
-    return VaeCost(
-        vae=vae.id,
-        device=device.type,
-        image_size=image_size,
-        batch_size=batch_size,
-        **ms,
-        encode_share=ms["encode_ms"] / (ms["read_ms"] + ms["encode_ms"] + ms["write_ms"]),
-        decode_share=ms["decode_ms"] / (ms["decode_ms"] + ms["save_ms"]),
-    )
+    return turn
 
 
 def _save_photos(folder: Path, count: int) -> None:

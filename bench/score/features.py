@@ -96,9 +96,7 @@ def extract(
         Stopped: on request; finished chunks are kept.
         RunError: features are not finite, which are not kept, or the disk is full.
     """
-    network.to(device)
-    if device.type != "cpu":  # channels last is for CPUs: nobody measured that it pays elsewhere in full precision
-        network.to(memory_format=torch.contiguous_format)
+    place(network, device)
     num_images = images.shape[0]
     for start in range(0, num_images, CHUNK)[ranks.rank :: ranks.world_size]:
         path = _chunk_path(folder, start)
@@ -117,6 +115,13 @@ def extract(
     if stopped:
         raise Stopped("stopped on request while extracting features; finished chunks are kept")
     return Features(folder, num_images)
+
+
+def place(network: FeatureExtractorBase, device: torch.device) -> None:
+    """Move a network, and lay its weights as the device has them: channels last is for CPUs."""
+    network.to(device)
+    if device.type != "cpu":  # nobody measured that channels last pays elsewhere in full precision
+        network.to(memory_format=torch.contiguous_format)
 
 
 @torch.inference_mode()

@@ -31,9 +31,8 @@ TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path 
 MARKER = re.compile(r"<!-- (=|holds:) (.*?)\s*-->", re.S)
 # Not the 4 of S/4, the 8 of 8x8 or the 400 of 400K.
 NUMBER = r"(?<![\w.])(?<![^\d]/)[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?(?!\w)"
-# Decimals that are not measured: versions and licence, settings, budgets, of perf an earlier day's times, and what
-# others report of their own samples.
-SETTINGS = {"3.11", "2.0", "22.05", "0.02", "0.15", "1.5", "1.50", "0.9999", "2.5", "1.2e-8", "2.7", "4.2"}
+# Decimals that are not measured: versions and licence, settings, budgets, and what others report of their own samples.
+SETTINGS = {"3.11", "2.0", "22.05", "0.02", "0.15", "1.5", "1.50", "0.9999", "2.5", "1.2e-8"}
 SETTINGS |= {"0.1", "2.27", "3.31", "3.54", "3.60"}
 
 

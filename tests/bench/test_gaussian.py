@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from bench.perf.frechet import frechet_cost
+from bench.perf.document import OURS
+from bench.perf.frechet import SQRTM, TORCH_FIDELITY, frechet_distances
 from bench.score import frechet
 from bench.score.frechet import Gaussian, RunningGaussian, frechet_distance
 
@@ -352,9 +353,7 @@ def test_gaussians_that_cannot_be_compared_are_refused() -> None:
 
 @pytest.mark.parametrize("num_samples", [400, 30])
 def test_the_measurement_of_the_cost_compares_equal_values(num_samples: int) -> None:
-    cost = frechet_cost(dim=40, num_samples=num_samples, rounds=2, torch_fidelity_rounds=1)
-    assert cost.torch_fidelity_difference == pytest.approx(0, abs=1e-6)
-    assert cost.sqrtm_difference == pytest.approx(0, abs=1e-6)
-    assert cost.torch_fidelity_times_ours == cost.torch_fidelity_s / cost.ours_s > 0
-    assert cost.sqrtm_times_ours == cost.sqrtm_s / cost.ours_s > 0
-    assert cost.value > 0
+    measure = frechet_distances(dim=40, num_samples=num_samples)
+    assert {*measure.turn(0)} == {OURS, TORCH_FIDELITY, SQRTM}
+    for other in (TORCH_FIDELITY, SQRTM):
+        assert measure.facts[other]["difference"] == pytest.approx(0, abs=1e-6)

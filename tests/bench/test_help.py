@@ -11,7 +11,7 @@ COMMANDS = (
     "run", "collect", "verify", "report", "demo", "prepare", "doctor", "encode", "sample", "search", "evaluate",
     "baselines",
     "reference", "export", "export-samples", "sweep list", "sweep plan", "sweep submit", "sweep status", "sweep logs",
-    "sweep why", "sweep cancel", "perf ranks", "perf vae",
+    "sweep why", "sweep cancel", "perf ranks", "perf data", "perf all",
 )  # fmt: skip
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from random_inception import THEIR_LAYERS, random_weights
 from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.utils import create_feature_extractor
 
 from bench.errors import InputError
+from bench.perf.random_inception import THEIR_LAYERS, random_weights
 from bench.score.extractors import inception
 from bench.score.extractors.inception import InceptionFeatures
 from bench.score.extractors.weights import weights_digest

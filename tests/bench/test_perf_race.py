@@ -12,6 +12,7 @@ from command_line import ditbench
 from recipes import tiny
 
 from bench.errors import InputError, RunError
+from bench.perf import document as documents
 from bench.perf import race
 from bench.perf.entrant import serving
 from bench.perf.race import Conditions, table
@@ -93,7 +94,7 @@ def test_what_was_given_wrongly_is_said_in_one_line(arguments: list[str], named:
 
 @pytest.mark.slow
 def test_a_contender_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(race.MATMUL_SIZE, "cpu", 64)
+    monkeypatch.setitem(documents.MATMUL_SIZE, "cpu", 64)
     conditions = Conditions("train", ("diffusers",), "cpu", "fp32", rounds=1, repeats=1)
     with pytest.raises(RunError, match="cross-attention"):  # which diffusers' class has not
         race.race([tiny(model={"block": "cross-attention"})], conditions, lambda line: None)
@@ -103,7 +104,7 @@ def test_a_contender_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.slow
 def test_the_commands_write_what_they_measured_and_judge_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(race.MATMUL_SIZE, "cpu", 64)
+    monkeypatch.setitem(documents.MATMUL_SIZE, "cpu", 64)
     small = ["--model", "DiT-S/8", "--batch-size", "1", "--rounds", "2"]
     train = ["perf", "train", *small, "--contenders", "ours,plain", "--steps", "3"]
     ended = ditbench(*train, "--out", tmp_path)

@@ -27,7 +27,8 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
-from random_inception import random_weights
+
+from bench.perf.random_inception import random_weights
 
 VAE = "random-sd-vae"
 CLASSES = ("china", "flower")

@@ -22,7 +22,7 @@ from analysis.results.sampled import guidance_text
 from analysis.results.tables import Tables, load
 from bench.counting.conventions import CONVENTIONS
 from bench.flops import counted
-from bench.perf import race
+from bench.perf import document, race
 from models.registry import configure
 from models.unet.cost import macs_by_part
 
@@ -506,3 +506,24 @@ def raced(kind: str) -> list[list[Any]]:
     rows = race.table(read(f"perf/{kind}.json"))
     numbers = ("images/s", "ours/this", "share", "peak_gb")
     return [[row["setting"], row["contender"], *(float(row[name].rstrip("%")) for name in numbers)] for row in rows]
+
+
+def of_perf(*kinds: str) -> list[dict[str, Any]]:
+    """The lines of what `ditbench perf` measured (`bench.perf.document.lines`)."""
+    return [line for kind in kinds for line in document.lines(read(f"perf/{kind}.json"))]
+
+
+def costs(*kinds: str) -> list[list[Any]]:
+    """Of these: what, our median, its unit, the alternative, our time over its."""
+    columns = ("what", "ours", "unit", "alternative", "ratio")
+    return [["none" if line[name] is None else line[name] for name in columns] for line in of_perf(*kinds)]
+
+
+def ratios(kind: str, alternative: str) -> list[float]:
+    return [line["ratio"] for line in of_perf(kind) if line["alternative"] == alternative]
+
+
+def differing(kind: str, part: str) -> list[float]:
+    """By how much results differ from ours, of measures whose name has `part`."""
+    rows = read(f"perf/{kind}.json")["rows"]
+    return [row["difference"] for row in rows if part in row["what"] and "difference" in row]

@@ -1,4 +1,4 @@
-"""Inception v3 as FID uses it, with seeded random weights in the layout of the published file."""
+"""Weights of Inception v3 as FID uses it, seeded and random, in the layout of the published file."""
 
 from __future__ import annotations
 
