@@ -186,11 +186,10 @@ def _train(rounds: int) -> dict[str, Any]:
 
 def _sample(rounds: int) -> dict[str, Any]:
     from bench.perf import race, settings
-    from bench.perf.contenders import SAMPLED_BY
+    from bench.perf.contenders import CONTENDERS, SAMPLED_BY
 
-    sampler, names = next(iter(SAMPLED_BY.items()))
-    recipes = settings.sampling_recipes(settings.SAMPLE, sampler, SAMPLING_STEPS)
-    return race.race(recipes, race.Conditions("sample", names, "cpu", "fp32", rounds, repeats=1), _say)
+    recipes = settings.sampling_recipes(settings.SAMPLE, next(iter(SAMPLED_BY)), SAMPLING_STEPS)
+    return race.race(recipes, race.Conditions("sample", CONTENDERS, "cpu", "fp32", rounds, repeats=1), _say)
 
 
 def _ranks(sweep: str, rounds: int, steps: int) -> dict[str, Any]:
@@ -273,11 +272,11 @@ def _say(line: str) -> None:
 
 def _named(contenders: str) -> tuple[str, ...]:
     """Contenders, of words with commas."""
-    from bench.perf.contenders import CONTENDERS
+    from bench.perf.contenders import CONTENDERS, WITHOUT
 
-    names = tuple(name.strip() for name in contenders.split(","))
-    if len({*names}) < len(names) or not {*names} <= {*CONTENDERS}:
-        raise InputError(f"--contenders {contenders}: accepted: any of {','.join(CONTENDERS)}, each once")
+    names, known = tuple(name.strip() for name in contenders.split(",")), (*CONTENDERS, *WITHOUT)
+    if len({*names}) < len(names) or not {*names} <= {*known}:
+        raise InputError(f"--contenders {contenders}: accepted: any of {','.join(known)}, each once")
     return names
 
 

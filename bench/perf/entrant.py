@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from bench.errors import RunError
-from bench.perf.contenders import Work, contender
+from bench.perf.contenders import WITHOUT, Work, contender
 from bench.recipe import parse_recipe
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def serving(name: str) -> Iterator[Server]:
     """
     command, pipe = [sys.executable, "-m", "bench.perf.entrant", name], subprocess.PIPE
     # Whether there is a GPU may be asked by an import; by default the answer makes CUDA useless after a fork.
-    env = {**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+    env = {**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1", **WITHOUT.get(name, {})}
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
         subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True, env=env) as process,

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from bench.device import Precision
 from bench.flops import forward_gmacs, training_gmacs
 from bench.parallel import prepare_device
-from bench.perf.contenders import Work
+from bench.perf.contenders import CONTENDERS, TARGETS, Work
 from bench.perf.document import OURS, Products, as_document, quartiles, rates, setting_of
 from bench.perf.entrant import serving
 from bench.perf.turns import rotated
@@ -125,6 +125,8 @@ def _row(recipe: Recipe, name: str, conditions: Conditions) -> dict[str, Any]:
     else:
         row |= {"sampler": evaluation.sampler, "sampling_steps": evaluation.sampling_steps}
         row["gmacs_an_image"] = sampling_gmacs(evaluation, recipe.diffusion, gmacs)
+    if name in CONTENDERS and name != OURS:
+        row["target"] = TARGETS[conditions.kind]
     return {**row, "seconds": [], "peak_bytes": []}
 
 

@@ -4,6 +4,9 @@ ours        what `ditbench run` and `ditbench sample` do
 plain       a plain loop in the manner of the official release, written here from what the papers say
 diffusers   diffusers' DiT: its example scripts' training loop, and its DiTPipeline without the autoencoder
 
+ours-mkl    ours where torch multiplies as it does by itself (`bench.cpu.linear`)
+ours-glibc  ours where glibc gives freed memory back as it does by itself (`bench.cpu.memory`)
+
 Each is a module with `training(work)` and `sampling(work)`, both of which return an `Entrant`. Data are random latents
 in memory, the same for all. Importing this package imports no torch.
 """
@@ -23,8 +26,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 CONTENDERS = ("ours", "plain", "diffusers")
+# Ours without one of the things that make it faster, by the environment of its process.
+WITHOUT = {"ours-mkl": {"DITBENCH_ONEDNN": "0"}, "ours-glibc": {"GLIBC_TUNABLES": ""}}
 # Who samples by it, the default first. diffusers' pipeline drops a learned variance, which ddpm needs.
-SAMPLED_BY = {"ddim": CONTENDERS, "ddpm": ("ours", "plain")}
+SAMPLED_BY = {"ddim": (*CONTENDERS, *WITHOUT), "ddpm": ("ours", "plain", *WITHOUT)}
+# The most of our time over an alternative's that is aimed at.
+TARGETS = {"train": 1 / 1.25, "sample": 1 / 1.3}
 EXAMPLES = 1024  # 16 MiB of latents of 256 pixels
 
 
@@ -57,7 +64,8 @@ class Entrant(NamedTuple):
 
 def contender(name: str) -> Any:
     """The module of a contender; importing it imports all that it needs."""
-    return importlib.import_module(f"bench.perf.contenders.{'by_diffusers' if name == 'diffusers' else name}")
+    module = {"diffusers": "by_diffusers", **dict.fromkeys(WITHOUT, "ours")}.get(name, name)
+    return importlib.import_module(f"bench.perf.contenders.{module}")
 
 
 def examples(work: Work, device: torch.device) -> tuple[Tensor, Tensor]:
