@@ -53,6 +53,9 @@ ProfileOption = Annotated[
 def perf_train(
     model: ModelOption = None,
     batch_size: BatchSizeOption = None,
+    sweep: Annotated[
+        str | None, typer.Option(help="A sweep's YAML file, or a shipped study: its models, instead of --model.")
+    ] = None,
     contenders: ContendersOption = "ours,plain,diffusers",
     rounds: RoundsOption = 3,
     steps: Annotated[int, typer.Option(min=1, help="Training steps that are timed in a round.")] = TRAINING_STEPS,
@@ -66,9 +69,12 @@ def perf_train(
     from bench.perf import settings
     from bench.perf.race import Conditions
 
-    recipes = settings.training_recipes(settings.given_settings(model or [], batch_size or []) or settings.TRAIN)
-    conditions = Conditions("train", _named(contenders), device, precision, rounds, steps)
-    _race(recipes, conditions, out, against, profile)
+    names, given = _named(contenders), settings.given_settings(model or [], batch_size or [])
+    if sweep is not None and given:
+        raise InputError(f"--sweep {sweep}: with --model; accepted: one of the two")
+    recipes = _of_sweep(sweep) if sweep is not None else settings.training_recipes(given or settings.TRAIN)
+    settings.check_entered(recipes, names)
+    _race(recipes, Conditions("train", names, device, precision, rounds, steps), out, against, profile)
 
 
 @app.command("sample")
@@ -264,6 +270,16 @@ MEASURED: dict[str, Callable[[int], dict[str, Any]]] = {
     "commands": _commands,
     "fits": _fits,
 }
+
+
+def _of_sweep(sweep: str) -> list[Recipe]:
+    """One recipe for each label."""
+    from sweeps.expand import load_sweep
+
+    first: dict[str, Recipe] = {}
+    for recipe in load_sweep(sweep).recipes:
+        first.setdefault(recipe.label, recipe)
+    return [*first.values()]
 
 
 def _say(line: str) -> None:

@@ -7,6 +7,7 @@ setting. Steps are timed one by one, after one that is dropped. Before each sett
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -78,7 +79,8 @@ def profile(recipes: Sequence[Recipe], conditions: Conditions, folder: Path) -> 
     tables = {}
     with serving("ours") as server:
         for recipe in recipes:
-            name = f"{conditions.kind}-{recipe.model.name.replace('/', '-')}-b{_batch_size(recipe, conditions)}"
+            called = re.sub(r"[^A-Za-z0-9.]+", "-", _called(recipe))
+            name = f"{conditions.kind}-{called}-b{_batch_size(recipe, conditions)}"
             trace = folder.resolve() / f"{name}.trace.json"
             work = Work(recipe, conditions.device, conditions.precision)
             tables[trace] = server.measure(conditions.kind, work, conditions.repeats, trace)["operators"]
@@ -119,7 +121,7 @@ def table(document: dict[str, Any]) -> list[dict[str, str]]:
 
 def _row(recipe: Recipe, name: str, conditions: Conditions) -> dict[str, Any]:
     gmacs, evaluation = forward_gmacs(recipe.model), recipe.evaluation
-    row = {"model": recipe.model.name, "batch_size": _batch_size(recipe, conditions), "contender": name}
+    row = {"model": _called(recipe), "batch_size": _batch_size(recipe, conditions), "contender": name}
     if conditions.kind == "train":
         row["gmacs_an_image"] = training_gmacs(gmacs, 1, 1)
     else:
@@ -128,6 +130,10 @@ def _row(recipe: Recipe, name: str, conditions: Conditions) -> dict[str, Any]:
     if name in CONTENDERS and name != OURS:
         row["target"] = TARGETS[conditions.kind]
     return {**row, "seconds": [], "peak_bytes": []}
+
+
+def _called(recipe: Recipe) -> str:
+    return recipe.label or recipe.model.name
 
 
 def _batch_size(recipe: Recipe, conditions: Conditions) -> int:

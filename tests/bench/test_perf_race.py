@@ -14,6 +14,7 @@ from recipes import tiny
 from bench.errors import InputError, RunError
 from bench.perf import document as documents
 from bench.perf import race
+from bench.perf.document import setting_of
 from bench.perf.entrant import serving
 from bench.perf.race import Conditions, table
 from bench.perf.verdict import verdicts
@@ -81,6 +82,10 @@ def test_what_cannot_be_compared_is_refused() -> None:
         (["train", "--model", "U-ViT-S/2", "--batch-size", "1"], "U-ViT-S/2"),
         (["train", "--contenders", "ours,theirs"], "theirs"),
         (["train", "--against", "nowhere.json"], "nowhere.json"),
+        (["train", "--sweep", "nowhere.yaml"], "nowhere.yaml"),
+        (["train", "--sweep", "digits", "--model", "DiT-S/8", "--batch-size", "1"], "--model"),
+        (["train", "--sweep", "digits", "--contenders", "ours,diffusers"], "frequency_embedding_size"),
+        (["train", "--sweep", "unet", "--contenders", "ours,plain"], "plain"),
         (["sample", "--sampler", "ddpm"], "ours,plain"),
         (["sample", "--sampler", "heun"], "heun"),
     ],
@@ -100,6 +105,22 @@ def test_a_contender_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> Non
         race.race([tiny(model={"block": "cross-attention"})], conditions, lambda line: None)
     with pytest.raises(RunError, match="nobody"), serving("nobody"):
         pass
+
+
+@pytest.mark.slow
+def test_models_of_a_sweep_with_and_without_what_makes_ours_fast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(documents.MATMUL_SIZE, "cpu", 64)
+    names = ("ours", "ours-mkl", "ours-glibc", "plain")
+    few = ["--rounds", "1", "--steps", "1", "--contenders", ",".join(names)]
+    ended = ditbench("perf", "train", "--sweep", "digits", *few, "--out", tmp_path)
+    assert ended.status == 0, ended.err
+    rows = json.loads((tmp_path / "train.json").read_text())["rows"]
+    settings = [setting_of(row) for row in rows]
+    assert len(settings) == 4 * 12 and {"S/4 b32", "XL/1 b32"} <= {*settings}
+    assert [row["contender"] for row in rows[:4]] == [*names]
+    assert len({row["parameters"] for row in rows[:4]}) == 1
 
 
 @pytest.mark.slow

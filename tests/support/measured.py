@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -506,6 +507,28 @@ def raced(kind: str) -> list[list[Any]]:
     rows = race.table(read(f"perf/{kind}.json"))
     numbers = ("images/s", "ours/this", "share", "peak_gb")
     return [[row["setting"], row["contender"], *(float(row[name].rstrip("%")) for name in numbers)] for row in rows]
+
+
+def of_products(kind: str) -> list[float]:
+    """GFLOP/s of the machine's products in that run, by torch.mm and by oneDNN."""
+    return [median(found) for found in document.rates(read(f"perf/{kind}.json")).values()]
+
+
+def fastest(kind: str) -> list[float]:
+    """Our time over that of the faster alternative, the least and the largest over the settings."""
+    over: dict[str, list[float]] = {}
+    for setting, contender, _, time, *_ in raced(kind):
+        if contender != "ours":
+            over.setdefault(setting, []).append(time)
+    largest = [max(times) for times in over.values()]
+    return [min(largest), max(largest)]
+
+
+def of_sweep(contender: str) -> float:
+    """Our time over a contender's at a sweep's models, all of them together: sums of medians."""
+    rows = read("perf/digits/train.json")["rows"]
+    sums = {name: sum(document.quartiles(r)[1] for r in rows if r["contender"] == name) for name in ("ours", contender)}
+    return sums["ours"] / sums[contender]
 
 
 def of_perf(*kinds: str) -> list[dict[str, Any]]:
