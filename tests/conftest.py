@@ -14,6 +14,7 @@ import torch
 import typer.main
 
 from bench.recipe import Recipe
+from models import parts
 
 torch.set_num_threads(1)
 # Typer builds all commands anew at each call, which takes ten times as long as to refuse a word; here they stay.
@@ -29,6 +30,12 @@ def pytest_collection_finish() -> None:
 
 def pytest_unconfigure() -> None:
     gc.unfreeze()  # nanobind takes what is not collected at the end for leaked
+
+
+@pytest.fixture(autouse=True)
+def own_folders_only_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder in which one test looked for parts may hold a `bench` of its own: no other test looks there."""
+    monkeypatch.setattr(parts, "_folders", [*parts._folders])
 
 
 @pytest.fixture
