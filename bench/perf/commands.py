@@ -21,7 +21,7 @@ from bench.score.evaluate import sampling_key
 
 LIBRARIES = ("matplotlib.figure", "pandas", "pyarrow.parquet", "scipy.optimize")  # what analysis imports
 IMPORT = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
-HELP_SECONDS, COLLECT_SECONDS = 0.5, 10.0  # targets
+HELP_SECONDS, COUNTS_SECONDS, FIGURES_SECONDS, COLLECT_SECONDS = 0.5, 3.0, 6.0, 10.0  # targets
 
 
 def ditbench(*arguments: object, path: str | None = None) -> Callable[[], object]:
@@ -51,8 +51,12 @@ def commands(folder: Path, sweep: Path, runs: str, modules: Sequence[str]) -> li
             timed({OURS: ditbench("--help"), "Python without a program": process("-c", "")}),
             targets={OURS: HELP_SECONDS},
         ),
-        Measure("ditbench flops --all", timed({OURS: ditbench("flops", "--all")})),
-        Measure("ditbench figure all --source published", timed({OURS: ditbench(*drawn)})),
+        Measure("ditbench flops --all", timed({OURS: ditbench("flops", "--all")}), targets={OURS: COUNTS_SECONDS}),
+        Measure(
+            "ditbench figure all --source published",
+            timed({OURS: ditbench(*drawn)}),
+            targets={OURS: FIGURES_SECONDS},
+        ),
         Measure(f"ditbench collect, {runs}", timed({OURS: ditbench(*collected)}), targets={OURS: COLLECT_SECONDS}),
         Measure(
             "import all of analysis",
