@@ -163,7 +163,7 @@ def perf_all(
         Path | None, typer.Option(help="A folder of earlier JSON files: say what has become better or worse since.")
     ] = None,
 ) -> None:
-    """All of these on the CPU, and one table of it; hours where the machine is slow."""
+    """All of these on the CPU, and one table of it; tens of minutes, during which nothing else should run."""
     from bench.files.atomic import write_json
     from bench.perf.document import read_document, table
     from bench.perf.verdict import verdicts
