@@ -49,8 +49,7 @@ class ModelConfig(PartSection):
     def identity(self) -> dict[str, Any]:
         """What the network is, for the recipe's id: what is not default, and a family other than the default."""
         arch, family = self.architecture(), family_of(self.name)
-        decisive = [f for f in fields(arch) if f.metadata.get("result", True)]
-        content = {f.name: getattr(arch, f.name) for f in decisive if getattr(arch, f.name) != f.default}
+        content = {f.name: getattr(arch, f.name) for f in fields(arch) if getattr(arch, f.name) != f.default}
         is_default = family is FAMILIES.find(FAMILIES.default)
         named = self.name.partition("/")[0] if ":" in self.name else family.name  # of one's own: where it is
         return content if is_default else {**content, "family": named}

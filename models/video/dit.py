@@ -6,7 +6,7 @@ The network is in `transformer.py`, its blocks in `blocks.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from models.dit import SIZES
@@ -42,8 +42,6 @@ class VideoDiTOptions:
         patch_frames, patch_size: frames, and latent pixels a side, of a patch: (t, s, s).
         no_temporal_pos_emb: leave out the table of positions in time.
         caption_tokens, caption_channels: tokens of a caption, and features of each.
-        gradient_checkpointing: compute a block's activations again on the way back instead of keeping them: less
-            memory, the same result bit for bit.
         parametrization, base_width: as `models.dit.DiTOptions` has them.
     """
 
@@ -64,7 +62,6 @@ class VideoDiTOptions:
     no_temporal_pos_emb: bool | None = None
     caption_tokens: int | None = None
     caption_channels: int | None = None
-    gradient_checkpointing: bool | None = None
     parametrization: Parametrization | None = None
     base_width: int | None = None
 
@@ -91,7 +88,6 @@ class VideoDiTConfig:
     no_temporal_pos_emb: bool = False
     caption_tokens: int | None = None
     caption_channels: int | None = None
-    gradient_checkpointing: bool = field(default=False, metadata={"result": False})
     parametrization: Parametrization = "sp"
     base_width: int | None = None
 
@@ -166,7 +162,7 @@ def resolve(preset: Mapping[str, Any], options: VideoDiTOptions) -> VideoDiTConf
 _CHOICES = {
     **{"attention": get_args(Attention), "block": get_args(Block), "conditioning": get_args(Conditioning)},
     "parametrization": get_args(Parametrization),
-    **dict.fromkeys(("learn_sigma", "no_temporal_pos_emb", "gradient_checkpointing"), (False, True)),
+    **dict.fromkeys(("learn_sigma", "no_temporal_pos_emb"), (False, True)),
 }
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from models.blocks import AdaLNFinalLayer, AdaLNSingleFinalLayer, SharedModulation, SumCondition
 from models.conditions import Captions, Condition
@@ -91,12 +90,7 @@ class VideoDiT(nn.Module):
         beside = torch.zeros_like(time) if isinstance(embedded, CaptionTokens) else embedded
         for_blocks, for_final = self.condition(time, beside)
         for block in self.blocks:
-            if self.arch.gradient_checkpointing and torch.is_grad_enabled():
-                # Nothing in a block is random.
-                args = (tokens, for_blocks, captions)
-                tokens = checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
-            else:
-                tokens = block(tokens, for_blocks, captions)
+            tokens = block(tokens, for_blocks, captions)
         return unpatchify(self.final_layer(tokens, for_final), sizes[1:], self.arch.patch).float()
 
     def _with_positions(self, tokens: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import nn
 
 from bench.data import data_part
 from bench.data.decoders import Pixels
+from bench.device import PLAIN, Modes
 from bench.errors import InputError
 from bench.files import checkpoint
 from bench.parallel import Parallel
@@ -61,9 +62,9 @@ def recipe_of(network: str, **options: Any) -> Recipe:
     return parse_recipe(content, "recipe.yaml")
 
 
-def trainer_of(recipe: Recipe, folder: Path, dataset: Any) -> Trainer:
+def trainer_of(recipe: Recipe, folder: Path, dataset: Any, modes: Modes = PLAIN) -> Trainer:
     folder.mkdir(exist_ok=True)
-    return build_trainer(recipe, dataset, folder, 0.5, Parallel())
+    return build_trainer(recipe, dataset, folder, 0.5, Parallel(modes=modes))
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +92,10 @@ def test_resumed_equals_uninterrupted_bit_for_bit(network: str, tmp_path: Path, 
     build_model(recipe, CPU).load_state_dict(kept)
 
 
-def test_checkpointing_trains_the_same_weights(tmp_path: Path, moving_digits: Any) -> None:
-    for name, again in (("kept", False), ("again", True)):
-        recipe = recipe_of("sequential", gradient_checkpointing=again)
-        trainer_of(recipe, tmp_path / name, moving_digits).train_until(STEPS)
+@pytest.mark.parametrize("network", ["full", "sequential"])
+def test_activations_that_are_computed_again_change_no_bit(network: str, tmp_path: Path, moving_digits: Any) -> None:
+    for name, modes in (("kept", PLAIN), ("again", Modes(checkpoint_activations=True))):
+        trainer_of(recipe_of(network), tmp_path / name, moving_digits, modes).train_until(STEPS)
     kept, again = state_of(tmp_path / "kept"), state_of(tmp_path / "again")
     assert [name for name in kept if not torch.equal(kept[name], again[name])] == []
 

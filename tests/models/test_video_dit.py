@@ -276,25 +276,6 @@ def test_other_conditions_and_clips_are_refused() -> None:
 # Computing
 
 
-@pytest.mark.parametrize("options", [{}, {"attention": "sequential", "conditioning": "captions"}])
-def test_gradient_checkpointing_changes_no_bit(options: dict[str, Any]) -> None:
-    kept, again = (small(**options, gradient_checkpointing=option).float() for option in (False, True))
-    again.load_state_dict(kept.state_dict())
-    x, t, labels = inputs(kept)
-    condition = captions(kept) if kept.arch.caption_shape else labels
-    ran = {True: 0, False: 0}
-    for network in (kept, again):
-        network.blocks[0].register_forward_pre_hook(
-            lambda *_, again=network.arch.gradient_checkpointing: ran.update({again: ran[again] + 1})
-        )
-        network(x.float(), t, condition).square().mean().backward()
-    assert ran == {False: 1, True: 2}
-    gradients = dict(kept.named_parameters())
-    for name, parameter in again.named_parameters():
-        assert (parameter.grad is None) is not parameter.requires_grad
-        assert parameter.grad is None or torch.equal(parameter.grad, gradients[name].grad)
-
-
 def test_computes_in_its_weights_dtype_and_returns_float32() -> None:
     network = small().float()
     x, t, labels = inputs(network)
