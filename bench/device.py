@@ -3,6 +3,7 @@ profile and a run choose from. Imports no torch."""
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -55,3 +56,19 @@ def check_modes(modes: Modes, model: str, ranks: int, where: str) -> None:
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """A CPU tensor on the device, without waiting until it is there; pageable memory's copies are waited for."""
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether it is what torch raises where a device, or a CPU's memory, is full."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def release_memory() -> None:
+    """Give back what nothing refers to any more. The handler of an error still does, so call it after that."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -8,7 +8,6 @@ call them alike; rank 0 writes. What the folder holds: see `bench/files/run_fold
 
 from __future__ import annotations
 
-import gc
 import importlib
 import logging
 import time
@@ -29,7 +28,7 @@ from bench import provenance
 from bench.averages import kept_weights, power_averages
 from bench.data import Dataset
 from bench.data.normalization import keep_of, kept_of
-from bench.device import check_modes
+from bench.device import check_modes, is_out_of_memory, release_memory
 from bench.errors import InputError, RunError
 from bench.files import checkpoint, jsonl
 from bench.files.atomic import write_json
@@ -344,8 +343,8 @@ def _with_less_memory(recipe: Recipe, folder: Path, execution: Execution, work: 
         pieces = execution.ranks.from_first(read_micro_batches(folder))  # before another rank may have raised it
         try:
             return work()
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+        except RuntimeError as error:  # so is torch's OutOfMemoryError
+            if not is_out_of_memory(error):
                 if lost_a_peer(error) and read_micro_batches(folder) > pieces:
                     raise Stopped("out of memory on another rank: every rank starts again") from None
                 raise
@@ -362,9 +361,7 @@ def _with_less_memory(recipe: Recipe, folder: Path, execution: Execution, work: 
         write_json(folder / "micro_batches.json", content)
         if world_size > 1:
             raise Stopped("out of memory: every rank starts again, with micro-batches of half the size")
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release_memory()
 
 
 def build_model(recipe: Recipe, device: torch.device) -> nn.Module:

@@ -27,6 +27,7 @@ from bench.data.captions import CaptionBank
 from bench.data.decoders import Decoder
 from bench.data.images import open_images
 from bench.data.pixels import check_finite
+from bench.device import is_out_of_memory, release_memory
 from bench.errors import InputError, RunError
 from bench.files.atomic import replace, wait_for_file, write_json
 from bench.objectives import OBJECTIVES
@@ -207,7 +208,8 @@ def make_samples(
 
     Raises:
         InputError: the file, or its unfinished batches, are other samples, or nothing tells which.
-        RunError: the disk is full, the weights cannot be read, or samples are not finite: nothing of them is kept.
+        RunError: the disk is full, the weights cannot be read, samples are not finite (nothing of them is kept), or one
+            alone does not fit into memory.
         Stopped: on request; finished batches are kept.
     """
     problem = ranks.from_first(_other_samples(path, made_from, replace_unknown) if ranks.is_first else None)
@@ -222,6 +224,7 @@ def make_samples(
     if ranks.is_first:
         write_json(_unfinished_path(path), made_from)
     started, made = time.perf_counter(), 0
+    at_once = sampling.evaluation.batch_size
     for start, end in list(sampling.batches())[ranks.rank :: ranks.world_size]:
         part = _part_path(parts, start, end)
         if part.exists():
@@ -229,7 +232,11 @@ def make_samples(
         if stop:
             break
         try:
-            images = sample(model, sampling, decoder, start, end, device, precision, guide)
+            images, at_once = _sample_as_memory_allows(
+                lambda first, last: sample(model, sampling, decoder, first, last, device, precision, guide),
+                (start, end),
+                at_once,
+            )
         except ValueError as error:
             _forget_unfinished(path)
             evaluation = sampling.evaluation
@@ -250,6 +257,33 @@ def make_samples(
     ranks.wait_for_all()
     wait_for_file(path)
     return images / longest if images else None
+
+
+def _sample_as_memory_allows(
+    make: Callable[[int, int], Tensor], indices: tuple[int, int], at_once: int
+) -> tuple[Tensor, int]:
+    """Samples of a range of indices, so many at once, or half as many where memory runs out; and how many it was.
+
+    They are the same up to rounding, so that a batch can be made at all without another one being asked for.
+
+    Raises:
+        RunError: there is no memory for a single one.
+    """
+    start, stop = indices
+    while True:
+        try:
+            parts = [make(first, min(first + at_once, stop)) for first in range(start, stop, at_once)]
+            return torch.cat(parts), at_once
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error).splitlines()[0]
+        tried = min(at_once, stop - start)
+        if tried == 1:
+            raise RunError(f"out of memory with a single sample ({reason})")
+        at_once = tried // 2
+        log.warning("out of memory with %d samples at once; going on with %d (%s)", tried, at_once, reason)
+        release_memory()
 
 
 def features_folder(path: Path, extractor_id: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +19,12 @@ import torch
 from ranks import on_ranks
 from recipes import tiny
 from runs import finished
-from torch import nn
+from torch import Tensor, nn
 
 from bench.data.decoders import Pixels
 from bench.data.digits import DIGITS
 from bench.data.images import open_images
-from bench.errors import InputError
+from bench.errors import InputError, RunError
 from bench.parallel import SINGLE, Ranks
 from bench.provenance import made_from_path, read_made_from
 from bench.run import build_model
@@ -30,6 +32,7 @@ from bench.sample import Sampling, features_folder, forget_samples, make_samples
 from bench.score.extractors import load_extractor
 from bench.score.features import extract
 from bench.stopping import StopRequest
+from models.transformer import DiT
 
 CPU = torch.device("cpu")
 RECIPE = tiny(evaluation={"batch_size": 25, "num_samples": 110})
@@ -62,6 +65,54 @@ def test_any_number_of_ranks_makes_the_same_file(alone: bytes, world_size: int, 
     speeds = on_ranks(world_size, make, tmp_path / "samples.npy", MADE_FROM)
     assert all(isinstance(speed, float) for speed in speeds), speeds
     assert (tmp_path / "samples.npy").read_bytes() == alone
+
+
+def limited(
+    monkeypatch: pytest.MonkeyPatch, images: int, message: str = "CUDA out of memory. Tried\nmore"
+) -> list[int]:
+    """Let memory hold so many images at once; the sizes that networks are asked for, as they are asked."""
+    asked: list[int] = []
+    forward = DiT.forward
+
+    def checked(model: DiT, x: Tensor, *arguments: Any) -> Tensor:
+        asked.append(len(x))
+        if len(x) > images:
+            raise torch.OutOfMemoryError(message) if "CUDA" in message else RuntimeError(message)
+        return forward(model, x, *arguments)
+
+    monkeypatch.setattr(DiT, "forward", checked)
+    return asked
+
+
+@pytest.mark.parametrize("message", ["CUDA out of memory. Tried\nmore", "can't allocate memory: you tried"])
+def test_batches_that_do_not_fit_into_memory_are_made_in_parts(
+    alone: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    path = tmp_path / "samples.npy"
+    asked = limited(monkeypatch, 7, message)
+    make(SINGLE, path, MADE_FROM)
+    sizes = [size for before, size in zip([0, *asked], asked, strict=False) if size != before]
+    assert sizes[:3] == [25, 12, 6], "halves of what did not fit"
+    assert max(asked[2:]) == 6, "what does not fit is not tried again"
+    whole = np.load(io.BytesIO(alone)).astype(int)
+    assert np.abs(np.load(path) - whole).max() <= 1
+    assert (np.load(path) != whole).mean() < 0.01
+
+
+def test_no_memory_for_a_single_sample_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(monkeypatch, 0)
+    with pytest.raises(RunError, match="out of memory with a single sample"):
+        make(SINGLE, tmp_path / "samples.npy", MADE_FROM)
+    assert not (tmp_path / "samples.npy").exists()
+
+
+def test_other_faults_of_a_network_are_not_taken_for_a_lack_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = limited(monkeypatch, 7, "sizes do not match")
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        make(SINGLE, tmp_path / "samples.npy", MADE_FROM)
+    assert asked == [25]
 
 
 def test_samples_that_are_there_are_not_made_again(tmp_path: Path) -> None:
