@@ -62,18 +62,22 @@ def took(study: str) -> tuple[float, float]:
     return divmod(duration.total_seconds(), 60)
 
 
-def multiplied_otherwise(what: str) -> Any:
-    """Of results/onednn and the same runs of results/digits: the largest difference of "loss" or "fid" in %, or labels
-    whose losses are "equal".
+def from_digits(study: str, what: str) -> Any:
+    """By how many % "loss" or "fid" of a study's runs differ from those of the same runs of results/digits, by seed,
+    label and step.
     """
-    name = {"equal": "loss"}.get(what, what)
     there, here = (
-        csv(f"{study}/{'evals' if name == 'fid' else 'train'}.csv").set_index(["seed", "label", "step"])[name]
-        for study in ("digits", "onednn")
+        csv(f"{name}/{'evals' if what == 'fid' else 'train'}.csv").set_index(["seed", "label", "step"])[what]
+        for name in ("digits", study)
     )
-    change = 100 * (here / there.loc[here.index] - 1).abs()
+    change = 100 * (here / there.loc[here.index] - 1)
     assert len(change) == len(here) and change.notna().all()
-    largest = change.groupby("label").max()
+    return change
+
+
+def multiplied_otherwise(what: str) -> Any:
+    """Of results/onednn: the largest difference of "loss" or "fid" in %, or labels whose losses are "equal"."""
+    largest = from_digits("onednn", {"equal": "loss"}.get(what, what)).abs().groupby("label").max()
     return sorted(largest.index[largest == 0]) if what == "equal" else largest.max()
 
 
