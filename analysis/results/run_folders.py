@@ -183,7 +183,7 @@ class Run:
     """One run: `row` of the runs table, its `train` and `evals` lines.
 
     samples: step -> (N, C, H, W) uint8, or clips (N, C, T, H, W), the last evaluated step with them or none at all.
-    real: as `RunRecord.real_images`. other_evals: scores with other settings than the recipe's `evaluation`: by its
+    other_evals: scores with other settings than the recipe's `evaluation`: by its
     `scores` and of searches, then those that `ditbench evaluate --run` added.
     """
 
@@ -192,7 +192,6 @@ class Run:
     train: pd.DataFrame
     evals: pd.DataFrame
     samples: dict[int, np.ndarray]
-    real: tuple[np.ndarray, int] | None
     other_evals: pd.DataFrame
 
 
@@ -205,8 +204,7 @@ def read_run(record: RunRecord) -> Run:
     evals = _evals(record, EVALS)
     others = _other_evals(record, evals)
     samples = _samples(record, evals)
-    real = record.real_images(GRID_SAMPLES) if samples else None
-    return Run(record.folder, _row(record), _train(record), evals, samples, real, others)
+    return Run(record.folder, _row(record), _train(record), evals, samples, others)
 
 
 def table_of_lines(record: RunRecord, name: str, types: dict[str, str], required: tuple[str, ...] = ()) -> pd.DataFrame:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -24,6 +26,7 @@ from analysis.results.run_folders import (
     EVALS,
     EVALS_TYPES,
     EVALUATION_KEY_TYPES,
+    GRID_SAMPLES,
     KEY_ADDED_LATER,
     KNOB_DEFAULTS,
     OF_EARLIER_VERSIONS,
@@ -45,6 +48,8 @@ from analysis.results.run_folders import (
 from analysis.results.sample_file import SampleFile, of_collection, read_samples
 from analysis.results.sampled import told_apart, with_calls
 from analysis.results.typed import ACCEPTED
+
+LEAST_RUNS_A_PROCESS = 100  # fewer are read sooner than another process begins
 
 __all__ = [
     "ResultsError",
@@ -172,8 +177,12 @@ def collect(records: Iterable[RunRecord], out: Path) -> Tables:
     """
     runs: list[Run] = []
     folders: dict[str, Path] = {}
-    for record in records:
-        runs.append(read_run(record))
+    real: dict[str, tuple[np.ndarray, int]] = {}
+    records = list(records)
+    for record, read in zip(records, _read_by_all_processors(records), strict=True):
+        runs.append(read)
+        if read.samples and (images := record.real_images(GRID_SAMPLES)):  # not by other processes: runs share them
+            real[read.row["data"]] = images
         run, folder = runs[-1].row["run"], record.folder
         if run in folders:
             both = f"{folders[run].name} and {folder.name}"
@@ -192,11 +201,21 @@ def collect(records: Iterable[RunRecord], out: Path) -> Tables:
             if run.row["seed"] == first_seed
             and (earlier := {step: run.samples[step] for step in sorted(run.samples)[:-1]})
         },
-        real={run.row["data"]: run.real for run in runs if run.real is not None},
+        real=real,
         baselines=read_baselines(out / BASELINES),
     )
     _write(tables, out)
     return tables
+
+
+def _read_by_all_processors(records: Sequence[RunRecord]) -> Iterator[Run]:
+    """The runs, in their order; a process for each processor where they are many: to parse is most of the work."""
+    processes = min(os.cpu_count() or 1, len(records) // LEAST_RUNS_A_PROCESS)
+    if processes < 2:
+        yield from map(read_run, records)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        yield from pool.map(read_run, records, chunksize=LEAST_RUNS_A_PROCESS // 4)
 
 
 def _write(tables: Tables, out: Path) -> None:
