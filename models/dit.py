@@ -7,7 +7,7 @@ PixArt (arXiv 2310.00426) is the same network with another design, and captions.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from models.designs import DESIGNS, BlockDesign, Layers, Mlp, Norm, Windows
@@ -240,7 +240,7 @@ def resolve(preset: dict[str, Any], options: DiTOptions, family: str = "DiT") ->
     Raises:
         ValueError: an unknown block, missing sizes, or sizes that do not fit together.
     """
-    given = {name: value for name, value in asdict(options).items() if value is not None}
+    given = {name: value for name, value in vars(options).items() if value is not None}
     image_size = given.pop("image_size")
     shape = dict(preset)
     if options.input_size is None:

@@ -6,7 +6,7 @@ The network is the DiT's, with other layers by default. Its paper trains it to p
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from models.designs import Mlp, Norm
@@ -64,7 +64,7 @@ def resolve(preset: dict[str, Any], options: JiTOptions) -> JiTConfig:
     Raises:
         ValueError: an unknown block, missing sizes, or sizes that do not fit together.
     """
-    shape = {**preset, **{name: value for name, value in asdict(options).items() if value is not None}}
+    shape = {**preset, **{name: value for name, value in vars(options).items() if value is not None}}
     pixels = shape.pop("image_size", None)
     if options.image_size is not None and options.input_size not in (None, options.image_size):
         raise ValueError(f"input_size: {options.input_size}, but image_size is {options.image_size}; they are the same")

@@ -5,7 +5,7 @@ A name is a preset ("DiT-XL/2"), a family ("DiT", sizes given), or the dotted pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -179,10 +179,12 @@ def _find(name: str) -> _Found:
     )
 
 
-def _listed(name: str, names: Iterable[str]) -> str | None:
+def _listed(name: str, names: Collection[str]) -> str | None:
     """The one of `names` that is meant: the same, else the first that differs in case only."""
-    alike = [listed for listed in names if listed.casefold() == name.casefold()]
-    return name if name in alike else next(iter(alike), None)
+    if name in names:
+        return name
+    folded = name.casefold()
+    return next((listed for listed in names if listed.casefold() == folded), None)
 
 
 def list_models() -> list[str]:

@@ -6,7 +6,7 @@ first half with its counterpart in the second. The network is in `uvit_network.p
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from models.dit import VAE_DOWNSAMPLING, check_given
@@ -118,7 +118,7 @@ def resolve(preset: dict[str, Any], options: UViTOptions) -> UViTConfig:
     Raises:
         ValueError: missing sizes, or sizes that do not fit together.
     """
-    shape = {**preset, **{name: value for name, value in asdict(options).items() if value is not None}}
+    shape = {**preset, **{name: value for name, value in vars(options).items() if value is not None}}
     pixels = shape.pop("image_size", None)
     if "input_size" not in shape and pixels is not None:
         if pixels % VAE_DOWNSAMPLING:

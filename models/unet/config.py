@@ -7,7 +7,7 @@ arXiv 2112.10752, Table 12 and its published settings. The network is in `networ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from models.registry import Family
@@ -140,7 +140,7 @@ def resolve(preset: dict[str, Any], options: UNetOptions) -> UNetConfig:
     Raises:
         ValueError: missing sizes, or sizes that do not fit together.
     """
-    given = {name: value for name, value in asdict(options).items() if value is not None}
+    given = {name: value for name, value in vars(options).items() if value is not None}
     shape = {**preset, **given}
     if "head_size" in given and "num_heads" in given:
         raise ValueError(
