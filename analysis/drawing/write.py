@@ -13,7 +13,8 @@ from typing import Any, Literal
 from analysis.drawing import style
 from analysis.drawing.picture import Picture
 from analysis.paper.latex import latex_prose
-from analysis.results.files import write_arrays, write_csv, write_whole
+from analysis.results.csv_text import csv_text
+from analysis.results.files import npz_bytes, write_whole
 
 Caption = Literal["none", "short", "full"]
 
@@ -37,20 +38,24 @@ def write_picture(picture: Picture, out: Path, caption: Caption = "short") -> li
     caption: what stands under the panels, in the picture itself: nothing, the conditions in a line, or all of them. The
     whole caption is in NAME.txt, there with the keys of the scores too, and in NAME.tex, which includes NAME.pdf.
     """
+    return [write_whole(out / name, content) for name, content in files(picture, caption).items()]
+
+
+def files(picture: Picture, caption: Caption) -> dict[str, bytes]:
+    """What `write_picture` writes: name -> content."""
     under = {"none": "", "short": picture.short, "full": picture.caption}[caption]
-    pictures = {f".{kind}": rendered(picture, kind, under) for kind in METADATA}
-    paths = [write_whole(out / f"{picture.name}{suffix}", content) for suffix, content in pictures.items()]
+    found = {kind: rendered(picture, kind, under) for kind in METADATA}
     if isinstance(picture.data, Mapping):
-        paths.append(write_arrays(out / f"{picture.name}.npz", picture.data))
+        found["npz"] = npz_bytes(picture.data)
     else:
-        paths.append(write_csv(out / f"{picture.name}.csv", picture.data))
+        found["csv"] = csv_text(picture.data).encode()
     text = "\n\n".join(part for part in (picture.title, picture.caption, picture.keys) if part)
-    paths.append(write_whole(out / f"{picture.name}.txt", f"{text}\n".encode()))
-    paths.append(write_whole(out / f"{picture.name}.tex", latex_figure(picture, f"{picture.name}.pdf").encode()))
+    found["txt"] = f"{text}\n".encode()
+    found["tex"] = latex_figure(picture, f"{picture.name}.pdf").encode()
     if picture.animation:
         frames = [rendered(replace(picture, figure=figure), "png", under) for figure in picture.animation]
-        paths.append(write_whole(out / f"{picture.name}.gif", animated(frames)))
-    return paths
+        found["gif"] = animated(frames)
+    return {f"{picture.name}.{kind}": content for kind, content in found.items()}
 
 
 def latex_figure(picture: Picture, file: str) -> str:

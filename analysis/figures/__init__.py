@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,11 +139,27 @@ def draw_available(sources: Sequence[Source], out: Path, width: Width = "two", c
     Raises:
         NothingToDraw, ResultsError: see `available`.
     """
-    from analysis.drawing import write
+    from analysis.drawing import style, write
+    from analysis.processes import by_all_processors
+    from analysis.results.files import write_whole
 
-    pictures, left_out = available(sources, width)
-    written = [write.write_picture(one, out, caption) for one in pictures.values()]
-    return Drawn([file for files in written for file in files], left_out)
+    def attempt(name: str) -> tuple[dict[str, bytes], list[str]] | NothingToDraw:
+        try:
+            drawn = picture(name, sources, width)
+        except NothingToDraw as error:
+            return error
+        return write.files(drawn, caption), list(drawn.left_out)
+
+    with style.look():  # loaded once, not by each process for itself
+        for module in ("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf"):
+            importlib.import_module(module)
+    attempts = dict(zip(CATALOGUE, by_all_processors(attempt, list(CATALOGUE)), strict=True))
+    left_out = _left_out(
+        {name: each if isinstance(each, NothingToDraw) else each[1] for name, each in attempts.items()}
+    )
+    found = [each[0] for each in attempts.values() if not isinstance(each, NothingToDraw)]
+    paths = [write_whole(out / name, content) for files in found for name, content in files.items()]
+    return Drawn(paths, left_out)
 
 
 def available(sources: Sequence[Source], width: Width = "two") -> tuple[dict[str, Picture], list[str]]:
@@ -154,19 +170,31 @@ def available(sources: Sequence[Source], width: Width = "two") -> tuple[dict[str
         ResultsError: scores that are not finite or not comparable.
     """
     pictures: dict[str, Picture] = {}
-    without: dict[str, list[str]] = {}
+    without: dict[str, NothingToDraw | Sequence[str]] = {}
     for name in CATALOGUE:
         try:
             pictures[name] = picture(name, sources, width)
+            without[name] = pictures[name].left_out
         except NothingToDraw as error:
-            without.setdefault(f"not drawn: {error}", []).append(name)
-        else:
-            for reason in pictures[name].left_out:
-                without.setdefault(f"drawn without {reason}", []).append(name)
-    left_out = [f"{', '.join(names)}: {reason}" for reason, names in without.items()]
-    if not pictures:
-        raise NothingToDraw("; ".join(left_out))
-    return pictures, left_out
+            without[name] = error
+    return pictures, _left_out(without)
+
+
+def _left_out(without: Mapping[str, NothingToDraw | Sequence[str]]) -> list[str]:
+    """Why figures are not drawn, or what without, in a line a reason.
+
+    Raises:
+        NothingToDraw: none is drawn.
+    """
+    names: dict[str, list[str]] = {}
+    for name, reasons in without.items():
+        is_drawn = not isinstance(reasons, NothingToDraw)
+        for reason in [f"drawn without {each}" for each in reasons] if is_drawn else [f"not drawn: {reasons}"]:
+            names.setdefault(reason, []).append(name)
+    lines = [f"{', '.join(those)}: {reason}" for reason, those in names.items()]
+    if all(isinstance(reasons, NothingToDraw) for reasons in without.values()):
+        raise NothingToDraw("; ".join(lines))
+    return lines
 
 
 def draw_all(tables: Tables, out: Path) -> list[Path]:

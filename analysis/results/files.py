@@ -75,11 +75,6 @@ def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
-    """Write `arrays` as a compressed .npz."""
-    return write_whole(path, npz_bytes(arrays))
-
-
 def _aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}")
 

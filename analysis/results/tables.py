@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.laws.power_law import log_linear, power_law
+from analysis.processes import by_all_processors
 from analysis.results.baselines import FILE as BASELINES
 from analysis.results.baselines import no_baselines, read_baselines
 from analysis.results.csv_text import csv_text, read_csv
@@ -49,7 +48,7 @@ from analysis.results.sample_file import SampleFile, of_collection, read_samples
 from analysis.results.sampled import told_apart, with_calls
 from analysis.results.typed import ACCEPTED
 
-LEAST_RUNS_A_PROCESS = 100  # fewer are read sooner than another process begins
+LEAST_RUNS_A_PROCESS = 100
 
 __all__ = [
     "ResultsError",
@@ -179,7 +178,7 @@ def collect(records: Iterable[RunRecord], out: Path) -> Tables:
     folders: dict[str, Path] = {}
     real: dict[str, tuple[np.ndarray, int]] = {}
     records = list(records)
-    for record, read in zip(records, _read_by_all_processors(records), strict=True):
+    for record, read in zip(records, by_all_processors(read_run, records, LEAST_RUNS_A_PROCESS), strict=True):
         runs.append(read)
         if read.samples and (images := record.real_images(GRID_SAMPLES)):  # not by other processes: runs share them
             real[read.row["data"]] = images
@@ -206,16 +205,6 @@ def collect(records: Iterable[RunRecord], out: Path) -> Tables:
     )
     _write(tables, out)
     return tables
-
-
-def _read_by_all_processors(records: Sequence[RunRecord]) -> Iterator[Run]:
-    """The runs, in their order; a process for each processor where they are many: to parse is most of the work."""
-    processes = min(os.cpu_count() or 1, len(records) // LEAST_RUNS_A_PROCESS)
-    if processes < 2:
-        yield from map(read_run, records)
-        return
-    with ProcessPoolExecutor(processes) as pool:
-        yield from pool.map(read_run, records, chunksize=LEAST_RUNS_A_PROCESS // 4)
 
 
 def _write(tables: Tables, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,19 @@ def test_the_papers_tables_are_drawn_and_the_rest_is_said(tmp_path):
     assert all("needed: " in reason for reason in reasons.values())
     assert len(drawn.files) == 5 * len(PUBLISHED)
     assert all(path.stat().st_size > 0 for path in drawn.files)
+
+
+@pytest.mark.slow
+def test_all_figures_are_those_that_are_drawn_one_by_one(tmp_path, scaling):
+    """To the byte, though `all` has several processes draw them."""
+    figures.draw_available([scaling], tmp_path)
+    for name in CATALOGUE:
+        with suppress(NothingToDraw):
+            figures.draw(name, [scaling], tmp_path / "alone")
+    names = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert len(names) > 20
+    assert names == {path.name for path in (tmp_path / "alone").iterdir()}
+    assert all((tmp_path / name).read_bytes() == (tmp_path / "alone" / name).read_bytes() for name in names)
 
 
 @pytest.fixture(scope="module")
