@@ -1,15 +1,20 @@
 """Work by several processes: the results of one, in their order."""
 
 import os
+import signal
+import sys
 
 import pytest
 
+from analysis.errors import ResultsError
 from analysis.processes import by_all_processors
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems have one process do all")
 
 
 @pytest.fixture(params=[1, 3])
 def processors(request, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: request.param)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(request.param)))
     return request.param
 
 
@@ -34,3 +39,9 @@ def test_the_first_error_is_raised(processors):
 def test_few_items_are_done_here(processors):
     assert set(by_all_processors(lambda item: os.getpid(), range(7), least=4)) == {os.getpid()}
     assert list(by_all_processors(str, [])) == []
+
+
+def test_a_process_that_is_killed_is_said(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
+    with pytest.raises(ResultsError, match="one of 2 processes that shared the work was killed"):
+        list(by_all_processors(lambda item: os.kill(os.getpid(), signal.SIGKILL), range(10)))
