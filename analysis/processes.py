@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,6 +16,8 @@ from analysis.errors import ResultsError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 _inherited: tuple[Callable[[Any], Any], Sequence[Any]]
 
@@ -48,6 +52,8 @@ def by_all_processors(function: Callable[[Item], Result], items: Sequence[Item],
 
 def _inherit(function: Callable[[Any], Any], items: Sequence[Any]) -> None:
     global _inherited
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a terminal sends to all: the first process ends the others
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # killed itself, it could not
     _inherited = function, items
 
 
