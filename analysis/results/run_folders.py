@@ -183,8 +183,8 @@ class Run:
     """One run: `row` of the runs table, its `train` and `evals` lines.
 
     samples: step -> (N, C, H, W) uint8, or clips (N, C, T, H, W), the last evaluated step with them or none at all.
-    other_evals: scores with other settings than the recipe's `evaluation`: by its
-    `scores` and of searches, then those that `ditbench evaluate --run` added.
+    other_evals: scores with other settings than the recipe's `evaluation`: by its `scores` and of searches, then those
+    that `ditbench evaluate --run` added.
     """
 
     folder: Path
